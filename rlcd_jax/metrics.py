@@ -1,0 +1,303 @@
+"""What a run writes down while it runs: metrics, log lines and progress.
+
+One call of ``MetricWriter.write`` makes one line of ``metrics.jsonl``, one point of
+each TensorBoard curve and one log line. The file can be read with any tool that reads
+JSON lines, and holds each step of each stage once, also after a resume.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+import rich.console
+import rich.progress
+import tensorboardX
+from absl import logging
+
+FILE_NAME = "metrics.jsonl"
+RESERVED = ("stage", "step", "wall_time")
+
+
+class MetricWriter:
+    """Writes the metrics of one stage under ``workdir``.
+
+    A row of ``metrics.jsonl`` is a flat object: ``stage``, ``step``, ``wall_time``
+    (seconds since 1970) and one field for each metric. On other processes than the
+    first of a job, metrics are checked but nothing is written.
+
+    Args:
+      workdir: folder of the run; made when absent.
+      stage: name of the stage, such as ``policy``.
+      resumed_step: step of the checkpoint that the stage goes on from; rows of this
+        stage with a later step are removed, for they are about to be written again.
+        None: the stage starts anew and all its rows are removed.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        stage: str,
+        *,
+        resumed_step: int | None = None,
+    ) -> None:
+        if not stage or "/" in stage:
+            raise ValueError(
+                f"stage must be a plain name such as 'policy', got {stage!r}"
+            )
+        self.stage = stage
+        self.path = pathlib.Path(workdir) / FILE_NAME
+        self._last_step = resumed_step
+        self._file: TextIO | None = None
+        self._tensorboard: tensorboardX.SummaryWriter | None = None
+        if jax.process_index() != 0:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _forget_later_rows(self.path, stage, resumed_step)
+        self._file = open(self.path, "a", encoding="utf-8")
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(self.path.parent / "tensorboard" / stage),
+            purge_step=0 if resumed_step is None else resumed_step + 1,
+        )
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float | int]:
+        """Write the metrics of one step.
+
+        Args:
+          step: number of the step; later than that of the call before.
+          metrics: scalars by path, such as ``policy/loss``; Python numbers, NumPy or
+            JAX arrays with one element.
+
+        Returns:
+          The metrics as Python numbers.
+
+        Raises:
+          ValueError: a metric is not finite, is not a scalar or has a reserved name,
+            or the step is not a later one. Nothing is written then.
+        """
+        step = int(step)
+        if self._last_step is not None and step <= self._last_step:
+            raise ValueError(
+                f"stage {self.stage!r} wrote step {self._last_step} before, got step "
+                f"{step}; steps must increase, so write all metrics of a step at once"
+            )
+        fetched = jax.device_get(dict(metrics))  # one transfer; sorts the names
+        ordered = {name: fetched[name] for name in metrics}
+        values = _as_numbers(ordered, self.stage, step)
+        self._last_step = step
+        if self._file is None or self._tensorboard is None:
+            return values
+        now = time.time()
+        row = {"stage": self.stage, "step": step, "wall_time": now, **values}
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step, walltime=now)
+        shown = " ".join(f"{name}={value:.6g}" for name, value in values.items())
+        logging.info("[%s] step %d: %s", self.stage, step, shown)
+        return values
+
+    def flush(self) -> None:
+        """Bring all that was written to disk."""
+        if self._file is not None and self._tensorboard is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Flush and close the files; a second call does nothing."""
+        self.flush()
+        if self._file is not None and self._tensorboard is not None:
+            self._file.close()
+            self._tensorboard.close()
+        self._file = self._tensorboard = None
+
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def read_metrics(
+    workdir: str | os.PathLike[str], stage: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of ``metrics.jsonl`` in the order they were written.
+
+    Args:
+      workdir: folder of the run.
+      stage: keep the rows of this stage only; None keeps all.
+
+    Returns:
+      One flat dict a row; empty when there is no file. A last line that was cut off
+      by a crash is left out; a broken line elsewhere is a ValueError.
+    """
+    path = pathlib.Path(workdir) / FILE_NAME
+    rows = _read_rows(path) if path.exists() else []
+    return [row for row in rows if stage is None or row["stage"] == stage]
+
+
+class Progress:
+    """Shows how far a loop is: a bar on a terminal, else a log line now and then.
+
+    Use as a context manager and call ``advance`` in the loop. Without a terminal a
+    line with done, total, rate and time left is logged at most every
+    ``every_seconds``, and one at the end.
+
+    Args:
+      what: what is being done, such as ``simulate``.
+      total: how many units there are; None when unknown.
+      unit: name of the unit, in the plural.
+      every_seconds: least time between two log lines.
+      stream: where the bar goes; standard error by default.
+      clock: function that returns seconds.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None,
+        *,
+        unit: str = "steps",
+        every_seconds: float = 30.0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, 0
+        self._every_seconds, self._clock = every_seconds, clock
+        self._stream = sys.stderr if stream is None else stream
+        self._bar: rich.progress.Progress | None = None
+        self._begun = self._told = self._clock()
+
+    def __enter__(self) -> Progress:
+        self._begun = self._told = self._clock()
+        if self._stream.isatty():
+            self._bar = _bar(self._stream)
+            self._bar.start()
+            self._bar.add_task(self.what, total=self.total, unit=self.unit, note="")
+        return self
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Add ``count`` finished units; ``note`` is shown after the figures."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], advance=count, note=note)
+        elif self._clock() - self._told >= self._every_seconds:
+            self._told = self._clock()
+            logging.info("%s", self.line(note))
+
+    def line(self, note: str = "") -> str:
+        """Return the state of the loop as one line of text."""
+        seconds = max(self._clock() - self._begun, 1e-9)
+        rate = self.done / seconds
+        text = f"{self.what}: {self.done}"
+        if self.total is not None:
+            share = 100.0 * self.done / max(self.total, 1)
+            text += f"/{self.total} {self.unit} ({share:.1f} %)"
+        else:
+            text += f" {self.unit}"
+        text += f", {rate:.3g} {self.unit}/s, {_clock_text(seconds)} gone"
+        if self.total is not None and 0 < self.done < self.total:
+            text += f", {_clock_text((self.total - self.done) / rate)} left"
+        return f"{text}, {note}" if note else text
+
+    def __exit__(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        logging.info("%s", self.line())
+
+
+def _bar(stream: TextIO) -> rich.progress.Progress:
+    """Return a bar with description, done/total, rate-based time left and a note."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[unit]}"),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[note]}"),
+        console=rich.console.Console(file=stream),
+    )
+
+
+def _clock_text(seconds: float) -> str:
+    """Return a duration as ``1:02:03`` or ``2:03``."""
+    hours, rest = divmod(int(round(seconds)), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _as_numbers(
+    metrics: Mapping[str, Any], stage: str, step: int
+) -> dict[str, float | int]:
+    """Return metrics as Python numbers; refuse what is no finite scalar."""
+    values: dict[str, float | int] = {}
+    for name, value in metrics.items():
+        if name in RESERVED:
+            raise ValueError(
+                f"metric name {name!r} is reserved; use a path such as 'policy/{name}'"
+            )
+        array = np.asarray(value)
+        if array.size != 1:
+            raise ValueError(
+                f"metric {name!r} at step {step} of stage {stage!r} has shape "
+                f"{array.shape}; a metric is one number, reduce it first"
+            )
+        whole = array.dtype == np.bool_ or np.issubdtype(array.dtype, np.integer)
+        values[name] = int(array.item()) if whole else float(array.item())
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        listed = ", ".join(f"{name} = {values[name]}" for name in broken)
+        raise ValueError(
+            f"metrics not finite at step {step} of stage {stage!r}: {listed}; the run "
+            "stops here so that the last checkpoint is good. Lower the learning rate "
+            "or look at the rows before this step in metrics.jsonl"
+        )
+    return values
+
+
+def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Read JSON lines; leave out a last line without its end."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, text in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(text)
+            rows.append({key: row[key] for key in ("stage", "step")} | row)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path.name} line {number} is not a metrics row with a stage and a "
+                f"step: {text[:80]!r}; remove the line to go on"
+            ) from error
+    return rows
+
+
+def _forget_later_rows(path: pathlib.Path, stage: str, step: int | None) -> None:
+    """Rewrite the file without this stage's rows after ``step``, in one move."""
+    if not path.exists():
+        return
+    rows = _read_rows(path)
+    kept = [
+        row
+        for row in rows
+        if row["stage"] != stage or (step is not None and row["step"] <= step)
+    ]
+    whole = path.read_bytes()
+    if len(kept) == len(rows) and (not whole or whole.endswith(b"\n")):
+        return
+    if len(kept) < len(rows):
+        logging.info("%s: %d rows of stage %s go", path, len(rows) - len(kept), stage)
+    temporary = path.with_name(path.name + ".new")
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
