@@ -185,7 +185,7 @@ def append_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
     """Add records to a local file; a line cut short by a killed writer is removed."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
+    with open(path, "ab+") as file:
         file.seek(0)
         whole, last = 0, b""
         for last in file:

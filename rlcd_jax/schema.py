@@ -45,13 +45,14 @@ def _is_number(value: Any, hint: type) -> bool:
     )
 
 
-def _coerce(value: Any, hint: Any, name: str) -> Any:
-    """Return `value` in the type of `hint`, or says what the field accepts."""
+def _coerce(value: Any, declared: Any, name: str) -> Any:
+    """Return `value` in its declared type, or say what the field accepts."""
+    hint = declared
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        if value is None and type(None) in args:
-            return None
-        return _coerce(value, next(a for a in args if a is not type(None)), name)
+        if value is None:
+            return None  # the only unions here are `X | None`
+        hint = next(a for a in args if a is not type(None))
     if origin is Literal and isinstance(value, str) and value in args:
         return value
     if origin is tuple and isinstance(value, list | tuple):
@@ -68,7 +69,7 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return from_dict(hint, value)
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    raise ValueError(f"field '{name}' is {shown}; accepted: {_accepted(hint)}")
+    raise ValueError(f"field '{name}' is {shown}; accepted: {_accepted(declared)}")
 
 
 def validate(record: Any) -> None:
