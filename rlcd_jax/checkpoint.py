@@ -1,0 +1,273 @@
+"""Checkpoints: named trees of arrays and one JSON object a step, kept by Orbax.
+
+A checkpoint is ``folder/<step>/`` with one subfolder for each item (``params``,
+``value``, ``optimizers`` ...) and ``meta``, a JSON object for what is not an array:
+keys, the KL coefficient, the position in the data, the hash of the config. A step
+appears under its name only when it is whole, so a crash leaves the step before. Arrays
+are saved in the dtype they live in, and can be restored into any sharding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from rlcd_jax import tree
+
+Tree = Any
+META = "meta"
+MOST_NAMED = 8  # parameters that one error message names
+
+
+class Checkpointer:
+    """Saves and restores the checkpoints of one folder.
+
+    Saving goes on in the background: ``save`` returns once the arrays are copied, so
+    that they may be donated. ``wait`` or ``close`` before the process ends.
+
+    Args:
+      folder: local or cloud folder of the checkpoints; made when absent.
+      max_to_keep: how many of the latest checkpoints stay; None keeps all.
+      keep_period: steps divisible by this stay for ever; None makes no exception.
+      asynchronous: False makes ``save`` return when the step is on disk.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        max_to_keep: int | None,
+        keep_period: int | None = None,
+        asynchronous: bool = True,
+    ) -> None:
+        for name, value in (("max_to_keep", max_to_keep), ("keep_period", keep_period)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 or None, got {value}")
+        self.folder = _absolute(folder)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=max_to_keep,
+            keep_period=keep_period,
+            create=True,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=asynchronous,
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(
+        self, step: int, items: Mapping[str, Tree], meta: Mapping[str, Any]
+    ) -> None:
+        """Save one step.
+
+        Args:
+          step: number of the step, later than every step in the folder.
+          items: trees of JAX or NumPy arrays by name; ``meta`` is taken.
+          meta: anything that JSON can hold.
+
+        Raises:
+          ValueError: the step is not a later one, an item is empty or has a leaf that
+            is not an array.
+        """
+        latest = self.latest_step()
+        if latest is not None and step <= latest:
+            raise ValueError(
+                f"cannot save step {step}: {self.folder} already holds step {latest}; "
+                "steps must increase. To go on from an earlier step, remove the later "
+                "ones first"
+            )
+        for name, item in items.items():
+            _check_item(name, item)
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        args[META] = ocp.args.JsonSave(dict(meta))
+        if not self._manager.save(int(step), args=ocp.args.Composite(**args)):
+            raise RuntimeError(f"Orbax did not save step {step} in {self.folder}")
+
+    def restore(
+        self, step: int, abstract: Mapping[str, Tree]
+    ) -> tuple[dict[str, Tree], dict[str, Any]]:
+        """Restore one step; see ``checkpoint.restore``."""
+        self.wait()
+        return restore(self.folder, step, abstract)
+
+    def latest_step(self) -> int | None:
+        """Return the latest step in the folder, one being saved included, or None."""
+        return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """Return the steps in the folder in rising order."""
+        return sorted(self._manager.all_steps())
+
+    def wait(self) -> None:
+        """Return when all that was saved is whole on disk; raise what went wrong."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait and let go of the folder."""
+        self._manager.close()
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def latest_step(folder: str | os.PathLike[str]) -> int | None:
+    """Return the latest whole step in ``folder``; None when there is none."""
+    return max(_steps(_absolute(folder)), default=None)
+
+
+def restore(
+    folder: str | os.PathLike[str], step: int, abstract: Mapping[str, Tree]
+) -> tuple[dict[str, Tree], dict[str, Any]]:
+    """Restore items of one step into the shardings asked for.
+
+    Args:
+      folder: folder of the checkpoints.
+      step: a step that is there.
+      abstract: what to restore by item name, not necessarily all that was saved:
+        trees whose leaves have a shape, a dtype and a sharding (``abstract_like``).
+
+    Returns:
+      The items asked for, with the structure of ``abstract``, and the JSON object.
+
+    Raises:
+      ValueError: the step or an item is not there, or a parameter is missing, unknown
+        or has another shape or dtype; the message names it.
+    """
+    folder = _absolute(folder)
+    saved_items = _items(folder, step)
+    unknown = sorted(set(abstract) - set(saved_items))
+    if unknown:
+        raise ValueError(
+            f"checkpoint {folder}/{step} has no item {unknown[0]!r}; it has "
+            f"{', '.join(saved_items)}"
+        )
+    args = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
+    args[META] = ocp.args.JsonRestore()
+    handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in args}
+    handlers[META] = ocp.JsonCheckpointHandler()
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(
+        folder, options=options, item_handlers=handlers
+    ) as manager:
+        metadata = manager.item_metadata(step)
+        lines = []
+        for name, item in abstract.items():
+            lines += _differences(name, item, metadata[name].tree)
+        if lines:
+            _refuse(folder, step, lines)
+        restored = manager.restore(step, args=ocp.args.Composite(**args))
+    return {name: restored[name] for name in abstract}, restored[META]
+
+
+def read_meta(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
+    """Return the JSON object of one step without reading any array."""
+    return restore(folder, step, {})[1]
+
+
+def abstract_like(item: Tree, sharding: Any = None) -> Tree:
+    """Describe a tree of arrays for ``restore``.
+
+    Args:
+      item: tree whose leaves have a shape and a dtype; JAX arrays, or the result of
+        ``jax.eval_shape``.
+      sharding: one sharding for all leaves, or a tree of shardings like ``item``;
+        None takes the sharding that each leaf has.
+
+    Returns:
+      The same tree of ``jax.ShapeDtypeStruct`` with shardings.
+    """
+    if sharding is None:
+        sharding = jax.tree.map(lambda leaf: leaf.sharding, item)
+    elif isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.tree.map(lambda _: sharding, item)
+    return jax.tree.map(
+        lambda leaf, one: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one),
+        item,
+        sharding,
+    )
+
+
+def _absolute(folder: str | os.PathLike[str]) -> epath.Path:
+    """Return a folder as Orbax wants it; a cloud path is left as it is."""
+    path = epath.Path(folder)
+    return path if "://" in str(folder) else path.resolve()
+
+
+def _steps(folder: epath.Path) -> list[int]:
+    """Return the whole steps in a folder in rising order."""
+    if not folder.exists():
+        return []
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        return sorted(manager.all_steps())
+
+
+def _items(folder: epath.Path, step: int) -> list[str]:
+    """Return the names of the items saved at a step."""
+    steps = _steps(folder)
+    if step not in steps:
+        raise ValueError(
+            f"{folder} has no checkpoint of step {step}; it has "
+            f"{', '.join(map(str, steps)) or 'none'}"
+        )
+    inside = (folder / str(step)).iterdir()
+    return sorted(path.name for path in inside if path.is_dir() and path.name != META)
+
+
+def _check_item(name: str, item: Tree) -> None:
+    """Refuse what Orbax would not save, or not save as it is."""
+    if name == META or "/" in name:
+        raise ValueError(f"{name!r} cannot be the name of an item; choose another")
+    for path, leaf in tree.flatten_names(item).items():
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            raise ValueError(
+                f"{name}/{path} is a {type(leaf).__name__}; an item holds arrays only, "
+                f"other things belong in {META!r}"
+            )
+    if jax.tree.structure(item) == jax.tree.structure(None) or item == {}:
+        raise ValueError(f"item {name!r} is empty; leave it out")
+
+
+def _form(leaf: Any) -> tuple[tuple[int, ...], str]:
+    """Return shape and dtype of a leaf as saved; typed keys are saved as words."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.eval_shape(
+            jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        )
+    return tuple(leaf.shape), str(np.dtype(leaf.dtype))
+
+
+def _differences(name: str, wanted: Tree, saved: Tree) -> list[str]:
+    """Name the leaves of an item that are not as they were saved."""
+    want = {key: _form(leaf) for key, leaf in tree.flatten_names(wanted).items()}
+    have = {key: _form(leaf) for key, leaf in tree.flatten_names(saved).items()}
+    lines = []
+    for key in sorted(want.keys() | have.keys()):
+        if key not in have:
+            lines.append(f"{name}/{key} is not in the checkpoint")
+        elif key not in want:
+            lines.append(f"{name}/{key} is in the checkpoint but was not asked for")
+        elif want[key] != have[key]:
+            lines.append(
+                f"{name}/{key} was saved as {have[key][1]}{list(have[key][0])} but "
+                f"{want[key][1]}{list(want[key][0])} was asked for"
+            )
+    return lines
+
+
+def _refuse(folder: epath.Path, step: int, lines: list[str]) -> None:
+    """Raise the one error about all that does not fit."""
+    shown = "\n  ".join(lines[:MOST_NAMED])
+    rest = len(lines) - MOST_NAMED
+    more = f"\n  and {rest} more" if rest > 0 else ""
+    raise ValueError(
+        f"checkpoint {folder}/{step} does not fit:\n  {shown}{more}\n"
+        "Use the model and optimizer settings of the run that saved it (config.json)"
+    )
