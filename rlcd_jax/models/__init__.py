@@ -1,0 +1,1 @@
+"""The models package of rlcd_jax."""

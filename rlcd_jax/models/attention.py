@@ -1,0 +1,167 @@
+"""Attention and rotary positions, over whole texts and over a cache.
+
+Plain functions of arrays and numbers; ``models.llama`` calls them. Letters as there:
+B batch, T queries, S keys, N query heads, K key/value heads, G = N/K, H head width,
+M slots. ``kernel`` is "xla" or "cudnn", ``dtype`` that of the products' operands.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlcd_jax.models import products
+
+NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
+
+
+def rope_frequencies(
+    width: int, theta: float, scaling: tuple[float, ...] | None
+) -> np.ndarray:
+    """Return the H/2 rotary frequencies in radians a position, float32.
+
+    With ``scaling`` = (factor, low, high, original positions), wavelengths longer
+    than the original context over ``low`` are stretched by ``factor``, those shorter
+    than the context over ``high`` are kept, and those between are blended linearly.
+
+    Source: the LLaMA-3.1 release's rotary scaling.
+    """
+    frequencies = theta ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    if scaling is not None:
+        factor, low, high, original_positions = scaling
+        turns = original_positions * frequencies / (2 * np.pi)
+        keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequencies = frequencies * (keep + (1 - keep) / factor)
+    return frequencies.astype(np.float32)
+
+
+def rope_angles(
+    positions: jax.Array, frequencies: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Return cosines and sines [B, T, 1, H/2] float32 of integer positions [B, T]."""
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+
+
+def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Turn each pair (i, i + H/2) of x [B, T, heads, H] by its position's angle."""
+    cos, sin = angles
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    )
+
+
+def causal_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    *,
+    kernel: str,
+    dtype: str,
+) -> jax.Array:
+    """Attend to earlier tokens of the same row that count.
+
+    Args:
+      q: [B, T, N, H] float32.
+      k: [B, T, K, H] float32.
+      v: [B, T, K, H] float32.
+      mask: [B, T] bool, True where a token counts.
+      kernel: "xla" or "cudnn".
+      dtype: of the products' operands.
+
+    Returns:
+      [B, T, N * H] float32. Rows of a token that does not count are finite.
+    """
+    batch, length = mask.shape
+    seen = jnp.tril(jnp.ones((length, length), bool)) & mask[:, None, :]  # [B, T, S]
+    if kernel == "cudnn":
+        # A query that sees no key would be 0/0 in the kernel: it sees itself.
+        seen = seen | jnp.eye(length, dtype=bool)
+        out = jax.nn.dot_product_attention(
+            *(x.astype(dtype) for x in (q, k, v)),
+            mask=seen[:, None],
+            implementation="cudnn",
+        )
+        return out.reshape(batch, length, -1).astype(jnp.float32)
+    q = _grouped(q, k.shape[2])
+    scores = products.contract("btkgh,bskh->bkgts", q, k, dtype)
+    probs = _softmax(scores, seen[:, None, None])
+    out = products.contract("bkgts,bskh->btkgh", probs, v, dtype)
+    return out.reshape(batch, length, -1)
+
+
+def _grouped(q: jax.Array, kv_heads: int) -> jax.Array:
+    """Return scaled queries by key/value head, [B, T, K, G, H]."""
+    batch, length, heads, width = q.shape
+    q = q.reshape(batch, length, kv_heads, heads // kv_heads, width)
+    return q / math.sqrt(width)
+
+
+def _softmax(scores: jax.Array, seen: jax.Array) -> jax.Array:
+    return jax.nn.softmax(jnp.where(seen, scores, NEGATIVE), axis=-1)
+
+
+def cached_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    positions: jax.Array,
+    *,
+    live: int | None,
+    kernel: str,
+    dtype: str,
+) -> jax.Array:
+    """Attend from new tokens to the cache, up to each query's own position.
+
+    Args:
+      q: [M, T, N, H] float32.
+      k: keys of one layer's cache, in the layout of ``Cache``.
+      v: values, likewise.
+      positions: [M, T] int32; a query at p reads cache entries 0 … p.
+      live: static number of leading entries that may be read; None for all. With XLA
+        it bounds the memory traffic; the cuDNN kernel stops at each row's length.
+      kernel: "xla" or "cudnn".
+      dtype: of the products' operands.
+
+    Returns:
+      [M, T, N * H] float32.
+    """
+    slots, length = positions.shape
+    if kernel == "cudnn" and length == 1:
+        out = jax.nn.dot_product_attention(
+            q.astype(dtype),
+            k,
+            v,
+            key_value_seq_lengths=jnp.minimum(positions[:, 0] + 1, k.shape[1]),
+            query_seq_lengths=jnp.ones(slots, jnp.int32),
+            implementation="cudnn",
+        )
+        return out.reshape(slots, 1, -1).astype(jnp.float32)
+    if kernel == "cudnn":
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    k, v = k[:, :, :live], v[:, :, :live]
+    q = _grouped(q, k.shape[1])
+    scores = products.contract("mtkgh,mksh->mkgts", q, k, dtype)
+    seen = jnp.arange(k.shape[2]) <= positions[:, :, None]  # [M, T, S]
+    probs = _softmax(scores, seen[:, None, None])
+    out = products.contract("mkgts,mksh->mtkgh", probs, v, dtype)
+    return out.reshape(slots, length, -1)
+
+
+def write_cache(
+    buffer: jax.Array, rows: jax.Array, positions: jax.Array, *, kernel: str
+) -> jax.Array:
+    """Return one layer's buffer with rows [M, T, K, H] written at positions [M, T].
+
+    Positions beyond the buffer are dropped.
+    """
+    slot = jnp.arange(buffer.shape[0])[:, None]
+    rows = rows.astype(buffer.dtype)
+    if kernel == "cudnn":
+        return buffer.at[slot, positions].set(rows, mode="drop")
+    return buffer.at[slot, :, positions].set(rows, mode="drop")

@@ -1,0 +1,164 @@
+"""What is read off the trunk: token log-probabilities, and one scalar.
+
+Letters: B batch, T positions, D model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlcd_jax.models import llama, table
+
+Params = Any
+
+
+def token_logprobs(
+    params: Params,
+    cfg: llama.LlamaConfig,
+    hidden: jax.Array,
+    targets: jax.Array,
+    *,
+    chunk_tokens: int,
+    temperature: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the log-probability of each target and the entropy of its distribution.
+
+    The [B, T, V] logits of a large vocabulary are the biggest array of training: they
+    are made for one chunk of positions at a time, in the backward pass too.
+
+    Args:
+      params: LLaMA weights in either form.
+      cfg: model numbers.
+      hidden: [B, T, D] float32, the state *before* each target.
+      targets: [B, T] int32.
+      chunk_tokens: how many tokens' logits exist at once, about.
+      temperature: divides the logits; 1.0 leaves the model's distribution.
+
+    Returns:
+      ([B, T] log-probabilities, [B, T] entropies), nats, float32. No gradient flows
+      through the entropies.
+    """
+    batch, length, dim = hidden.shape
+    width = max(1, min(length, chunk_tokens // batch))
+    chunks = -(-length // width)
+    pad = chunks * width - length
+
+    def split(x: jax.Array) -> jax.Array:  # [B, T, …] -> [chunks, B, width, …]
+        x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
+        return x.reshape(batch, chunks, width, *x.shape[2:]).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def step(carry: None, chunk: tuple[jax.Array, jax.Array]):
+        scores = llama.logits(params, cfg, chunk[0]) / temperature
+        norm = jax.nn.logsumexp(scores, axis=-1)
+        picked = jnp.take_along_axis(scores, chunk[1][..., None], axis=-1)[..., 0]
+        still = jax.lax.stop_gradient(scores - norm[..., None])
+        entropy = -jnp.sum(jnp.exp(still) * still, axis=-1)
+        return carry, (picked - norm, entropy)
+
+    _, out = jax.lax.scan(step, None, (split(hidden), split(targets)))
+    logprobs, entropy = (
+        x.swapaxes(0, 1).reshape(batch, chunks * width)[:, :length] for x in out
+    )
+    return logprobs, entropy
+
+
+def text_logprobs(
+    params: Params,
+    cfg: llama.LlamaConfig,
+    tokens: jax.Array,
+    mask: jax.Array,
+    *,
+    chunk_tokens: int,
+) -> jax.Array:
+    """Return the log-probability of each token of a text given those before it.
+
+    Args:
+      params: LLaMA weights in training form.
+      cfg: model numbers.
+      tokens: [B, T] int32, padded on either side.
+      mask: [B, T] bool, True where a token is part of the text.
+      chunk_tokens: see ``token_logprobs``.
+
+    Returns:
+      [B, T] float32 nats; entry 0 and entries outside the text are 0.
+    """
+    hidden, _ = llama.hidden_states(params, cfg, tokens, positions_of(mask), mask)
+    logprobs, _ = token_logprobs(
+        params,
+        cfg,
+        hidden[:, :-1],
+        tokens[:, 1:],
+        chunk_tokens=chunk_tokens,
+        temperature=1.0,
+    )
+    counted = mask[:, 1:] & mask[:, :-1]
+    return jnp.pad(jnp.where(counted, logprobs, 0.0), ((0, 0), (1, 0)))
+
+
+def positions_of(mask: jax.Array) -> jax.Array:
+    """Return [B, T] int32 positions that count True entries from 0, padding or not."""
+    return jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
+
+
+def scalar_specs(cfg: llama.LlamaConfig) -> Params:
+    """Return the table of a trunk with one scalar output.
+
+    The head starts as U(-1/sqrt(D), 1/sqrt(D)) with zero bias.
+
+    Source: AlpacaFarm's reward model, as RLCD uses it.
+    """
+    trunk = llama.param_specs(cfg)
+    trunk.pop("unembed", None)
+    weight = table.ParamSpec((cfg.embed_dim,), ("norm",), "uniform_fan_in")
+    bias = table.ParamSpec((), (), "zeros")
+    return {"trunk": trunk, "head": {"weight": weight, "bias": bias}}
+
+
+def scalar_from_trunk(cfg: llama.LlamaConfig, trunk: Params, key: jax.Array) -> Params:
+    """Return a scalar model on a language model's trunk, its head fresh."""
+    head = table.init_from_specs(scalar_specs(cfg)["head"], key)
+    return {"trunk": {k: v for k, v in trunk.items() if k != "unembed"}, "head": head}
+
+
+def value_from_preference(params: Params) -> Params:
+    """Return a value model: the preference model's trunk under a head of zeros.
+
+    So values are 0 everywhere at the start. Source: AlpacaFarm ``rl_models.Value``.
+    """
+    return {
+        "trunk": params["trunk"],
+        "head": jax.tree.map(jnp.zeros_like, params["head"]),
+    }
+
+
+def scalar_per_token(
+    params: Params, cfg: llama.LlamaConfig, tokens: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Return one scalar a token, [B, T] float32; entries outside ``mask`` are finite.
+
+    Args:
+      params: "trunk" and "head".
+      cfg: model numbers.
+      tokens: [B, T] int32.
+      mask: [B, T] bool, True where a token counts.
+    """
+    hidden, _ = llama.hidden_states(
+        params["trunk"], cfg, tokens, positions_of(mask), mask
+    )
+    head = params["head"]
+    weight = head["weight"].astype(jnp.float32)
+    return jnp.sum(hidden * weight, axis=-1) + head["bias"].astype(jnp.float32)
+
+
+def scalar_at_last(
+    params: Params, cfg: llama.LlamaConfig, tokens: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Return the scalar at each row's last counted token, [B] float32."""
+    scalars = scalar_per_token(params, cfg, tokens, mask)
+    length = mask.shape[1]
+    last = length - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    return jnp.take_along_axis(scalars, last[:, None], axis=1)[:, 0]

@@ -1,0 +1,339 @@
+"""LLaMA as pure functions: one parameter table and one forward for all six roles.
+
+LLaMA 1, 2 and 3, TinyLlama and SmolLM2 are this architecture with other numbers:
+RMSNorm, rotary positions (with LLaMA-3 scaling), SwiGLU, grouped queries, and token
+embeddings that may be tied to the output.
+
+Letters: B batch, T positions, S key positions, D model, F feed-forward, N query
+heads, K key/value heads, G = N/K, H head width, V vocabulary, L layers, M slots.
+
+The weights have two forms. *Training form*: layers stacked on a leading axis, for
+scan and rematerialisation, float32 master. *Decode form*: one entry a layer in the
+compute dtype with fused products, made once for each policy version. Every matrix is
+[out, in], as in Hugging Face files. Products have operands in ``cfg.dtype``; the
+residual stream, norms and softmax are float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from rlcd_jax import sharding
+from rlcd_jax.models import attention, products, table
+
+Params = Any
+DTYPES = ("bfloat16", "float32")
+REMAT = ("none", "dots", "full")
+ATTENTION = ("xla", "cudnn")
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """LLaMA-3's stretch of the slow rotary frequencies."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """The numbers of one LLaMA.
+
+    ``dtype`` is that of the products' operands; ``remat`` says what the backward pass
+    recomputes ("full": all of a layer, "dots": all but its products); ``attention``
+    is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16).
+    """
+
+    vocab_size: int
+    num_layers: int
+    embed_dim: int
+    mlp_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = False
+    max_positions: int = 2048
+    dtype: str = "bfloat16"
+    remat: str = "full"
+    attention: str = "xla"
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} must be a multiple of "
+                f"num_kv_heads={self.num_kv_heads}"
+            )
+        for name, accepted in (
+            ("dtype", DTYPES),
+            ("remat", REMAT),
+            ("attention", ATTENTION),
+        ):
+            if getattr(self, name) not in accepted:
+                raise ValueError(
+                    f"LlamaConfig.{name}={getattr(self, name)!r}; "
+                    f"accepted: {', '.join(accepted)}"
+                )
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            raise ValueError(
+                f"attention='cudnn' needs dtype='bfloat16', got {self.dtype!r}; "
+                "use attention='xla' for float32"
+            )
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of M slots, one buffer a layer.
+
+    Each is [M, K, S, H] for attention="xla" (the faster order for one query on CPU)
+    and [M, S, K, H] for "cudnn" (the order that kernel reads), in ``cfg.dtype``.
+    """
+
+    k: tuple[jax.Array, ...]
+    v: tuple[jax.Array, ...]
+
+
+def param_specs(cfg: LlamaConfig) -> Params:
+    """Return the table of all parameters in training form.
+
+    Returns:
+      Nested dict of ``ParamSpec``. Initialisation, sharding, checkpoint restore and
+      the import of weights all derive from it.
+    """
+    vocab, dim, mlp, depth = cfg.vocab_size, cfg.embed_dim, cfg.mlp_dim, cfg.num_layers
+    query_rows = cfg.num_heads * cfg.head_dim
+    kv_rows = cfg.num_kv_heads * cfg.head_dim
+
+    def matrix(out: int, into: int, *axes: str) -> table.ParamSpec:
+        return table.ParamSpec((depth, out, into), ("layers", *axes), "normal")
+
+    norm = table.ParamSpec((depth, dim), ("layers", "norm"), "ones")
+    specs = {
+        "embed": table.ParamSpec((vocab, dim), ("vocab", "embed"), "normal"),
+        "layers": {
+            "attn_norm": norm,
+            "q": matrix(query_rows, dim, "heads", "embed"),
+            "k": matrix(kv_rows, dim, "kv_heads", "embed"),
+            "v": matrix(kv_rows, dim, "kv_heads", "embed"),
+            "o": matrix(dim, query_rows, "embed", "heads"),
+            "mlp_norm": norm,
+            "gate": matrix(mlp, dim, "mlp", "embed"),
+            "up": matrix(mlp, dim, "mlp", "embed"),
+            "down": matrix(dim, mlp, "embed", "mlp"),
+        },
+        "final_norm": table.ParamSpec((dim,), ("norm",), "ones"),
+    }
+    if not cfg.tie_embeddings:
+        specs["unembed"] = table.ParamSpec((vocab, dim), ("vocab", "embed"), "normal")
+    return specs
+
+
+def init_params(cfg: LlamaConfig, key: jax.Array) -> Params:
+    """Return random float32 parameters in training form."""
+    return table.init_from_specs(param_specs(cfg), key)
+
+
+def decode_form(params: Params, cfg: LlamaConfig) -> Params:
+    """Return the weights as decoding reads them, from training form.
+
+    Returns:
+      "embed" [V, D], "final_norm" [D], "unembed" [V, D] if untied, and "layers", a
+      tuple of L dicts: "attn_norm" [D], "qkv" [K, G+2, H, D] (each key/value head
+      with its query heads, so that a tensor axis splits whole groups), "o" [D, N*H],
+      "mlp_norm" [D], "gate_up" [2, F, D], "down" [D, F]. Matrices are in
+      ``cfg.dtype``, norms in float32.
+    """
+    kv_heads, width = cfg.num_kv_heads, cfg.head_dim
+    group = cfg.num_heads // kv_heads
+
+    def rows(weight: jax.Array, heads: int) -> jax.Array:
+        return weight.reshape(kv_heads, heads, width, cfg.embed_dim)
+
+    def one(index: int) -> Params:
+        layer = jax.tree.map(lambda leaf: leaf[index], params["layers"])
+        qkv = jnp.concatenate(
+            [rows(layer["q"], group), rows(layer["k"], 1), rows(layer["v"], 1)], axis=1
+        )
+        return {
+            "attn_norm": layer["attn_norm"].astype(jnp.float32),
+            "qkv": qkv.astype(cfg.dtype),
+            "o": layer["o"].astype(cfg.dtype),
+            "mlp_norm": layer["mlp_norm"].astype(jnp.float32),
+            "gate_up": jnp.stack([layer["gate"], layer["up"]]).astype(cfg.dtype),
+            "down": layer["down"].astype(cfg.dtype),
+        }
+
+    out = {
+        "embed": params["embed"].astype(cfg.dtype),
+        "layers": tuple(one(index) for index in range(cfg.num_layers)),
+        "final_norm": params["final_norm"].astype(jnp.float32),
+    }
+    if not cfg.tie_embeddings:
+        out["unembed"] = params["unembed"].astype(cfg.dtype)
+    return out
+
+
+def init_cache(cfg: LlamaConfig, num_slots: int, length: int) -> Cache:
+    """Return an empty cache of ``num_slots`` slots of ``length`` positions."""
+    shape = (num_slots, cfg.num_kv_heads, length, cfg.head_dim)
+    if cfg.attention == "cudnn":
+        shape = (num_slots, length, cfg.num_kv_heads, cfg.head_dim)
+
+    def buffers() -> tuple[jax.Array, ...]:
+        return tuple(jnp.zeros(shape, cfg.dtype) for _ in range(cfg.num_layers))
+
+    return Cache(k=buffers(), v=buffers())
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """Return ``scale * x / sqrt(mean(x^2) + eps)`` over the last axis, float32."""
+    x = x.astype(jnp.float32)
+    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(variance + eps) * scale.astype(jnp.float32)
+
+
+def _frequencies(cfg: LlamaConfig):
+    scaling = cfg.rope_scaling and dataclasses.astuple(cfg.rope_scaling)
+    return attention.rope_frequencies(cfg.head_dim, cfg.rope_theta, scaling)
+
+
+def _project_heads(
+    layer: Params, cfg: LlamaConfig, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return queries [B, T, N, H], keys and values [B, T, K, H] of either form."""
+    batch, length, _ = x.shape
+    width = cfg.head_dim
+    if "qkv" in layer:
+        fused = layer["qkv"].reshape(-1, cfg.embed_dim)
+        heads = products.product(x, fused, cfg.dtype)
+        heads = heads.reshape(batch, length, cfg.num_kv_heads, -1, width)
+        q = heads[..., :-2, :].reshape(batch, length, -1, width)
+        return q, heads[..., -2, :], heads[..., -1, :]
+    q, k, v = (products.product(x, layer[name], cfg.dtype) for name in "qkv")
+    q = sharding.constrain(q, ("batch", "length", "heads"))
+    return tuple(y.reshape(batch, length, -1, width) for y in (q, k, v))
+
+
+def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
+    """Return ``down(silu(gate(x)) * up(x))``, [B, T, D] float32."""
+    if "gate_up" in layer:
+        both = products.contract("btd,gfd->gbtf", x, layer["gate_up"], cfg.dtype)
+        gate, up = both[0], both[1]
+    else:
+        gate = products.product(x, layer["gate"], cfg.dtype)
+        up = products.product(x, layer["up"], cfg.dtype)
+    inner = sharding.constrain(jax.nn.silu(gate) * up, ("batch", "length", "mlp"))
+    return products.product(inner, layer["down"], cfg.dtype)
+
+
+def _block(layer, cfg, x, angles, attend) -> jax.Array:
+    """Return the residual stream after one layer; ``attend(q, k, v)`` mixes tokens."""
+    q, k, v = _project_heads(layer, cfg, rms_norm(x, layer["attn_norm"], cfg.norm_eps))
+    mixed = attend(attention.rotate(q, angles), attention.rotate(k, angles), v)
+    x = x + products.product(mixed, layer["o"], cfg.dtype)
+    x = x + _mlp(layer, cfg, rms_norm(x, layer["mlp_norm"], cfg.norm_eps))
+    return sharding.constrain(x, ("batch", "length", "activation"))
+
+
+def hidden_states(
+    params: Params,
+    cfg: LlamaConfig,
+    tokens: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    cache: Cache | None = None,
+    live: int | None = None,
+) -> tuple[jax.Array, Cache | None]:
+    """Run the trunk: the one forward of generator, scorer, policy and all others.
+
+    Args:
+      params: training or decode form; decode form when a cache is given.
+      cfg: model numbers.
+      tokens: [B, T] int32.
+      positions: [B, T] int32, position of each token in its own text, from 0.
+      mask: [B, T] bool, True where a token counts; others neither are attended to
+        nor are written to the cache.
+      cache: keys and values of the texts so far; None for whole texts.
+      live: with a cache, how many leading entries may be read (static).
+
+    Returns:
+      [B, T, D] float32 after the final norm, and the cache with the new tokens (None
+      if none was given).
+    """
+    x = params["embed"][tokens].astype(jnp.float32)
+    x = sharding.constrain(x, ("batch", "length", "activation"))
+    angles = attention.rope_angles(positions, _frequencies(cfg))
+    if cache is None:
+        x = _run_layers(params["layers"], cfg, x, angles, mask)
+    else:
+        where = (positions, mask)
+        x, cache = _run_cached(params["layers"], cfg, x, angles, where, cache, live)
+    return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
+
+
+def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
+    def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return attention.causal_attention(
+                q, k, v, mask, kernel=cfg.attention, dtype=cfg.dtype
+            )
+
+        return _block(layer, cfg, x, angles, attend), None
+
+    if cfg.remat == "full":
+        step = jax.checkpoint(step)
+    elif cfg.remat == "dots":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        step = jax.checkpoint(step, policy=policy)
+    if isinstance(layers, dict):
+        return jax.lax.scan(step, x, layers)[0]
+    for layer in layers:
+        x, _ = step(x, layer)
+    return x
+
+
+def _run_cached(layers, cfg, x, angles, where, cache, live):
+    if isinstance(layers, dict):
+        raise ValueError(
+            "hidden_states with a cache needs the weights in decode form; "
+            "got stacked layers: call llama.decode_form(params, cfg) first"
+        )
+    positions, mask = where
+    end = cache.k[0].shape[1 if cfg.attention == "cudnn" else 2]
+    places = jnp.where(mask, positions, end)  # out of range: dropped
+    keys, values = list(cache.k), list(cache.v)
+    for index, layer in enumerate(layers):
+
+        def attend(q, k, v, index=index):
+            kernel = cfg.attention
+            keys[index] = attention.write_cache(keys[index], k, places, kernel=kernel)
+            values[index] = attention.write_cache(
+                values[index], v, places, kernel=kernel
+            )
+            return attention.cached_attention(
+                q,
+                keys[index],
+                values[index],
+                positions,
+                live=live,
+                kernel=kernel,
+                dtype=cfg.dtype,
+            )
+
+        x = _block(layer, cfg, x, angles, attend)
+    return x, Cache(k=tuple(keys), v=tuple(values))
+
+
+def logits(params: Params, cfg: LlamaConfig, hidden: jax.Array) -> jax.Array:
+    """Return next-token logits [..., V] float32 from hidden states [..., D]."""
+    table = params["embed"] if cfg.tie_embeddings else params["unembed"]
+    return products.product(hidden, table, cfg.dtype)

@@ -1,0 +1,52 @@
+"""Installation of rlcd_jax: one core set of packages, extras by purpose."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "jax>=0.10",
+    "flax>=0.12.8",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12",
+    "transformers>=5.0",
+    "tokenizers>=0.22",
+    "safetensors>=0.5",
+    "gguf>=0.17",
+    "tensorflow-datasets>=4.9.9",
+    "array-record>=0.8",
+    "grain>=0.2.12",
+    "ml-collections>=1.1",
+    "etils[epath]>=1.12",
+    "absl-py>=2.1",
+    "numpy>=2.0",
+    "scipy>=1.13",
+    "tensorboardX>=2.6",
+    "rich>=13",
+    "jinja2>=3.1",
+    "httpx>=0.27",
+    "vaderSentiment>=3.3.2",
+]
+
+EXTRAS = {
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8"],
+    "report": ["matplotlib>=3.9"],
+    "tpu": ["jax[tpu]>=0.10"],
+    "cuda": ["jax[cuda13]>=0.10"],
+    "golden": ["torch==2.13.0"],
+    "bench": ["torch==2.13.0"],
+    "dev": ["ruff>=0.8", "pre-commit>=3.7"],
+}
+EXTRAS["test"] += EXTRAS["report"]
+
+setup(
+    name="rlcd_jax",
+    version="0.1.0",
+    description="RLCD: reinforcement learning from contrastive distillation, in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["rlcd_jax*", "configs*", "experiments*"]),
+    package_data={
+        "rlcd_jax": ["tasks/*.toml", "tasks/prompts/*.jsonl", "report/*.html"]
+    },
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)
