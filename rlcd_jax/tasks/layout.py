@@ -12,6 +12,7 @@ from typing import Any
 
 FORMATS = ("dialogue", "chat")
 CLEANUP_MODES = ("corrected", "released")
+UNFINISHED = ("reject", "cut_sentence", "keep")
 JUDGES = ("preference", "log_odds", "lexicon")
 TEXT_GROUPS = ("affixes", "systems", "scoring", "judge_questions", "prompts")
 SPLITS = ("train", "dev", "test")
@@ -26,14 +27,14 @@ class CleanupRules:
             that ended by itself is accepted) or "released" (the rule of the code
             published with the paper, kept for comparison).
         role_names: names that open a turn, human first, without the colon.
-        accept_length: whether a reply that hit the token limit is accepted; in the
-            paper it is not.
+        unfinished: what becomes of a reply that hit the token limit: "reject" (as in
+            the paper), "cut_sentence" (kept up to its last whole sentence) or "keep".
         min_characters: a shorter reply is rejected as empty.
     """
 
     mode: str
     role_names: tuple[str, str]
-    accept_length: bool
+    unfinished: str
     min_characters: int
 
 
@@ -129,7 +130,7 @@ LAYOUT: dict[str, Any] = {
     "cleanup": {
         "mode": CLEANUP_MODES,
         "role_names": "strings",
-        "accept_length": "flag",
+        "unfinished": UNFINISHED,
         "min_characters": "count",
     },
     "prompts": {
@@ -180,7 +181,7 @@ def parse_task(table: Mapping[str, Any], where: str, folder: str | None) -> Task
         cleanup=CleanupRules(
             mode=cleanup["mode"],
             role_names=tuple(cleanup["role_names"]),
-            accept_length=cleanup["accept_length"],
+            unfinished=cleanup["unfinished"],
             min_characters=cleanup["min_characters"],
         ),
         prompt_tokens=table["prompt_tokens"],
