@@ -1,0 +1,557 @@
+"""Every loss by hand, against slow float64 oracles, and by its properties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlcd_jax import losses, masked
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+# float32 results of a few dozen terms of size 1 against float64
+CLOSE = dict(rtol=1e-5, atol=1e-5)
+BATCH, RESPONSE = 4, 6
+
+
+def _case(seed=0, lengths=(6, 3, 1, 4)):
+    rng = np.random.default_rng(seed)
+    shape = (BATCH, RESPONSE)
+    names = ("logprobs", "old_logprobs", "advantages", "values", "old_values")
+    case = {name: rng.normal(0, 0.4, shape).astype(np.float32) for name in names}
+    case["returns"] = rng.normal(0.5, 1, shape).astype(np.float32)
+    case["rewards"] = rng.normal(0, 1, shape).astype(np.float32)
+    case["mask"] = np.arange(RESPONSE) < np.array(lengths)[:, None]
+    return case
+
+
+def _policy(case, **changes):
+    case = case | changes
+    return losses.ppo_policy(
+        *(case[k] for k in ("logprobs", "old_logprobs", "advantages", "mask")),
+        clip=0.2,
+        statistics=case.get("statistics", "masked"),
+    )
+
+
+def _value(case, **changes):
+    case = case | changes
+    return losses.ppo_value(
+        *(case[k] for k in ("values", "old_values", "returns", "mask")),
+        clip=0.2,
+        statistics=case.get("statistics", "masked"),
+    )
+
+
+def _spoil(case, *names):
+    """Replace what does not count by junk."""
+    return case | {
+        name: np.where(case["mask"], case[name], np.float32(1e9)) for name in names
+    }
+
+
+# --- bradley_terry ----------------------------------------------------------------
+
+
+def test_bradley_terry_by_hand():
+    reward_1, reward_2 = np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.0, 2.0])
+    prob_2 = np.array([1.0, 0.25, 0.5])
+    loss, metrics = losses.bradley_terry(reward_1, reward_2, prob_2)
+    # softplus(1) - 1; softplus(-1) + 1/4; softplus(0)
+    expected = (0.313262 + 0.563262 + 0.693147) / 3
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert metrics["preference/accuracy"] == 1
+    np.testing.assert_allclose(metrics["preference/decided_rate"], 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        metrics["preference/soft_accuracy"], (1 + 0.75 + 0.5) / 3, rtol=1e-6
+    )
+    assert metrics["preference/margin_mean"] == 1
+    assert metrics["preference/label_2_rate"] == 0.5
+    assert metrics["preference/predicted_2_rate"] == 0.5
+
+
+def _bce_oracle(reward_1, reward_2, prob_2):
+    p = 1 / (1 + np.exp(-(reward_2.astype(np.float64) - reward_1)))
+    return np.mean(-prob_2 * np.log(p) - (1 - prob_2) * np.log(1 - p))
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_bradley_terry_matches_cross_entropy(hard):
+    rng = np.random.default_rng(1)
+    reward_1, reward_2 = rng.normal(0, 2, (2, 32)).astype(np.float32)
+    prob_2 = rng.random(32).astype(np.float32)
+    prob_2 = np.round(prob_2) if hard else prob_2
+    loss, metrics = losses.bradley_terry(reward_1, reward_2, prob_2)
+    np.testing.assert_allclose(loss, _bce_oracle(reward_1, reward_2, prob_2), **CLOSE)
+    if hard:
+        assert metrics["preference/label_entropy"] == 0
+    else:
+        floor = _bce_oracle(np.log(1 - prob_2), np.log(prob_2), prob_2)
+        np.testing.assert_allclose(metrics["preference/label_entropy"], floor, **CLOSE)
+        assert loss > metrics["preference/label_entropy"]
+
+
+def test_bradley_terry_hard_labels_give_log_sigmoid():
+    reward_1, reward_2 = np.array([0.3, -2.0]), np.array([1.5, 0.5])
+    winner_second = losses.bradley_terry(reward_1, reward_2, np.ones(2))[0]
+    winner_first = losses.bradley_terry(reward_1, reward_2, np.zeros(2))[0]
+    expected = -jax.nn.log_sigmoid(reward_2 - reward_1).mean()
+    np.testing.assert_allclose(winner_second, expected, rtol=1e-6)
+    expected = -jax.nn.log_sigmoid(reward_1 - reward_2).mean()
+    np.testing.assert_allclose(winner_first, expected, rtol=1e-6)
+
+
+def test_bradley_terry_swapping_replies_and_labels_changes_nothing():
+    rng = np.random.default_rng(2)
+    reward_1, reward_2 = rng.normal(0, 2, (2, 16)).astype(np.float32)
+    prob_2 = (rng.integers(0, 9, 16) / 8).astype(np.float32)
+    loss, metrics = losses.bradley_terry(reward_1, reward_2, prob_2)
+    swapped, swapped_metrics = losses.bradley_terry(reward_2, reward_1, 1 - prob_2)
+    np.testing.assert_allclose(loss, swapped, rtol=1e-6)
+    for name in ("accuracy", "soft_accuracy", "margin_mean", "label_entropy"):
+        name = f"preference/{name}"
+        np.testing.assert_allclose(metrics[name], swapped_metrics[name], rtol=1e-5)
+
+
+def test_bradley_terry_accuracy_of_soft_labels_compares_decisions():
+    # Soft labels that all lean to the winner: the release would log accuracy 0.
+    prob_2 = np.array([0.9, 0.6, 0.2, 0.4])
+    margins = np.array([2.0, 1.0, -1.0, 3.0])
+    metrics = losses.bradley_terry(np.zeros(4), margins, prob_2)[1]
+    assert metrics["preference/accuracy"] == 0.75
+    np.testing.assert_allclose(
+        metrics["preference/soft_accuracy"], (0.9 + 0.6 + 0.8 + 0.4) / 4, rtol=1e-6
+    )
+
+
+def test_bradley_terry_ties_are_wrong_and_undecided_labels_left_out():
+    margins, prob_2 = np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.5])
+    metrics = losses.bradley_terry(np.zeros(3), margins, prob_2)[1]
+    assert metrics["preference/accuracy"] == 0.5
+    nothing = losses.bradley_terry(np.zeros(2), np.ones(2), np.full(2, 0.5))[1]
+    assert nothing["preference/accuracy"] == 0
+    assert nothing["preference/decided_rate"] == 0
+
+
+def test_bradley_terry_gradient_moves_rewards_towards_the_label():
+    for prob_2, sign in ((1.0, -1), (0.0, 1), (0.8, -1), (0.3, 1)):
+        slope = jax.grad(lambda r, y=prob_2: losses.bradley_terry(0.0 * r, r, y)[0])
+        assert np.sign(slope(0.0)) == sign
+    # The soft optimum: sigmoid(d) = y
+    at_optimum = jax.grad(lambda d: losses.bradley_terry(0.0, d, 0.8)[0])(np.log(4.0))
+    np.testing.assert_allclose(at_optimum, 0, atol=1e-6)
+
+
+def test_bradley_terry_is_finite_for_extreme_margins_and_ignores_masked_pairs():
+    loss, _ = losses.bradley_terry(np.zeros(2), np.array([300.0, -300.0]), np.eye(2)[0])
+    np.testing.assert_allclose(loss, 0, atol=1e-6)
+    rewards, labels = np.array([0.5, 0.1, 7.0]), np.array([0.0, 1.0, 0.0])
+    mask = np.array([True, True, False])
+    kept = losses.bradley_terry(np.zeros(2), rewards[:2], labels[:2])
+    with_padding = losses.bradley_terry(np.zeros(3), rewards, labels, mask)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), kept, with_padding
+    )
+
+
+# --- next_token -------------------------------------------------------------------
+
+
+def test_next_token_by_hand():
+    logprobs = np.array([[-1.0, -2.0, -3.0], [-4.0, -9.0, -9.0], [-9.0, -9.0, -9.0]])
+    mask = np.array([[True, True, True], [True, False, False], [False, False, False]])
+    token, metrics = losses.next_token(logprobs, mask, per_sequence=False)
+    sequence, _ = losses.next_token(logprobs, mask, per_sequence=True)
+    assert token == 2.5  # (1 + 2 + 3 + 4) / 4
+    assert sequence == 3.0  # (2 + 4) / 2: the row without a target has no weight
+    assert metrics["distill/empty_rows"] == 1
+    np.testing.assert_allclose(metrics["distill/perplexity"], np.exp(2.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("per_sequence", [True, False])
+def test_next_token_matches_loop_and_ignores_padding(per_sequence):
+    case = _case(3, lengths=(6, 0, 1, 4))
+    exact = case["logprobs"].astype(np.float64)
+    rows = [-exact[i][case["mask"][i]] for i in range(BATCH)]
+    rows = [row for row in rows if len(row)]
+    oracle = np.mean(
+        [np.mean(row) for row in rows] if per_sequence else np.hstack(rows)
+    )
+    for variant in (case, _spoil(case, "logprobs")):
+        loss, _ = losses.next_token(
+            variant["logprobs"], variant["mask"], per_sequence=per_sequence
+        )
+        np.testing.assert_allclose(loss, oracle, **CLOSE)
+
+
+@pytest.mark.parametrize("per_sequence", [True, False])
+def test_next_token_without_targets_is_zero_with_zero_gradient(per_sequence):
+    def loss(logprobs):
+        nothing = np.zeros((2, 3), bool)
+        return losses.next_token(logprobs, nothing, per_sequence=per_sequence)[0]
+
+    value, gradient = jax.value_and_grad(loss)(jnp.ones((2, 3)))
+    assert value == 0
+    assert not np.any(gradient)
+
+
+# --- ppo_policy -------------------------------------------------------------------
+
+
+def test_ppo_policy_by_hand():
+    # ratios 1.5, 0.5, 1.5, 0.5, 1.1 with clip 0.2
+    ratios = np.array([[1.5, 0.5, 1.5, 0.5, 1.1]])
+    advantages = np.array([[1.0, 1.0, -1.0, -1.0, 2.0]])
+    mask = np.ones((1, 5), bool)
+    loss, metrics = losses.ppo_policy(
+        np.log(ratios),
+        np.zeros((1, 5)),
+        advantages,
+        mask,
+        clip=0.2,
+        statistics="masked",
+    )
+    # -1.2 (clipped), -0.5, 1.5, 0.8 (clipped), -2.2
+    np.testing.assert_allclose(loss, (-1.2 - 0.5 + 1.5 + 0.8 - 2.2) / 5, rtol=1e-5)
+    np.testing.assert_allclose(metrics["policy/clip_fraction"], 0.4, rtol=1e-6)
+    np.testing.assert_allclose(metrics["policy/ratio_mean"], 1.02, rtol=1e-6)
+    np.testing.assert_allclose(metrics["policy/ratio_max_deviation"], 0.5, rtol=1e-6)
+    expected = np.mean(np.log(ratios) ** 2) / 2
+    np.testing.assert_allclose(metrics["policy/approx_kl"], expected, rtol=1e-5)
+
+
+def _policy_oracle(case, statistics):
+    terms = []
+    for row in range(BATCH):
+        for r in range(RESPONSE):
+            counts = case["mask"][row, r]
+            if not counts and statistics == "masked":
+                continue
+            change = float(case["logprobs"][row, r]) - float(
+                case["old_logprobs"][row, r]
+            )
+            ratio = np.exp(change) if counts else 1.0
+            advantage = float(case["advantages"][row, r])
+            limited = min(max(ratio, 0.8), 1.2)
+            terms.append(max(-advantage * ratio, -advantage * limited))
+    return np.mean(terms)
+
+
+@pytest.mark.parametrize("statistics", masked.STATISTICS)
+def test_ppo_policy_matches_loop(statistics):
+    case = _case(4)
+    loss, _ = _policy(case, statistics=statistics)
+    np.testing.assert_allclose(loss, _policy_oracle(case, statistics), **CLOSE)
+
+
+def test_ppo_policy_ignores_padding():
+    case = _case(5)
+    spoiled = _spoil(case, "logprobs", "old_logprobs", "advantages")
+    jax.tree.map(np.testing.assert_array_equal, _policy(case), _policy(spoiled))
+    wide = {
+        k: np.pad(v, ((0, 0), (0, 2)), constant_values=0 if k == "mask" else 5)
+        for k, v in case.items()
+    }
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, **CLOSE),
+        _policy(case),
+        _policy(wide),
+    )
+    padded, _ = _policy(case, statistics="padded")
+    padded_wide, _ = _policy(wide, statistics="padded")
+    assert abs(padded - padded_wide) > 0.1  # as released: the length of padding tells
+
+
+def test_ppo_policy_at_the_old_policy_neither_clips_nor_moves():
+    case = _case(6)
+    case["old_logprobs"] = case["logprobs"]
+    loss, metrics = _policy(case)
+    np.testing.assert_allclose(
+        loss, -masked.mean(case["advantages"], case["mask"]), rtol=1e-6
+    )
+    assert metrics["policy/clip_fraction"] == 0
+    assert metrics["policy/approx_kl"] == 0
+    assert metrics["policy/ratio_mean"] == 1
+    assert metrics["policy/ratio_max_deviation"] == 0
+
+
+@pytest.mark.parametrize("statistics", masked.STATISTICS)
+def test_ppo_policy_gradient_raises_good_tokens_and_skips_padding(statistics):
+    case = _case(7)
+    case["old_logprobs"] = case["logprobs"]
+    gradient = jax.grad(lambda x: _policy(case, logprobs=x, statistics=statistics)[0])(
+        case["logprobs"]
+    )
+    count = case["mask"].sum() if statistics == "masked" else case["mask"].size
+    expected = np.where(case["mask"], -case["advantages"] / count, 0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+def test_ppo_policy_gradient_stops_where_the_clip_acts():
+    def loss(logprobs, advantage):
+        advantages, mask = jnp.full((1, 1), advantage), jnp.ones((1, 1), bool)
+        return losses.ppo_policy(
+            logprobs,
+            jnp.zeros((1, 1)),
+            advantages,
+            mask,
+            clip=0.2,
+            statistics="masked",
+        )[0]
+
+    slope = jax.grad(loss)
+    high, low = jnp.full((1, 1), 0.5), jnp.full((1, 1), -0.5)
+    assert slope(high, 1.0) == 0 and slope(low, -1.0) == 0
+    assert slope(high, -1.0) > 0 and slope(low, 1.0) < 0
+    assert np.isfinite(loss(jnp.full((1, 1), 500.0), 0.0))
+
+
+def test_weighted_micro_batches_give_the_gradient_of_the_whole_batch():
+    case = _case(8)
+    whole = jax.grad(lambda x: _policy(case, logprobs=x)[0])(case["logprobs"])
+    total = masked.sum(case["mask"], None)
+    parts = []
+    for start in (0, 2):
+        part = {k: v[start : start + 2] for k, v in case.items()}
+        weight = masked.sum(part["mask"], None) / total
+        gradient = jax.grad(lambda x, part=part: _policy(part, logprobs=x)[0])
+        parts.append(weight * gradient(part["logprobs"]))
+    np.testing.assert_allclose(np.concatenate(parts), whole, **CLOSE)
+
+
+# --- ppo_value --------------------------------------------------------------------
+
+
+def test_ppo_value_by_hand():
+    values, old = np.array([[1.0, 1.0, 0.1]]), np.array([[0.0, 0.0, 0.0]])
+    returns, mask = np.array([[2.0, 0.5, 1.0]]), np.ones((1, 3), bool)
+    loss, metrics = losses.ppo_value(
+        values, old, returns, mask, clip=0.2, statistics="masked"
+    )
+    # max(1, 1.8^2), max(0.5^2, 0.3^2), 0.9^2
+    np.testing.assert_allclose(loss, (3.24 + 0.25 + 0.81) / 6, rtol=1e-6)
+    np.testing.assert_allclose(metrics["value/clip_fraction"], 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(metrics["value/error"], 2.06 / 3, rtol=1e-6)
+    np.testing.assert_allclose(metrics["value/mean"], 0.7, rtol=1e-6)
+    expected = 1 - np.var(returns - values) / np.var(returns)
+    np.testing.assert_allclose(metrics["value/explained_variance"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("statistics", masked.STATISTICS)
+def test_ppo_value_matches_loop(statistics):
+    case, terms = _case(9), []
+    for index in np.ndindex(BATCH, RESPONSE):
+        if case["mask"][index] or statistics == "padded":
+            value, old, target = (
+                float(case[k][index]) for k in ("values", "old_values", "returns")
+            )
+            limited = min(max(value, old - 0.2), old + 0.2)
+            terms.append(max((value - target) ** 2, (limited - target) ** 2) / 2)
+    loss, _ = _value(case, statistics=statistics)
+    np.testing.assert_allclose(loss, np.mean(terms), **CLOSE)
+
+
+def test_ppo_value_ignores_padding_unless_asked():
+    case = _case(10)
+    spoiled = _spoil(case, "values", "old_values", "returns")
+    jax.tree.map(np.testing.assert_array_equal, _value(case), _value(spoiled))
+    for statistics, trained in (("masked", False), ("padded", True)):
+        gradient = jax.grad(
+            lambda x, s=statistics: _value(case, values=x, statistics=s)[0]
+        )(case["values"])
+        assert np.any(gradient[~case["mask"]]) == trained
+
+
+def test_ppo_value_at_the_target_is_zero_and_slopes_towards_it():
+    case = _case(11)
+    exact = case | {"values": case["returns"], "old_values": case["returns"]}
+    loss, metrics = _value(exact)
+    assert loss == 0
+    assert metrics["value/explained_variance"] == 1
+    assert metrics["value/clip_fraction"] == 0
+    case["old_values"] = case["values"]
+    gradient = jax.grad(lambda x: _value(case, values=x)[0])(case["values"])
+    expected = np.where(case["mask"], np.sign(case["values"] - case["returns"]), 0)
+    np.testing.assert_array_equal(np.sign(gradient), expected)
+
+
+def test_ppo_value_explained_variance_is_defined_for_constants():
+    case = _case(12)
+    zero = _value(case, values=np.zeros_like(case["values"]))[1]
+    np.testing.assert_allclose(zero["value/explained_variance"], 0, atol=1e-6)
+    flat = _value(case, returns=np.ones_like(case["returns"]))[1]
+    assert flat["value/explained_variance"] == 0
+    nothing = _value(case, mask=np.zeros_like(case["mask"]))
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(nothing))
+
+
+# --- kl_per_token, shaped_rewards ---------------------------------------------------
+
+
+def test_kl_per_token_by_hand():
+    logprobs, ref = np.array([-1.0, -2.0, -1.0]), np.array([-2.0, -1.0, -1.0])
+    expected = {
+        "k1": [1, -1, 0],
+        "k2": [0.5, 0.5, 0],
+        "k3": [np.exp(-1), np.e - 2, 0],
+        "k1_clamped": [1, 0, 0],
+    }
+    assert set(expected) == set(losses.KL_ESTIMATORS)
+    for estimator, numbers in expected.items():
+        actual = losses.kl_per_token(logprobs, ref, estimator=estimator)
+        np.testing.assert_allclose(actual, numbers, rtol=1e-6)
+        assert actual.dtype == jnp.float32
+
+
+def test_kl_per_token_estimators_have_their_stated_bias():
+    # Exact expectations under the policy p, over 5 tokens.
+    p = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
+    q = np.array([0.2, 0.3, 0.25, 0.05, 0.2])
+    exact = np.sum(p * np.log(p / q))
+    expectation = {
+        name: float(p @ losses.kl_per_token(np.log(p), np.log(q), estimator=name))
+        for name in losses.KL_ESTIMATORS
+    }
+    np.testing.assert_allclose(expectation["k1"], exact, rtol=1e-5)
+    np.testing.assert_allclose(expectation["k3"], exact, rtol=1e-5)
+    assert expectation["k1_clamped"] > exact * 1.2
+
+
+def test_kl_per_token_refuses_an_unknown_estimator():
+    with pytest.raises(ValueError, match="'k4'.*k1.*k3"):
+        losses.kl_per_token(np.zeros(2), np.zeros(2), estimator="k4")
+
+
+def test_shaped_rewards_by_hand():
+    kl = np.array([[1.0, 2.0, 9.0], [1.0, 1.0, 1.0], [9.0, 9.0, 9.0]])
+    mask = np.array([[True, True, False], [True, True, True], [False, False, False]])
+    scores = np.array([0.9, -1.7, 5.0])
+    rewards = losses.shaped_rewards(kl, scores, mask, kl_coef=0.1)
+    expected = [[-0.1, 0.7, 0], [-0.1, -0.1, -1.8], [0, 0, 0]]
+    np.testing.assert_allclose(rewards, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_shaped_rewards_keep_fractions_of_integer_arrays():
+    kl, mask = np.zeros((2, 3), np.int32), np.ones((2, 3), bool)
+    rewards = losses.shaped_rewards(kl, np.array([0.9, -1.7]), mask, kl_coef=0.5)
+    assert rewards.dtype == jnp.float32
+    np.testing.assert_allclose(rewards[:, -1], [0.9, -1.7], rtol=1e-6)
+    advantages, returns = losses.gae(rewards, kl, mask, gamma=1.0, lam=1.0)
+    assert advantages.dtype == returns.dtype == jnp.float32
+    np.testing.assert_allclose(returns[:, 0], [0.9, -1.7], rtol=1e-6)
+
+
+def test_shaped_rewards_refuse_scores_of_another_length():
+    with pytest.raises(ValueError, match=r"\(3,\).*\(2,\)"):
+        losses.shaped_rewards(
+            np.zeros((2, 4)), np.zeros(3), np.ones((2, 4), bool), kl_coef=0.1
+        )
+
+
+# --- gae --------------------------------------------------------------------------
+
+
+def _gae_oracle(rewards, values, mask, gamma, lam):
+    """Return A by its definition: a discounted sum of deltas over counted tokens."""
+    advantages = np.zeros(rewards.shape)
+    for row in range(len(rewards)):
+        places = np.flatnonzero(mask[row])
+        r, v = rewards[row][places].astype(float), values[row][places].astype(float)
+        delta = r + gamma * np.append(v[1:], 0) - v
+        for i, place in enumerate(places):
+            weights = (gamma * lam) ** np.arange(len(places) - i)
+            advantages[row, place] = weights @ delta[i:]
+    return advantages
+
+
+@pytest.mark.parametrize("gamma, lam", [(1.0, 1.0), (0.9, 0.95), (1.0, 0.0)])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_gae_matches_definition(gamma, lam, ragged):
+    case = _case(13)
+    mask = case["mask"]
+    if not ragged:  # any pattern of counted tokens, holes included
+        mask = np.random.default_rng(13).random(mask.shape) < 0.6
+    case = _spoil(case | {"mask": mask}, "rewards", "values")
+    advantages, returns = losses.gae(
+        case["rewards"], case["values"], mask, gamma=gamma, lam=lam
+    )
+    oracle = _gae_oracle(case["rewards"], case["values"], mask, gamma, lam)
+    np.testing.assert_allclose(advantages, oracle, **CLOSE)
+    values = np.where(mask, case["values"], 0)
+    np.testing.assert_allclose(returns, oracle + values, **CLOSE)
+
+
+GOLDEN_REWARDS = np.array([[0, -0.1, 0, 1], [0, 0, -0.2, 0.5]])
+GOLDEN_VALUES = np.array([[0.1, 0.2, 0.3, 0.4], [0, 0.1, 0, -0.1]])
+
+
+def test_gae_golden_values():
+    """Five decimals measured in NumPy with AlpacaFarm's formulas, no mask."""
+    five_decimals = dict(rtol=0, atol=6e-6)
+    whitened = masked.whiten(GOLDEN_REWARDS, None, shift_mean=False)
+    expected = [
+        [-0.25089, -0.51815, -0.25089, 2.42172],
+        [-0.25089, -0.25089, -0.78541, 1.08541],
+    ]
+    np.testing.assert_allclose(whitened, expected, **five_decimals)
+    advantages, returns = losses.gae(whitened, GOLDEN_VALUES, None, gamma=1.0, lam=1.0)
+    expected = [
+        [1.40178, 1.65268, 2.17083, 2.42172],
+        [-0.20178, 0.04911, 0.3, 1.08541],
+    ]
+    np.testing.assert_allclose(returns, expected, **five_decimals)
+    expected = [
+        [1.30178, 1.45268, 1.87083, 2.02172],
+        [-0.20178, -0.05089, 0.3, 1.18541],
+    ]
+    np.testing.assert_allclose(advantages, expected, **five_decimals)
+    expected = [
+        [0.39412, 0.58183, 1.10201, 1.28972],
+        [-1.47632, -1.28861, -0.85210, 0.24936],
+    ]
+    white = masked.whiten(advantages, None, shift_mean=True)
+    np.testing.assert_allclose(white, expected, **five_decimals)
+
+
+def test_gae_golden_values_with_lambda():
+    advantages, _ = losses.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=1.0, lam=0.95)
+    expected = [[0.70467, 0.63650, 0.67, 0.6], [0.24867, 0.15650, 0.27, 0.6]]
+    np.testing.assert_allclose(advantages, expected, rtol=0, atol=6e-6)
+
+
+def test_gae_with_full_mask_equals_no_mask():
+    full = np.ones(GOLDEN_REWARDS.shape, bool)
+    with_mask = losses.gae(GOLDEN_REWARDS, GOLDEN_VALUES, full, gamma=0.9, lam=0.8)
+    without = losses.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=0.9, lam=0.8)
+    jax.tree.map(np.testing.assert_array_equal, with_mask, without)
+
+
+# --- borders ------------------------------------------------------------------------
+
+
+def test_losses_refuse_shapes_and_clips_that_do_not_fit():
+    case = _case()
+    with pytest.raises(ValueError, match=r"advantages \(4, 5\)"):
+        _policy(case, advantages=case["advantages"][:, 1:])
+    with pytest.raises(ValueError, match=r"returns \(4, 5\)"):
+        _value(case, returns=case["returns"][:, 1:])
+    with pytest.raises(ValueError, match=r"rewards \(4, 5\), values \(4, 6\)"):
+        losses.gae(case["rewards"][:, 1:], case["values"], None, gamma=1.0, lam=1.0)
+    with pytest.raises(ValueError, match="clip is 0.0"):
+        losses.ppo_policy(
+            *(case[k] for k in ("logprobs", "old_logprobs", "advantages", "mask")),
+            clip=0.0,
+            statistics="masked",
+        )
+    with pytest.raises(ValueError, match="statistics is 'global'"):
+        _policy(case, statistics="global")
+
+
+def test_losses_are_float32_for_bfloat16_inputs():
+    case = {
+        k: v if k == "mask" else jnp.asarray(v, jnp.bfloat16)
+        for k, v in _case().items()
+    }
+    for loss, metrics in (_policy(case), _value(case)):
+        assert loss.dtype == jnp.float32
+        assert all(x.shape == () and x.dtype == jnp.float32 for x in metrics.values())
