@@ -1,0 +1,112 @@
+"""From the text of a ``model=`` setting to config, tokenizer and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+from rlcd_jax import gguf_vocabulary, tokenizer
+from rlcd_jax.models import llama, presets
+from rlcd_jax.weights import embedded, gguf, hf, names
+
+EMBEDDED = "smollm2-135m"
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedModel:
+    """A model that was found; nothing large is read before it is asked for.
+
+    Attributes:
+      spec: the setting it was found by.
+      cfg: the model's numbers.
+      kind: "hf" or "gguf" for real weights, "preset" for a shape without weights.
+      path: the folder or file, None for a preset.
+      load_tokenizer: returns the tokenizer. A preset without files has the byte
+        tokenizer, as large as its vocabulary.
+      load_params: returns float32 parameters in training form; takes ``put`` (see
+        ``names.assemble``). For a preset it raises: random weights are the caller's
+        explicit choice (``llama.init_params``).
+    """
+
+    spec: str
+    cfg: llama.LlamaConfig
+    kind: str
+    path: pathlib.Path | None
+    load_tokenizer: Callable[[], tokenizer.Tokenizer]
+    load_params: Callable[..., llama.Params]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to load."""
+        return self.kind != "preset"
+
+
+def resolve_model(
+    spec: str,
+    cache_dir: str | pathlib.Path,
+    log: embedded.Log | None = None,
+) -> ResolvedModel:
+    """Find a model.
+
+    Args:
+      spec: "smollm2-135m" (the embedded real model), another preset's name (a shape
+        without weights), "hf:PATH_OR_ID", or "gguf:PATH".
+      cache_dir: where fetched models are kept.
+      log: called with a line of text when something takes time.
+
+    Raises:
+      ValueError: there is no such model; the message says what is accepted.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "hf" and rest:
+        return _from_hf(spec, hf.find_folder(rest, pathlib.Path(cache_dir) / "hub"))
+    if kind == "gguf" and rest:
+        return _from_gguf(spec, pathlib.Path(rest).expanduser())
+    cfg = presets.get_preset(spec)
+    if spec == EMBEDDED:
+        return _from_gguf(spec, embedded.fetch(cache_dir, log))
+    return ResolvedModel(
+        spec=spec,
+        cfg=cfg,
+        kind="preset",
+        path=None,
+        load_tokenizer=functools.partial(tokenizer.byte_tokenizer, cfg.vocab_size),
+        load_params=functools.partial(_refuse_params, spec),
+    )
+
+
+def _refuse_params(spec: str, put: names.Put | None = None) -> llama.Params:
+    del put
+    raise ValueError(
+        f"the preset {spec!r} is a shape without weights; name a model that has some "
+        f"({EMBEDDED}, hf:PATH_OR_ID, gguf:PATH), or ask for random weights explicitly"
+    )
+
+
+def _from_hf(spec: str, folder: pathlib.Path) -> ResolvedModel:
+    cfg = hf.read_config(folder)
+    hf.weight_files(folder)  # a folder without weights is refused here, not hours later
+    return ResolvedModel(
+        spec=spec,
+        cfg=cfg,
+        kind="hf",
+        path=folder,
+        load_tokenizer=functools.partial(tokenizer.load_tokenizer, folder),
+        load_params=functools.partial(hf.load_params, folder, cfg),
+    )
+
+
+def _from_gguf(spec: str, path: pathlib.Path) -> ResolvedModel:
+    reader = gguf.open_file(path)
+    fields = gguf_vocabulary.read_fields(reader)
+    cfg = gguf.read_config(reader, fields, str(path))
+    return ResolvedModel(
+        spec=spec,
+        cfg=cfg,
+        kind="gguf",
+        path=path,
+        load_tokenizer=functools.partial(tokenizer.from_gguf, fields),
+        load_params=functools.partial(gguf.load_params, reader, cfg, str(path)),
+    )
