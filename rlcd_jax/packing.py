@@ -1,0 +1,200 @@
+"""Ids of prompts and replies as the rectangles that the models read.
+
+Host code on lists of ids, except `response_slice`. The convention of the axes is
+stated in `rollout`. Masks come from lengths, never from token ids, so the pad id
+may equal the end-of-sequence id or occur in a text.
+
+Nothing is tokenised again on the way from the policy to the preference model
+(they share a tokenizer): decoding and encoding a reply may change its ids, its
+leading space and its white space.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Ids = Sequence[int]
+
+
+@flax.struct.dataclass
+class Packed:
+    """Prompts and replies as rectangles.
+
+    Attributes:
+        tokens: [B, P + R] int32.
+        positions: [B, P + R] int32; 0 at the first token of a prompt. Padding
+            repeats the position next to it.
+        prompt_mask: [B, P] bool.
+        response_mask: [B, R] bool.
+    """
+
+    tokens: jax.Array
+    positions: jax.Array
+    prompt_mask: jax.Array
+    response_mask: jax.Array
+
+    @property
+    def mask(self) -> jax.Array:
+        """[B, P + R] bool, the mask of the forward pass."""
+        return jnp.concatenate([self.prompt_mask, self.response_mask], axis=1)
+
+    @property
+    def response_tokens(self) -> jax.Array:
+        """[B, R] int32, the targets of `response_slice`."""
+        return self.tokens[:, self.prompt_mask.shape[1] :]
+
+
+def pack(
+    prompt_ids: Sequence[Ids],
+    reply_ids: Sequence[Ids],
+    *,
+    prompt_length: int,
+    response_length: int,
+    pad_id: int,
+) -> Packed:
+    """Return prompts padded left and replies padded right.
+
+    Args:
+        prompt_ids: B sequences of 1 to `prompt_length` ids.
+        reply_ids: B sequences of 0 to `response_length` ids.
+        prompt_length: P.
+        response_length: R.
+        pad_id: fills the rest; may also occur as a real token.
+
+    Returns:
+        `Packed` of NumPy arrays.
+    """
+    if len(prompt_ids) != len(reply_ids):
+        raise ValueError(f"{len(prompt_ids)} prompts but {len(reply_ids)} replies")
+    prompts, prompt_mask = _pad("prompt", prompt_ids, prompt_length, pad_id, left=True)
+    replies, reply_mask = _pad("reply", reply_ids, response_length, pad_id, left=False)
+    empty = np.flatnonzero(~prompt_mask.any(axis=1))
+    if empty.size:
+        raise ValueError(
+            f"prompt {empty[0]} has no token: there is no state to predict its reply "
+            "from; give it a beginning-of-sequence token or drop it."
+        )
+    seen = np.cumsum(np.concatenate([prompt_mask, reply_mask], axis=1), axis=1)
+    return Packed(
+        tokens=np.concatenate([prompts, replies], axis=1),
+        positions=np.maximum(seen - 1, 0).astype(np.int32),
+        prompt_mask=prompt_mask,
+        response_mask=reply_mask,
+    )
+
+
+def response_slice(hidden: jax.Array, *, prompt_length: int) -> jax.Array:
+    """Return the states that predict the response tokens.
+
+    Args:
+        hidden: [B, P + R, ...] one entry a position of `Packed.tokens`.
+        prompt_length: P.
+
+    Returns:
+        [B, R, ...]: positions P - 1 to P + R - 2.
+    """
+    if not 1 <= prompt_length < hidden.shape[1]:
+        raise ValueError(
+            f"prompt_length is {prompt_length}; it must be from 1 to "
+            f"{hidden.shape[1] - 1}, below the {hidden.shape[1]} positions given"
+        )
+    return hidden[:, prompt_length - 1 : -1]
+
+
+def cut_reply(
+    reply_ids: Ids,
+    *,
+    stop_strings: Sequence[str],
+    end_ids: Sequence[int],
+    token_bytes: Callable[[int], bytes],
+    encode: Callable[[str], list[int]],
+) -> list[int]:
+    """Return the ids of a reply before its first stop string or end token.
+
+    Where a token holds both the end of the reply and the start of the stop string
+    (such as a full stop with two newlines), the part before the stop string is
+    encoded alone; all other ids stay as they were sampled.
+
+    Args:
+        reply_ids: ids as sampled.
+        stop_strings: texts that end a reply; may be empty.
+        end_ids: ids that end a reply.
+        token_bytes: id -> its UTF-8 bytes in running text.
+        encode: text -> ids, without a beginning-of-sequence id.
+
+    Returns:
+        Ids; all of them if nothing ends the reply.
+    """
+    ends = [index for index, token in enumerate(reply_ids) if token in end_ids]
+    ids = list(reply_ids[: ends[0]] if ends else reply_ids)
+    pieces = [token_bytes(token) for token in ids]
+    text = b"".join(pieces)
+    starts = [text.find(stop.encode()) for stop in stop_strings]
+    stop_at = min((start for start in starts if start >= 0), default=None)
+    if stop_at is None:
+        return ids
+    ends_at = np.cumsum([len(piece) for piece in pieces])
+    num_whole = int(np.searchsorted(ends_at, stop_at, side="right"))
+    whole_bytes = int(ends_at[num_whole - 1]) if num_whole else 0
+    rest = text[whole_bytes:stop_at].decode(errors="ignore")
+    return ids[:num_whole] + (encode(rest) if rest else [])
+
+
+def score_tokens(
+    prompt_ids: Sequence[Ids],
+    reply_ids: Sequence[Ids],
+    mark_ids: Ids,
+    *,
+    length: int,
+    pad_id: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what the preference model reads: prompt, reply, closing mark.
+
+    Rows are padded left, so that the mark's last token, where the reward is read,
+    is the last of every row. A row that is too long loses its beginning: the reply
+    and the mark are what the two candidates of a pair differ in. (The release cuts
+    on the right, which makes the candidates of long dialogues identical.)
+
+    Args:
+        prompt_ids: B sequences, with the beginning-of-sequence id if there is one.
+        reply_ids: B sequences, as `cut_reply` leaves them.
+        mark_ids: the header of the next human turn, always in this one encoding.
+        length: T of the rows.
+        pad_id: fills the rest.
+
+    Returns:
+        tokens [B, T] int32, mask [B, T] bool, truncated [B] bool.
+    """
+    if len(prompt_ids) != len(reply_ids):
+        raise ValueError(f"{len(prompt_ids)} prompts but {len(reply_ids)} replies")
+    if len(mark_ids) >= length:
+        raise ValueError(
+            f"length is {length}; it must exceed the {len(mark_ids)} tokens of the mark"
+        )
+    rows = [
+        [*prompt, *reply, *mark_ids]
+        for prompt, reply in zip(prompt_ids, reply_ids, strict=True)
+    ]
+    truncated = np.array([len(row) > length for row in rows], bool)
+    kept = [row[-length:] for row in rows]
+    return *_pad("row", kept, length, pad_id, left=True), truncated
+
+
+def _pad(
+    name: str, rows: Sequence[Ids], length: int, pad_id: int, *, left: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.full((len(rows), length), pad_id, np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for index, row in enumerate(rows):
+        if len(row) > length:
+            raise ValueError(
+                f"{name} {index} has {len(row)} tokens, more than {name}_length = "
+                f"{length}: drop it, or allow a longer {name}."
+            )
+        place = slice(length - len(row), length) if left else slice(0, len(row))
+        tokens[index, place] = row
+        mask[index, place] = True
+    return tokens, mask

@@ -1,0 +1,134 @@
+"""Rectangles of ids: padding, positions, the response slice, cuts and scoring rows."""
+
+import numpy as np
+import pytest
+
+from rlcd_jax import packing
+
+PIECES = {1: b"Hi", 2: b" all", 3: b".\n\n", 4: b"\n", 5: b"Human", 6: b":", 7: b"."}
+PIECES |= {8: "é".encode()[:1], 9: "é".encode()[1:]}
+EOS = 0
+
+
+def _pack(prompts, replies, pad_id=0):
+    return packing.pack(
+        prompts, replies, prompt_length=4, response_length=3, pad_id=pad_id
+    )
+
+
+def _cut(ids, stop_strings=("\n\nHuman:",)):
+    return packing.cut_reply(
+        ids,
+        stop_strings=stop_strings,
+        end_ids=(EOS,),
+        token_bytes=lambda token: PIECES.get(token, b""),
+        encode={".": [7]}.__getitem__,
+    )
+
+
+def test_pack_by_hand():
+    packed = _pack([[5, 6], [5, 6, 7, 8]], [[1, 2, 3], [4]])
+    np.testing.assert_array_equal(
+        packed.tokens, [[0, 0, 5, 6, 1, 2, 3], [5, 6, 7, 8, 4, 0, 0]]
+    )
+    np.testing.assert_array_equal(
+        packed.positions, [[0, 0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 4, 4]]
+    )
+    np.testing.assert_array_equal(packed.prompt_mask, [[0, 0, 1, 1], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(packed.response_mask, [[1, 1, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(
+        packed.mask, [[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0]]
+    )
+    np.testing.assert_array_equal(packed.response_tokens, [[1, 2, 3], [4, 0, 0]])
+    assert packed.tokens.dtype == packed.positions.dtype == np.int32
+    assert packed.prompt_mask.dtype == packed.response_mask.dtype == bool
+
+
+def test_pack_masks_ignore_which_id_pads():
+    prompts, replies = [[9, 5, 9]], [[1, 9]]  # 9: end of sequence, used as pad too
+    same, other = _pack(prompts, replies, pad_id=9), _pack(prompts, replies, pad_id=0)
+    for name in ("positions", "prompt_mask", "response_mask"):
+        np.testing.assert_array_equal(getattr(same, name), getattr(other, name))
+    np.testing.assert_array_equal(same.response_mask, [[True, True, False]])
+
+
+def test_pack_errors_name_the_row_and_the_numbers():
+    with pytest.raises(ValueError, match="prompt 1 has 5 tokens.*prompt_length = 4"):
+        _pack([[1], [1, 2, 3, 4, 5]], [[1], [1]])
+    with pytest.raises(ValueError, match="reply 0 has 4 tokens.*reply_length = 3"):
+        _pack([[1]], [[1, 2, 3, 4]])
+    with pytest.raises(ValueError, match="2 prompts but 1 replies"):
+        _pack([[1], [2]], [[1]])
+    with pytest.raises(ValueError, match="prompt 1 has no token"):
+        _pack([[1], []], [[1], [1]])
+
+
+def test_response_slice_is_the_position_before_each_response_token():
+    packed = _pack([[5, 6], [5, 6, 7, 8]], [[1, 2, 3], [4]])
+    # A state that tells which position it belongs to.
+    states = np.broadcast_to(np.arange(7)[None, :, None], (2, 7, 2))
+    sliced = packing.response_slice(states, prompt_length=4)
+    assert sliced.shape == (2, 3, 2)
+    np.testing.assert_array_equal(sliced[0, :, 0], [3, 4, 5])
+    # The token that follows the state is the response token.
+    following = np.asarray(packed.tokens)[:, sliced[0, :, 0] + 1]
+    np.testing.assert_array_equal(following, packed.response_tokens)
+    with pytest.raises(ValueError, match="prompt_length is 7"):
+        packing.response_slice(states, prompt_length=7)
+
+
+@pytest.mark.parametrize(
+    "ids, expected",
+    [
+        ([1, 2, 4, 4, 5, 6], [1, 2]),  # the stop string begins with a token
+        ([1, 2, 3, 5, 6, 1], [1, 2, 7]),  # ... or inside one: ".\n\n"
+        ([1, 2, 4, 4, 5, 6, 4, 4, 5, 6], [1, 2]),  # the first one counts
+        ([1, 2, EOS], [1, 2]),
+        ([1, 2, EOS, 4, 4, 5, 6], [1, 2]),
+        ([1, 2, 4, 5, 6], [1, 2, 4, 5, 6]),  # one newline is no stop string
+        ([1, 2], [1, 2]),
+        ([4, 4, 5, 6], []),
+        ([8, 9, 4, 4, 5, 6], [8, 9]),  # a letter of two tokens
+        ([EOS], []),
+        ([], []),
+    ],
+)
+def test_cut_reply_by_hand(ids, expected):
+    assert _cut(ids) == expected
+
+
+def test_cut_reply_takes_the_earliest_of_several_stop_strings():
+    assert _cut([1, 4, 2, 4, 4, 5, 6], ("\n\nHuman:", "\n")) == [1]
+    assert _cut([1, 4, 2], ()) == [1, 4, 2]
+
+
+def test_score_tokens_by_hand():
+    tokens, mask, truncated = packing.score_tokens(
+        [[1, 2], [1, 2, 3], [1]],
+        [[5], [6, 7], []],
+        [8, 9],
+        length=6,
+        pad_id=0,
+    )
+    expected = [[0, 1, 2, 5, 8, 9], [2, 3, 6, 7, 8, 9], [0, 0, 0, 1, 8, 9]]
+    np.testing.assert_array_equal(tokens, expected)
+    np.testing.assert_array_equal(mask, np.array(expected) > 0)
+    np.testing.assert_array_equal(truncated, [False, True, False])
+    assert tokens.dtype == np.int32 and mask.dtype == bool
+
+
+def test_score_tokens_keep_replies_of_long_prompts_apart():
+    prompt = list(range(1, 50))
+    tokens, _, truncated = packing.score_tokens(
+        [prompt, prompt], [[60], [61]], [8, 9], length=10, pad_id=0
+    )
+    assert truncated.all()
+    assert np.any(tokens[0] != tokens[1])
+    np.testing.assert_array_equal(tokens[:, -2:], [[8, 9], [8, 9]])
+
+
+def test_score_tokens_refuse_a_length_without_room():
+    with pytest.raises(ValueError, match="length is 2.*2 tokens of the mark"):
+        packing.score_tokens([[1]], [[2]], [8, 9], length=2, pad_id=0)
+    with pytest.raises(ValueError, match="1 prompts but 2 replies"):
+        packing.score_tokens([[1]], [[2], [3]], [8, 9], length=9, pad_id=0)
