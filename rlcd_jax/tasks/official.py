@@ -75,7 +75,7 @@ def read_wording(checkout: str | pathlib.Path, task_name: str) -> Wording:
 
 
 def string_lists(source: str) -> dict[str, tuple[str, ...]]:
-    """Return module-level assignments of a non-empty list or tuple of strings, by name."""
+    """Return the module-level lists and tuples of strings of a source, by name."""
     found = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign):
