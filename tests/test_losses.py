@@ -385,6 +385,17 @@ def test_ppo_value_explained_variance_is_defined_for_constants():
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(nothing))
 
 
+def test_ppo_value_clip_is_symmetric():
+    mask = np.ones((1, 2), bool)
+    values, returns = np.array([[1.0, -1.0]]), np.array([[2.0, -2.0]])
+    zeros = np.zeros((1, 2))
+    loss, metrics = losses.ppo_value(
+        values, zeros, returns, mask, clip=0.2, statistics="masked"
+    )
+    np.testing.assert_allclose(loss, 3.24 / 2, rtol=1e-6)
+    assert metrics["value/clip_fraction"] == 1
+
+
 # --- kl_per_token, shaped_rewards ---------------------------------------------------
 
 
