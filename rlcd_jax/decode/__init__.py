@@ -1,0 +1,1 @@
+"""The decode package of rlcd_jax."""

@@ -1,0 +1,295 @@
+"""The decode engine: continuous batching over fixed slots.
+
+A queue on the host, M slots on the device.  One dispatch draws several tokens in every
+slot; while it runs, the host reads the results of the dispatch before it, takes out
+finished replies, puts new prompts into their slots, and sends the next one.  A reply
+stops on the device with the very token that ends it, so that a slot never draws text
+that is thrown away; it only idles until the host has read that it ended.
+
+Programs: one for each (size of live cache, features of the job) to decode, one for each
+(prompt width, size of live cache) to prefill, one for each size of live cache to copy.
+No other length of anything reaches the compiler, so that after `warm_up`, or after the
+first replies, nothing is compiled.
+"""
+
+import collections
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from rlcd_jax.decode import automaton, jobs, layout, plan, programs, scheduler
+from rlcd_jax.decode.requests import Reply, Request, check
+from rlcd_jax.models import llama
+
+
+class Engine:
+    """Samples replies from a LLaMA.
+
+    Args:
+      cfg: model numbers.
+      tokenizer: has `vocab_size`, `eos_ids`, `special_ids`, `token_bytes`, `decode`.
+      num_slots: replies in the making at a time, M.
+      max_length: cache entries of a slot: the longest prompt and reply together.
+      mesh: (data, fsdp, tensor); slots are split over data and fsdp, heads, the
+        feed-forward and the vocabulary over tensor. None: one device.
+      steps_per_dispatch: tokens drawn between two looks of the host.
+      dispatches_ahead: dispatches sent before the results of the one before them are
+        read. None: 1, and 0 on CPU, where the host has nothing to wait for and a slot
+        should not idle.
+      prompt_buckets: the widths of prefill programs; a longer prompt takes several.
+      live_buckets: the sizes of the leading part of the cache that a program reads;
+        None: four equal parts of max_length.
+      prefill_tokens: rows times width of a prefill program; None: 256 on CPU, 2048
+        elsewhere, where fewer leave the matrix units idle.
+      string_states: rows of the table of stop and forbidden strings: about one for
+        each of their bytes.
+      memory_budget: bytes a device may use; None: what the device says is free.
+    """
+
+    def __init__(
+        self,
+        cfg: llama.LlamaConfig,
+        tokenizer: Any,
+        *,
+        num_slots: int,
+        max_length: int,
+        mesh: jax.sharding.Mesh | None = None,
+        steps_per_dispatch: int = 4,
+        dispatches_ahead: int | None = None,
+        prompt_buckets: Sequence[int] = (16, 64, 256),
+        live_buckets: Sequence[int] | None = None,
+        prefill_tokens: int | None = None,
+        string_states: int = 128,
+        memory_budget: int | None = None,
+    ):
+        if num_slots < 1 or max_length < 2 or steps_per_dispatch < 1:
+            raise ValueError(
+                f"num_slots={num_slots}, max_length={max_length}, "
+                f"steps_per_dispatch={steps_per_dispatch}; accepted: at least 1, 2, 1"
+            )
+        self.cfg, self.tokenizer, self.mesh = cfg, tokenizer, mesh
+        self.num_slots, self.max_length = num_slots, max_length
+        self.steps_per_dispatch = steps_per_dispatch
+        if dispatches_ahead is None:
+            dispatches_ahead = 0 if jax.default_backend() == "cpu" else 1
+        self.dispatches_ahead = dispatches_ahead
+        self._sizes = layout.sizes(
+            num_slots,
+            max_length,
+            mesh=mesh,
+            prompt_buckets=prompt_buckets,
+            live_buckets=live_buckets,
+            prefill_tokens=prefill_tokens,
+        )
+        self.memory = self._check_memory(memory_budget)
+        special = set(tokenizer.special_ids)
+        spelled = [
+            b"" if one in special else tokenizer.token_bytes(one)
+            for one in range(tokenizer.vocab_size)
+        ]
+        self._strings = automaton.TokenTable(
+            spelled, tokenizer.eos_ids, cfg.vocab_size, string_states
+        )
+        self.scheduler = scheduler.Scheduler(
+            num_slots=num_slots,
+            max_length=max_length,
+            widths=self._sizes.widths,
+            lives=self._sizes.lives,
+            rows=self._sizes.rows,
+        )
+        self._compiles: collections.Counter = collections.Counter()
+        self._programs()
+        self._params: Any = None
+        self._slots = layout.idle_slots(num_slots)
+        self._table = self._put(self._strings.table())
+        self.stats: dict[str, float] = {}
+
+    def _check_memory(self, budget: int | None) -> plan.Memory:
+        ways = layout.ways(self.mesh)
+        memory = plan.estimate(
+            self.cfg,
+            num_slots=self.num_slots,
+            max_length=self.max_length,
+            prefill_tokens=max(w * r for w, r in self._sizes.rows.items()),
+            slot_ways=ways[0],
+            tensor_ways=ways[1],
+        )
+        device = jax.devices()[0] if self.mesh is None else self.mesh.devices.flat[0]
+        budget = plan.device_budget(device) if budget is None else budget
+        if budget is not None:
+            plan.check(
+                memory, budget, num_slots=self.num_slots, max_length=self.max_length
+            )
+        return memory
+
+    def _programs(self) -> None:
+        """Make the jitted programs and the device state they work on."""
+        cfg = self.cfg
+        shardings = layout.shardings(cfg, self.mesh)
+        self._shardings = shardings
+
+        self._decode_form = jax.jit(
+            self._counted("decode_form", functools.partial(llama.decode_form, cfg=cfg)),
+            out_shardings=shardings.params,
+        )
+        self._decode = jax.jit(
+            self._counted(
+                "decode",
+                functools.partial(
+                    programs.decode, cfg=cfg, num_steps=self.steps_per_dispatch
+                ),
+            ),
+            static_argnames=("live", "features"),
+            donate_argnames=("cache", "state"),
+            out_shardings=(shardings.cache, shardings.whole, shardings.whole),
+        )
+        self._prefill = jax.jit(
+            self._counted("prefill", functools.partial(programs.prefill, cfg=cfg)),
+            static_argnames=("live",),
+            donate_argnames=("cache",),
+            out_shardings=shardings.cache,
+        )
+        with self._ambient():
+            self._cache = jax.jit(
+                lambda: llama.init_cache(cfg, self.num_slots, self.max_length),
+                out_shardings=shardings.cache,
+            )()
+        self._state = self._put(programs.idle_state(self.num_slots))
+
+    def _counted(self, name: str, function: Callable) -> Callable:
+        """Count how often a function is traced, hence compiled."""
+
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            self._compiles[name] += 1
+            return function(*args, **kwargs)
+
+        return traced
+
+    def _ambient(self) -> Any:
+        return layout.ambient(self.mesh)
+
+    def _put(self, value: Any) -> Any:
+        """Send host arrays, whole to every device."""
+        return jax.device_put(value, self._shardings.whole)
+
+    @property
+    def compiles(self) -> dict[str, int]:
+        """How many programs of each kind have been compiled so far."""
+        return dict(self._compiles)
+
+    def load(self, params: llama.Params) -> None:
+        """Take the weights of a new policy version, in training or decode form.
+
+        The engine keeps its own copy in decode form; weights of the same shapes
+        compile nothing.
+        """
+        with self._ambient():
+            if isinstance(params["layers"], dict):
+                self._params = self._decode_form(params)
+            else:
+                self._params = jax.device_put(params, self._shardings.params)
+        self.scheduler.forget()
+
+    def warm_up(self, features: programs.Features | None = None) -> None:
+        """Compile every program that jobs with these features can need."""
+        self._need_params()
+        features = features or programs.Features(forbid=self._strings.always_forbids)
+        for live in self._sizes.lives:
+            self.dispatch(live, features)
+            for width in self._sizes.widths:
+                if width <= live or live == self._sizes.lives[0]:
+                    self.run_pass(scheduler.Pass(width, live, ()))
+            self.run_pass(scheduler.Pass(0, live, ()))
+        jax.block_until_ready(self._cache)
+        logging.info("decode engine: programs compiled: %s", self.compiles)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        on_reply: Callable[[Reply], None] | None = None,
+        progress: Callable[[jobs.Progress], None] | None = None,
+    ) -> list[Reply]:
+        """Sample a reply to every request.
+
+        Args:
+          requests: any number, in any order.
+          on_reply: called with each reply as soon as it is finished.
+          progress: called after every dispatch that was read.
+
+        Returns:
+          The replies in the order of the requests.
+        """
+        self._need_params()
+        check(requests, max_length=self.max_length, vocab_size=self.cfg.vocab_size)
+        if any(len(request.prompts) > self.num_slots for request in requests):
+            raise ValueError(
+                f"a contrast request takes two slots, num_slots={self.num_slots}; "
+                "use num_slots=2 or more"
+            )
+        job = jobs.Job(self, requests, on_reply, progress)
+        try:
+            return job.run()
+        finally:
+            self.stats = job.stats()
+            job.clear()
+            logging.info("decode engine: %s", self.stats)
+
+    def _need_params(self) -> None:
+        if self._params is None:
+            raise ValueError("the engine has no weights; call load(params) first")
+
+    def prepare(self, requests: Sequence[Request]) -> programs.Features:
+        """Bring the string table up to date; return what the job asks for."""
+        sets = [(one.stop_strings, one.forbidden_strings) for one in requests]
+        if self._strings.add([((), ()), *sets]):
+            self._table = self._put(self._strings.table())
+        return programs.Features(
+            truncate=any(one.top_k > 0 or one.top_p < 1 for one in requests),
+            forbid=self._strings.always_forbids
+            or any(one.forbidden_strings for one in requests),
+            contrast=any(one.contrast_tokens is not None for one in requests),
+        )
+
+    def run_pass(self, one: scheduler.Pass) -> None:
+        """Run one prefill or copy on the device."""
+        num_rows = self._sizes.rows[one.width]
+        tokens = np.zeros((num_rows, one.width), np.int32)
+        rows = np.zeros((num_rows, 4), np.int32)
+        rows[:, 0] = self.num_slots  # nowhere
+        for index, work in enumerate(one.works):
+            length = len(work.tokens)
+            tokens[index, :length] = work.tokens
+            rows[index] = (work.target, work.source, work.offset, length)
+        with self._ambient():
+            self._cache = self._prefill(
+                self._params, cache=self._cache, tokens=tokens, rows=rows, live=one.live
+            )
+
+    def admit(self, placed: Sequence[scheduler.Occupant]) -> None:
+        """Write what the new occupants ask for into the slots' arrays."""
+        self._slots = self._slots.replace(fresh=np.zeros(self.num_slots, bool))
+        for occupant in placed:
+            request = occupant.request
+            root = self._strings.roots[request.stop_strings, request.forbidden_strings]
+            layout.fill_slots(self._slots, occupant, root)
+
+    def dispatch(self, live: int, features: programs.Features) -> programs.Emitted:
+        """Start several decode steps; return their results, which are not ready yet."""
+        slots = jax.tree.map(np.copy, self._slots)
+        with self._ambient():
+            self._cache, self._state, emitted = self._decode(
+                self._params,
+                cache=self._cache,
+                state=self._state,
+                slots=slots,
+                table=self._table,
+                live=live,
+                features=features,
+            )
+        for array in emitted:
+            array.copy_to_host_async()
+        return emitted

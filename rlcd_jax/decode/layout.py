@@ -1,0 +1,172 @@
+"""Sizes and places of the decode engine's arrays: buckets, rows, shardings."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rlcd_jax import sharding
+from rlcd_jax.decode import programs, scheduler
+from rlcd_jax.models import llama
+
+COPY_ROWS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The few shapes that programs have.
+
+    `widths` of prefill; `lives`, the leading cache entries a program reads; `rows` of
+    the prefill program of each width, under 0 those of the copy program.
+    """
+
+    widths: tuple[int, ...]
+    lives: tuple[int, ...]
+    rows: dict[int, int]
+
+
+def sizes(
+    num_slots: int,
+    max_length: int,
+    *,
+    mesh: jax.sharding.Mesh | None,
+    prompt_buckets: Sequence[int],
+    live_buckets: Sequence[int] | None,
+    prefill_tokens: int | None,
+) -> Sizes:
+    """Return the shapes of an engine; arguments as `Engine`'s."""
+    slot_ways, _ = ways(mesh)
+    if num_slots % slot_ways:
+        raise ValueError(
+            f"num_slots={num_slots} does not divide among the mesh's {slot_ways} "
+            f"(data x fsdp) devices; use a multiple of {slot_ways}"
+        )
+    buckets = sorted({min(one, max_length) for one in prompt_buckets})
+    if not buckets or buckets[0] < 1:
+        raise ValueError(
+            f"prompt_buckets={tuple(prompt_buckets)}; accepted: one or more widths, "
+            "each at least 1"
+        )
+    if live_buckets is None:
+        part = -(-max(max_length, 4) // 4)
+        part = -(-part // 32) * 32  # whole tiles
+        live_buckets = range(part, max_length, part)
+    lives = sorted({one for one in live_buckets if 0 < one < max_length})
+    if prefill_tokens is None:
+        prefill_tokens = 256 if jax.default_backend() == "cpu" else 2048
+    rows = {width: prefill_tokens // width for width in buckets} | {0: COPY_ROWS}
+    for width, count in rows.items():
+        count = max(1, min(count, num_slots))
+        rows[width] = -(-count // slot_ways) * slot_ways
+    return Sizes(tuple(buckets), (*lives, max_length), rows)
+
+
+def ways(mesh: jax.sharding.Mesh | None) -> tuple[int, int]:
+    """Return among how many devices slots, and among how many heads, are split."""
+    if mesh is None:
+        return 1, 1
+    return mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
+
+
+def ambient(mesh: jax.sharding.Mesh | None) -> Any:
+    """Return a context in which `sharding.constrain` acts on this mesh."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shardings:
+    """Where weights, cache and small arrays are; None leaves it to JAX."""
+
+    params: Any
+    cache: Any
+    whole: Any
+
+
+def shardings(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None) -> Shardings:
+    """Return the shardings of an engine.
+
+    Decoding reads every weight in every step, so weights are split over tensor only
+    and whole over data and fsdp, which split the slots: gathering them each step would
+    cost more than it saves.
+    """
+    if mesh is None:
+        return Shardings(None, None, None)
+    sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
+    heads = sharding.partition_spec(("kv_heads",))
+    second = PartitionSpec(None, *sharding.partition_spec(("mlp",)))
+    vocab = sharding.partition_spec(("vocab",))
+    places = {
+        "qkv": heads,
+        "o": second,
+        "gate_up": second,
+        "down": second,
+        "embed": vocab,
+        "unembed": vocab,
+    }
+    for name, size in (("mlp_dim", cfg.mlp_dim), ("vocab_size", cfg.vocab_size)):
+        if size % mesh.shape["tensor"]:
+            raise ValueError(
+                f"{name}={size} does not divide among mesh.tensor="
+                f"{mesh.shape['tensor']} devices; choose another tensor size"
+            )
+    shapes = jax.eval_shape(
+        lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
+    )
+
+    def one(path: Any, _: Any) -> NamedSharding:
+        return NamedSharding(mesh, places.get(path[-1].key, PartitionSpec()))
+
+    axes = ("slots", "kv_heads", None, None)
+    if cfg.attention == "cudnn":
+        axes = ("slots", None, "kv_heads", None)
+    return Shardings(
+        params=jax.tree_util.tree_map_with_path(one, shapes),
+        cache=NamedSharding(mesh, sharding.partition_spec(axes)),
+        whole=NamedSharding(mesh, PartitionSpec()),
+    )
+
+
+def idle_slots(num_slots: int) -> programs.Slots:
+    """Return what empty slots ask for, as NumPy arrays."""
+
+    def full(value: float, dtype: Any) -> np.ndarray:
+        return np.full(num_slots, value, dtype)
+
+    own = np.arange(num_slots, dtype=np.int32)
+    return programs.Slots(
+        fresh=full(False, bool),
+        token=full(0, np.int32),
+        position=full(0, np.int32),
+        root=full(0, np.int32),
+        limit=full(1, np.int32),
+        seed=np.zeros((num_slots, 2), np.uint32),
+        temperature=full(1, np.float32),
+        top_k=full(0, np.int32),
+        top_p=full(1, np.float32),
+        leader=own,
+        guide=own.copy(),
+        alpha=full(0, np.float32),
+    )
+
+
+def fill_slots(slots: programs.Slots, occupant: scheduler.Occupant, root: int) -> None:
+    """Write what a new occupant asks for into the arrays of its slots."""
+    request = occupant.request
+    contrast = request.contrast_tokens is not None
+    for slot, prompt in zip(occupant.slots, request.prompts, strict=True):
+        slots.fresh[slot] = True
+        slots.token[slot] = prompt[-1]
+        slots.position[slot] = len(prompt) - 1
+        slots.root[slot] = root
+        slots.limit[slot] = request.max_new_tokens
+        slots.seed[slot] = request.seed
+        slots.temperature[slot] = request.temperature
+        slots.top_k[slot] = request.top_k
+        slots.top_p[slot] = request.top_p
+        slots.leader[slot] = occupant.slots[0]
+        slots.guide[slot] = occupant.slots[-1]
+        slots.alpha[slot] = request.alpha if contrast else 0.0

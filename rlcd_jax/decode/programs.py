@@ -1,0 +1,247 @@
+"""What the decode engine compiles: copying, prefill and several decode steps.
+
+Pure functions of arrays; `decode.engine` jits them with shardings and donation.
+
+What is expected of each backend:
+
+* CPU: products of bfloat16 operands with float32 results run on AMX where there is
+  one, and gain from 32 and more slots; the cache is [M, K, S, H], and `live` bounds
+  what attention reads.
+* GPU: with `attention="cudnn"` the kernel stops at each row's own length, so that a
+  step reads the weights and the live cache once; the loop has a fixed number of
+  steps, so the host is not asked between them.
+* TPU: one query a slot leaves the matrix unit idle, and a step is a stream of weights
+  and cache through memory whatever the kernel.  Unrolled layers with one donated
+  buffer a layer keep XLA from copying the cache; bfloat16 operands with float32
+  results are the native product; the static slice `[:, :, :live]` is read in place
+  and its last two axes [S, H] tile as [16, 128], so that a head width of 128 (LLaMA)
+  fills the lanes and one of 64 half of them.  A Pallas kernel would only save the
+  entries between a row's length and `live`, at most the distance between two sizes.
+
+Letters: M slots, B rows of a prefill, T its width, S cache entries, V vocabulary.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from rlcd_jax.decode import automaton, sampling
+from rlcd_jax.models import llama
+
+RUNNING, EOS, STOP, LENGTH = 0, 1, 2, 3  # why a reply ended
+FINISH_NAMES = {EOS: "eos", STOP: "stop", LENGTH: "length"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What the requests of a job ask for; the rest is left out of the program."""
+
+    truncate: bool = False
+    forbid: bool = False
+    contrast: bool = False
+
+
+@flax.struct.dataclass
+class State:
+    """What changes from token to token, [M, ...].
+
+    `token` is fed next and `position` is where it belongs; `step` counts reply tokens;
+    `node` is the state of the string table; `finish` is RUNNING while the slot draws.
+    """
+
+    token: jax.Array
+    position: jax.Array
+    step: jax.Array
+    node: jax.Array
+    finish: jax.Array
+
+
+@flax.struct.dataclass
+class Slots:
+    """What the requests in the slots ask for, [M] each; sent with every dispatch.
+
+    `fresh` slots start with `token`, `position` and `root`.  A contrast occupies two
+    slots: `leader` of both is the first, `guide` of both the second.
+    """
+
+    fresh: jax.Array  # bool
+    token: jax.Array  # int32, last token of the prompt
+    position: jax.Array  # int32, its position
+    root: jax.Array  # int32, start state in the string table
+    limit: jax.Array  # int32, max_new_tokens
+    seed: jax.Array  # [M, 2] uint32
+    temperature: jax.Array  # float32
+    top_k: jax.Array  # int32
+    top_p: jax.Array  # float32
+    leader: jax.Array  # int32
+    guide: jax.Array  # int32
+    alpha: jax.Array  # float32
+
+
+class Emitted(NamedTuple):
+    """One decode step's tokens, [M] each; id -1 where the slot was not drawing."""
+
+    ids: jax.Array
+    logprobs: jax.Array
+    sampled_logprobs: jax.Array
+    finish: jax.Array
+
+
+def idle_state(num_slots: int) -> State:
+    """Return the state of slots that do nothing."""
+    # Five buffers, since each is donated.
+    zeros = [jnp.zeros(num_slots, jnp.int32) for _ in range(4)]
+    return State(*zeros, finish=jnp.full(num_slots, LENGTH, jnp.int32))
+
+
+def decode(
+    params: llama.Params,
+    *,
+    cfg: llama.LlamaConfig,
+    cache: llama.Cache,
+    state: State,
+    slots: Slots,
+    table: jax.Array,
+    num_steps: int,
+    live: int,
+    features: Features,
+) -> tuple[llama.Cache, State, Emitted]:
+    """Draw up to `num_steps` tokens in every slot.
+
+    Args:
+      params: decode form.
+      cfg: model numbers.
+      cache: of all slots; donate it.
+      state: where the slots are.
+      slots: what they ask for.
+      table: [states, V] int16, see `automaton`.
+      num_steps: static.
+      live: static, the leading cache entries that attention reads.
+      features: static.
+
+    Returns:
+      Cache, state and the tokens, [num_steps, M].
+    """
+    fresh = slots.fresh
+    state = State(
+        token=jnp.where(fresh, slots.token, state.token),
+        position=jnp.where(fresh, slots.position, state.position),
+        step=jnp.where(fresh, 0, state.step),
+        node=jnp.where(fresh, slots.root, state.node),
+        finish=jnp.where(fresh, RUNNING, state.finish),
+    )
+
+    def one(carry, _):
+        cache, state = carry
+        running = state.finish == RUNNING
+        hidden, cache = llama.hidden_states(
+            params,
+            cfg,
+            state.token[:, None],
+            jnp.where(running, state.position, 0)[:, None],
+            running[:, None],
+            cache=cache,
+            live=live,
+        )
+        logits = llama.logits(params, cfg, hidden[:, 0])
+        draw = _draw(logits, state, slots, table, features)
+        state = _advance(state, slots, table, draw.ids)
+        emitted = Emitted(
+            jnp.where(running, draw.ids, -1),
+            draw.logprobs,
+            draw.sampled_logprobs,
+            state.finish,
+        )
+        return (cache, state), emitted
+
+    (cache, state), emitted = jax.lax.scan(one, (cache, state), None, length=num_steps)
+    return cache, state, emitted
+
+
+def _draw(
+    logits: jax.Array,
+    state: State,
+    slots: Slots,
+    table: jax.Array,
+    features: Features,
+) -> sampling.Draw:
+    if features.contrast:
+        # This form is exact at alpha = 0 and 1, where one of the two is multiplied
+        # by zero.
+        alpha = slots.alpha[:, None]
+        logits = (1.0 - alpha) * logits[slots.leader] + alpha * logits[slots.guide]
+    forbidden = None
+    if features.forbid:
+        forbidden = (table[state.node] & automaton.FORBIDDEN) != 0
+    draw = sampling.sample(
+        logits,
+        sampling.uniforms(slots.seed, state.step),
+        temperature=slots.temperature,
+        top_k=slots.top_k,
+        top_p=slots.top_p,
+        forbidden=forbidden,
+        truncate=features.truncate,
+    )
+    if features.contrast:
+        draw = jax.tree.map(lambda array: array[slots.leader], draw)
+    return draw
+
+
+def _advance(state: State, slots: Slots, table: jax.Array, ids: jax.Array) -> State:
+    """Return the state after the tokens `ids`, slots that had ended unchanged."""
+    running = state.finish == RUNNING
+    code = table[state.node, ids].astype(jnp.int32)
+    step = state.step + 1
+    finish = jnp.where(step >= slots.limit, LENGTH, RUNNING)
+    finish = jnp.where((code & automaton.STOP) != 0, STOP, finish)
+    finish = jnp.where((code & automaton.EOS) != 0, EOS, finish)
+    new = State(ids, state.position + 1, step, code & automaton.STATE_MASK, finish)
+    return jax.tree.map(lambda a, b: jnp.where(running, a, b), new, state)
+
+
+def prefill(
+    params: llama.Params,
+    *,
+    cfg: llama.LlamaConfig,
+    cache: llama.Cache,
+    tokens: jax.Array,
+    rows: jax.Array,
+    live: int,
+) -> llama.Cache:
+    """Compute prompt entries on top of copied ones.
+
+    Args:
+      params: decode form.
+      cfg: model numbers.
+      cache: of all slots; donate it.
+      tokens: [B, T] int32, right padded; T = 0 only copies.
+      rows: [B, 4] int32: target slot (beyond the last: nothing is written), source
+        slot, entries copied from it, tokens that count.
+      live: static, the leading entries that are copied and written.
+
+    Returns:
+      The cache with entries [0, copied + counted) of the target slots set.
+    """
+    target, source, offset, length = rows.T
+    axis = 1 if cfg.attention == "cudnn" else 2
+
+    def take(buffer: jax.Array) -> jax.Array:
+        return jax.lax.slice_in_dim(buffer, 0, live, axis=axis)[source]
+
+    part = jax.tree.map(take, cache)
+    if tokens.shape[1]:
+        steps = jnp.arange(tokens.shape[1])[None]
+        positions, mask = offset[:, None] + steps, steps < length[:, None]
+        _, part = llama.hidden_states(
+            params, cfg, tokens, positions, mask, cache=part, live=live
+        )
+
+    def put(buffer: jax.Array, new: jax.Array) -> jax.Array:
+        if axis == 1:
+            return buffer.at[target, :live].set(new, mode="drop")
+        return buffer.at[target, :, :live].set(new, mode="drop")
+
+    return jax.tree.map(put, cache, part)

@@ -1,0 +1,245 @@
+"""Which prompt goes into which slot, and what of it has to be computed.
+
+Host logic of the decode engine, without JAX.  A slot keeps the keys and values of its
+prompt after its reply has ended, until another prompt is put there; so the longest
+common beginning of a new prompt with any slot's is copied instead of computed.  One
+rule serves the two samples of a prompt, the n samples of PPO and the common beginning
+of two contrast prompts.
+
+The last token of a prompt is never prefilled: the first decode step feeds it, which
+gives the logits of the first reply token without a second program for them.
+"""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rlcd_jax.decode import requests as requests_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Put a prompt's entries [0, offset + len(tokens)) into slot `target`.
+
+    The first `offset` entries are copied from slot `source`, the others computed.
+    """
+
+    target: int
+    source: int
+    offset: int
+    tokens: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """Works that run as one program: `width` computed tokens a row (0 = copies only).
+
+    `live` leading entries of the slots are read and written.
+    """
+
+    width: int
+    live: int
+    works: tuple[Work, ...]
+
+
+@dataclasses.dataclass
+class Occupant:
+    """A request on the device: its place in the job, its slots, how far it may be.
+
+    `slots` has one slot for each of the request's prompts; the first leads.  `entries`
+    bounds the cache entries in use from above: the host lags one dispatch behind.
+    """
+
+    index: int
+    request: requests_lib.Request
+    slots: tuple[int, ...]
+    entries: int
+
+    @property
+    def most_entries(self) -> int:
+        """The cache entries in use when the longest reply has been drawn."""
+        longest = max(len(prompt) for prompt in self.request.prompts)
+        return longest - 1 + self.request.max_new_tokens
+
+
+class Scheduler:
+    """The queue, the slots and what each slot's cache holds.
+
+    Args:
+      num_slots: M.
+      max_length: entries of a slot.
+      widths: the prompt lengths a prefill program may have, ascending.
+      lives: the numbers of leading cache entries a program may read, ascending; the
+        last is max_length.
+      rows: width -> rows of the prefill program of that width; 0 -> rows of the copy
+        program.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_slots: int,
+        max_length: int,
+        widths: Sequence[int],
+        lives: Sequence[int],
+        rows: dict[int, int],
+    ):
+        self._widths, self._lives, self._rows = tuple(widths), tuple(lives), rows
+        self._queue: collections.deque = collections.deque()
+        self._free = collections.deque(range(num_slots))
+        self._held = np.full((num_slots, max_length), -1, np.int32)  # prompts in slots
+        self.occupants: list[Occupant | None] = [None] * num_slots
+
+    def add(self, requests: Sequence[requests_lib.Request]) -> None:
+        """Put requests at the end of the queue."""
+        self._queue.extend(enumerate(requests))
+
+    def forget(self) -> None:
+        """Forget what the slots hold: the weights have changed."""
+        self._held[:] = -1
+
+    def clear(self) -> None:
+        """Drop the queue and free all slots."""
+        self._queue.clear()
+        for occupant in self.active():
+            self.release(occupant)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are in the queue."""
+        return len(self._queue)
+
+    def active(self) -> list[Occupant]:
+        """Return the requests on the device, each once."""
+        return [
+            one
+            for slot, one in enumerate(self.occupants)
+            if one is not None and one.slots[0] == slot
+        ]
+
+    def unfinished(self) -> bool:
+        """Whether some reply may need more tokens than were already asked for."""
+        return any(one.entries < one.most_entries for one in self.active())
+
+    def release(self, occupant: Occupant) -> None:
+        """Free the slots of a finished request."""
+        for slot in occupant.slots:
+            self.occupants[slot] = None
+            self._free.append(slot)
+
+    def live(self, num_steps: int) -> int:
+        """Advance by `num_steps` tokens; return the entries the dispatch may read."""
+        needed = 1
+        for one in self.active():
+            one.entries = min(one.entries + num_steps, one.most_entries)
+            needed = max(needed, one.entries)
+        return _least(self._lives, needed)
+
+    def place(self) -> tuple[list[Occupant], list[Pass]]:
+        """Move requests from the queue into free slots.
+
+        A prefill program costs the same with one row as with all; so slots are filled
+        a whole program at a time while others go on.
+
+        Returns:
+          The requests placed, and the passes to run before their first decode step,
+          in order.
+        """
+        if not self._worth_it():
+            return [], []
+        placed: list[Occupant] = []
+        plan = _Plan()
+        while self._queue:
+            index, request = self._queue[0]
+            if len(request.prompts) > len(self._free):
+                break
+            self._queue.popleft()
+            slots = tuple(self._put(prompt, plan) for prompt in request.prompts)
+            longest = max(len(prompt) for prompt in request.prompts)
+            occupant = Occupant(index, request, slots, longest - 1)
+            for slot in slots:
+                self.occupants[slot] = occupant
+            placed.append(occupant)
+        return placed, list(self._passes(plan))
+
+    def _worth_it(self) -> bool:
+        ahead = itertools.islice(self._queue, len(self._free))
+        needed = sum(len(request.prompts) for _, request in ahead)
+        if not needed:
+            return False
+        idle = len(self._free) == len(self.occupants)
+        first = self._queue[0][1].tokens[: self._widths[-1]]
+        batch = min(self._rows[self._width(len(first))], len(self.occupants) // 4)
+        return idle or len(self._free) >= min(batch, needed)
+
+    def _put(self, prompt: Sequence[int], plan: "_Plan") -> int:
+        """Take a free slot for a prompt and plan the work it needs; return the slot."""
+        body = np.asarray(prompt[:-1], np.int32)
+        shared = self._common(body)
+        source = int(np.argmax(shared))
+        offset = int(shared[source])
+        if self._cost(len(body) - offset) >= self._cost(len(body)):
+            source, offset = self._free[0], 0
+        slot = source if source in self._free else self._free[0]
+        self._free.remove(slot)
+        if slot != source or offset < len(body):
+            plan.add(slot, source, offset, self._chunks(body[offset:]))
+        self._held[slot] = -1
+        self._held[slot, : len(body)] = body
+        return slot
+
+    def _common(self, body: np.ndarray) -> np.ndarray:
+        """Return how many leading entries of each slot are those of `body`, [M]."""
+        differs = self._held[:, : len(body)] != body
+        differs = np.pad(differs, ((0, 0), (0, 1)), constant_values=True)
+        return np.argmax(differs, axis=1)
+
+    def _cost(self, length: int) -> int:
+        return sum(self._width(len(chunk)) for chunk in self._chunks(range(length)))
+
+    def _width(self, length: int) -> int:
+        return _least(self._widths, length) if length else 0
+
+    def _chunks(self, tokens: Sequence[int]) -> list[Sequence[int]]:
+        widest = self._widths[-1]
+        return [tokens[i : i + widest] for i in range(0, len(tokens), widest)]
+
+    def _passes(self, plan: "_Plan") -> Iterator[Pass]:
+        for level in plan.levels:
+            by_width: dict[int, list[Work]] = collections.defaultdict(list)
+            for work in level:
+                by_width[self._width(len(work.tokens))].append(work)
+            for width, works in sorted(by_width.items()):
+                for start in range(0, len(works), self._rows[width]):
+                    group = tuple(works[start : start + self._rows[width]])
+                    ends = [work.offset + len(work.tokens) for work in group]
+                    yield Pass(width, _least(self._lives, max(ends)), group)
+
+
+class _Plan:
+    """Works in levels: what a work reads is written in an earlier level."""
+
+    def __init__(self) -> None:
+        self.levels: list[list[Work]] = []
+        self._written: dict[int, int] = {}
+        self._read: dict[int, int] = {}
+
+    def add(
+        self, slot: int, source: int, offset: int, chunks: list[np.ndarray]
+    ) -> None:
+        level = 1 + max(self._written.get(source, -1), self._read.get(slot, -1))
+        for chunk in chunks or [np.zeros(0, np.int32)]:
+            while len(self.levels) <= level:
+                self.levels.append([])
+            self.levels[level].append(Work(slot, source, offset, chunk))
+            self._read[source] = max(level, self._read.get(source, -1))
+            self._written[slot] = level
+            source, offset, level = slot, offset + len(chunk), level + 1
+
+
+def _least(sizes: Sequence[int], needed: int) -> int:
+    """Return the smallest size that is at least `needed`."""
+    return next(size for size in sizes if size >= needed)
