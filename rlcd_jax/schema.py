@@ -32,7 +32,7 @@ def _accepted(hint: Any) -> str:
     if origin is tuple:
         return f"a list, each entry {_accepted(args[0])}"
     words = {str: "text", int: "a whole number", float: "a finite number"}
-    words |= {dict: "an object", type(None): "null"}
+    words |= {bool: "true or false", dict: "an object", type(None): "null"}
     return words.get(hint) or f"an object with the fields of {hint.__name__}"
 
 
@@ -61,7 +61,7 @@ def _coerce(value: Any, declared: Any, name: str) -> Any:
         )
     if hint in (int, float) and _is_number(value, hint):
         return hint(value)
-    if hint in (str, dict) and isinstance(value, hint):
+    if hint in (str, dict, bool) and isinstance(value, hint):
         return value
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):

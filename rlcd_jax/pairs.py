@@ -1,0 +1,348 @@
+"""Preference pairs: the paper as a grid of how replies are sampled and labelled.
+
+    sampling     labels: construction    labels: scoring
+    contrast     RLCD                    RLCD-Rescore
+    same         (no information)        RLAIF
+
+A `Row` is one cell with a share of the prompts; several rows make a mixed set, and
+rows with one sampling share their samples. Context distillation keeps the positive
+replies of contrast sampling (`positives`).
+
+Every draw is keyed by the root seed and the prompt's id, so the pair of a prompt does
+not depend on the other prompts, on their order, on the host, or on a restart: what
+`simulate` returns for a list is what it returns for its parts, put together.
+
+Source: RLCD (arXiv 2307.12950) sections 3 and 4. The released code draws affixes and
+swaps in visiting order and does not seed its sampling.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rlcd_jax import draws, prompts, records, schema, tasks, tokenizer
+
+Score = Callable[[list[str]], Sequence[tuple[float, float]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One cell of the grid.
+
+    Attributes:
+      sampling: "contrast" (a positive and a negative prompt) or "same" (one affix-free
+        prompt, twice).
+      labels: "construction" (the positive side is better) or "scoring" (the generator
+        judges).
+      share: the part of the prompts that gets such a pair. Rows with equal shares use
+        the same prompts.
+    """
+
+    sampling: records.Sampling
+    labels: records.Labels
+    share: float = schema.between(0.0, 1.0)
+
+    def __post_init__(self):
+        schema.validate(self)
+        if (self.sampling, self.labels) == ("same", "construction"):
+            raise ValueError(
+                "sampling 'same' with labels 'construction' holds no information: the "
+                "two replies come from one prompt; use labels 'scoring' (RLAIF) or "
+                "sampling 'contrast' (RLCD)"
+            )
+
+
+def simulate(
+    dialogues: Sequence[records.Prompt],
+    task: tasks.Task,
+    text_tokenizer: tokenizer.Tokenizer,
+    generate: draws.Generate,
+    *,
+    rows: Sequence[Row],
+    settings: draws.Settings,
+    score: Score | None = None,
+) -> tuple[list[records.Pair], list[records.Dropped], dict[str, Any]]:
+    """Return the pairs of the prompts, the sides that gave none, and a summary.
+
+    Args:
+      dialogues: prompts with distinct ids.
+      task: affixes, instructions, markers, lengths and clean-up rules.
+      text_tokenizer: the generator's.
+      generate: draws a reply to each request, the engine's `generate`. It is called
+        once for the first attempts, then once for each wave of retries.
+      rows: the cells to fill.
+      settings: numbers of the simulation.
+      score: scoring texts to (logit of A, logit of B); needed for labels "scoring".
+
+    Returns:
+      Pairs and dropped sides, both in the order of the prompts; `summarise` of them.
+    """
+    _check(dialogues, rows, score)
+    planned = [
+        draws.make_draw(prompt, sampling, task, text_tokenizer, settings)
+        for prompt in dialogues
+        for sampling in draws.SLOTS
+        if any(r.sampling == sampling and _takes(r, prompt, settings) for r in rows)
+    ]
+    sampled = draws.sample(planned, task, generate, settings)
+    dropped, kept = [], []
+    for draw, both in zip(planned, sampled, strict=True):
+        dropped += [draws.dropped_side(draw, s, task) for s in both if s.failed]
+        if all(s.text is not None for s in both):
+            kept.append((draw, both))
+    pairs = label(kept, task, rows, settings, score)
+    return pairs, dropped, summarise(pairs, dropped)
+
+
+def _check(
+    dialogues: Sequence[records.Prompt], rows: Sequence[Row], score: Score | None
+) -> None:
+    times = Counter(prompt.id for prompt in dialogues)
+    double = [prompt_id for prompt_id in times if times[prompt_id] > 1]
+    if double:
+        raise ValueError(f"prompt id {double[0]!r} occurs twice; accepted: once")
+    cells = [(row.sampling, row.labels) for row in rows]
+    if not cells or len(set(cells)) < len(cells):
+        raise ValueError(f"rows are {cells}; accepted: one or more distinct cells")
+    if score is None and any(row.labels == "scoring" for row in rows):
+        raise ValueError("labels 'scoring' need a score function; got None")
+
+
+def _takes(row: Row, prompt: records.Prompt, settings: draws.Settings) -> bool:
+    """Return whether a prompt is in a row's share; equal shares, equal prompts."""
+    draw = records.seed_choice(2**32, settings.seed, "share", prompt.id)
+    return draw < row.share * 2**32
+
+
+def label(
+    sampled: Sequence[tuple[draws.Draw, tuple[draws.Sample, draws.Sample]]],
+    task: tasks.Task,
+    rows: Sequence[Row],
+    settings: draws.Settings,
+    score: Score | None,
+) -> list[records.Pair]:
+    """Return the pairs of each prompt, one for each row that takes it, labelled.
+
+    Which side stands first is a keyed coin. By construction the positive side is the
+    better one; scored, prob_2 = sigmoid(logit_B - logit_A), with the instruction of
+    the affix pair's index, or a keyed one where there is no affix.
+    """
+    pairs, texts = [], []
+    for draw, (first, second) in sampled:
+        swap = records.seed_choice(2, settings.seed, "swap", draw.prompt.id)
+        one, two = (second, first) if swap else (first, second)
+        for row in rows:
+            if row.sampling != draw.sampling or not _takes(row, draw.prompt, settings):
+                continue
+            pairs.append(_pair(draw, one, two, row, task, settings))
+            if row.labels == "scoring":
+                texts += _scoring_texts(draw, pairs[-1], task, settings)
+    logits = [tuple(map(float, pair)) for pair in score(texts)] if texts else []
+    if len(logits) != len(texts):
+        raise ValueError(
+            f"score gave {len(logits)} results for {len(texts)} texts; accepted: one "
+            "(logit_A, logit_B) a text"
+        )
+    orders = 2 if settings.both_orders else 1
+    scored = iter(logits[i : i + orders] for i in range(0, len(logits), orders))
+    return [
+        p if p.scoring is None else scored_pair(p, next(scored), settings.hard_labels)
+        for p in pairs
+    ]
+
+
+def _instruction(draw: draws.Draw, task: tasks.Task, settings: draws.Settings) -> int:
+    num = len(task.scoring_instructions)
+    keyed = records.seed_choice(num, settings.seed, "instruction", draw.prompt.id)
+    return keyed if draw.affix_index is None else draw.affix_index
+
+
+def _scoring_texts(
+    draw: draws.Draw, pair: records.Pair, task: tasks.Task, settings: draws.Settings
+) -> list[str]:
+    plain = prompts.render_dialogue(draw.prompt.turns, task)
+    instruction = task.scoring_instructions[pair.scoring["instruction_index"]]
+    replies = (pair.reply_1, pair.reply_2)
+    orders = (replies, replies[::-1]) if settings.both_orders else (replies,)
+    return [prompts.scoring_prompt(plain, a, b, instruction) for a, b in orders]
+
+
+def scored_pair(
+    pair: records.Pair, logits: Sequence[tuple[float, float]], hard: bool
+) -> records.Pair:
+    """Return the pair with its scored label.
+
+    Args:
+      pair: a pair with its instruction.
+      logits: (A, B) with reply_1 as A; then, if asked for, with reply_2 as A.
+      hard: round the label to 0 or 1, a tie to 0.
+    """
+    if not all(math.isfinite(x) for order in logits for x in order):
+        raise ValueError(f"score gave {logits} for pair {pair.id!r}; accepted: finite")
+    scoring, margins = dict(pair.scoring), []
+    for name, sign, (logit_a, logit_b) in zip(
+        ("", "swapped_"), (1, -1), logits, strict=False
+    ):
+        scoring |= {f"{name}logit_a": logit_a, f"{name}logit_b": logit_b}
+        margins.append(sign * (logit_b - logit_a))
+    # sigmoid(x) = (1 + tanh(x / 2)) / 2: opposite margins then cancel to exactly 0.5.
+    prob_2 = 0.5 + sum(math.tanh(m / 2) for m in margins) / (2 * len(margins))
+    label = float(prob_2 > 0.5) if hard else prob_2
+    return dataclasses.replace(pair, prob_2=label, scoring=scoring | {"prob_2": prob_2})
+
+
+def _pair(
+    draw: draws.Draw,
+    one: draws.Sample,
+    two: draws.Sample,
+    row: Row,
+    task: tasks.Task,
+    settings: draws.Settings,
+) -> records.Pair:
+    """Return a pair labelled by construction; a scored label replaces that one."""
+    fields: dict[str, Any] = {}
+    for n, taken in (("1", one), ("2", two)):
+        last = taken.replies[-1]
+        fields |= {
+            f"reply_{n}": taken.text,
+            f"side_{n}": taken.source.side,
+            f"source_prompt_{n}": taken.source.text,
+            f"raw_{n}": last.raw,
+            f"tries_{n}": len(taken.replies),
+            f"finish_{n}": last.finish,
+            f"num_tokens_{n}": len(last.tokens),
+        }
+    scoring = None
+    if row.labels == "scoring":
+        scoring = {"instruction_index": _instruction(draw, task, settings)}
+    return records.Pair(
+        id=f"{draw.prompt.id}/{row.sampling}-{row.labels}",
+        task=task.name,
+        prompt_id=draw.prompt.id,
+        prompt=draw.plain,
+        prob_2=1.0 if two.source.side == "positive" else 0.0,
+        affix_index=draw.affix_index,
+        sampling=row.sampling,
+        labels=row.labels,
+        scoring=scoring,
+        generator=settings.generator,
+        seed=settings.seed,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        alpha=settings.alpha,
+        **fields,
+    )
+
+
+def positives(pairs: Iterable[records.Pair]) -> list[records.Pair]:
+    """Return one contrast pair a prompt, for context distillation.
+
+    Source: RLCD section 4 (context distillation baseline).
+    """
+    first: dict[str, records.Pair] = {}
+    for pair in pairs:
+        if "positive" in (pair.side_1, pair.side_2):
+            first.setdefault(pair.prompt_id, pair)
+    return list(first.values())
+
+
+def reply_text(reply: str, task: tasks.Task, end_of_turn: str | None = None) -> str:
+    """Return a reply as it stands after its prompt, with the mark that ends it.
+
+    In the dialogue format: a space, the reply, and the header of the next human turn.
+    In the chat format: the reply and `end_of_turn`, the template's closing token.
+    """
+    if task.format == "dialogue":
+        return f" {reply.rstrip()}{task.human_marker}"
+    if end_of_turn is None:
+        raise ValueError(
+            f"task {task.name!r} is in the chat format; pass end_of_turn, the text of "
+            "the token that closes a turn in the model's chat template"
+        )
+    return reply.rstrip() + end_of_turn
+
+
+def preference_texts(
+    pair: records.Pair | records.HumanPair,
+    task: tasks.Task,
+    end_of_turn: str | None = None,
+) -> tuple[str, str]:
+    """Return the two whole texts that a preference model scores.
+
+    Each is prompt, reply and end mark, so that the model reads its score at the last
+    token of the mark.
+
+    Source: RLCD's modification of the AlpacaFarm reward model.
+    """
+    first, second = (
+        pair.prompt + reply_text(reply, task, end_of_turn)
+        for reply in (pair.reply_1, pair.reply_2)
+    )
+    return first, second
+
+
+def distill_example(
+    pair: records.Pair, task: tasks.Task, end_of_turn: str | None = None
+) -> tuple[str, str]:
+    """Return the affix-free prompt and the positive reply with its end mark.
+
+    The two joined are the training text. The space between them belongs to the reply:
+    tokenise the joined text, and count from the first token that holds reply text.
+    """
+    by_side = {pair.side_1: pair.reply_1, pair.side_2: pair.reply_2}
+    if "positive" not in by_side:
+        raise ValueError(
+            f"pair {pair.id!r} has the sides {list(by_side)}; context distillation "
+            "accepts pairs of contrast sampling, which have a positive side"
+        )
+    return pair.prompt, reply_text(by_side["positive"], task, end_of_turn)
+
+
+def summarise(
+    pairs: Sequence[records.Pair], dropped: Sequence[records.Dropped]
+) -> dict[str, Any]:
+    """Return counts and means of a set of pairs: by cell, by side, and what was lost.
+
+    It depends on the records alone, so the summary of several processes is that of
+    their records together. Tries and drops by side show a filter that works on one
+    side more than on the other.
+    """
+    cells: dict[str, list[records.Pair]] = {}
+    for pair in pairs:
+        cells.setdefault(f"{pair.sampling}-{pair.labels}", []).append(pair)
+    reasons: dict[str, Counter] = {}
+    for d in dropped:
+        reasons.setdefault(d.side, Counter())[d.reason] += 1
+    long = dict.fromkeys(d.prompt_id for d in dropped if d.reason == draws.TOO_LONG)
+    return {
+        "pairs": len(pairs),
+        "prompts_with_pairs": len({pair.prompt_id for pair in pairs}),
+        "prompts_dropped": len({d.prompt_id for d in dropped}),
+        "dropped_by_side": {side: dict(count) for side, count in reasons.items()},
+        "dropped_tries": sum(d.tries for d in dropped),
+        "prompts_too_long": {"count": len(long), "first_ids": list(long)[:20]},
+        "cells": {name: _summarise_cell(cell) for name, cell in cells.items()},
+    }
+
+
+def _summarise_cell(cell: Sequence[records.Pair]) -> dict[str, Any]:
+    sides: dict[str, list[tuple[int, str, int, float]]] = {}
+    for p in cell:
+        first = (p.tries_1, p.finish_1, p.num_tokens_1, 1 - p.prob_2)
+        second = (p.tries_2, p.finish_2, p.num_tokens_2, p.prob_2)
+        sides.setdefault(p.side_1, []).append(first)
+        sides.setdefault(p.side_2, []).append(second)
+    by_side = {}
+    for side, entries in sorted(sides.items()):
+        tries, finishes, lengths, probs = zip(*entries, strict=True)
+        by_side[side] = {
+            "tries": {str(n): c for n, c in sorted(Counter(tries).items())},
+            "finish": dict(sorted(Counter(finishes).items())),
+            "mean_tokens": sum(lengths) / len(lengths),
+            "mean_prob_better": sum(probs) / len(probs),
+        }
+    total = sum(p.prob_2 for p in cell)
+    return {"pairs": len(cell), "mean_prob_2": total / len(cell), "sides": by_side}
