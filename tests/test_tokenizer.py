@@ -1,0 +1,318 @@
+"""Tests of rlcd_jax.tokenizer and rlcd_jax.gguf_vocabulary."""
+
+import json
+import os
+
+import gguf
+import pytest
+import regex
+import tokenizers
+from tokenizers import models
+
+from rlcd_jax import gguf_vocabulary, records
+from rlcd_jax import tokenizer as tk
+from rlcd_jax.weights import embedded
+
+TEXTS = (
+    "Human: I've lost $1,234.50 in 2023!\n\nAssistant:",
+    "  leading, trailing  \n\n\n\ttabs\r\n",
+    "naïve café — 漢字かな 🙂🏽 ½ ٣٤ x²",
+    "it's they're WE'LL don't 'quoted'",
+    "def f(x):\n    return x  # 007\n",
+    "",
+    " ",
+    "The answer is: (",
+)
+
+
+@pytest.fixture(scope="module")
+def fields():
+    path = embedded.fetch(embedded.default_cache_dir(os.environ))
+    return gguf_vocabulary.read_fields(gguf.GGUFReader(path))
+
+
+@pytest.fixture(scope="module")
+def smollm2(fields):
+    return tk.from_gguf(fields)
+
+
+def slow_bpe(text, fields):
+    """Tokenise as SmolLM2's rules say, one merge at a time."""
+    ids = {piece: i for i, piece in enumerate(fields["tokenizer.ggml.tokens"])}
+    ranks = {m: i for i, m in enumerate(fields["tokenizer.ggml.merges"])}
+    letters = {byte: letter for letter, byte in tk.byte_alphabet().items()}
+    words = regex.compile(
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    )
+    out = []
+    for chunk in regex.findall(r"\p{N}|\P{N}+", text):
+        for word in words.findall(chunk):
+            parts = [letters[byte] for byte in word.encode()]
+            while len(parts) > 1:
+                pairs = [" ".join(p) for p in zip(parts, parts[1:], strict=False)]
+                best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
+                if best not in ranks:
+                    break
+                merged, i = [], 0
+                while i < len(parts):
+                    if i < len(pairs) and pairs[i] == best:
+                        merged.append(parts[i] + parts[i + 1])
+                        i += 2
+                    else:
+                        merged.append(parts[i])
+                        i += 1
+                parts = merged
+            out += [ids[part] for part in parts]
+    return out
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_encode_matches_slow_bpe(smollm2, fields, text):
+    assert smollm2.encode(text) == slow_bpe(text, fields)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_decode_undoes_encode(smollm2, text):
+    assert smollm2.decode(smollm2.encode(text)) == text
+    small = tk.byte_tokenizer()
+    assert small.decode(small.encode(text)) == text
+
+
+def test_digits_are_split_singly(smollm2):
+    assert len(smollm2.encode("12345")) == 5
+
+
+def test_token_bytes_join_to_the_text(smollm2):
+    text = "🙂 naïve 漢字"
+    ids = smollm2.encode(text)
+    assert b"".join(smollm2.token_bytes(i) for i in ids) == text.encode()
+    assert smollm2.token_bytes(2) == b"<|im_end|>"
+
+
+def test_decode_marks_half_a_character(smollm2):
+    ids = smollm2.encode("🙂")
+    assert len(ids) > 1
+    assert "\ufffd" in smollm2.decode(ids[:1])
+
+
+def test_token_bytes_refuses_an_unknown_id(smollm2):
+    with pytest.raises(ValueError, match="49152 is not in the vocabulary"):
+        smollm2.token_bytes(49152)
+    with pytest.raises(ValueError, match="-1 is not in"):
+        smollm2.token_bytes(-1)
+
+
+def test_special_ids_of_smollm2(smollm2):
+    assert smollm2.vocab_size == 49152
+    assert smollm2.bos_id is None
+    assert smollm2.eos_id == 2
+    # <|endoftext|> ends a document of the base model: it ends a reply too.
+    assert smollm2.eos_ids == (2, 0)
+    # The file calls its EOS the padding token; ours is another.
+    assert smollm2.pad_id not in smollm2.eos_ids
+    assert smollm2.pad_id in smollm2.special_ids
+
+
+def test_decode_leaves_special_tokens_out_unless_asked(smollm2):
+    ids = smollm2.encode("Yes<|im_end|>")
+    assert ids[-1] == smollm2.eos_id
+    assert smollm2.decode(ids) == "Yes"
+    assert smollm2.decode(ids, keep_special=True) == "Yes<|im_end|>"
+
+
+def test_chat_is_the_models_own_format(smollm2):
+    turns = [
+        records.Turn("human", "Hi"),
+        records.Turn("assistant", "Hello!"),
+        records.Turn("human", "Bye"),
+    ]
+    assert smollm2.chat(turns, "Be kind.") == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert "You are a helpful AI assistant" in smollm2.chat(turns)
+    assert smollm2.chat(turns[:2]).endswith("Hello!<|im_end|>\n")
+
+
+def test_chat_without_a_template_is_refused():
+    small = tk.byte_tokenizer()
+    plain = tk.Tokenizer(small._backend, eos_ids=[258])
+    with pytest.raises(ValueError, match="no chat template"):
+        plain.chat([records.Turn("human", "Hi")])
+
+
+def test_continuation_ids_are_those_after_the_prefix(smollm2):
+    prefix = "The answer is: ("
+    for word in ("A", "B"):
+        ids = smollm2.continuation_ids(prefix, word)
+        assert len(ids) == 1
+        assert smollm2.token_bytes(ids[0]) == word.encode()
+    assert smollm2.continuation_ids("Say", " yes") == smollm2.encode(" yes")
+
+
+def test_continuation_ids_refuses_a_shared_token(smollm2):
+    with pytest.raises(ValueError, match="not a continuation in tokens"):
+        smollm2.continuation_ids("The ans", "wer")
+    with pytest.raises(ValueError, match="not a continuation in tokens"):
+        smollm2.continuation_ids("The", "")
+
+
+def test_save_and_load_agree(smollm2, tmp_path):
+    for number, one in enumerate((smollm2, tk.byte_tokenizer(300))):
+        folder = tmp_path / str(number)
+        one.save(folder)
+        again = tk.load_tokenizer(folder)
+        assert [again.encode(t) for t in TEXTS] == [one.encode(t) for t in TEXTS]
+        for name in ("vocab_size", "bos_id", "eos_ids", "pad_id", "chat_template"):
+            assert getattr(again, name) == getattr(one, name), name
+        assert tk.load_tokenizer(folder / "tokenizer.json").eos_ids == one.eos_ids
+
+
+def test_byte_tokenizer_is_bytes():
+    small = tk.byte_tokenizer(264)
+    assert small.encode("hé", bos=False) == list("hé".encode())
+    assert small.encode("h") == [small.bos_id, ord("h")]
+    assert small.vocab_size == 264
+    assert len({small.pad_id, small.bos_id, small.eos_id}) == 3
+    assert small.decode([263, 104]) == "h"
+    with pytest.raises(ValueError, match="259 ids or more, got 100"):
+        tk.byte_tokenizer(100)
+
+
+def test_encode_adds_one_bos_only():
+    small = tk.byte_tokenizer()
+    ids = small.encode("<bos>hi")
+    assert ids == small.encode("hi")
+    assert ids.count(small.bos_id) == 1
+
+
+def test_padding_is_never_the_eos():
+    backend = tk.byte_tokenizer()._backend
+    assert tk.Tokenizer(backend, eos_ids=[258], pad_id=258).pad_id == 256
+    everything = tk.Tokenizer(backend, eos_ids=[258, 256], bos_id=257, pad_id=258)
+    assert everything.pad_id == 0
+
+
+def test_a_tokenizer_without_an_end_is_refused():
+    vocab = {letter: i for letter, i in tk.byte_alphabet().items()}
+    with pytest.raises(ValueError, match="no token that ends a text"):
+        tk.Tokenizer(
+            tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[])), eos_ids=[]
+        )
+
+
+def test_load_tokenizer_errors_name_the_remedy(tmp_path):
+    with pytest.raises(ValueError, match="no tokenizer at .*tokenizer.json"):
+        tk.load_tokenizer(tmp_path)
+    tk.byte_tokenizer().save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match="tokenizer_config.json is not JSON"):
+        tk.load_tokenizer(tmp_path)
+
+
+def test_load_tokenizer_reads_every_end_of_generation(tmp_path):
+    tk.byte_tokenizer(264).save(tmp_path)
+    more = {"eos_token_id": [258, 260]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(more))
+    assert tk.load_tokenizer(tmp_path).eos_ids == (258, 260)
+
+
+def sentence_piece_fields(**other):
+    """Return metadata of a small SentencePiece vocabulary, as LLaMA's GGUF has it."""
+    words = [
+        "\u2581",
+        *"helowrd(A)",
+        "ll",
+        "he",
+        "\u2581w",
+        "hell",
+        "or",
+        "ld",
+        "hello",
+    ]
+    words += ["\u2581hello", "\u2581wor", "world", "\u2581world"]
+    controls = ["<unk>", "<s>", "</s>"]
+    hexes = [f"<0x{byte:02X}>" for byte in range(256)]
+    scores = [0.0] * 259 + [-float(i) for i in range(len(words))]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": controls + hexes + words,
+        "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(words),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        **other,
+    }
+
+
+def slow_sentence_piece(text, fields):
+    """Merge the neighbours whose joint piece has the highest score, as LLaMA does."""
+    ids = {piece: i for i, piece in enumerate(fields["tokenizer.ggml.tokens"])}
+    scores = fields["tokenizer.ggml.scores"]
+    parts = list(("\u2581" + text.replace(" ", "\u2581")) if text else "")
+    while True:
+        options = [
+            (-scores[ids[a + b]], i)
+            for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
+            if a + b in ids
+        ]
+        if not options:
+            break
+        _, i = min(options)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    out = []
+    for part in parts:
+        hexes = [f"<0x{byte:02X}>" for byte in part.encode()]
+        out += [ids[part]] if part in ids else [ids[name] for name in hexes]
+    return out
+
+
+@pytest.mark.parametrize("text", ["hello world", "hellohell  (A)", "é world\n🙂", ""])
+def test_sentence_piece_matches_slow_merges(text):
+    fields = sentence_piece_fields()
+    one = tk.from_gguf(fields)
+    assert one.encode(text) == [1, *slow_sentence_piece(text, fields)]
+    assert one.decode(one.encode(text)) == text
+
+
+def test_sentence_piece_continuation_keeps_its_space():
+    one = tk.from_gguf(sentence_piece_fields())
+    ids = one.encode("hello world")
+    assert one.decode(ids) == "hello world"
+    assert one.decode(ids, keep_special=True) == "<s>hello world"
+    assert one.decode(ids[2:]) == " world"
+    assert (one.bos_id, one.eos_ids, one.pad_id) == (1, (2,), 0)
+    # A bare letter is a word-initial piece; after the parenthesis it is not.
+    letter = one.continuation_ids("(", "A")
+    assert [one.token_bytes(i) for i in letter] == [b"A"]
+
+
+def test_sentence_piece_without_a_space_prefix():
+    flag = {"tokenizer.ggml.add_space_prefix": False}
+    one = tk.from_gguf(sentence_piece_fields(**flag))
+    assert one.decode(one.encode("hello")) == "hello"
+    assert one.token_bytes(one.encode("hello")[1]) == b"hello"
+
+
+def test_llama3_split_keeps_three_digits_together():
+    pieces = [*tk.byte_alphabet(), "12", "123", "<|end_of_text|>"]
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.tokens": pieces,
+        "tokenizer.ggml.merges": ["1 2", "12 3"],
+        "tokenizer.ggml.token_type": [1] * 258 + [3],
+        "tokenizer.ggml.eos_token_id": 258,
+    }
+    one = tk.from_gguf(fields)
+    spelled = [one.token_bytes(i) for i in one.encode("a 1234")]
+    assert spelled == [b"a", b" ", b"123", b"4"]
+
+
+def test_unknown_gguf_vocabularies_are_refused():
+    with pytest.raises(ValueError, match="kind 'bert'"):
+        tk.from_gguf(sentence_piece_fields(**{"tokenizer.ggml.model": "bert"}))
+    strange = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "falcon"}
+    with pytest.raises(ValueError, match="splitting rule 'falcon'; accepted: gpt-2"):
+        tk.from_gguf(sentence_piece_fields(**strange))
