@@ -194,7 +194,9 @@ def load_prompts(
             "fields id and turns. Name one that exists."
         )
     text = source.read_text(encoding="utf-8")
-    prompts = parse_prompts(text.splitlines(), str(path or task.prompts.file))
+    # Not splitlines(), which also splits at line marks inside a JSON string.
+    lines = text.rstrip("\n").split("\n") if text.strip() else []
+    prompts = parse_prompts(lines, str(path or task.prompts.file))
     if split is None:
         return prompts
     return tuple(p for p in prompts if split_of(p.id, task.prompts) == split)
