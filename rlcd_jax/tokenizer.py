@@ -259,12 +259,12 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     file = folder / "tokenizer.json" if path.is_dir() else path
     if file.is_file():
         return from_hf(tokenizers.Tokenizer.from_file(str(file)), folder)
-    if path.is_dir() and (path / "tokenizer.model").is_file():
-        fast = transformers.AutoTokenizer.from_pretrained(str(path), use_fast=True)
-        return from_hf(fast.backend_tokenizer, folder)
+    # transformers 5 converts tokenizer.model with another order of merges: it splits
+    # double spaces in another way than SentencePiece, so that route is not taken.
     raise ValueError(
-        f"no tokenizer at {path}; accepted: a folder with tokenizer.json or "
-        "tokenizer.model, a tokenizer.json, or a .gguf file"
+        f"no tokenizer at {path}; accepted: a folder with tokenizer.json, a "
+        "tokenizer.json, or a .gguf file (a tokenizer.model alone is not read: put the "
+        "model's tokenizer.json beside it, or use its GGUF file)"
     )
 
 

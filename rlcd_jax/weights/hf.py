@@ -275,7 +275,6 @@ def export(
         tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
     )
     try:
-        partial.chmod(0o755)
         _write_weights(partial, params, cfg, DTYPES[dtype], max_shard_bytes)
         config = config_to_dict(cfg, dtype)
         if tokenizer is not None:
@@ -287,6 +286,7 @@ def export(
                 partial / "generation_config.json", ids | {"eos_token_id": ends}
             )
         _write_json(partial / "config.json", config)
+        _open_modes(partial)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -318,6 +318,13 @@ def _write_weights(
         size = names.num_bytes(listed.values(), dtype.itemsize)
         index = {"metadata": {"total_size": size}, "weight_map": weight_map}
         _write_json(folder / INDEX, index)
+
+
+def _open_modes(folder: pathlib.Path) -> None:
+    """Let others read what temporary folders and safetensors keep to their owner."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
