@@ -1,0 +1,180 @@
+"""Judges that compare the replies of systems.
+
+Every judge gives one ``Verdict`` for each prompt and each two systems. A judge that
+reads two replies side by side is asked in both orders: when its choice changes with
+the order, that is a flip, and the verdict is a tie. A judge that scores one reply at a
+time has no order; its scores are kept as well.
+
+* ``lexicon_scores`` rates the sentiment of a reply with a word list (VADER).
+* ``preference_scores`` come from a preference model, by any function the caller has.
+* ``log_odds`` asks a language model for the letter of the better reply.
+* ``judges_api.compare`` asks a model behind an HTTP interface.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from vaderSentiment import vaderSentiment
+
+from rlcd_jax import prompts, verdicts
+
+LEXICON = "lexicon"
+LEXICON_EPSILON = 0.05  # VADER calls a compound score within 0.05 of zero neutral
+
+ScoreLetters = Callable[[list[str]], Sequence[tuple[float, float]]]
+ScoreReplies = Callable[[list[tuple[str, str]]], Sequence[float]]
+
+
+def lexicon_scores(samples: Sequence[verdicts.Sample]) -> list[verdicts.Score]:
+    """Return the VADER compound score, in [-1, 1], of each reply.
+
+    Source: Hutto and Gilbert 2014; the word list comes with ``vaderSentiment``.
+    """
+    analyser = vaderSentiment.SentimentIntensityAnalyzer()
+    return [
+        verdicts.Score(
+            sample.prompt_id,
+            LEXICON,
+            sample.system,
+            float(analyser.polarity_scores(sample.reply)["compound"]),
+        )
+        for sample in samples
+    ]
+
+
+def preference_scores(
+    samples: Sequence[verdicts.Sample],
+    score_fn: ScoreReplies,
+    *,
+    judge: str = "preference",
+) -> list[verdicts.Score]:
+    """Return the score of each reply by a preference model.
+
+    Args:
+      samples: replies to score.
+      score_fn: returns one finite number for each (prompt, reply); it is called once
+        and sees equal pairs once.
+      judge: name of the judge in the records.
+    """
+    unique = list(dict.fromkeys((sample.prompt, sample.reply) for sample in samples))
+    values = [float(value) for value in score_fn(unique)]
+    _check_answers(len(unique), values)
+    by_text = dict(zip(unique, values, strict=True))
+    return [
+        verdicts.Score(s.prompt_id, judge, s.system, by_text[s.prompt, s.reply])
+        for s in samples
+    ]
+
+
+def compare_scores(
+    samples: Sequence[verdicts.Sample],
+    scores: Sequence[verdicts.Score],
+    *,
+    epsilon: float,
+) -> list[verdicts.Verdict]:
+    """Return verdicts in which the higher score wins.
+
+    Args:
+      samples: replies of all systems.
+      scores: one for each sample, by one judge.
+      epsilon: scores that differ by no more than this are a tie.
+    """
+    judges = {score.judge for score in scores}
+    if len(judges) != 1:
+        raise ValueError(f"scores must come from one judge, got {sorted(judges)}")
+    (judge,) = judges
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must not be negative, got {epsilon}")
+    table = {(score.prompt_id, score.system): score.score for score in scores}
+    unscored = [s for s in samples if (s.prompt_id, s.system) not in table]
+    if unscored:
+        raise ValueError(
+            f"judge {judge!r} has no score of the reply of {unscored[0].system!r} to "
+            f"prompt {unscored[0].prompt_id!r}; score all samples first"
+        )
+    given = []
+    for one, two in verdicts.contests(samples):
+        values = [table[sample.prompt_id, sample.system] for sample in (one, two)]
+        margin = values[0] - values[1]
+        winner = "tie" if abs(margin) <= epsilon else "1" if margin > 0 else "2"
+        given.append(
+            verdicts.make_verdict(
+                judge,
+                one,
+                two,
+                winner,
+                score_1=values[0],
+                score_2=values[1],
+            )
+        )
+    return given
+
+
+def log_odds(
+    samples: Sequence[verdicts.Sample],
+    score_fn: ScoreLetters,
+    *,
+    question: str,
+    judge: str = "log_odds",
+    by_mean: bool = False,
+) -> list[verdicts.Verdict]:
+    """Return verdicts of a language model that names the letter of the better reply.
+
+    Each pair is shown in both orders. With ``m`` the log-odds of the first system's
+    letter, the first system wins when m > 0 in both orders and loses when m < 0 in
+    both; opposite signs are a flip and a tie. A small model may flip nearly always; the
+    mean of both orders, in which a liking for a letter cancels, still says something.
+
+    Args:
+      samples: replies of all systems.
+      score_fn: returns (logit of A, logit of B) for each text; called once.
+      question: the task's judge question.
+      judge: name of the judge in the records.
+      by_mean: let the sign of the mean log-odds decide; flips are counted all the same.
+    """
+    if not question.strip():
+        raise ValueError("the judge question is empty; give one of the task's")
+    pairs = verdicts.contests(samples)
+    texts = []
+    for one, two in pairs:
+        if one.reply == two.reply:
+            continue  # a tie without asking
+        texts.append(prompts.scoring_prompt(one.prompt, one.reply, two.reply, question))
+        texts.append(prompts.scoring_prompt(one.prompt, two.reply, one.reply, question))
+    logits = [(float(a), float(b)) for a, b in score_fn(texts)] if texts else []
+    _check_answers(len(texts), [value for pair in logits for value in pair], width=2)
+    answers = iter(zip(logits[::2], logits[1::2], strict=True))
+    given = []
+    for one, two in pairs:
+        if one.reply == two.reply:
+            given.append(verdicts.make_verdict(judge, one, two, "tie"))
+            continue
+        straight, swapped = next(answers)
+        margins = (straight[0] - straight[1], swapped[1] - swapped[0])
+        mean = sum(margins) / 2
+        low, high = (mean, mean) if by_mean else (min(margins), max(margins))
+        winner = "1" if low > 0 else "2" if high < 0 else "tie"
+        flips = int(min(margins) < 0 < max(margins))
+        given.append(
+            verdicts.make_verdict(
+                judge, one, two, winner, score_1=mean, score_2=-mean, flips=flips
+            )
+        )
+    return given
+
+
+def _check_answers(asked: int, values: Sequence[float], width: int = 1) -> None:
+    """Refuse a score function that left something out or gave no number."""
+    if len(values) != asked * width:
+        raise ValueError(
+            f"the judge's score function gave {len(values) // width} answers for "
+            f"{asked} texts; it must give one each, in order"
+        )
+    broken = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    if broken:
+        raise ValueError(
+            f"the judge's score function gave {values[broken[0]]} for text "
+            f"{broken[0] // width}; scores must be finite"
+        )

@@ -1,0 +1,216 @@
+"""What judges say about systems: samples, scores, verdicts, and tables of them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from rlcd_jax import estimates, schema, tables, win_rates
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The reply of one system to one prompt; `prompt` is the plain dialogue."""
+
+    prompt_id: str
+    system: str
+    prompt: str
+    reply: str
+
+    def __post_init__(self):
+        schema.validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What a judge of single replies gave to one reply."""
+
+    prompt_id: str
+    judge: str
+    system: str
+    score: float
+
+    def __post_init__(self):
+        schema.validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a judge said about two systems on one prompt.
+
+    `winner` is "none" when an answer could not be read; `flips` is 1 when the choice
+    changed with the order; `unparsed` counts answers that could not be read; scores
+    are those of single replies, or the mean log-odds of being chosen; lengths are in
+    words; `answers` are the texts of a judge that answers in text.
+    """
+
+    prompt_id: str
+    judge: str
+    system_1: str
+    system_2: str
+    winner: Literal["1", "2", "tie", "none"]
+    length_1: int
+    length_2: int
+    score_1: float | None = None
+    score_2: float | None = None
+    flips: int = 0
+    unparsed: int = 0
+    answers: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        schema.validate(self)
+
+    @property
+    def points(self) -> float:
+        """Points of the first system: 1, 0, or 0.5 when there is no winner."""
+        return {"1": 1.0, "2": 0.0}.get(self.winner, 0.5)
+
+
+def make_verdict(
+    judge: str, one: Sample, two: Sample, winner: str, **fields: object
+) -> Verdict:
+    """Return a verdict on two samples, with their names and lengths."""
+    return Verdict(
+        prompt_id=one.prompt_id,
+        judge=judge,
+        system_1=one.system,
+        system_2=two.system,
+        winner=winner,
+        length_1=len(one.reply.split()),
+        length_2=len(two.reply.split()),
+        **fields,
+    )
+
+
+def contests(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
+    """Return all pairs of replies to one prompt by two systems.
+
+    Args:
+      samples: each system's reply to each prompt, once, in any order.
+
+    Returns:
+      Pairs in the order in which systems and prompts first occur; the system that
+      occurs first is the first of a pair.
+
+    Raises:
+      ValueError: a reply is missing or there twice, or a prompt has two texts.
+    """
+    table: dict[tuple[str, str], Sample] = {}
+    texts: dict[str, str] = {}
+    systems: dict[str, None] = {}
+    for sample in samples:
+        key = (sample.prompt_id, sample.system)
+        if key in table:
+            raise ValueError(
+                f"system {sample.system!r} has two replies to prompt "
+                f"{sample.prompt_id!r}; give one"
+            )
+        if texts.setdefault(sample.prompt_id, sample.prompt) != sample.prompt:
+            raise ValueError(
+                f"prompt {sample.prompt_id!r} is shown to system {sample.system!r} "
+                "with another text than to the system before; compare on one text"
+            )
+        table[key] = sample
+        systems[sample.system] = None
+    for prompt_id, system in itertools.product(texts, systems):
+        if (prompt_id, system) not in table:
+            raise ValueError(
+                f"system {system!r} has no reply to prompt {prompt_id!r}; every system "
+                "must answer every prompt"
+            )
+    return [
+        (table[prompt_id, one], table[prompt_id, two])
+        for one, two in itertools.combinations(systems, 2)
+        for prompt_id in texts
+    ]
+
+
+def verdict_table(
+    verdicts: Sequence[Verdict],
+    *,
+    caption: str = "Win rate of the first system over the second",
+    unparsed_is_half: bool = False,
+    level: float = 0.95,
+) -> tables.Table:
+    """Return one row for each judge and two systems.
+
+    Args:
+      verdicts: of any judges and systems.
+      caption: of the table.
+      unparsed_is_half: count an unread answer as half a win, as the paper does; by
+        default the prompt is left out. Either way it is counted in its own column.
+      level: coverage of the intervals.
+    """
+    groups: dict[tuple[str, str, str], list[Verdict]] = collections.defaultdict(list)
+    for verdict in verdicts:
+        groups[verdict.judge, verdict.system_1, verdict.system_2].append(verdict)
+    rows = []
+    for (judge, system_1, system_2), group in groups.items():
+        read = [v for v in group if unparsed_is_half or v.winner != "none"]
+        points = [verdict.points for verdict in read]
+        rate = win_rates.win_rate(points, level=level)
+        controlled = win_rates.length_controlled_win_rate(
+            points,
+            [verdict.length_1 for verdict in read],
+            [verdict.length_2 for verdict in read],
+            level=level,
+        )
+        counts = collections.Counter(verdict.winner for verdict in group)
+        p_value = rate if isinstance(rate, estimates.Missing) else f"{rate.p_value:.2g}"
+        cells = (judge, rate, controlled, p_value, counts["1"], counts["tie"])
+        cells += (counts["2"], sum(v.flips for v in group), counts["none"])
+        rows.append((f"{system_1} over {system_2}", cells))
+    columns = (
+        tables.Column("Judge"),
+        tables.Column("Win rate, %", digits=1, percent=True),
+        tables.Column("At equal length, %", digits=1, percent=True),
+        tables.Column("p"),
+        *(tables.Column(name) for name in ("Wins", "Ties", "Losses")),
+        *(tables.Column(name) for name in ("Flips", "Unparsed")),
+    )
+    notes = (
+        "A tie is half a win; a flip (the choice changes with the order) is a tie.",
+        "Unparsed answers count half." if unparsed_is_half else "Unparsed: left out.",
+        "p: exact sign test on the prompts that have a winner; not corrected for the "
+        "number of rows.",
+    )
+    return tables.Table(caption, "Comparison", columns, tuple(rows), notes)
+
+
+def score_table(
+    scores: Sequence[Score],
+    *,
+    seed: int,
+    caption: str = "Mean score of each system",
+    level: float = 0.95,
+) -> tables.Table:
+    """Return one row for each system and one column for each judge of single replies.
+
+    Args:
+      scores: of any judges and systems.
+      seed: of the bootstrap over prompts.
+      caption: of the table.
+      level: coverage of the intervals.
+    """
+    groups: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
+    for score in scores:
+        groups[score.system, score.judge].append(score.score)
+    judges = list(dict.fromkeys(score.judge for score in scores))
+    systems = list(dict.fromkeys(score.system for score in scores))
+
+    def cell(system: str, judge: str) -> tables.Cell:
+        values = groups.get((system, judge), [])
+        if len(values) < 2:
+            return estimates.Missing(f"{len(values)} scores are too few")
+        return estimates.bootstrap_interval(np.array(values), seed=seed, level=level)
+
+    rows = tuple(
+        (system, tuple(cell(system, judge) for judge in judges)) for system in systems
+    )
+    columns = tuple(tables.Column(judge, digits=3) for judge in judges)
+    return tables.Table(caption, "System", columns, rows)

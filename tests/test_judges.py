@@ -1,0 +1,488 @@
+"""Tests of rlcd_jax.verdicts, rlcd_jax.judges, rlcd_jax.judges_api and chat_api."""
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+
+import pytest
+
+from rlcd_jax import chat_api, estimates, judges, judges_api, records, tables, verdicts
+
+QUESTION = "Which reply is kinder? Answer (A) or (B)."
+
+
+def samples(num=3, systems=("rlcd", "rlaif"), reply="{system} says {i}"):
+    return [
+        verdicts.Sample(
+            f"p{i}",
+            system,
+            f"Human: Hello {i}?\n\nAssistant:",
+            reply.format(system=system, i=i),
+        )
+        for i in range(num)
+        for system in systems
+    ]
+
+
+# --- verdicts and tables ----------------------------------------------------
+
+
+def test_contests_are_all_pairs_in_order():
+    found = verdicts.contests(samples(2, ("c", "a", "b")))
+    assert [(one.system, two.system, one.prompt_id) for one, two in found] == [
+        (*pair, prompt)
+        for pair in (("c", "a"), ("c", "b"), ("a", "b"))
+        for prompt in ("p0", "p1")
+    ]
+
+
+@pytest.mark.parametrize(
+    "broken, match",
+    [
+        (samples()[:-1], "'rlaif' has no reply to prompt 'p2'"),
+        (samples() + samples()[:1], "'rlcd' has two replies to prompt 'p0'"),
+        (
+            samples() + [verdicts.Sample("p0", "x", "other text", "r")],
+            "'p0' is shown to system 'x'",
+        ),
+    ],
+)
+def test_contests_name_what_does_not_fit(broken, match):
+    with pytest.raises(ValueError, match=match):
+        verdicts.contests(broken)
+
+
+def verdict(winner, **fields):
+    fields = {"length_1": 3, "length_2": 3, **fields}
+    return verdicts.Verdict("p", "j", "rlcd", "rlaif", winner, **fields)
+
+
+def test_verdicts_survive_a_file(tmp_path):
+    rows = [
+        verdict("1", score_1=0.5, answers=("(A)", "(B)")),
+        verdict("none", unparsed=2),
+    ]
+    records.write_jsonl(tmp_path / "verdicts.jsonl", rows)
+    assert records.read_jsonl(tmp_path / "verdicts.jsonl", verdicts.Verdict) == rows
+    with pytest.raises(ValueError, match="winner"):
+        verdict("3")
+
+
+def test_verdict_table_counts_everything():
+    given = [verdict("1")] * 6 + [verdict("tie", flips=1)] * 2 + [verdict("2")] * 2
+    given += [verdict("none", unparsed=1)] * 2
+    (row,) = tables.as_json(verdicts.verdict_table(given))["rows"]
+    cells = row["cells"]
+    assert row["name"] == "rlcd over rlaif"
+    assert cells["Win rate, %"]["value"] == pytest.approx(0.7)
+    assert cells["Win rate, %"]["num"] == 10
+    assert cells["At equal length, %"]["value"] == pytest.approx(0.7)
+    names = ("Wins", "Ties", "Losses", "Flips", "Unparsed")
+    assert [cells[name] for name in names] == [6, 2, 2, 2, 2]
+    (row,) = tables.as_json(verdicts.verdict_table(given, unparsed_is_half=True))[
+        "rows"
+    ]
+    assert row["cells"]["Win rate, %"]["value"] == pytest.approx(8 / 12)
+
+
+def test_verdict_table_without_read_answers_shows_no_number():
+    text = tables.markdown(verdicts.verdict_table([verdict("none", unparsed=2)]))
+    assert text.count("missing: no verdicts") == 2 and "%]" not in text
+
+
+def test_score_table_has_systems_and_judges():
+    scores = [verdicts.Score(f"p{i}", "lexicon", "rlcd", i / 4) for i in range(5)]
+    scores.append(verdicts.Score("p0", "preference", "rlcd", 1.0))
+    table = verdicts.score_table(scores, seed=0)
+    ((name, (mean, missing)),) = table.rows
+    assert name == "rlcd" and mean.value == 0.5 and mean.low < 0.5 < mean.high
+    assert missing == estimates.Missing("1 scores are too few")
+
+
+# --- judges of single replies -----------------------------------------------
+
+
+def test_lexicon_prefers_the_cheerful_reply():
+    both = samples(2, ("sad",), "This is terrible and sad.")
+    both += samples(2, ("glad",), "What a wonderful, happy day!")
+    both += samples(2, ("same",), "What a wonderful, happy day!")
+    scores = judges.lexicon_scores(both)
+    assert all(-1 <= score.score <= 1 for score in scores)
+    given = judges.compare_scores(both, scores, epsilon=judges.LEXICON_EPSILON)
+    winners = {(v.system_1, v.system_2): v.winner for v in given}
+    assert winners == {
+        ("sad", "glad"): "2",
+        ("sad", "same"): "2",
+        ("glad", "same"): "tie",
+    }
+    assert given[0].score_2 > 0 > given[0].score_1 and given[0].length_1 == 5
+
+
+def test_preference_scores_asks_for_each_text_once():
+    asked = []
+
+    def score(pairs):
+        asked.extend(pairs)
+        return [float(len(reply)) for _, reply in pairs]
+
+    both = samples(2) + samples(2, ("copy",), "rlcd says {i}")
+    scores = judges.preference_scores(both, score, judge="held_out")
+    assert len(asked) == len(set(asked)) == 4
+    given = judges.compare_scores(both, scores, epsilon=0.0)
+    by_pair = {(v.system_1, v.system_2): v.winner for v in given}
+    assert by_pair == {
+        ("rlcd", "rlaif"): "2",
+        ("rlcd", "copy"): "tie",
+        ("rlaif", "copy"): "1",
+    }
+    assert given[0].judge == "held_out"
+
+
+@pytest.mark.parametrize(
+    "values, match",
+    [([1.0], "1 answers for 6"), ([float("nan")] * 6, "nan for text 0")],
+)
+def test_preference_scores_refuses_a_broken_model(values, match):
+    with pytest.raises(ValueError, match=match):
+        judges.preference_scores(samples(), lambda pairs: values)
+
+
+def test_compare_scores_names_the_reply_without_score():
+    scores = judges.lexicon_scores(samples())[:-1]
+    with pytest.raises(ValueError, match="'rlaif' to prompt 'p2'"):
+        judges.compare_scores(samples(), scores, epsilon=0)
+
+
+# --- log-odds judge ---------------------------------------------------------
+
+
+def rate_of(given):
+    (row,) = tables.as_json(verdicts.verdict_table(given))["rows"]
+    return row["cells"]["Win rate, %"]["value"]
+
+
+@pytest.mark.parametrize("by_mean", [False, True])
+def test_log_odds_judge_that_always_says_a_gets_half_and_all_flips(by_mean):
+    given = judges.log_odds(
+        samples(),
+        lambda texts: [(3.0, 1.0)] * len(texts),
+        question=QUESTION,
+        by_mean=by_mean,
+    )
+    assert rate_of(given) == 0.5
+    assert [v.winner for v in given] == ["tie"] * 3 and sum(v.flips for v in given) == 3
+
+
+def knows(texts, bias=0.0):
+    """Prefer rlcd by 2 and the letter A by `bias`, whatever the order."""
+    firsts = ["(A) rlcd" in text for text in texts]
+    return [(bias + (2.0 if first else 0.0), 0.0 if first else 2.0) for first in firsts]
+
+
+def test_log_odds_judge_that_knows_is_believed():
+    given = judges.log_odds(samples(), knows, question=QUESTION)
+    assert [v.winner for v in given] == ["1"] * 3
+    assert given[0].score_1 == 2.0 and given[0].score_2 == -2.0 and given[0].flips == 0
+    swapped = samples(3, ("rlaif", "rlcd"))
+    assert {v.winner for v in judges.log_odds(swapped, knows, question=QUESTION)} == {
+        "2"
+    }
+
+
+def test_log_odds_by_mean_cancels_a_liking_for_a_letter():
+    def biased(texts):
+        return knows(texts, bias=5.0)
+
+    by_both = judges.log_odds(samples(), biased, question=QUESTION)
+    by_mean = judges.log_odds(samples(), biased, question=QUESTION, by_mean=True)
+    assert {v.winner for v in by_both} == {"tie"}
+    assert {v.winner for v in by_mean} == {"1"} and by_mean[0].score_1 == 2.0
+    assert all(v.flips == 1 for v in by_both + by_mean)
+
+
+def test_log_odds_shows_the_question_and_both_orders():
+    seen = []
+
+    def score(texts):
+        seen.extend(texts)
+        return [(0.0, 0.0)] * len(texts)
+
+    given = judges.log_odds(samples(1), score, question=QUESTION)
+    assert len(seen) == 2 and all(QUESTION in t and "Hello 0?" in t for t in seen)
+    assert "(A) rlcd says 0" in seen[0] and "(A) rlaif says 0" in seen[1]
+    assert given[0].winner == "tie" and given[0].flips == 0
+
+
+def test_log_odds_does_not_ask_about_equal_replies():
+    given = judges.log_odds(
+        samples(reply="same"), lambda texts: 1 / 0, question=QUESTION
+    )
+    assert [(v.winner, v.flips) for v in given] == [("tie", 0)] * 3
+
+
+def test_log_odds_refuses_an_empty_question():
+    with pytest.raises(ValueError, match="question is empty"):
+        judges.log_odds(samples(), knows, question=" ")
+
+
+# --- answers in text --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, letter",
+    [
+        ("(A)", "A"),
+        ("  (B) is better", "B"),
+        ("Response (B) is kinder than (A).", "B"),
+        ("Response (A)", "A"),
+        ("A", None),
+        ("I think (A) is better.", None),
+        ("Both are fine. However, (B) is kinder.", "B"),
+        ("Both are fine. However, (B) is kinder than (A).", "B"),
+        ("(A) is fine", "A"),
+        ("Hard. However, (A) is kind and (B) is right.", None),
+        ("Hard. However, neither.", None),
+        ("I like (A). However, it is less kind than (B).", None),
+        ("", None),
+        ("As a model I cannot judge.", None),
+    ],
+)
+def test_parse_answer_follows_the_rule(text, letter):
+    assert judges_api.parse_answer(text) == letter
+
+
+def test_comparison_prompt_has_its_layout():
+    prompt = "\n\nHuman: a\n\n\nb\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
+    text = judges_api.comparison_prompt(prompt, " one\n\n\ntwo ", "three", QUESTION)
+    dialogue, replies, question = text.split("\n\n\n\n")
+    assert dialogue.endswith("\n\nHuman: a\nb\n\nAssistant: c\n\nHuman: d")
+    assert replies == "(A) Assistant: one\ntwo\n\n(B) Assistant: three"
+    assert question == QUESTION
+
+
+# --- a server that misbehaves -----------------------------------------------
+
+
+def completion(text, **more):
+    choices = [{"message": {"role": "assistant", "content": text}}]
+    return json.dumps({"choices": choices, **more}).encode()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Plays the next entry of the server's script, then its answer function."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.server.lock:
+            self.server.seen.append((self.path, dict(self.headers), body))
+            trouble = self.server.script.pop(0) if self.server.script else None
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.play(trouble, body)
+
+    def play(self, trouble, body):
+        if isinstance(trouble, int):
+            self.send(trouble, b'{"error": "secret-key is no good"}')
+        elif trouble == "hang up":
+            self.connection.close()
+        elif trouble == "slow":
+            time.sleep(0.6)
+            self.send(200, completion("(A)"))
+        elif trouble == "drip":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(12):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.1)
+        elif isinstance(trouble, bytes):
+            self.send(200, trouble)
+        else:
+            self.send(200, self.server.answer(body))
+
+    def send(self, status, data):
+        self.send_response(status)
+        if status == 429:
+            self.send_header("retry-after", "7")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    one = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    one.lock, one.seen, one.script = threading.Lock(), [], []
+    one.answer = lambda body: completion(
+        "(A)", usage={"prompt_tokens": 100, "completion_tokens": 1}
+    )
+    one.daemon_threads = True
+    thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield one
+    one.shutdown()
+    thread.join()
+    one.server_close()
+
+
+def make_api(server, tmp_path, **changes):
+    port = server.server_address[1]
+    values = {
+        "base_url": f"http://127.0.0.1:{port}/v1",
+        "model": "judge-1",
+        "cache": str(tmp_path / "cache"),
+        "price_input": 10.0,
+        "price_output": 30.0,
+        "max_cost": 1.0,
+        "max_tokens": 50,
+        "timeout_seconds": 0.3,
+        "max_tries": 3,
+        "concurrency": 1,
+        **changes,
+    }
+    pauses = []
+    api = chat_api.ChatApi(
+        chat_api.ApiSettings(**values), "secret-key", sleep=pauses.append
+    )
+    return api, pauses
+
+
+def test_api_judge_that_always_says_a_gets_half_and_all_flips(server, tmp_path):
+    api, _ = make_api(server, tmp_path, concurrency=3)
+    given = judges_api.compare(samples(), api, question=QUESTION, judge="gpt")
+    assert rate_of(given) == 0.5 and sum(v.flips for v in given) == 3
+    assert len(server.seen) == 6 and api.calls == 6
+    assert api.spent == pytest.approx(6 * (100 * 10 + 30) / 1e6)
+    path, headers, body = server.seen[0]
+    assert path == "/v1/chat/completions" and body["temperature"] == 0
+    assert headers["authorization"] == "Bearer secret-key"
+
+
+def test_api_judge_reads_each_order_in_its_place(server, tmp_path):
+    def answer(body):
+        text = body["messages"][1]["content"]
+        return completion("(A)" if "(A) Assistant: rlcd" in text else "(B)")
+
+    server.answer = answer
+    api, _ = make_api(server, tmp_path, concurrency=4)
+    given = judges_api.compare(samples(5), api, question=QUESTION, judge="gpt")
+    assert [(v.winner, v.answers) for v in given] == [("1", ("(A)", "(B)"))] * 5
+    assert [v.prompt_id for v in given] == [f"p{i}" for i in range(5)]
+
+
+def test_api_judge_counts_unread_answers_apart(server, tmp_path):
+    server.script = [completion("I cannot say."), completion(None)]
+    api, _ = make_api(server, tmp_path)
+    given = judges_api.compare(samples(2), api, question=QUESTION, judge="gpt")
+    assert [(v.winner, v.unparsed, v.flips) for v in given] == [
+        ("none", 2, 0),
+        ("tie", 0, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [500, 503, "hang up", "slow", "drip", b"garbage", completion("(A)")[:-9], b"[]",
+     b'{"choices": []}', completion(["(A)"]), b"\xff\xfe", b""],
+)  # fmt: skip
+def test_chat_api_tries_again_after_trouble(server, tmp_path, trouble):
+    server.script = [trouble]
+    api, pauses = make_api(server, tmp_path)
+    assert api.ask_all(["hello"]) == ["(A)"]
+    assert len(server.seen) == 2 and pauses == [1.0] and api.failures == []
+
+
+def test_chat_api_waits_as_long_as_it_is_told(server, tmp_path):
+    server.script = [429, 500]
+    api, pauses = make_api(server, tmp_path)
+    assert api.ask_all(["hello"]) == ["(A)"]
+    assert pauses == [7.0, 2.0]
+
+
+def test_chat_api_gives_up_after_its_tries(server, tmp_path):
+    server.script = [500] * 3
+    api, _ = make_api(server, tmp_path, max_failures=1)
+    assert api.ask_all(["one", "two"]) == [None, "(A)"]
+    assert api.failures == ['HTTP 500: {"error": "[key] is no good"}']
+    server.script = [500] * 3
+    with pytest.raises(RuntimeError, match="2 questions got no answer") as caught:
+        api.ask_all(["one", "two"])
+    assert "secret-key" not in str(caught.value)
+    assert api.ask_all(["two"]) == ["(A)"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_chat_api_stops_at_a_refusal(server, tmp_path, status):
+    server.script = [status]
+    api, _ = make_api(server, tmp_path)
+    with pytest.raises(RuntimeError, match=f"refused with HTTP {status}") as caught:
+        api.ask_all(["hello"])
+    assert len(server.seen) == 1 and "secret-key" not in str(caught.value)
+
+
+def test_chat_api_asks_each_question_once(server, tmp_path):
+    api, _ = make_api(server, tmp_path, concurrency=4)
+    assert api.ask_all(["x", "y", "x"]) == ["(A)"] * 3
+    again, _ = make_api(server, tmp_path)
+    assert again.ask_all(["y", "x"]) == ["(A)"] * 2
+    assert len(server.seen) == 2 and again.spent == 0.0
+    other, _ = make_api(server, tmp_path, model="judge-2")
+    other.ask_all(["x"])
+    assert len(server.seen) == 3
+    cached = "".join(p.read_text() for p in (tmp_path / "cache").rglob("*.json"))
+    assert "judge-1" in cached and "secret-key" not in cached
+
+
+def test_chat_api_plays_back_without_a_network(server, tmp_path):
+    api, _ = make_api(server, tmp_path)
+    live = judges_api.compare(samples(), api, question=QUESTION, judge="gpt")
+    offline, _ = make_api(server, tmp_path, offline=True)
+    again = judges_api.compare(samples(), offline, question=QUESTION, judge="gpt")
+    assert again == live and len(server.seen) == 6
+    with pytest.raises(ValueError, match="offline, but 2 of 8 answers"):
+        judges_api.compare(samples(4), offline, question=QUESTION, judge="gpt")
+    assert len(server.seen) == 6
+
+
+def test_chat_api_refuses_a_price_before_the_first_call(server, tmp_path):
+    api, _ = make_api(server, tmp_path, max_cost=0.001)
+    texts = judges_api.questions(samples(), QUESTION)
+    price = api.estimate(texts)
+    assert price.calls == 6 and price.output_tokens == 300
+    assert price.cost == pytest.approx(
+        (price.input_tokens * 10 + price.output_tokens * 30) / 1e6
+    )
+    assert price.input_tokens > sum(len(text) for text in texts) / 4
+    with pytest.raises(ValueError, match="6 calls.*more than max_cost = 0.00"):
+        api.ask_all(texts)
+    assert server.seen == []
+
+
+def test_chat_api_stops_when_more_is_spent_than_allowed(server, tmp_path):
+    server.answer = lambda body: completion("(A)", usage={"prompt_tokens": 10**6})
+    api, _ = make_api(server, tmp_path, max_cost=9.0)
+    with pytest.raises(RuntimeError, match="spent 10.0"):
+        api.ask_all(["one", "two", "three"])
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "usage", [None, [], {"prompt_tokens": "many"}, {"prompt_tokens": -1}]
+)
+def test_chat_api_estimates_a_cost_it_is_not_told(server, tmp_path, usage):
+    server.answer = lambda body: completion("(A) \ud800", usage=usage)
+    api, _ = make_api(server, tmp_path)
+    assert api.ask_all(["hello"]) == ["(A) ?"]
+    assert 0 < api.spent < 0.01
+
+
+@pytest.mark.parametrize(
+    "changes, match", [({"base_url": "x"}, "base_url"), ({"max_tries": 0}, "max_tries")]
+)
+def test_api_settings_refuse_what_cannot_be(server, tmp_path, changes, match):
+    with pytest.raises(ValueError, match=match):
+        make_api(server, tmp_path, **changes)
