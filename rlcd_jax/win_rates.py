@@ -109,6 +109,40 @@ def agreement_rate(
     return estimates.proportion_interval(same, int(clear.sum()), level=level)
 
 
+def human_agreement(
+    chosen: Sequence[float] | np.ndarray,
+    rejected: Sequence[float] | np.ndarray,
+    *,
+    seed: int,
+    level: float = 0.95,
+) -> tuple[estimates.Estimate, estimates.Estimate]:
+    """Estimate how well a preference model agrees with pairs that people labelled.
+
+    Args:
+      chosen: [num] rewards of the replies that people preferred.
+      rejected: [num] rewards of the other replies.
+      seed: of the bootstrap of the second figure.
+      level: coverage of the intervals.
+
+    Returns:
+      The share with a higher reward for the chosen reply, where equal rewards count as
+      wrong (Wilson interval), and the mean of ``sigmoid(chosen - rejected)``
+      (bootstrap interval).
+
+    Source: RLCD Table 5.
+    """
+    one = estimates.vector(chosen, "chosen", at_least=2)
+    two = estimates.vector(rejected, "rejected", at_least=2)
+    if one.size != two.size:
+        raise ValueError(f"{one.size} chosen but {two.size} rejected rewards")
+    right = int(np.sum(one > two))
+    probabilities = special.expit(one - two)
+    return (
+        estimates.proportion_interval(right, one.size, level=level),
+        estimates.bootstrap_interval(probabilities, seed=seed, level=level),
+    )
+
+
 def _points(points: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return points of verdicts as a vector of 0, 0.5 and 1."""
     data = estimates.vector(points, "points")

@@ -198,6 +198,18 @@ def test_agreement_rate_leaves_ties_out():
     assert isinstance(win_rates.agreement_rate([0.5], [1]), estimates.Missing)
 
 
+def test_human_agreement_counts_equal_rewards_as_wrong():
+    accuracy, probability = win_rates.human_agreement(
+        [1, 2, 0, 3], [0, 2, 1, 1], seed=0
+    )
+    assert accuracy.value == 0.5 and accuracy.num == 4
+    expected = special.expit([1.0, 0.0, -1.0, 2.0]).mean()
+    assert probability.value == pytest.approx(expected)
+    assert probability.low < expected < probability.high
+    with pytest.raises(ValueError, match="2 chosen but 3"):
+        win_rates.human_agreement([1, 2], [1, 2, 3], seed=0)
+
+
 # --- tables -----------------------------------------------------------------
 
 
