@@ -1,0 +1,99 @@
+"""A run's simulated pairs as a TFDS data set, for anyone who reads data that way.
+
+After `prepare(run/"pairs/pairs.jsonl", data_dir)` the pairs are read with
+`builder.as_data_source(split="train")`; `to_pair` gives the record back.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from rlcd_jax import records
+
+NO_AFFIX = -1  # TFDS has no null: affix_index of pairs without an affix
+INTS = {f.name for f in dataclasses.fields(records.Pair) if f.type is int}
+INTS |= {"affix_index"}
+FLOATS = {f.name for f in dataclasses.fields(records.Pair) if f.type is float}
+
+
+class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
+    """The builder; features are the fields of `records.Pair`, `scoring` as JSON text.
+
+    Text comes back as bytes and numbers as float32 or int64, as everywhere in TFDS.
+    """
+
+    code_path = epath.Path(__file__)  # found by TFDS with a package it does not declare
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "The fields of records.Pair."}
+
+    def __init__(self, *, pairs_file: epath.PathLike, **kwargs: Any):
+        """Make the builder over one file of pairs.
+
+        Args:
+          pairs_file: a pairs.jsonl.
+          **kwargs: `data_dir`, ... of every TFDS builder.
+        """
+        self._file = epath.Path(pairs_file)
+        super().__init__(**{"file_format": "array_record", **kwargs})
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        def feature(name: str) -> Any:
+            if name in INTS:
+                return tfds.features.Scalar(np.int64)
+            if name in FLOATS:
+                return tfds.features.Scalar(np.float32)
+            return tfds.features.Text()
+
+        names = [field.name for field in dataclasses.fields(records.Pair)]
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({n: feature(n) for n in names}),
+            disable_shuffling=True,  # the order of the file
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        del dl_manager  # the file is at hand
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, pair in enumerate(records.read_jsonl(self._file, records.Pair)):
+            row = dataclasses.asdict(pair)
+            row["scoring"] = json.dumps(pair.scoring)
+            if pair.affix_index is None:
+                row["affix_index"] = NO_AFFIX
+            yield number, row
+
+
+def to_pair(row: Mapping[str, Any]) -> records.Pair:
+    """Return the record of an example; its numbers have the precision of float32."""
+    fields = {
+        name: value.decode() if isinstance(value, bytes) else np.asarray(value).item()
+        for name, value in row.items()
+    }
+    fields["scoring"] = json.loads(fields["scoring"])
+    if fields["affix_index"] == NO_AFFIX:
+        fields["affix_index"] = None
+    return records.Pair(**fields)
+
+
+def prepare(pairs_file: epath.PathLike, data_dir: epath.PathLike) -> SimulatedPairs:
+    """Return a builder whose files are written, under the hash of the pairs' file.
+
+    Args:
+      pairs_file: a pairs.jsonl.
+      data_dir: where prepared data are kept.
+    """
+    path = epath.Path(pairs_file)
+    if not path.exists():
+        raise ValueError(f"no pairs at {path}; run the stage 'simulate' first")
+    name = hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+    builder = SimulatedPairs(
+        pairs_file=path, data_dir=epath.Path(data_dir) / f"pairs-{name}"
+    )
+    builder.download_and_prepare()
+    return builder
