@@ -152,17 +152,15 @@ def restore(
     args[META] = ocp.args.JsonRestore()
     handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in args}
     handlers[META] = ocp.JsonCheckpointHandler()
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(
-        folder, options=options, item_handlers=handlers
-    ) as manager:
-        metadata = manager.item_metadata(step)
+    path = folder / str(step)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
+        metadata = reader.metadata(path).item_metadata
         lines = []
         for name, item in abstract.items():
             lines += _differences(name, item, metadata[name].tree)
         if lines:
-            _refuse(folder, step, lines)
-        restored = manager.restore(step, args=ocp.args.Composite(**args))
+            _refuse(path, lines)
+        restored = reader.restore(path, args=ocp.args.Composite(**args))
     return {name: restored[name] for name in abstract}, restored[META]
 
 
@@ -204,9 +202,7 @@ def _steps(folder: epath.Path) -> list[int]:
     """Return the whole steps in a folder in rising order."""
     if not folder.exists():
         return []
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        return sorted(manager.all_steps())
+    return sorted(ocp.utils.checkpoint_steps(folder))
 
 
 def _items(folder: epath.Path, step: int) -> list[str]:
@@ -262,12 +258,12 @@ def _differences(name: str, wanted: Tree, saved: Tree) -> list[str]:
     return lines
 
 
-def _refuse(folder: epath.Path, step: int, lines: list[str]) -> None:
+def _refuse(path: epath.Path, lines: list[str]) -> None:
     """Raise the one error about all that does not fit."""
     shown = "\n  ".join(lines[:MOST_NAMED])
     rest = len(lines) - MOST_NAMED
     more = f"\n  and {rest} more" if rest > 0 else ""
     raise ValueError(
-        f"checkpoint {folder}/{step} does not fit:\n  {shown}{more}\n"
+        f"checkpoint {path} does not fit:\n  {shown}{more}\n"
         "Use the model and optimizer settings of the run that saved it (config.json)"
     )
