@@ -215,7 +215,15 @@ def put_sharded(shardings: Any) -> Put:
     def put(
         path: str, spec: table.ParamSpec, values: Callable[[Index], np.ndarray]
     ) -> jax.Array:
-        return jax.make_array_from_callback(spec.shape, by_path[path], values)
+        parts: dict[tuple, np.ndarray] = {}  # replicas share what was read once
+
+        def part(index: Index) -> np.ndarray:
+            place = tuple((axis.start, axis.stop) for axis in index)
+            if place not in parts:
+                parts[place] = values(index)
+            return parts[place]
+
+        return jax.make_array_from_callback(spec.shape, by_path[path], part)
 
     return put
 
