@@ -200,10 +200,11 @@ class Engine:
         features = features or programs.Features(forbid=self._strings.always_forbids)
         for live in self._sizes.lives:
             self.dispatch(live, features)
-            for width in self._sizes.widths:
-                if width <= live or live == self._sizes.lives[0]:
+            for width in (0, *self._sizes.widths):
+                if width <= live:
                     self.run_pass(scheduler.Pass(width, live, ()))
-            self.run_pass(scheduler.Pass(0, live, ()))
+        for width in self._sizes.widths:
+            self.run_pass(scheduler.Pass(width, 0, ()))
         jax.block_until_ready(self._cache)
         logging.info("decode engine: programs compiled: %s", self.compiles)
 

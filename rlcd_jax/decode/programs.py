@@ -22,14 +22,14 @@ Letters: M slots, B rows of a prefill, T its width, S cache entries, V vocabular
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from rlcd_jax.decode import automaton, sampling
-from rlcd_jax.models import llama
+from rlcd_jax.models import cached, llama
 
 RUNNING, EOS, STOP, LENGTH = 0, 1, 2, 3  # why a reply ended
 FINISH_NAMES = {EOS: "eos", STOP: "stop", LENGTH: "length"}
@@ -101,14 +101,14 @@ def decode(
     params: llama.Params,
     *,
     cfg: llama.LlamaConfig,
-    cache: llama.Cache,
+    cache: cached.Cache,
     state: State,
     slots: Slots,
     table: jax.Array,
     num_steps: int,
     live: int,
     features: Features,
-) -> tuple[llama.Cache, State, Emitted]:
+) -> tuple[cached.Cache, State, Emitted]:
     """Draw up to `num_steps` tokens in every slot.
 
     Args:
@@ -134,16 +134,22 @@ def decode(
         finish=jnp.where(fresh, RUNNING, state.finish),
     )
 
+    begun = state.position
+    holder, ran = cache, state.finish == RUNNING
+    if cfg.attention == "xla":
+        past = cached.leading(cache, live, kernel=cfg.attention)
+        holder = cached.draft(past, cache, begun, num_steps)
+
     def one(carry, _):
-        cache, state = carry
+        window, state = carry
         running = state.finish == RUNNING
-        hidden, cache = llama.hidden_states(
+        hidden, keys = llama.hidden_states(
             params,
             cfg,
             state.token[:, None],
             jnp.where(running, state.position, 0)[:, None],
             running[:, None],
-            cache=cache,
+            cache=_with_window(holder, window),
             live=live,
         )
         logits = llama.logits(params, cfg, hidden[:, 0])
@@ -155,10 +161,27 @@ def decode(
             draw.sampled_logprobs,
             state.finish,
         )
-        return (cache, state), emitted
+        return (_window(keys), state), emitted
 
-    (cache, state), emitted = jax.lax.scan(one, (cache, state), None, length=num_steps)
-    return cache, state, emitted
+    carry = (_window(holder), state)
+    (window, state), emitted = jax.lax.scan(one, carry, None, length=num_steps)
+    if cfg.attention == "xla":
+        count = jnp.where(ran, state.position - begun, 0)
+        return cached.merge(cache, window[0], begun, count), state, emitted
+    return window, state, emitted
+
+
+def _window(keys: cached.Cache | cached.Draft) -> Any:
+    """Return what of the cache changes from step to step."""
+    if isinstance(keys, cached.Draft):
+        return keys.window, keys.filled
+    return keys
+
+
+def _with_window(keys: cached.Cache | cached.Draft, window: Any) -> Any:
+    if isinstance(keys, cached.Draft):
+        return keys.replace(window=window[0], filled=window[1])
+    return window
 
 
 def _draw(
@@ -206,11 +229,11 @@ def prefill(
     params: llama.Params,
     *,
     cfg: llama.LlamaConfig,
-    cache: llama.Cache,
+    cache: cached.Cache,
     tokens: jax.Array,
     rows: jax.Array,
     live: int,
-) -> llama.Cache:
+) -> cached.Cache:
     """Compute prompt entries on top of copied ones.
 
     Args:
@@ -220,28 +243,49 @@ def prefill(
       tokens: [B, T] int32, right padded; T = 0 only copies.
       rows: [B, 4] int32: target slot (beyond the last: nothing is written), source
         slot, entries copied from it, tokens that count.
-      live: static, the leading entries that are copied and written.
+      live: static, the leading entries that are copied and written; 0 where no row
+        copies, which saves reading them.
 
     Returns:
       The cache with entries [0, copied + counted) of the target slots set.
     """
     target, source, offset, length = rows.T
-    axis = 1 if cfg.attention == "cudnn" else 2
+    part, size = None, tokens.shape[1]
+    if live:
+        part = cached.leading(cache, live, kernel=cfg.attention)
+        part = jax.tree.map(lambda buffer: buffer[source], part)
+    if size:
+        part = _extend(params, cfg, part, cache, tokens, (offset, length), live)
+    axes = cached.length_axes(cfg.attention)
 
-    def take(buffer: jax.Array) -> jax.Array:
-        return jax.lax.slice_in_dim(buffer, 0, live, axis=axis)[source]
+    def put(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+        where = [slice(None)] * 4
+        where[0], where[axis] = target, slice(new.shape[axis])
+        return buffer.at[tuple(where)].set(new, mode="drop")
 
-    part = jax.tree.map(take, cache)
-    if tokens.shape[1]:
-        steps = jnp.arange(tokens.shape[1])[None]
-        positions, mask = offset[:, None] + steps, steps < length[:, None]
-        _, part = llama.hidden_states(
-            params, cfg, tokens, positions, mask, cache=part, live=live
+    return cached.Cache(
+        k=tuple(put(b, n, axes.k) for b, n in zip(cache.k, part.k, strict=True)),
+        v=tuple(put(b, n, axes.v) for b, n in zip(cache.v, part.v, strict=True)),
+    )
+
+
+def _extend(params, cfg, part, cache, tokens, span, live) -> cached.Cache:
+    """Return the rows' entries with those of `tokens` after the first `offset`."""
+    offset, length = span
+    steps = jnp.arange(tokens.shape[1])[None]
+    positions, mask = offset[:, None] + steps, steps < length[:, None]
+    if cfg.attention == "xla":
+        keys = cached.draft(part, cache, offset, tokens.shape[1])
+        _, keys = llama.hidden_states(
+            params, cfg, tokens, positions, mask, cache=keys, live=live
         )
-
-    def put(buffer: jax.Array, new: jax.Array) -> jax.Array:
-        if axis == 1:
-            return buffer.at[target, :live].set(new, mode="drop")
-        return buffer.at[target, :, :live].set(new, mode="drop")
-
-    return jax.tree.map(put, cache, part)
+        if part is None:
+            return keys.window
+        return cached.merge(part, keys.window, offset, length)
+    if part is None:
+        shape = (tokens.shape[0], tokens.shape[1])
+        part, live = llama.init_cache(cfg, *shape), tokens.shape[1]
+    _, part = llama.hidden_states(
+        params, cfg, tokens, positions, mask, cache=part, live=live
+    )
+    return part

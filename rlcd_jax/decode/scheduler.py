@@ -37,7 +37,7 @@ class Work:
 class Pass:
     """Works that run as one program: `width` computed tokens a row (0 = copies only).
 
-    `live` leading entries of the slots are read and written.
+    `live` leading entries of the slots are copied and written; 0 = nothing is copied.
     """
 
     width: int
@@ -209,14 +209,16 @@ class Scheduler:
 
     def _passes(self, plan: "_Plan") -> Iterator[Pass]:
         for level in plan.levels:
-            by_width: dict[int, list[Work]] = collections.defaultdict(list)
+            by_shape: dict[tuple, list[Work]] = collections.defaultdict(list)
             for work in level:
-                by_width[self._width(len(work.tokens))].append(work)
-            for width, works in sorted(by_width.items()):
+                copies = work.offset > 0
+                by_shape[self._width(len(work.tokens)), copies].append(work)
+            for (width, copies), works in sorted(by_shape.items()):
                 for start in range(0, len(works), self._rows[width]):
                     group = tuple(works[start : start + self._rows[width]])
                     ends = [work.offset + len(work.tokens) for work in group]
-                    yield Pass(width, _least(self._lives, max(ends)), group)
+                    live = _least(self._lives, max(*ends, width)) if copies else 0
+                    yield Pass(width, live, group)
 
 
 class _Plan:

@@ -1,8 +1,8 @@
-"""Attention and rotary positions, over whole texts and over a cache.
+"""Attention over whole texts, and rotary positions.
 
 Plain functions of arrays and numbers; ``models.llama`` calls them. Letters as there:
-B batch, T queries, S keys, N query heads, K key/value heads, G = N/K, H head width,
-M slots. ``kernel`` is "xla" or "cudnn", ``dtype`` that of the products' operands.
+B batch, T queries, S keys, N query heads, K key/value heads, G = N/K, H head width.
+``kernel`` is "xla" or "cudnn", ``dtype`` that of the products' operands.
 """
 
 from __future__ import annotations
@@ -104,64 +104,3 @@ def _grouped(q: jax.Array, kv_heads: int) -> jax.Array:
 
 def _softmax(scores: jax.Array, seen: jax.Array) -> jax.Array:
     return jax.nn.softmax(jnp.where(seen, scores, NEGATIVE), axis=-1)
-
-
-def cached_attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    positions: jax.Array,
-    *,
-    live: int | None,
-    kernel: str,
-    dtype: str,
-) -> jax.Array:
-    """Attend from new tokens to the cache, up to each query's own position.
-
-    Args:
-      q: [M, T, N, H] float32.
-      k: keys of one layer's cache, in the layout of ``Cache``.
-      v: values, likewise.
-      positions: [M, T] int32; a query at p reads cache entries 0 … p.
-      live: static number of leading entries that may be read; None for all. With XLA
-        it bounds the memory traffic; the cuDNN kernel stops at each row's length.
-      kernel: "xla" or "cudnn".
-      dtype: of the products' operands.
-
-    Returns:
-      [M, T, N * H] float32.
-    """
-    slots, length = positions.shape
-    if kernel == "cudnn" and length == 1:
-        out = jax.nn.dot_product_attention(
-            q.astype(dtype),
-            k,
-            v,
-            key_value_seq_lengths=jnp.minimum(positions[:, 0] + 1, k.shape[1]),
-            query_seq_lengths=jnp.ones(slots, jnp.int32),
-            implementation="cudnn",
-        )
-        return out.reshape(slots, 1, -1).astype(jnp.float32)
-    if kernel == "cudnn":
-        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    k, v = k[:, :, :live], v[:, :, :live]
-    q = _grouped(q, k.shape[1])
-    scores = products.contract("mtkgh,mksh->mkgts", q, k, dtype)
-    seen = jnp.arange(k.shape[2]) <= positions[:, :, None]  # [M, T, S]
-    probs = _softmax(scores, seen[:, None, None])
-    out = products.contract("mkgts,mksh->mtkgh", probs, v, dtype)
-    return out.reshape(slots, length, -1)
-
-
-def write_cache(
-    buffer: jax.Array, rows: jax.Array, positions: jax.Array, *, kernel: str
-) -> jax.Array:
-    """Return one layer's buffer with rows [M, T, K, H] written at positions [M, T].
-
-    Positions beyond the buffer are dropped.
-    """
-    slot = jnp.arange(buffer.shape[0])[:, None]
-    rows = rows.astype(buffer.dtype)
-    if kernel == "cudnn":
-        return buffer.at[slot, positions].set(rows, mode="drop")
-    return buffer.at[slot, :, positions].set(rows, mode="drop")

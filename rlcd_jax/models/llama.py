@@ -19,12 +19,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
-from rlcd_jax.models import attention, products, table
+from rlcd_jax.models import attention, cached, products, table
 
 Params = Any
 DTYPES = ("bfloat16", "float32")
@@ -88,18 +87,6 @@ class LlamaConfig:
                 f"attention='cudnn' needs dtype='bfloat16', got {self.dtype!r}; "
                 "use attention='xla' for float32"
             )
-
-
-@flax.struct.dataclass
-class Cache:
-    """Keys and values of M slots, one buffer a layer.
-
-    Each is [M, K, S, H] for attention="xla" (the faster order for one query on CPU)
-    and [M, S, K, H] for "cudnn" (the order that kernel reads), in ``cfg.dtype``.
-    """
-
-    k: tuple[jax.Array, ...]
-    v: tuple[jax.Array, ...]
 
 
 def param_specs(cfg: LlamaConfig) -> Params:
@@ -182,16 +169,12 @@ def decode_form(params: Params, cfg: LlamaConfig) -> Params:
     return out
 
 
-def init_cache(cfg: LlamaConfig, num_slots: int, length: int) -> Cache:
+def init_cache(cfg: LlamaConfig, num_slots: int, length: int) -> cached.Cache:
     """Return an empty cache of ``num_slots`` slots of ``length`` positions."""
     shape = (num_slots, cfg.num_kv_heads, length, cfg.head_dim)
-    if cfg.attention == "cudnn":
-        shape = (num_slots, length, cfg.num_kv_heads, cfg.head_dim)
-
-    def buffers() -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros(shape, cfg.dtype) for _ in range(cfg.num_layers))
-
-    return Cache(k=buffers(), v=buffers())
+    return cached.init_cache(
+        cfg.num_layers, shape, kernel=cfg.attention, dtype=cfg.dtype
+    )
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
@@ -250,9 +233,9 @@ def hidden_states(
     tokens: jax.Array,
     positions: jax.Array,
     mask: jax.Array,
-    cache: Cache | None = None,
+    cache: cached.Cache | cached.Draft | None = None,
     live: int | None = None,
-) -> tuple[jax.Array, Cache | None]:
+) -> tuple[jax.Array, cached.Cache | cached.Draft | None]:
     """Run the trunk: the one forward of generator, scorer, policy and all others.
 
     Args:
@@ -262,14 +245,17 @@ def hidden_states(
       positions: [B, T] int32, position of each token in its own text, from 0.
       mask: [B, T] bool, True where a token counts; others neither are attended to
         nor are written to the cache.
-      cache: keys and values of the texts so far; None for whole texts.
+      cache: keys and values of the texts so far (see ``models.cached``); None for
+        whole texts.
       live: with a cache, how many leading entries may be read (static).
 
     Returns:
       [B, T, D] float32 after the final norm, and the cache with the new tokens (None
       if none was given).
     """
-    x = params["embed"][tokens].astype(jnp.float32)
+    # Gathered over fsdp first, like every weight: rows are then looked up locally.
+    embed = sharding.constrain(params["embed"], ("vocab", "activation"))
+    x = embed[tokens].astype(cfg.dtype).astype(jnp.float32)  # alike in both forms
     x = sharding.constrain(x, ("batch", "length", "activation"))
     angles = attention.rope_angles(positions, _frequencies(cfg))
     if cache is None:
@@ -307,30 +293,24 @@ def _run_cached(layers, cfg, x, angles, where, cache, live):
             "hidden_states with a cache needs the weights in decode form; "
             "got stacked layers: call llama.decode_form(params, cfg) first"
         )
-    positions, mask = where
-    end = cache.k[0].shape[1 if cfg.attention == "cudnn" else 2]
-    places = jnp.where(mask, positions, end)  # out of range: dropped
-    keys, values = list(cache.k), list(cache.v)
+    new = []
     for index, layer in enumerate(layers):
 
         def attend(q, k, v, index=index):
-            kernel = cfg.attention
-            keys[index] = attention.write_cache(keys[index], k, places, kernel=kernel)
-            values[index] = attention.write_cache(
-                values[index], v, places, kernel=kernel
-            )
-            return attention.cached_attention(
-                q,
-                keys[index],
-                values[index],
-                positions,
+            mixed, buffers = cached.attend(
+                cache,
+                index,
+                (q, k, v),
+                *where,
                 live=live,
-                kernel=kernel,
+                kernel=cfg.attention,
                 dtype=cfg.dtype,
             )
+            new.append(buffers)
+            return mixed
 
         x = _block(layer, cfg, x, angles, attend)
-    return x, Cache(k=tuple(keys), v=tuple(values))
+    return x, cached.collect(cache, new, x.shape[1])
 
 
 def logits(params: Params, cfg: LlamaConfig, hidden: jax.Array) -> jax.Array:

@@ -1,0 +1,250 @@
+"""Keys and values of earlier tokens, and attention that reads them.
+
+There are two ways to add tokens, because writing one row to another place in every
+slot is cheap on a GPU and dear elsewhere:
+
+* ``Cache``: each new token is written to its place, then attention reads the cache.
+  The cuDNN kernel wants this: it stops at each row's own length.
+* ``Draft``: new tokens go to a small window, at the same index in every slot; attention
+  reads the frozen cache and the window. ``merge`` moves the window to its places once
+  for many tokens. On CPU a scattered write costs more than a layer's products, and
+  on TPU it is a serial loop as well.
+
+Letters as in ``models.llama``, and W window.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from rlcd_jax.models import products
+
+NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of M slots, one buffer a layer.
+
+    With kernel "xla" keys are [M, K, S, H] and values [M, K, H, S], so that both
+    products contract over last axes, as CPUs and TPUs like it. With "cudnn" both are
+    [M, S, K, H], the order that kernel reads.
+    """
+
+    k: tuple[jax.Array, ...]
+    v: tuple[jax.Array, ...]
+
+
+@flax.struct.dataclass
+class Draft:
+    """A cache that is only read, and a window of new tokens; kernel "xla".
+
+    Attributes:
+      past: entries up to ``start`` are read; None where nothing is before the window.
+      window: keys [M, K, W, H], values [M, K, H, W] a layer.
+      start: [M] int32, position of the window's first entry.
+      filled: [] int32, entries of the window that are already there.
+    """
+
+    past: Cache | None
+    window: Cache
+    start: jax.Array
+    filled: jax.Array
+
+
+def init_cache(
+    num_layers: int, shape: tuple[int, int, int, int], *, kernel: str, dtype: str
+) -> Cache:
+    """Return an empty cache; shape is (M slots, K heads, S entries, H width)."""
+    slots, heads, length, width = shape
+    k_shape, v_shape = (slots, heads, length, width), (slots, heads, width, length)
+    if kernel == "cudnn":
+        k_shape = v_shape = (slots, length, heads, width)
+    return Cache(
+        k=tuple(jnp.zeros(k_shape, dtype) for _ in range(num_layers)),
+        v=tuple(jnp.zeros(v_shape, dtype) for _ in range(num_layers)),
+    )
+
+
+def length_axes(kernel: str) -> Cache:
+    """Return the axis that counts entries, of keys and of values."""
+    return Cache(k=1, v=1) if kernel == "cudnn" else Cache(k=2, v=3)
+
+
+def leading(cache: Cache, live: int, *, kernel: str) -> Cache:
+    """Return the first ``live`` entries of all slots."""
+    axes = length_axes(kernel)
+
+    def cut(buffers: tuple[jax.Array, ...], axis: int) -> tuple[jax.Array, ...]:
+        return tuple(jax.lax.slice_in_dim(b, 0, live, axis=axis) for b in buffers)
+
+    return Cache(k=cut(cache.k, axes.k), v=cut(cache.v, axes.v))
+
+
+def draft(cache: Cache | None, like: Cache, start: jax.Array, width: int) -> Draft:
+    """Return a draft with an empty window.
+
+    Args:
+      cache: what the new tokens read, or None.
+      like: any cache of this model, for the shapes of heads.
+      start: [M] int32, where each slot goes on.
+      width: entries of the window.
+    """
+    _, heads, _, head_width = like.k[0].shape
+    window = init_cache(
+        len(like.k),
+        (start.shape[0], heads, width, head_width),
+        kernel="xla",
+        dtype=like.k[0].dtype,
+    )
+    return Draft(cache, window, start, jnp.zeros((), jnp.int32))
+
+
+def attend(
+    cache: Cache | Draft,
+    layer: int,
+    qkv: tuple[jax.Array, jax.Array, jax.Array],
+    positions: jax.Array,
+    mask: jax.Array,
+    *,
+    live: int | None,
+    kernel: str,
+    dtype: str,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Add one layer's new tokens and attend from them to all before and themselves.
+
+    Args:
+      cache: of all layers.
+      layer: which one.
+      qkv: queries [M, T, N, H], keys and values [M, T, K, H], float32.
+      positions: [M, T] int32; for a draft, ``start + filled + t``.
+      mask: [M, T] bool; a token that does not count is not written to a Cache.
+      live: static, for a Cache: how many leading entries may be read; None for all.
+      kernel: "xla" or "cudnn".
+      dtype: of the products' operands.
+
+    Returns:
+      [M, T, N * H] float32, and the layer's new keys and values buffers.
+    """
+    q, k, v = qkv
+    if isinstance(cache, Draft):
+        return _attend_draft(cache, layer, qkv, dtype)
+    places = jnp.where(mask, positions, cache.k[layer].shape[length_axes(kernel).k])
+    slot = jnp.arange(q.shape[0])[:, None]
+    keys, values = (buffers[layer] for buffers in (cache.k, cache.v))
+    k, v = k.astype(keys.dtype), v.astype(values.dtype)
+    if kernel == "cudnn":
+        keys = keys.at[slot, places].set(k, mode="drop")
+        values = values.at[slot, places].set(v, mode="drop")
+        return _attend_cudnn(q, keys, values, positions, live, dtype), (keys, values)
+    keys = keys.at[slot, :, places].set(k, mode="drop")
+    values = values.at[slot, :, :, places].set(v, mode="drop")
+    read_k, read_v = keys[:, :, :live], values[:, :, :, :live]
+    seen = jnp.arange(read_k.shape[2]) <= positions[:, :, None]
+    return _mix(q, [(read_k, read_v, seen)], dtype), (keys, values)
+
+
+def _attend_draft(cache: Draft, layer: int, qkv, dtype: str):
+    q, k, v = qkv
+    keys, values = cache.window.k[layer], cache.window.v[layer]
+    at = cache.filled
+    new_k = jnp.moveaxis(k, 1, 2).astype(keys.dtype)  # [M, K, T, H]
+    new_v = jnp.moveaxis(v, 1, 3).astype(values.dtype)  # [M, K, H, T]
+    keys = jax.lax.dynamic_update_slice_in_dim(keys, new_k, at, axis=2)
+    values = jax.lax.dynamic_update_slice_in_dim(values, new_v, at, axis=3)
+    queries = jnp.arange(q.shape[1])[:, None]
+    seen = (jnp.arange(keys.shape[2]) <= at + queries)[None]  # [1, T, W]
+    parts = [(keys, values, seen)]
+    if cache.past is not None:
+        past_k, past_v = cache.past.k[layer], cache.past.v[layer]
+        before = jnp.arange(past_k.shape[2]) < cache.start[:, None]
+        parts.insert(0, (past_k, past_v, before[:, None]))
+    return _mix(q, parts, dtype), (keys, values)
+
+
+def _mix(q: jax.Array, parts, dtype: str) -> jax.Array:
+    """Attend to all parts (keys [M,K,S,H], values [M,K,H,S], seen [M,T,S]) at once."""
+    slots, length, heads, width = q.shape
+    kv_heads = parts[0][0].shape[1]
+    grouped = q.reshape(slots, length, kv_heads, heads // kv_heads, width)
+    grouped = grouped / math.sqrt(width)
+    scores = [
+        jnp.where(
+            seen[:, None, None],
+            products.contract("mtkgh,mksh->mkgts", grouped, keys, dtype),
+            NEGATIVE,
+        )
+        for keys, _, seen in parts
+    ]
+    top = jnp.max(
+        jnp.stack([jnp.max(one, axis=-1, keepdims=True) for one in scores]), axis=0
+    )
+    weights = [jnp.exp(one - top) for one in scores]
+    total = sum(jnp.sum(one, axis=-1) for one in weights)  # [M, K, G, T]
+    mixed = sum(
+        products.contract("mkgts,mkhs->mkgth", weight, values, dtype)
+        for weight, (_, values, _) in zip(weights, parts, strict=True)
+    )
+    mixed = mixed / total[..., None]
+    return jnp.moveaxis(mixed, 3, 1).reshape(slots, length, heads * width)
+
+
+def _attend_cudnn(q, keys, values, positions, live, dtype) -> jax.Array:
+    slots, length = positions.shape
+    if length > 1:  # prefill on top of copied entries
+        keys, values = (jnp.swapaxes(x[:, :live], 1, 2) for x in (keys, values))
+        seen = jnp.arange(keys.shape[2]) <= positions[:, :, None]
+        return _mix(q, [(keys, jnp.swapaxes(values, 2, 3), seen)], dtype)
+    out = jax.nn.dot_product_attention(
+        q.astype(dtype),
+        keys,
+        values,
+        key_value_seq_lengths=jnp.minimum(positions[:, 0] + 1, keys.shape[1]),
+        query_seq_lengths=jnp.ones(slots, jnp.int32),
+        implementation="cudnn",
+    )
+    return out.reshape(slots, 1, -1).astype(jnp.float32)
+
+
+def collect(cache: Cache | Draft, new: list, num_tokens: int) -> Cache | Draft:
+    """Return the cache with the layers' new buffers, in order."""
+    buffers = Cache(k=tuple(k for k, _ in new), v=tuple(v for _, v in new))
+    if isinstance(cache, Draft):
+        return cache.replace(window=buffers, filled=cache.filled + num_tokens)
+    return buffers
+
+
+def merge(cache: Cache, window: Cache, start: jax.Array, count: jax.Array) -> Cache:
+    """Return the cache with the windows' entries at their places; kernel "xla".
+
+    Args:
+      cache: of M slots.
+      window: of the same slots, W entries.
+      start: [M] int32, place of the window's first entry.
+      count: [M] int32, how many of its entries are taken; the others change nothing.
+    """
+    width = window.k[0].shape[2]
+
+    def move(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+        shape = [1] * buffer.ndim
+        shape[axis] = buffer.shape[axis]
+        places = jnp.arange(buffer.shape[axis]).reshape(shape)
+        first, taken = (x.reshape(-1, 1, 1, 1) for x in (start, count))
+        index = places - first
+        if width > 16:  # one gather instead of many selects
+            wanted = jnp.clip(index, 0, width - 1)
+            moved = jnp.take_along_axis(new, wanted, axis=axis)
+            return jnp.where((index >= 0) & (index < taken), moved, buffer)
+        for entry in range(width):
+            row = jax.lax.slice_in_dim(new, entry, entry + 1, axis=axis)
+            buffer = jnp.where((index == entry) & (entry < taken), row, buffer)
+        return buffer
+
+    return Cache(
+        k=tuple(move(b, n, 2) for b, n in zip(cache.k, window.k, strict=True)),
+        v=tuple(move(b, n, 3) for b, n in zip(cache.v, window.v, strict=True)),
+    )
