@@ -31,7 +31,7 @@ EXTRAS = {
     "report": ["matplotlib>=3.9"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
-    "golden": ["torch==2.13.0"],
+    "golden": ["torch==2.13.0", "accelerate>=1.0"],
     "bench": ["torch==2.13.0"],
     "dev": ["ruff>=0.8", "pre-commit>=3.7"],
 }

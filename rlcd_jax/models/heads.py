@@ -23,7 +23,8 @@ def token_logprobs(
     *,
     chunk_tokens: int,
     temperature: float,
-) -> tuple[jax.Array, jax.Array]:
+    with_entropy: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
     """Return the log-probability of each target and the entropy of its distribution.
 
     The [B, T, V] logits of a large vocabulary are the biggest array of training: they
@@ -36,34 +37,27 @@ def token_logprobs(
       targets: [B, T] int32.
       chunk_tokens: how many tokens' logits exist at once, about.
       temperature: divides the logits; 1.0 leaves the model's distribution.
+      with_entropy: another pass over the vocabulary.
 
     Returns:
-      ([B, T] log-probabilities, [B, T] entropies), nats, float32. No gradient flows
-      through the entropies.
+      ([B, T] log-probabilities, [B, T] entropies or None), nats, float32. No gradient
+      flows through the entropies.
     """
-    batch, length, dim = hidden.shape
-    width = max(1, min(length, chunk_tokens // batch))
-    chunks = -(-length // width)
-    pad = chunks * width - length
-
-    def split(x: jax.Array) -> jax.Array:  # [B, T, …] -> [chunks, B, width, …]
-        x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
-        return x.reshape(batch, chunks, width, *x.shape[2:]).swapaxes(0, 1)
 
     @jax.checkpoint
     def step(carry: None, chunk: tuple[jax.Array, jax.Array]):
         scores = llama.logits(params, cfg, chunk[0]) / temperature
         norm = jax.nn.logsumexp(scores, axis=-1)
         picked = jnp.take_along_axis(scores, chunk[1][..., None], axis=-1)[..., 0]
+        if not with_entropy:
+            return carry, (picked - norm,)
         still = jax.lax.stop_gradient(scores - norm[..., None])
-        entropy = -jnp.sum(jnp.exp(still) * still, axis=-1)
-        return carry, (picked - norm, entropy)
+        return carry, (picked - norm, -jnp.sum(jnp.exp(still) * still, axis=-1))
 
-    _, out = jax.lax.scan(step, None, (split(hidden), split(targets)))
-    logprobs, entropy = (
-        x.swapaxes(0, 1).reshape(batch, chunks * width)[:, :length] for x in out
-    )
-    return logprobs, entropy
+    inputs = (chunked(hidden, chunk_tokens), chunked(targets, chunk_tokens))
+    _, out = jax.lax.scan(step, None, inputs)
+    out = [unchunked(x, hidden.shape[1]) for x in out]
+    return (out[0], out[1]) if with_entropy else (out[0], None)
 
 
 def text_logprobs(
@@ -97,6 +91,68 @@ def text_logprobs(
     )
     counted = mask[:, 1:] & mask[:, :-1]
     return jnp.pad(jnp.where(counted, logprobs, 0.0), ((0, 0), (1, 0)))
+
+
+def policy_divergence(
+    policy: Params,
+    reference: Params,
+    cfg: llama.LlamaConfig,
+    tokens: jax.Array,
+    mask: jax.Array,
+    counted: jax.Array,
+    *,
+    chunk_tokens: int,
+) -> jax.Array:
+    """Return the KL of a policy from its reference along given texts.
+
+    Sum over the counted tokens t of
+    ``KL(policy(. | tokens[:t]) || reference(. | tokens[:t]))``, over the whole
+    vocabulary, not only the token that stands there.
+
+    Args:
+      policy: LLaMA weights in training form.
+      reference: weights of the same shapes.
+      cfg: their numbers.
+      tokens: [B, T] int32.
+      mask: [B, T] bool, True where a token is part of the text.
+      counted: [B, T] bool, the tokens before which the two are compared.
+      chunk_tokens: how many tokens' logits exist at once, about.
+
+    Returns:
+      [B] float32, nats a text.
+    """
+    positions = positions_of(mask)
+    states = [
+        llama.hidden_states(params, cfg, tokens, positions, mask)[0][:, :-1]
+        for params in (policy, reference)
+    ]
+    states = [chunked(x, chunk_tokens) for x in states]
+
+    def step(carry: None, chunk: list[jax.Array]) -> tuple[None, jax.Array]:
+        ours, theirs = (
+            jax.nn.log_softmax(llama.logits(params, cfg, hidden), axis=-1)
+            for params, hidden in zip((policy, reference), chunk, strict=True)
+        )
+        return carry, jnp.sum(jnp.exp(ours) * (ours - theirs), axis=-1)
+
+    _, out = jax.lax.scan(step, None, states)
+    divergence = unchunked(out, tokens.shape[1] - 1)
+    seen = counted[:, 1:] & mask[:, :-1]
+    return jnp.sum(jnp.where(seen, divergence, 0.0), axis=1)
+
+
+def chunked(x: jax.Array, chunk_tokens: int) -> jax.Array:
+    """Split [B, T, …] into [C, B, W, …] with about ``chunk_tokens`` in B x W."""
+    batch, length = x.shape[:2]
+    width = max(1, min(length, chunk_tokens // batch))
+    chunks = -(-length // width)
+    x = jnp.pad(x, ((0, 0), (0, chunks * width - length)) + ((0, 0),) * (x.ndim - 2))
+    return x.reshape(batch, chunks, width, *x.shape[2:]).swapaxes(0, 1)
+
+
+def unchunked(x: jax.Array, length: int) -> jax.Array:
+    """Join [C, B, W] to [B, T] with T = ``length``; the inverse of ``chunked``."""
+    return x.swapaxes(0, 1).reshape(x.shape[1], -1)[:, :length]
 
 
 def positions_of(mask: jax.Array) -> jax.Array:

@@ -1,0 +1,1 @@
+"""The configs package of rlcd_jax."""

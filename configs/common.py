@@ -1,0 +1,318 @@
+"""What all configs share: one complete, commented set of fields, presets and sizes.
+
+A config file calls ``get_base`` with its argument string and sets what makes its
+method. The argument holds only what changes several fields at once:
+
+  task=harmless|helpful|outline|cheerful or a path to a task file
+  model=smollm2-135m|tinyllama-1.1b|llama-7b|...|hf:PATH_OR_ID|gguf:PATH|random:PRESET
+  preset=corrected|alpacafarm   the method with its known defects mended, or as released
+  size=paper|full|quick|smoke   how much: the paper's numbers down to a few seconds
+
+Single fields are set on the command line: ``--config.policy.steps=40``.
+Sources: "method" is the paper (arXiv 2307.12950) and its released code with
+AlpacaFarm; tables and sections are the paper's.
+"""
+
+from ml_collections import ConfigDict
+
+ARGUMENTS = {
+    "task": None,  # any name or path: the task loader checks it
+    "model": None,  # any spec: the weights loader checks it
+    "preset": ("corrected", "alpacafarm"),
+    "size": ("paper", "full", "quick", "smoke"),
+}
+
+
+def parse_arg(arg: str | None, **defaults: str) -> dict[str, str]:
+    """Return the fields of a config's argument string, ``name=value,name=value``."""
+    fields = {"task": "cheerful", "preset": "corrected", **defaults}
+    for part in filter(None, (arg or "").split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or name not in ARGUMENTS:
+            raise ValueError(
+                f"config argument {part!r}; accepted: name=value with the names "
+                f"{', '.join(ARGUMENTS)}; single fields are set with "
+                "--config.field=value"
+            )
+        fields[name] = value
+    fields.setdefault("model", "smollm2-135m")
+    fields.setdefault("size", "full" if fields["model"] == "smollm2-135m" else "paper")
+    for name, accepted in ARGUMENTS.items():
+        if accepted and fields[name] not in accepted:
+            raise ValueError(
+                f"config argument {name}={fields[name]!r}; "
+                f"accepted: {', '.join(accepted)}"
+            )
+    return fields
+
+
+def get_base(name: str, arg: str | None, **defaults: str) -> ConfigDict:
+    """Return the config of method ``name``, locked, before the method sets its own.
+
+    Args:
+      name: of the method, as tables show it.
+      arg: the config's argument string.
+      **defaults: arguments that this method sets otherwise than ``parse_arg``.
+    """
+    fields = parse_arg(arg, **defaults)
+    config = _run(name, fields)
+    config.pairs = _pairs()
+    config.engine = _engine()
+    config.preference = _preference()
+    config.distill = _distill()
+    config.policy = _policy()
+    config.evaluate = _evaluate()
+    if fields["preset"] == "alpacafarm":
+        _as_released(config)
+    SIZES[fields["size"]](config)
+    return config.lock()
+
+
+def _run(name: str, fields: dict[str, str]) -> ConfigDict:
+    config = ConfigDict()
+    config.name = name  # of the method, as tables show it
+    config.preset = fields["preset"]
+    config.size = fields["size"]
+    config.seed = 42  # root of all randomness; method: 42 for training
+    config.task = fields["task"]  # a task's name or the path of a task file
+    config.task_format = ""  # "dialogue" or "chat"; "": the task's own
+    config.official_wording = ""  # checkout whose wording replaces the task's
+    config.stages = ("simulate", "preference", "policy", "evaluate")
+    config.model = ConfigDict()
+    config.model.spec = fields["model"]
+    config.model.cache_dir = ""  # of the embedded model; "": ~/.cache/rlcd_jax
+    config.model.dtype = "bfloat16"  # operands of products; float32 everything else
+    config.model.remat = "full"  # what the backward pass recomputes: none, dots, full
+    config.model.attention = "xla"  # "cudnn" on NVIDIA GPUs
+    config.model.chunk_tokens = 2048  # tokens whose logits exist at once in training
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # replicas; -1: all devices the other two leave
+    config.mesh.fsdp = 1  # ways in which parameters are split
+    config.mesh.tensor = 1  # ways in which heads and vocabulary are split
+    config.prompts = ConfigDict()
+    config.prompts.source = "package"  # "package", "hh_rlhf" or a path to JSONL
+    config.prompts.hh_dir = ""  # folder of hh-rlhf in the official layout
+    config.prompts.hh_train_split = "train"  # the part of hh-rlhf to simulate on
+    config.prompts.hh_test_split = "test"  # the part to hold out
+    config.prompts.data_dir = ""  # where data sets are prepared; "": ~/.cache/rlcd_jax
+    config.prompts.limit = 0  # training prompts, 0: all
+    return config
+
+
+def _pairs() -> ConfigDict:
+    pairs = ConfigDict()
+    pairs.sampling = "contrast"  # "contrast": p+ and p-, "same": one prompt twice
+    pairs.labels = ("construction",)  # p+ wins; "scoring": the LLM says; both: mixed
+    pairs.samples_per_prompt = 1  # pairs drawn of each prompt
+    pairs.temperature = 1.0  # method
+    pairs.top_k = 0  # released: 50, by a library's default; corrected: off
+    pairs.top_p = 1.0  # method
+    pairs.alpha = 1.0  # contrast strength; 1: plain contrast prompts
+    pairs.prompt_tokens = 384  # longer prompts are left out and counted
+    pairs.reply_tokens = 300  # method
+    pairs.part_prompts = 4096  # prompts between two saves of what was drawn
+    pairs.max_tries = 5  # attempts a side, then the prompt is dropped; method
+    pairs.both_orders = True  # scoring: ask in both orders; released: False
+    pairs.hard_labels = False  # scoring: keep the probability; method: soft
+    pairs.cleanup = "corrected"  # "released": the rules of the released code
+    pairs.unfinished = ""  # of cut replies: reject, cut_sentence, keep; "": the task's
+    return pairs
+
+
+def _engine() -> ConfigDict:
+    engine = ConfigDict()
+    engine.num_slots = 64  # replies under way at once
+    engine.steps_per_dispatch = 8  # tokens a slot between looks by the host
+    engine.memory_gib = 0.0  # refuse a larger plan; 0: no limit
+    return engine
+
+
+def _preference() -> ConfigDict:
+    preference = ConfigDict()
+    preference.data = "pairs"  # "pairs": the run's own; "hh_rlhf": human pairs
+    preference.data_limit = 0  # human pairs to train on, 0: all but the held out
+    preference.epochs = 1  # method
+    preference.batch_size = 16  # pairs an update; method
+    preference.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
+    preference.learning_rate = 3e-6  # method
+    preference.schedule = "cosine"  # to zero; method
+    preference.warmup_fraction = 0.03  # method
+    preference.weight_decay = 0.0  # method
+    preference.eps = 1e-8  # of Adam; method
+    preference.max_grad_norm = 1.0  # method
+    preference.lengths = (512,)  # tokens; each batch is padded to the first that fits
+    preference.held_out = 500  # pairs, of prompts that training never sees; method
+    preference.eval_every = 50  # updates between looks at held-out pairs
+    preference.checkpoint_every = 500  # updates; the last is always saved
+    preference.human_pairs = 0  # agreement with this many human pairs; method: 2000
+    return preference
+
+
+def _distill() -> ConfigDict:
+    distill = ConfigDict()
+    distill.epochs = 3  # method
+    distill.batch_size = 128  # method
+    distill.micro_batch = 0  # replies at once on all devices; 0: the whole batch
+    distill.learning_rate = 2e-5  # method
+    distill.schedule = "cosine"  # method
+    distill.warmup_fraction = 0.03  # method
+    distill.weight_decay = 0.0  # method
+    distill.eps = 1e-8  # method
+    distill.max_grad_norm = 1.0  # method
+    distill.lengths = (512,)  # tokens; each batch is padded to the first that fits
+    distill.per_sequence = False  # released: every reply weighs alike, not every token
+    distill.eval_every = 100
+    distill.checkpoint_every = 500
+    return distill
+
+
+def _policy() -> ConfigDict:
+    policy = ConfigDict()
+    policy.steps = 40  # PPO steps; method: 20 to 80, 20 for outlines
+    policy.rollouts = 512  # replies a step; method
+    policy.update_batch = 256  # replies an update; method
+    policy.micro_batch = 0  # replies at once on all devices; 0: the update batch
+    policy.epochs = 2  # passes over a step's rollouts; method
+    policy.learning_rate = 1e-5  # method
+    policy.warmup_steps = 5  # PPO steps; then linear to zero; method
+    policy.first_step_idle = False  # released: the first step runs at rate zero
+    policy.weight_decay = 0.0  # method
+    policy.eps = 1e-5  # of Adam; method
+    policy.max_grad_norm = 1.0  # method
+    policy.joint_clip = False  # released: one norm over policy and value model
+    policy.kl_coef = 0.004  # grid 0.001 … 0.032; App. E
+    policy.kl_estimator = "k1"  # released: k1_clamped
+    policy.kl_target = 0.0  # nats a reply; 0: the coefficient is fixed; method: fixed
+    policy.kl_horizon = 10000  # replies, of the adaptive coefficient
+    policy.gamma = 1.0  # method
+    policy.lam = 1.0  # method
+    policy.clip = 0.2  # method
+    policy.value_clip = 0.2  # method
+    policy.value_coef = 0.1  # method
+    policy.whiten_rewards = False  # released: True; adds a drift over positions
+    policy.whiten_advantages = True  # method
+    policy.statistics = "masked"  # released: "padded", pads count in all means
+    policy.normalise_reward = True  # mean 0, deviation 1 on the first rollouts
+    policy.terminal_mode = "replace"  # of unfinished replies: replace, subtract, none
+    policy.terminal_value = -1.0  # method
+    policy.prompt_tokens = 192  # longer prompts are left out and counted; method
+    policy.reply_tokens = 300  # method
+    policy.temperature = 1.0  # method
+    policy.ratio_tolerance = 0.05  # largest |ratio - 1| on the first minibatch
+    policy.checkpoint_every = 20  # PPO steps; method
+    policy.sample_prompts = 4  # prompts whose replies are saved with a checkpoint
+    return policy
+
+
+def _evaluate() -> ConfigDict:
+    evaluate = ConfigDict()
+    evaluate.systems = ("base", "policy")  # of this run: base, distill, policy
+    evaluate.checkpoints = ()  # of other runs, each "name=folder of checkpoints"
+    evaluate.prompts = 0  # held-out prompts, 0: all
+    evaluate.samples_per_prompt = 1
+    evaluate.temperature = 1.0  # method
+    evaluate.top_p = 0.9  # method
+    evaluate.reply_tokens = 300  # method
+    evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
+    evaluate.preference_judge = ""  # workdir of a preference model of other data
+    evaluate.interval = 0.95  # coverage of the bootstrap intervals
+    evaluate.resamples = 10000
+    return evaluate
+
+
+def _as_released(config: ConfigDict) -> None:
+    """Put back what the released code does, defects included."""
+    config.pairs.top_k = 50
+    config.pairs.both_orders = False
+    config.pairs.cleanup = "released"
+    config.distill.per_sequence = True
+    config.policy.first_step_idle = True
+    config.policy.joint_clip = True
+    config.policy.kl_estimator = "k1_clamped"
+    config.policy.whiten_rewards = True
+    config.policy.statistics = "padded"
+    config.policy.normalise_reward = False
+
+
+def _paper(config: ConfigDict) -> None:
+    """Leave the paper's numbers, for its prompts."""
+    config.prompts.source = (
+        "hh_rlhf" if config.task in ("harmless", "helpful") else ("package")
+    )
+    config.preference.human_pairs = 2000 * (config.prompts.source == "hh_rlhf")
+
+
+def _full(config: ConfigDict) -> None:
+    """Set what a 135M model needs to show an effect: hours on CPU, minutes on a GPU."""
+    config.pairs.samples_per_prompt = 8
+    config.pairs.temperature = 0.7  # wider contrast than 1.0 at this size
+    config.pairs.prompt_tokens = 160
+    config.pairs.reply_tokens = 64
+    config.preference.learning_rate = 5e-5
+    config.preference.lengths = (96, 128, 192, 256)
+    config.preference.held_out = 200
+    config.preference.eval_every = 20
+    config.distill.epochs = 2
+    config.distill.batch_size = 32
+    config.distill.lengths = (96, 128, 192, 256)
+    config.policy.steps = 40
+    config.policy.rollouts = 64
+    config.policy.update_batch = 32
+    config.policy.prompt_tokens = 64
+    config.policy.reply_tokens = 48
+    config.policy.learning_rate = 1e-5
+    config.policy.kl_coef = 0.02
+    config.evaluate.reply_tokens = 64
+    config.evaluate.samples_per_prompt = 4
+
+
+def _quick(config: ConfigDict) -> None:
+    """Set a few minutes on two cores: the whole job, small effects."""
+    _full(config)
+    config.pairs.samples_per_prompt = 2
+    config.pairs.reply_tokens = 48
+    config.preference.held_out = 80
+    config.preference.lengths = (128,)
+    config.preference.eval_every = 1000
+    config.distill.epochs = 1
+    config.distill.lengths = (128,)
+    config.policy.steps = 6
+    config.policy.rollouts = 32
+    config.policy.update_batch = 16
+    config.policy.warmup_steps = 1
+    config.policy.epochs = 1
+    config.policy.reply_tokens = 40
+    config.policy.prompt_tokens = 56
+    config.evaluate.reply_tokens = 40
+    config.evaluate.samples_per_prompt = 2
+
+
+def _smoke(config: ConfigDict) -> None:
+    """Set the smallest job that goes through every line: seconds, no effect."""
+    _quick(config)
+    config.prompts.limit = 8
+    config.pairs.samples_per_prompt = 1
+    config.pairs.reply_tokens = 12
+    config.pairs.prompt_tokens = 256
+    config.pairs.max_tries = 3
+    config.pairs.unfinished = "keep"
+    config.preference.held_out = 2
+    config.preference.batch_size = 2
+    config.preference.lengths = (320,)
+    config.preference.human_pairs = 0
+    config.distill.batch_size = 2
+    config.distill.lengths = (320,)
+    config.policy.steps = 2
+    config.policy.rollouts = 4
+    config.policy.update_batch = 2
+    config.policy.prompt_tokens = 256
+    config.policy.reply_tokens = 12
+    config.policy.checkpoint_every = 1
+    config.evaluate.prompts = 3
+    config.evaluate.samples_per_prompt = 1
+    config.evaluate.reply_tokens = 12
+    config.evaluate.resamples = 200
+    config.engine.num_slots = 8
+
+
+SIZES = {"paper": _paper, "full": _full, "quick": _quick, "smoke": _smoke}

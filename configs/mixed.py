@@ -1,0 +1,16 @@
+"""Mixed: the same contrast pairs twice, labelled by construction and by scoring.
+
+Command:  python -m experiments.run --workdir runs/mixed \
+              --config configs/mixed.py:task=harmless,model=llama-7b
+Hardware: with size=full, SmolLM2-135M on two CPU cores; with size=paper, a pod.
+Result:   see experiments/README.md for what was measured, on what, and when.
+"""
+
+from configs import common
+
+
+def get_config(arg: str | None = None):
+    """Return the locked config; ``arg`` as in ``configs.common``."""
+    config = common.get_base("mixed", arg)
+    config.pairs.labels = ("construction", "scoring")
+    return config

@@ -1,0 +1,16 @@
+"""RLCD-Rescore: contrast prompts, but soft labels by the model itself.
+
+Command:  python -m experiments.run --workdir runs/rescore \
+              --config configs/rescore.py:task=harmless,model=llama-7b
+Hardware: with size=full, SmolLM2-135M on two CPU cores; with size=paper, a pod.
+Result:   see experiments/README.md for what was measured, on what, and when.
+"""
+
+from configs import common
+
+
+def get_config(arg: str | None = None):
+    """Return the locked config; ``arg`` as in ``configs.common``."""
+    config = common.get_base("rescore", arg)
+    config.pairs.labels = ("scoring",)
+    return config

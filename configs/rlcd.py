@@ -1,0 +1,14 @@
+"""RLCD: contrast prompts, labels by construction, preference model, PPO.
+
+Command:  python -m experiments.run --workdir runs/rlcd \
+              --config configs/rlcd.py:task=harmless,model=llama-7b
+Hardware: with size=full, SmolLM2-135M on two CPU cores; with size=paper, a pod.
+Result:   see experiments/README.md for what was measured, on what, and when.
+"""
+
+from configs import common
+
+
+def get_config(arg: str | None = None):
+    """Return the locked config; ``arg`` as in ``configs.common``."""
+    return common.get_base("rlcd", arg)

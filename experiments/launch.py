@@ -1,0 +1,97 @@
+"""What every command does first and last: devices, caches, logs, errors for people."""
+
+from __future__ import annotations
+
+import logging as python_logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# Before the first import of transformers, which else says that there is no torch.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax  # noqa: E402
+from absl import logging  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from rlcd_jax import report  # noqa: E402
+from rlcd_jax.stages import (  # noqa: E402
+    distill_context,
+    evaluate_policy,
+    simulate_pairs,
+    train_policy,
+    train_preference,
+    workspace,
+)
+from rlcd_jax.weights import embedded  # noqa: E402
+
+STAGES: dict[str, Callable[[ConfigDict, str], dict[str, Any]]] = {
+    "simulate": simulate_pairs.simulate_pairs,
+    "preference": train_preference.train_preference,
+    "distill": distill_context.distill_context,
+    "policy": train_policy.train_policy,
+    "evaluate": evaluate_policy.evaluate_policy,
+}
+
+
+def prepare() -> None:
+    """Set up JAX and logging for one command of one process of a job."""
+    logging.set_verbosity(logging.INFO)
+    logging.set_stderrthreshold("info")
+    logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(_is_ours)
+    if any(name in os.environ for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_JOB_ID")):
+        jax.distributed.initialize()
+    cache = embedded.default_cache_dir(os.environ) / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    logging.info(
+        "jax %s, %d %s device(s) of kind %s, process %d of %d",
+        jax.__version__,
+        jax.device_count(),
+        jax.default_backend(),
+        jax.devices()[0].device_kind,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def _is_ours(record: python_logging.LogRecord) -> bool:
+    """Keep warnings of everybody, and below that only what this project says."""
+    others = any(f"/{name}/" in record.pathname for name in ("orbax", "jax"))
+    return record.levelno >= python_logging.WARNING or not others
+
+
+def run_stages(config: ConfigDict, workdir: str, stages: Sequence[str]) -> None:
+    """Run stages in their order and write the report; done ones are skipped."""
+    unknown = [name for name in stages if name not in STAGES]
+    if unknown:
+        raise ValueError(
+            f"unknown stage {unknown[0]!r}; accepted: {', '.join(STAGES)}, all"
+        )
+    if not config.model.cache_dir:
+        with config.unlocked():
+            config.model.cache_dir = str(embedded.default_cache_dir(os.environ))
+    for name in stages:  # refuse another config before anything is written
+        workspace.finished(config, workdir, name)
+    workspace.open_run(config, workdir)
+    for name in stages:
+        started = time.monotonic()
+        STAGES[name](config, workdir)
+        logging.info("%s: %.0f seconds", name, time.monotonic() - started)
+    if jax.process_index() == 0:
+        logging.info("report: %s", report.write_report(workdir))
+
+
+def for_people(command: Callable[[], None]) -> None:
+    """Run a command; a mistake of the user ends in one message, not in a trace."""
+    try:
+        command()
+    except ValueError as error:
+        if os.environ.get("RLCD_JAX_TRACE"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,46 @@
+"""Run one method of one config, from prompts to a table.
+
+  python -m experiments.run --config configs/rlcd.py:task=harmless,model=llama-7b \
+      --workdir runs/rlcd [--stage preference] [--config.policy.steps=40]
+
+The same command starts and resumes: what is done is skipped.
+"""
+
+from __future__ import annotations
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments import launch
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file with its argument: configs/NAME.py[:name=value,…]."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made when absent.")
+_STAGE = flags.DEFINE_string(
+    "stage", "all", "simulate, preference, distill, policy, evaluate, or all."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Run the stages that the flags ask for."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; all settings are flags")
+    config = _CONFIG.value
+
+    def command() -> None:
+        launch.prepare()
+        stages = config.stages if _STAGE.value == "all" else (_STAGE.value,)
+        launch.run_stages(config, _WORKDIR.value, stages)
+
+    launch.for_people(command)
+
+
+def start() -> None:
+    """Start the command; a mistake in the config is one message too."""
+    flags.mark_flags_as_required(["config", "workdir"])
+    launch.for_people(lambda: app.run(main))
+
+
+if __name__ == "__main__":
+    start()

@@ -1,0 +1,1 @@
+"""The stages package of rlcd_jax."""

@@ -1,0 +1,106 @@
+"""Rows of tokens of many lengths, run through compiled programs of few shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rlcd_jax import tokenizer
+
+Ids = Sequence[int]
+
+
+def pad_left(
+    rows: Sequence[Ids], length: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return tokens [B, T] int32 and mask [B, T] bool, each row at the right end.
+
+    A row that is too long loses its beginning.
+    """
+    tokens = np.full((len(rows), length), pad_id, np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for index, row in enumerate(rows):
+        kept = list(row)[-length:]
+        if kept:
+            tokens[index, -len(kept) :] = kept
+            mask[index, -len(kept) :] = True
+    return tokens, mask
+
+
+def fitting_length(longest: int, lengths: Sequence[int]) -> int:
+    """Return the first of rising lengths that holds ``longest``, else the last."""
+    return next((length for length in lengths if length >= longest), lengths[-1])
+
+
+def doubling_lengths(longest: int, smallest: int = 64) -> tuple[int, ...]:
+    """Return lengths smallest, 2 smallest, … up to the first that holds ``longest``."""
+    lengths = [smallest]
+    while lengths[-1] < longest:
+        lengths.append(2 * lengths[-1])
+    return tuple(lengths)
+
+
+def map_rows(
+    program: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    rows: Sequence[Ids],
+    *,
+    batch_size: int,
+    lengths: Sequence[int],
+    pad_id: int,
+    advance: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Run a program over all rows, alike lengths together, and keep their order.
+
+    Args:
+      program: (tokens [B, T] int32, mask [B, T] bool) -> [B, …], left-padded rows.
+      rows: token ids; longer ones than the last length lose their beginning.
+      batch_size: B of every call; the last batch is filled with copies of its row.
+      lengths: rising, the values that T may take: each is compiled once.
+      pad_id: fills the rest.
+      advance: called with the number of rows that were done.
+
+    Returns:
+      [len(rows), …], row i of the result for row i.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    pieces = []
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        filled = chosen + chosen[-1:] * (batch_size - len(chosen))
+        length = fitting_length(max(len(rows[i]) for i in chosen), lengths)
+        tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
+        pieces.append(np.asarray(program(tokens, mask))[: len(chosen)])
+        if advance:
+            advance(len(chosen))
+    if not pieces:
+        return np.zeros((0,), np.float32)
+    result = np.concatenate(pieces)
+    return result[np.argsort(order, kind="stable")]
+
+
+def join_reply(
+    text_tokenizer: tokenizer.Tokenizer, prompt: str, reply: str
+) -> tuple[list[int], list[bool]]:
+    """Return the ids of prompt and reply, and which of them hold reply text.
+
+    The two are tokenised together, as the trained model will see them, and a token
+    belongs to the reply when it holds any of its bytes. So the first reply token is
+    trained too, which the released code's separate tokenisation leaves out.
+
+    Args:
+      text_tokenizer: of the model.
+      prompt: text of the prompt.
+      reply: text of the reply, from its leading space to its end mark.
+    """
+    ids = text_tokenizer.encode(prompt + reply)
+    border = len(prompt.encode())
+    end, is_reply = 0, []
+    for index in ids:
+        end += 0 if index == text_tokenizer.bos_id else _width(text_tokenizer, index)
+        is_reply.append(end > border)
+    return ids, is_reply
+
+
+def _width(text_tokenizer: tokenizer.Tokenizer, index: int) -> int:
+    return len(text_tokenizer.token_bytes(index))

@@ -1,0 +1,154 @@
+"""The table of one run: every system against the base model, with intervals.
+
+Several replies to one prompt are one observation: they are averaged before anything
+is resampled, so that the intervals are over prompts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlcd_jax import estimates, tables, verdicts
+from rlcd_jax.stages import inputs
+
+BASE = "base"
+NO_BASE = "the base model itself"
+
+
+def comparison_table(
+    answers: Sequence[Any],
+    scores: Sequence[verdicts.Score],
+    given: Sequence[verdicts.Verdict],
+    *,
+    caption: str,
+    preference: Mapping[str, Any] | None,
+    seed: int,
+    level: float,
+    resamples: int,
+) -> tables.Table:
+    """Return one row a system.
+
+    Args:
+      answers: replies of all systems, with lengths and divergences.
+      scores: single scores by judges that score replies one at a time.
+      given: pairwise verdicts.
+      caption: of the table.
+      preference: summary of the run's preference model, noted below the table.
+      seed: of the bootstrap.
+      level: coverage of the intervals.
+      resamples: of the bootstrap.
+
+    Returns:
+      Columns: each judge's mean score, each judge's win rate over the base model,
+      KL from the base model in nats a reply, tokens a reply, share of replies that
+      ended by themselves, distinct bigrams.
+    """
+
+    def interval(by_prompt: Mapping[str, list[float]]) -> Any:
+        means = [float(np.mean(values)) for values in by_prompt.values()]
+        if len(means) < 2:
+            return estimates.Missing("fewer than two prompts")
+        return estimates.bootstrap_interval(
+            means, seed=seed, level=level, resamples=resamples
+        )
+
+    systems = list(dict.fromkeys(answer.system for answer in answers))
+    score_judges = list(dict.fromkeys(score.judge for score in scores))
+    win_judges = list(dict.fromkeys(verdict.judge for verdict in given))
+    columns = [tables.Column(f"{name} score", 3) for name in score_judges]
+    columns += [tables.Column(f"{name} win rate", 3) for name in win_judges]
+    columns += [
+        tables.Column("KL, nats a reply", 2),
+        tables.Column("tokens", 1),
+        tables.Column("finished", 2),
+        tables.Column("distinct-2", 3),
+    ]
+    rows = []
+    for system in systems:
+        own = [answer for answer in answers if answer.system == system]
+        cells: list[Any] = [
+            interval(_scores_of(scores, judge, system)) for judge in score_judges
+        ]
+        cells += [_win_cell(given, judge, system, interval) for judge in win_judges]
+        cells += [
+            estimates.Missing(NO_BASE)
+            if system == BASE
+            else interval(_by_prompt((a.prompt_id, a.divergence) for a in own)),
+            interval(_by_prompt((a.prompt_id, a.num_tokens) for a in own)),
+            interval(_by_prompt((a.prompt_id, a.finish != "length") for a in own)),
+            estimates.distinct_n([a.reply.split() for a in own], 2),
+        ]
+        rows.append((system, tuple(cells)))
+    return tables.Table(
+        caption=caption,
+        row_header="system",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=_notes(given, preference, level),
+    )
+
+
+def _win_cell(given, judge: str, system: str, interval) -> Any:
+    """Return a system's win rate over the base model by one judge."""
+    if system == BASE:
+        return estimates.Missing(NO_BASE)
+    points = []
+    for verdict in given:
+        if verdict.judge != judge or verdict.winner == "none":
+            continue
+        if {verdict.system_1, verdict.system_2} == {system, BASE}:
+            share = {"1": 1.0, "2": 0.0, "tie": 0.5}[verdict.winner]
+            points.append(
+                (verdict.prompt_id, share if verdict.system_1 == system else 1 - share)
+            )
+    return interval(_by_prompt(points))
+
+
+def _scores_of(scores, judge: str, system: str) -> dict[str, list[float]]:
+    return _by_prompt(
+        (score.prompt_id, score.score)
+        for score in scores
+        if score.judge == judge and score.system == system
+    )
+
+
+def _by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    out: dict[str, list[float]] = defaultdict(list)
+    for prompt_id, value in values:
+        out[inputs.base_id(prompt_id)].append(float(value))
+    return out
+
+
+def _notes(given, preference, level: float) -> tuple[str, ...]:
+    notes = [
+        f"Intervals: {level:.0%} bootstrap over prompts. Win rates are over the base "
+        "model, ties count half. KL is exact over the vocabulary, along the replies."
+    ]
+    asked = [verdict for verdict in given if verdict.judge == "log_odds"]
+    if asked:
+        flips = sum(verdict.flips for verdict in asked) / len(asked)
+        notes.append(
+            f"log_odds asks in both orders and takes the mean; the answer flipped with "
+            f"the order in {flips:.0%} of the pairs."
+        )
+    if preference and "held_out_accuracy" in preference:
+        accuracy = preference["held_out_accuracy"]
+        notes.append(
+            f"Preference model: accuracy on {preference['held_out_pairs']} held-out "
+            f"pairs {accuracy['value']:.3f} "
+            f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}]."
+        )
+    if preference and "human_agreement" in preference:
+        human = preference["human_agreement"]
+        accuracy, probability = human["accuracy"], human["mean_probability"]
+        notes.append(
+            f"Agreement with {human['pairs']} human pairs: accuracy "
+            f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
+            f"mean probability {probability['value']:.3f} "
+            f"[{probability['low']:.3f}, {probability['high']:.3f}]."
+        )
+    return tuple(notes)

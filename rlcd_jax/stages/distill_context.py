@@ -1,0 +1,142 @@
+"""Stage 2b: context distillation, the baseline without a preference model.
+
+The base model is fine-tuned on the replies to the positive prompts, each after its
+affix-free prompt; the loss is on the reply alone, its first token and the mark and
+end token that close it included. Leaves ``distill/checkpoints``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import losses, pairs, records
+from rlcd_jax.models import heads, llama
+from rlcd_jax.stages import batching, inputs, supervised, trainer, workspace
+
+Params = Any
+ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A prompt with its reply as one sequence, and which tokens are the reply's."""
+
+    ids: tuple[int, ...]
+    is_reply: tuple[bool, ...]
+
+
+def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Fine-tune the base model on a run's positive replies.
+
+    Args:
+      config: of the run; section ``distill``.
+      workdir: folder of the run, with ``pairs/pairs.jsonl``.
+
+    Returns:
+      The summary: examples, updates, last loss.
+    """
+    if workspace.finished(config, workdir, "distill"):
+        return workspace.summary(workdir, "distill")
+    started = time.monotonic()
+    found = inputs.load_inputs(config)
+    examples, too_long = load_examples(config, workdir, found)
+    section = config.distill
+    updates = supervised.num_updates(section, len(examples), "distill")
+    program = trainer.Trainer(
+        found.mesh,
+        {ITEM: llama.param_specs(found.cfg)},
+        supervised.make_optimizer(section, updates),
+        distill_loss(found),
+        num_micro=trainer.micro_batches(
+            "distill",
+            section.batch_size,
+            section.micro_batch,
+            trainer.batch_ways(found.mesh),
+        ),
+        weight="weighs",
+    )
+    folder = workspace.begin(config, workdir, "distill")
+    lesson = supervised.Lesson(
+        stage="distill",
+        rows=examples,
+        collate=collate(found, section.lengths, section.per_sequence),
+        evaluate=lambda params: {},
+    )
+    _, shown = supervised.fit(
+        config, workdir, folder, lesson, program, lambda: {ITEM: found.load_base()}
+    )
+    summary = {
+        "examples": len(examples),
+        "too_long": too_long,
+        "updates": updates,
+        **shown,
+        "seconds": time.monotonic() - started,
+    }
+    logging.info("distill: %s", summary)
+    return workspace.finish(config, workdir, "distill", summary)
+
+
+def load_examples(
+    config: ConfigDict, workdir: str | pathlib.Path, found: inputs.Inputs
+) -> tuple[list[Example], int]:
+    """Return the positive replies as token examples, and how many were too long."""
+    path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; run --stage=simulate first")
+    examples, too_long = [], 0
+    for pair in pairs.positives(records.read_jsonl(path, records.Pair)):
+        texts = pairs.distill_example(pair, found.task, found.end_of_turn)
+        ids, is_reply = batching.join_reply(found.text_tokenizer, *texts)
+        if found.task.format == "dialogue":
+            ids, is_reply = [*ids, found.text_tokenizer.eos_id], [*is_reply, True]
+        if len(ids) > config.distill.lengths[-1]:
+            too_long += 1
+        else:
+            examples.append(Example(tuple(ids), tuple(is_reply)))
+    return examples, too_long
+
+
+def collate(
+    found: inputs.Inputs, lengths: Sequence[int], per_sequence: bool
+) -> Callable[[Sequence[Example]], Mapping[str, np.ndarray]]:
+    """Return a function from rows to tokens, mask and targets [B, T]."""
+
+    def arrays(rows: Sequence[Example]) -> Mapping[str, np.ndarray]:
+        length = batching.fitting_length(max(len(row.ids) for row in rows), lengths)
+        pad_id = found.text_tokenizer.pad_id
+        tokens, mask = batching.pad_left([row.ids for row in rows], length, pad_id)
+        targets, _ = batching.pad_left([row.is_reply for row in rows], length, 0)
+        targets = targets.astype(bool)
+        weighs = np.ones((len(rows), 1), bool) if per_sequence else targets
+        return {"tokens": tokens, "mask": mask, "targets": targets, "weighs": weighs}
+
+    return arrays
+
+
+def distill_loss(found: inputs.Inputs):
+    """Return the next-token loss of a batch as a function of the parameters."""
+
+    def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        logprobs = heads.text_logprobs(
+            params[ITEM],
+            found.cfg,
+            batch["tokens"],
+            batch["mask"],
+            chunk_tokens=found.config.model.chunk_tokens,
+        )
+        return losses.next_token(
+            logprobs,
+            batch["targets"],
+            per_sequence=found.config.distill.per_sequence,
+        )
+
+    return loss_fn

@@ -1,0 +1,250 @@
+"""Stage 4: what changed, on prompts that no training saw.
+
+Every system answers the same held-out prompts with the same keys; judges compare the
+replies. Leaves ``evaluate/samples.jsonl``, ``evaluate/verdicts.jsonl`` and
+``evaluate/table.md`` with ``table.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import checkpoint, judges, prompts, records, tables, verdicts
+from rlcd_jax.decode import engine
+from rlcd_jax.models import heads, llama
+from rlcd_jax.stages import (
+    comparison,
+    generation,
+    inputs,
+    scorers,
+    train_preference,
+    workspace,
+)
+
+Params = Any
+BASE = "base"
+JUDGES = ("lexicon", "log_odds", "preference")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A system's reply to a held-out prompt; one line of ``samples.jsonl``."""
+
+    prompt_id: str
+    system: str
+    prompt: str
+    reply: str
+    finish: str
+    num_tokens: int
+    divergence: float  # KL(system || base) along the reply, nats
+
+
+def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Sample from all systems of a run, have them judged, and write the table.
+
+    Args:
+      config: of the run; section ``evaluate``.
+      workdir: folder of the run, with the checkpoints of its systems.
+
+    Returns:
+      The summary: the table as JSON.
+    """
+    if workspace.finished(config, workdir, "evaluate"):
+        return workspace.summary(workdir, "evaluate")
+    started = time.monotonic()
+    found = inputs.load_inputs(config)
+    chosen = usable_judges(found)
+    systems = find_systems(config, workdir)
+    folder = workspace.begin(config, workdir, "evaluate")
+    base = found.load_base()
+    answers = _answer_all(found, systems, base)
+    if jax.process_index() == 0:
+        records.write_jsonl(folder / "samples.jsonl", answers)
+    samples = [
+        verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply) for a in answers
+    ]
+    scores, given = _judge(found, samples, chosen, base)
+    if jax.process_index() == 0:
+        records.write_jsonl(folder / "verdicts.jsonl", given)
+    table = comparison.comparison_table(
+        answers,
+        scores,
+        given,
+        caption=f"{config.task}: {config.model.spec}, {config.name}, {config.size}",
+        preference=_preference_note(workdir),
+        seed=config.seed,
+        level=config.evaluate.interval,
+        resamples=config.evaluate.resamples,
+    )
+    if jax.process_index() == 0:
+        tables.write_table(table, folder)
+    logging.info("evaluate:\n%s", tables.markdown(table))
+    summary = {"table": tables.as_json(table), "seconds": time.monotonic() - started}
+    return workspace.finish(config, workdir, "evaluate", summary)
+
+
+def usable_judges(found: inputs.Inputs) -> list[str]:
+    """Return the config's judges that the task allows, in the config's order.
+
+    Raises:
+      ValueError: a judge is unknown, or the one of another run's preference model is
+        asked for without naming the run.
+    """
+    section = found.config.evaluate
+    for name in section.judges:
+        if name not in JUDGES:
+            raise ValueError(
+                f"evaluate.judges has {name!r}; accepted: {', '.join(JUDGES)}"
+            )
+    if "preference" in section.judges and not section.preference_judge:
+        raise ValueError(
+            "evaluate.judges has 'preference' but evaluate.preference_judge is empty; "
+            "name the workdir of a preference model trained on other data"
+        )
+    return [name for name in section.judges if name in found.task.judges]
+
+
+def find_systems(
+    config: ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, pathlib.Path | None]:
+    """Return the checkpoint folder of each system by name; None for the base model."""
+    systems: dict[str, pathlib.Path | None] = {BASE: None}
+    for name in config.evaluate.systems:
+        if name == BASE:
+            continue
+        if name not in ("distill", "policy"):
+            raise ValueError(
+                f"evaluate.systems has {name!r}; accepted: base, distill, policy; "
+                "systems of other runs go to evaluate.checkpoints as 'name=folder'"
+            )
+        shown = config.name if name == "policy" else name
+        systems[shown] = workspace.stage_folder(workdir, name) / "checkpoints"
+    for entry in config.evaluate.checkpoints:
+        name, equals, folder = entry.partition("=")
+        if not (name and equals and folder) or name in systems:
+            raise ValueError(
+                f"evaluate.checkpoints has {entry!r}; accepted: 'name=folder' with a "
+                f"name that is not one of {', '.join(systems)}"
+            )
+        systems[name] = pathlib.Path(folder)
+    for name, folder in systems.items():
+        if folder is not None and checkpoint.latest_step(folder) is None:
+            raise ValueError(
+                f"system {name!r}: {folder} holds no checkpoint; run its stage first"
+            )
+    return systems
+
+
+def _answer_all(
+    found: inputs.Inputs, systems: dict[str, pathlib.Path | None], base: Params
+) -> list[Answer]:
+    """Return the answers of all systems; request n has the same key in each."""
+    section = found.config.evaluate
+    dialogues = inputs.load_prompts(found.config, found.task, "test")
+    dialogues = inputs.repeat_prompts(dialogues, section.samples_per_prompt)
+    chat = found.text_tokenizer.chat
+    texts = [prompts.plain_prompt(prompt, found.task, chat) for prompt in dialogues]
+    ids = [tuple(found.text_tokenizer.encode(text)) for text in texts]
+    longest = max(map(len, ids))
+    sampler = generation.make_engine(found, longest, section.reply_tokens)
+    requests = [
+        engine.Request(
+            id=prompt.id,
+            tokens=tokens,
+            seed=records.seed_words(found.config.seed, "evaluate", prompt.id),
+            max_new_tokens=section.reply_tokens,
+            temperature=float(section.temperature),
+            top_p=float(section.top_p),
+            stop_strings=found.task.stop_strings,
+        )
+        for prompt, tokens in zip(dialogues, ids, strict=True)
+    ]
+    measure = scorers.divergence_scorer(found, base)
+    answers = []
+    for name, folder in systems.items():
+        params = base
+        if folder is not None:
+            specs = llama.param_specs(found.cfg)
+            params = inputs.restore_params(found, folder, "policy", specs)
+        generation.load(sampler, params, found.mesh)
+        replies = generation.generate(sampler, requests, f"evaluate {name}")
+        away = np.zeros(len(replies))
+        if folder is not None:
+            rows = [[*i, *r.tokens] for i, r in zip(ids, replies, strict=True)]
+            away = measure(params, rows, [len(i) for i in ids])
+        answers += [
+            Answer(
+                prompt_id=request.id,
+                system=name,
+                prompt=text,
+                reply=reply.text.strip(),
+                finish=reply.finish,
+                num_tokens=len(reply.tokens),
+                divergence=float(nats),
+            )
+            for request, text, reply, nats in zip(
+                requests, texts, replies, away, strict=True
+            )
+        ]
+    return answers
+
+
+def _judge(
+    found: inputs.Inputs,
+    samples: Sequence[verdicts.Sample],
+    chosen: Iterable[str],
+    base: Params,
+) -> tuple[list[verdicts.Score], list[verdicts.Verdict]]:
+    """Return single scores and pairwise verdicts of all judges."""
+    scores: list[verdicts.Score] = []
+    given: list[verdicts.Verdict] = []
+    for name in chosen:
+        if name == "lexicon":
+            new = judges.lexicon_scores(samples)
+            scores += new
+            given += judges.compare_scores(samples, new, epsilon=judges.LEXICON_EPSILON)
+        elif name == "log_odds":
+            question = next(iter(found.task.judge_questions.values()))
+            score = scorers.letter_scorer(found, base)
+            given += judges.log_odds(samples, score, question=question, by_mean=True)
+        else:
+            new = judges.preference_scores(samples, _preference_judge(found))
+            scores += new
+            given += judges.compare_scores(samples, new, epsilon=0.0)
+    return scores, given
+
+
+def _preference_judge(
+    found: inputs.Inputs,
+) -> Callable[[list[tuple[str, str]]], list[float]]:
+    """Return the scores of a preference model that was trained on other data."""
+    workdir = found.config.evaluate.preference_judge
+    folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
+    params = inputs.restore_params(
+        found, folder, train_preference.ITEM, heads.scalar_specs(found.cfg)
+    )
+    score = scorers.reward_scorer(found, params, found.config.preference.lengths)
+
+    def judge(shown: list[tuple[str, str]]) -> list[float]:
+        texts = [train_preference.whole_text(found, *pair) for pair in shown]
+        return [
+            float(x) for x in score([found.text_tokenizer.encode(t) for t in texts])
+        ]
+
+    return judge
+
+
+def _preference_note(workdir: str | pathlib.Path) -> dict[str, Any] | None:
+    """Return the summary of the run's preference model, if it has one."""
+    if not (workspace.stage_folder(workdir, "preference") / records.DONE).exists():
+        return None
+    return workspace.summary(workdir, "preference")

@@ -1,0 +1,65 @@
+"""The decode engine as the stages use it: sized by config, shown by a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from rlcd_jax import metrics
+from rlcd_jax.decode import engine
+from rlcd_jax.stages import inputs
+
+Params = Any
+
+
+def make_engine(
+    found: inputs.Inputs, prompt_tokens: int, reply_tokens: int
+) -> engine.Engine:
+    """Return an engine whose slots hold a longest prompt with a longest reply.
+
+    A config's memory limit, where there is one, is checked here: before anything is
+    allocated or compiled.
+    """
+    section = found.config.engine
+    ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
+    gib = section.memory_gib
+    return engine.Engine(
+        found.cfg,
+        found.text_tokenizer,
+        num_slots=-(-section.num_slots // ways) * ways,
+        max_length=prompt_tokens + reply_tokens,
+        mesh=found.mesh if found.mesh.size > 1 else None,
+        steps_per_dispatch=section.steps_per_dispatch,
+        memory_budget=int(gib * 2**30) if gib else None,
+    )
+
+
+def generate(
+    sampler: engine.Engine, requests: Sequence[engine.Request], what: str
+) -> list[engine.Reply]:
+    """Return the replies in the order of the requests, with progress shown."""
+    with metrics.Progress(what, len(requests), unit="replies") as bar:
+
+        def show(state: Any) -> None:
+            bar.advance(
+                state.done - bar.done, f"{state.tokens_per_second:.0f} tokens/s"
+            )
+
+        return sampler.generate(list(requests), progress=show)
+
+
+def load(sampler: engine.Engine, params: Params, mesh: jax.sharding.Mesh) -> None:
+    """Give the engine the weights of a policy version."""
+    if mesh.size == 1:
+        sampler.load(params)
+        return
+    with jax.set_mesh(mesh):
+        sampler.load(params)
+
+
+def engine_metrics(sampler: engine.Engine) -> Mapping[str, float]:
+    """Return the figures of the last job as metrics."""
+    names = ("tokens_per_second", "seconds", "occupancy", "tokens", "replies")
+    return {f"generate/{name}": float(sampler.stats[name]) for name in names}

@@ -1,0 +1,192 @@
+"""What a stage starts from: mesh, model, tokenizer, task and prompts, by config."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import checkpoint, records, sharding, tasks, tokenizer
+from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.models import llama, presets, table
+from rlcd_jax.weights import names, resolve
+
+Params = Any
+RANDOM = "random:"  # prefix of a model spec: a preset's shape with random weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The things that every stage needs, made once a stage."""
+
+    config: ConfigDict
+    task: tasks.Task
+    mesh: jax.sharding.Mesh
+    cfg: llama.LlamaConfig
+    text_tokenizer: tokenizer.Tokenizer
+    load_base: Callable[[], Params]  # the unaligned model: float32, training form
+
+    @property
+    def end_of_turn(self) -> str | None:
+        """The text that closes an assistant turn of the chat format."""
+        if self.task.format == "dialogue":
+            return None
+        end = self.text_tokenizer.eos_id
+        return self.text_tokenizer.decode([end], keep_special=True)
+
+
+def load_inputs(config: ConfigDict) -> Inputs:
+    """Return the inputs of a stage; every mistake in the config ends here."""
+    task = load_task(config)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    cfg, text_tokenizer, read = _find_model(config)
+    cfg = dataclasses.replace(
+        cfg,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        attention=config.model.attention,
+    )
+    sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
+    shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
+
+    def load_base() -> Params:
+        return read(cfg, shardings)
+
+    return Inputs(config, task, mesh, cfg, text_tokenizer, load_base)
+
+
+def load_task(config: ConfigDict) -> tasks.Task:
+    """Return the task with the config's format, wording, lengths and clean-up."""
+    task = tasks.load_task(config.task, config.official_wording or None)
+    if config.task_format:
+        task = tasks.with_format(task, config.task_format)
+    cleanup = dataclasses.replace(
+        task.cleanup,
+        mode=config.pairs.cleanup,
+        unfinished=config.pairs.unfinished or task.cleanup.unfinished,
+    )
+    return dataclasses.replace(
+        task,
+        cleanup=cleanup,
+        prompt_tokens=config.pairs.prompt_tokens,
+        reply_tokens=config.pairs.reply_tokens,
+    )
+
+
+def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
+    spec = config.model.spec
+    if spec.startswith(RANDOM):
+        cfg = presets.get_preset(spec.removeprefix(RANDOM))
+        seed = config.seed
+
+        def draw(cfg: llama.LlamaConfig, shardings: Any) -> Params:
+            start = jax.jit(
+                llama.init_params, static_argnums=0, out_shardings=shardings
+            )
+            return start(cfg, jax.random.key(seed))
+
+        return cfg, tokenizer.byte_tokenizer(cfg.vocab_size), draw
+    found = resolve.resolve_model(spec, cache_dir(config), logging.info)
+    if not found.has_weights:
+        raise ValueError(
+            f"model={spec!r} is a shape without weights; give hf:PATH_OR_ID or "
+            f"gguf:PATH, model=smollm2-135m for the embedded real model, or "
+            f"{RANDOM}{spec} for random weights"
+        )
+
+    def read(cfg: llama.LlamaConfig, shardings: Any) -> Params:
+        del cfg  # the file's own numbers say the same
+        return found.load_params(put=names.put_sharded(shardings))
+
+    return found.cfg, found.load_tokenizer(), read
+
+
+def cache_dir(config: ConfigDict) -> pathlib.Path:
+    """Return the folder of fetched models."""
+    return pathlib.Path(config.model.cache_dir or "~/.cache/rlcd_jax").expanduser()
+
+
+def load_prompts(
+    config: ConfigDict, task: tasks.Task, part: str
+) -> list[records.Prompt]:
+    """Return the prompts of a part of the data.
+
+    Args:
+      config: of the run.
+      task: the task.
+      part: "train" for simulation and PPO, "test" for the held-out prompts.
+    """
+    source = config.prompts.source
+    if source == "package":
+        found = tasks.load_prompts(task, part)
+    elif source == "hh_rlhf":
+        if not task.hh_config:
+            raise ValueError(
+                f"prompts.source='hh_rlhf' but task {task.name!r} has no hh-rlhf "
+                "subset; accepted for it: 'package' or a path to prompts"
+            )
+        split = {
+            "train": config.prompts.hh_train_split,
+            "test": config.prompts.hh_test_split,
+        }[part]
+        found = hh_rlhf.load_prompts(
+            task.hh_config,
+            split,
+            manual_dir=config.prompts.hh_dir or None,
+            data_dir=data_dir(config),
+        )
+    else:
+        found = tasks.load_prompts(task, part, source)
+    limit = config.prompts.limit if part == "train" else config.evaluate.prompts
+    return list(found)[: limit or None]
+
+
+def data_dir(config: ConfigDict) -> pathlib.Path:
+    """Return the folder in which data sets are prepared."""
+    named = config.prompts.data_dir
+    return pathlib.Path(named) if named else cache_dir(config) / "datasets"
+
+
+def repeat_prompts(dialogues: list[records.Prompt], times: int) -> list[records.Prompt]:
+    """Return each prompt ``times`` times, draw n of prompt p with the id "p#n".
+
+    With one draw the ids stay as they are.
+    """
+    if times == 1:
+        return dialogues
+    return [
+        dataclasses.replace(prompt, id=f"{prompt.id}#{draw}")
+        for prompt in dialogues
+        for draw in range(times)
+    ]
+
+
+def base_id(prompt_id: str) -> str:
+    """Return the id of the prompt that "p#n" is a draw of."""
+    return prompt_id.partition("#")[0]
+
+
+def restore_params(
+    found: Inputs, folder: pathlib.Path, item: str, specs: Params
+) -> Params:
+    """Return one item of the latest checkpoint in ``folder``, on the mesh."""
+    step = checkpoint.latest_step(folder)
+    if step is None:
+        raise ValueError(
+            f"{folder} holds no checkpoint; run the stage that makes it first"
+        )
+    shardings = sharding.param_shardings(specs, found.mesh)
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=where
+        ),
+        table.abstract_params(specs),
+        shardings,
+    )
+    items, _ = checkpoint.restore(folder, step, {item: abstract})
+    return items[item]

@@ -1,0 +1,261 @@
+"""The sampling half of PPO: prompts, replies, and the frozen rollout of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlcd_jax import packing, prompts, records, rollout, sharding
+from rlcd_jax.decode import engine
+from rlcd_jax.stages import generation, inputs, ppo, scorers
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialogue:
+    """A prompt as text and tokens."""
+
+    id: str
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """A prompt with the reply that the policy wrote to it."""
+
+    dialogue: Dialogue
+    reply: engine.Reply
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """What changes from step to step beside the parameters.
+
+    Attributes:
+      kl_coef: weight of the KL penalty.
+      gain: multiplies the preference model's reward; None: not yet measured.
+      bias: is added to it.
+    """
+
+    kl_coef: float
+    gain: float | None
+    bias: float
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any], section: ConfigDict) -> Notes:
+        """Return the notes of a checkpoint, or those of the start."""
+        start = {
+            "kl_coef": section.kl_coef,
+            "gain": None if section.normalise_reward else 1.0,
+            "bias": 0.0,
+        }
+        return cls(**{name: meta.get(name, value) for name, value in start.items()})
+
+    def as_meta(self) -> dict[str, Any]:
+        """Return the notes as a checkpoint keeps them."""
+        return dataclasses.asdict(self)
+
+
+def usable_dialogues(found: inputs.Inputs) -> tuple[list[Dialogue], int]:
+    """Return the training prompts that fit, and how many do not."""
+    limit = found.config.policy.prompt_tokens
+    out, too_long = [], 0
+    for prompt in inputs.load_prompts(found.config, found.task, "train"):
+        text = prompts.plain_prompt(prompt, found.task, found.text_tokenizer.chat)
+        ids = tuple(found.text_tokenizer.encode(text))
+        if len(ids) > limit:
+            too_long += 1
+        else:
+            out.append(Dialogue(prompt.id, text, ids))
+    if not out:
+        raise ValueError(
+            f"none of {too_long} prompts fits in policy.prompt_tokens={limit}; raise it"
+        )
+    return out, too_long
+
+
+class Actor:
+    """Writes replies and rolls them out; holds the engine and the frozen models."""
+
+    def __init__(self, found: inputs.Inputs) -> None:
+        section = found.config.policy
+        self.found, self.section = found, section
+        self.dialogues, self.too_long = usable_dialogues(found)
+        self.sampler = generation.make_engine(
+            found, section.prompt_tokens, section.reply_tokens
+        )
+        tokenizer = found.text_tokenizer
+        end = found.end_of_turn
+        self.mark = tokenizer.encode(end or found.task.human_marker, bos=False)
+        self._rows = ppo.rows_at_once(found)
+        batch = sharding.batch_sharding(found.mesh)
+        self._logprobs = jax.jit(
+            lambda params, packed: ppo.response_logprobs(params, found, packed),
+            in_shardings=(None, batch),
+        )
+        self._logprobs_entropy = jax.jit(
+            lambda params, packed: ppo.response_logprobs(
+                params, found, packed, with_entropy=True
+            ),
+            in_shardings=(None, batch),
+        )
+        self._values = jax.jit(
+            lambda params, packed: ppo.response_values(params, found, packed),
+            in_shardings=(None, batch),
+        )
+        self._assemble = jax.jit(rollout.assemble, static_argnames="rules")
+        self._reference: Params = None
+        self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
+
+    def set_frozen(self, *, reference: Params, preference: Params) -> None:
+        """Take the models that never change."""
+        length = self.section.prompt_tokens + self.section.reply_tokens + len(self.mark)
+        self._reference = scorers.frozen(self.found, reference)
+        self._rewards = scorers.reward_scorer(
+            self.found, preference, lengths=(-(-length // 16) * 16,)
+        )
+
+    def draw_prompts(self, step: int) -> list[Dialogue]:
+        """Return the prompts of a step: each epoch over the prompts in a new order."""
+        order = grain.MapDataset.source(range(len(self.dialogues)))
+        order = order.seed(self.found.config.seed).shuffle().repeat()
+        first = (step - 1) * self.section.rollouts
+        indices = range(first, first + self.section.rollouts)
+        return [self.dialogues[order[index]] for index in indices]
+
+    def generate(
+        self, policy: Params, dialogues: Sequence[Dialogue], step: int
+    ) -> list[Sampled]:
+        """Return one reply to each prompt, keyed by (seed, step, place, prompt)."""
+        generation.load(self.sampler, policy, self.found.mesh)
+        seed, task = self.found.config.seed, self.found.task
+        requests = [
+            engine.Request(
+                id=f"{step}/{place}",
+                tokens=dialogue.ids,
+                seed=records.seed_words(seed, "rollout", step, place, dialogue.id),
+                max_new_tokens=self.section.reply_tokens,
+                temperature=float(self.section.temperature),
+                stop_strings=task.stop_strings,
+            )
+            for place, dialogue in enumerate(dialogues)
+        ]
+        replies = generation.generate(self.sampler, requests, f"rollout {step}")
+        return [Sampled(*pair) for pair in zip(dialogues, replies, strict=True)]
+
+    def roll_out(
+        self, params: Mapping[str, Params], sampled: Sequence[Sampled], notes: Notes
+    ) -> tuple[rollout.Rollout, Notes, dict[str, Any]]:
+        """Freeze everything that the updates of this step refer to.
+
+        Args:
+          params: "policy" and "value" as they are before the updates.
+          sampled: the prompts and replies of the step.
+          notes: KL coefficient and reward scale.
+
+        Returns:
+          The rollout, the notes with the reward scale measured if it was not, and
+          metrics.
+        """
+        section = self.section
+        packed = packing.pack(
+            [one.dialogue.ids for one in sampled],
+            [one.reply.tokens for one in sampled],
+            prompt_length=section.prompt_tokens,
+            response_length=section.reply_tokens,
+            pad_id=self.found.text_tokenizer.pad_id,
+        )
+        logprobs, entropy = self._by_rows(
+            self._logprobs_entropy, params["policy"], packed
+        )
+        ref_logprobs, _ = self._by_rows(self._logprobs, self._reference, packed)
+        values = self._by_rows(self._values, params["value"], packed)
+        raw = self.raw_rewards(sampled)
+        if notes.gain is None:
+            gain, bias = rollout.score_normalisation(raw)
+            notes = dataclasses.replace(notes, gain=gain, bias=bias)
+        scores, metrics = rollout.terminal_rule(
+            jnp.asarray(notes.gain * raw + notes.bias),
+            jnp.asarray([one.reply.finish != "length" for one in sampled]),
+            jnp.asarray([not one.reply.text.strip() for one in sampled]),
+            mode=section.terminal_mode,
+            value=float(section.terminal_value),
+        )
+        frozen, more = self._assemble(
+            packed,
+            logprobs,
+            ref_logprobs,
+            values,
+            scores,
+            kl_coef=ppo.float32(notes.kl_coef),
+            rules=_rules(section),
+            entropy=entropy,
+        )
+        speed = generation.engine_metrics(self.sampler)
+        shown = {**jax.device_get({**metrics, **more}), **speed}
+        shown["rollout/reward_mean"] = float(raw.mean())
+        return frozen, notes, shown
+
+    def raw_rewards(self, sampled: Sequence[Sampled]) -> np.ndarray:
+        """Return the preference model's reward of each reply, [B] float32.
+
+        It reads the ids that were sampled, up to the end of the reply, and the mark
+        in its one encoding: nothing is decoded and tokenised again.
+        """
+        tokenizer = self.found.text_tokenizer
+        cut = functools.partial(
+            packing.cut_reply,
+            stop_strings=self.found.task.stop_strings,
+            end_ids=tokenizer.eos_ids,
+            token_bytes=tokenizer.token_bytes,
+            encode=functools.partial(tokenizer.encode, bos=False),
+        )
+        rows = [
+            [*one.dialogue.ids, *cut(one.reply.tokens), *self.mark] for one in sampled
+        ]
+        return self._rewards(rows)
+
+    def _by_rows(self, program: Callable, params: Params, packed: Any) -> Any:
+        """Run a program over a few rows at a time, as many as the update takes."""
+        pieces = []
+        with jax.set_mesh(self.found.mesh):
+            for start in range(0, len(packed.tokens), self._rows):
+                part = jax.tree.map(
+                    lambda x, start=start: x[start : start + self._rows], packed
+                )
+                pieces.append(jax.device_get(program(params, part)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+
+
+def adapt(notes: Notes, shown: Mapping[str, Any], section: ConfigDict) -> Notes:
+    """Return the notes of the next step: an adaptive KL coefficient moves."""
+    if not section.kl_target:
+        return notes
+    kl_coef = rollout.adapt_kl_coef(
+        ppo.float32(notes.kl_coef),
+        ppo.float32(shown["rollout/kl_sum_mean"]),
+        target=section.kl_target,
+        horizon=section.kl_horizon,
+    )
+    return dataclasses.replace(notes, kl_coef=float(kl_coef))
+
+
+def _rules(section: ConfigDict) -> rollout.AdvantageRules:
+    return rollout.AdvantageRules(
+        kl_estimator=section.kl_estimator,
+        gamma=float(section.gamma),
+        lam=float(section.lam),
+        whiten_rewards=section.whiten_rewards,
+        whiten_advantages=section.whiten_advantages,
+        statistics=section.statistics,
+    )

@@ -1,0 +1,181 @@
+"""Compiled programs that score texts: answer letters, rewards, divergence.
+
+Each maker takes parameters once and returns a host function over texts or rows of
+tokens; shapes are few, so programs are compiled a handful of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlcd_jax import sharding
+from rlcd_jax.models import heads, llama
+from rlcd_jax.stages import batching, inputs
+
+Params = Any
+LETTERS = ("A", "B")
+Ids = Sequence[int]
+
+
+def frozen(found: inputs.Inputs, params: Params) -> Params:
+    """Return parameters that are only read: matrices in the compute dtype.
+
+    A product casts its operands anyway, so every value computed from them is the
+    same as from the float32 master, at half the memory.
+    """
+
+    def cast(params: Params) -> Params:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: (
+                leaf
+                if leaf.ndim < 2 or "norm" in jax.tree_util.keystr(path)
+                else leaf.astype(found.cfg.dtype)
+            ),
+            params,
+        )
+
+    with jax.set_mesh(found.mesh):
+        return jax.jit(cast)(params)
+
+
+def rows_at_once(found: inputs.Inputs, wanted: int = 16) -> int:
+    """Return a batch size near ``wanted`` that the mesh divides."""
+    ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
+    return max(1, wanted // ways) * ways
+
+
+def letter_scorer(
+    found: inputs.Inputs, params: Params
+) -> Callable[[Sequence[str]], list[tuple[float, float]]]:
+    """Return a function from scoring texts to the logits of the letters A and B.
+
+    The ids of the letters are those of the tokenised continuation of each text, one
+    token each. The released code takes the ids of bare letters, which differ.
+    """
+    params = frozen(found, params)
+
+    def program(params, tokens, mask, letters):
+        hidden, _ = llama.hidden_states(
+            params, found.cfg, tokens, heads.positions_of(mask), mask
+        )
+        logits = llama.logits(params, found.cfg, hidden[:, -1])
+        return logits[:, letters]
+
+    run = jax.jit(program, in_shardings=(None, *_batch_of(found, 2), None))
+
+    def score(texts: Sequence[str]) -> list[tuple[float, float]]:
+        if not texts:
+            return []
+        letters = np.array([_letter_id(found, texts[0], x) for x in LETTERS], np.int32)
+        rows = [found.text_tokenizer.encode(text) for text in texts]
+        with jax.set_mesh(found.mesh):
+            pairs = batching.map_rows(
+                lambda tokens, mask: run(params, tokens, mask, letters),
+                rows,
+                batch_size=rows_at_once(found),
+                lengths=batching.doubling_lengths(max(map(len, rows)), 128),
+                pad_id=found.text_tokenizer.pad_id,
+            )
+        return [(float(a), float(b)) for a, b in pairs]
+
+    return score
+
+
+def _letter_id(found: inputs.Inputs, text: str, letter: str) -> int:
+    ids = found.text_tokenizer.continuation_ids(text, letter)
+    if len(ids) != 1:
+        raise ValueError(
+            f"the answer {letter!r} is {len(ids)} tokens after the scoring prompt; "
+            "scored labels need a tokenizer in which it is one token there"
+        )
+    return ids[0]
+
+
+def reward_scorer(
+    found: inputs.Inputs, params: Params, lengths: Sequence[int]
+) -> Callable[[Sequence[Ids]], np.ndarray]:
+    """Return a function from rows of token ids to rewards [B] float32.
+
+    Args:
+      found: inputs of the stage.
+      params: the preference model's, "trunk" and "head".
+      lengths: rising, the row lengths to compile for.
+    """
+    params = frozen(found, params)
+
+    def program(params, tokens, mask):
+        return heads.scalar_at_last(params, found.cfg, tokens, mask)
+
+    run = jax.jit(program, in_shardings=(None, *_batch_of(found, 2)))
+
+    def score(rows: Sequence[Ids]) -> np.ndarray:
+        with jax.set_mesh(found.mesh):
+            return batching.map_rows(
+                lambda tokens, mask: run(params, tokens, mask),
+                rows,
+                batch_size=rows_at_once(found),
+                lengths=lengths,
+                pad_id=found.text_tokenizer.pad_id,
+            )
+
+    return score
+
+
+def divergence_scorer(
+    found: inputs.Inputs, base: Params
+) -> Callable[[Params, Sequence[Ids], Sequence[int]], np.ndarray]:
+    """Return a function that measures how far a policy went from the base model.
+
+    ``measure(policy, rows, starts)`` gives, for each row, the sum over its tokens
+    from ``starts[i]`` on of KL(policy || base) at that prefix, in nats: exact over
+    the vocabulary, so without the noise of a log-ratio of sampled tokens.
+    """
+    base = frozen(found, base)
+
+    def program(policy, base, tokens, mask, counted):
+        return heads.policy_divergence(
+            policy,
+            base,
+            found.cfg,
+            tokens,
+            mask,
+            counted,
+            chunk_tokens=found.config.model.chunk_tokens,
+        )
+
+    run = jax.jit(program, in_shardings=(None, None, *_batch_of(found, 3)))
+
+    def measure(
+        policy: Params, rows: Sequence[Ids], starts: Sequence[int]
+    ) -> np.ndarray:
+        policy = frozen(found, policy)
+        # The start travels as the first entry of a row, and is taken off again.
+        marked = [[start, *row] for start, row in zip(starts, rows, strict=True)]
+        longest = max(map(len, marked), default=1)
+
+        def one(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            first = mask.argmax(axis=1)
+            start = tokens[np.arange(len(tokens)), first] + first + 1
+            mask = mask.copy()
+            mask[np.arange(len(mask)), first] = False
+            counted = mask & (np.arange(mask.shape[1]) >= start[:, None])
+            return run(policy, base, tokens, mask, counted)
+
+        with jax.set_mesh(found.mesh):
+            return batching.map_rows(
+                one,
+                marked,
+                batch_size=rows_at_once(found),
+                lengths=batching.doubling_lengths(longest),
+                pad_id=found.text_tokenizer.pad_id,
+            )
+
+    return measure
+
+
+def _batch_of(found: inputs.Inputs, count: int) -> tuple[Any, ...]:
+    return (sharding.batch_sharding(found.mesh),) * count

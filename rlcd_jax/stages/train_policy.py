@@ -1,0 +1,121 @@
+"""Stage 3: PPO against the preference model.
+
+Policy and value model are trained; the reference (the policy's start) and the
+preference model are frozen. Every batch, key and prompt of step s is a function of
+(seed, s), so a checkpoint of step s resumes to the same numbers. Leaves
+``policy/checkpoints`` and ``policy/samples/<step>.jsonl``.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import checkpoint, metrics, records, rollout
+from rlcd_jax.models import heads
+from rlcd_jax.stages import (
+    inputs,
+    ppo,
+    ppo_rollout,
+    train_preference,
+    workspace,
+)
+
+Params = Any
+
+
+def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Improve the base model by PPO; the loop is the algorithm.
+
+    Args:
+      config: of the run; section ``policy``.
+      workdir: folder of the run, with ``preference/checkpoints``.
+
+    Returns:
+      The summary: metrics of the last step.
+    """
+    if workspace.finished(config, workdir, "policy"):
+        return workspace.summary(workdir, "policy")
+    started = time.monotonic()
+    found = inputs.load_inputs(config)
+    section = config.policy
+    actor = ppo_rollout.Actor(found)
+    learner = ppo.make_trainer(found)
+    folder = workspace.begin(config, workdir, "policy")
+    preference = _preference_params(found, workdir)
+    actor.set_frozen(reference=found.load_base(), preference=preference)
+    last: dict[str, float] = {}
+    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=2) as saver:
+        state, start, meta = learner.start_or_resume(
+            saver,
+            lambda: {
+                "policy": found.load_base(),
+                "value": heads.value_from_preference(preference),
+            },
+        )
+        notes = ppo_rollout.Notes.from_meta(meta, section)
+        with (
+            metrics.MetricWriter(workdir, "policy", resumed_step=start or None) as out,
+            metrics.Progress("policy", section.steps, unit="steps") as bar,
+        ):
+            bar.done = start
+            for step in range(start + 1, section.steps + 1):
+                prompts = actor.draw_prompts(step)
+                replies = actor.generate(state.params["policy"], prompts, step)
+                frozen, notes, shown = actor.roll_out(state.params, replies, notes)
+                for minibatch in ppo.minibatches(frozen, config, step):
+                    state, update_metrics = learner.update(state, minibatch)
+                    shown = ppo.record(shown, update_metrics, section)
+                notes = ppo_rollout.adapt(notes, shown, section)
+                last = out.write(step, ppo.finish_metrics(shown))
+                bar.advance(1, f"score {last['rollout/score_mean']:.2f}")
+                if step % section.checkpoint_every == 0 or step == section.steps:
+                    learner.save(saver, step, state, notes.as_meta())
+                    _save_samples(folder, step, replies, frozen, section.sample_prompts)
+    summary = {
+        "steps": section.steps,
+        "prompts": len(actor.dialogues),
+        "prompts_too_long": actor.too_long,
+        **last,
+        "seconds": time.monotonic() - started,
+    }
+    logging.info("policy: %s", summary)
+    return workspace.finish(config, workdir, "policy", summary)
+
+
+def _preference_params(found: inputs.Inputs, workdir: str | pathlib.Path) -> Params:
+    folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
+    return inputs.restore_params(
+        found, folder, train_preference.ITEM, heads.scalar_specs(found.cfg)
+    )
+
+
+def _save_samples(
+    folder: pathlib.Path,
+    step: int,
+    sampled: Sequence[ppo_rollout.Sampled],
+    frozen: rollout.Rollout,
+    count: int,
+) -> None:
+    """Write some replies of a step, for people to read."""
+    if jax.process_index() != 0:
+        return
+    scores = np.asarray(frozen.scores)
+    rows = [
+        {
+            "prompt_id": one.dialogue.id,
+            "prompt": one.dialogue.text,
+            "reply": one.reply.text,
+            "finish": one.reply.finish,
+            "score": float(scores[index]),
+        }
+        for index, one in enumerate(sampled[:count])
+    ]
+    records.write_jsonl(folder / "samples" / f"{step:06d}.jsonl", rows)
