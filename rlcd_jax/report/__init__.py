@@ -1,0 +1,117 @@
+"""One HTML page of what a run left: a single file that needs no network.
+
+A part that is not there, or that cannot be read, is named on the page with the reason
+and never filled in. The page may be made while the run still goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from rlcd_jax import records
+from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate
+
+FILE_NAME = "report.html"
+COMPARISON_NAME = "compare.html"
+
+
+def write_report(
+    workdir: str | os.PathLike[str], *, preset: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+    """Write ``report.html`` of a run and return its path.
+
+    Args:
+      workdir: folder of the run.
+      preset: the config as it was before single fields were set, to show what was
+        changed; None: the page says that nothing was given to compare with.
+
+    Raises:
+      ValueError: the folder holds nothing of a run.
+    """
+    run = reading.read_run(workdir)
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            run=run,
+            title=sections.title(run),
+            tiles=sections.tiles(run),
+            changes=sections.changes(run, preset),
+            config=sections.config_groups(run.config),
+            stages=sections.stages(run),
+            curves=curves.stage_curves({"": run.metrics}),
+            tables=tabulate.tables({"": run.tables}),
+            drops=sections.drops(run),
+            pair_cells=sections.pair_cells(run),
+            samples=browsers.samples({"": run}),
+            policy_samples=browsers.policy_samples(run),
+            pairs=browsers.pairs(run),
+            dropped=browsers.dropped(run),
+            cost=sections.cost({"": run}),
+            environment=sections.key_values(run.environment),
+            plan=sections.key_values(run.plan),
+            no_plots=plots.why_not(),
+        )
+    )
+    return _write(run.folder / FILE_NAME, page)
+
+
+def write_comparison(
+    workdir_1: str | os.PathLike[str],
+    workdir_2: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+) -> pathlib.Path:
+    """Write a page that shows two runs side by side and return its path.
+
+    Args:
+      workdir_1: folder of the run called A on the page.
+      workdir_2: folder of the run called B.
+      path: file to write, such as ``compare.html``.
+
+    Raises:
+      ValueError: one of the folders holds nothing of a run.
+    """
+    runs = {"A": reading.read_run(workdir_1), "B": reading.read_run(workdir_2)}
+    one, two = runs.values()
+    page = (
+        _environment()
+        .get_template("compare.html")
+        .render(
+            runs={label: (run, sections.title(run)) for label, run in runs.items()},
+            tiles={label: sections.tiles(run) for label, run in runs.items()},
+            changes=sections.differences(one.config, two.config),
+            environment=sections.differences(one.environment, two.environment),
+            stages={label: sections.stages(run) for label, run in runs.items()},
+            curves=curves.stage_curves({k: run.metrics for k, run in runs.items()}),
+            tables=tabulate.tables({k: run.tables for k, run in runs.items()}),
+            drops={label: sections.drops(run) for label, run in runs.items()},
+            samples=browsers.samples(runs),
+            cost=sections.cost(runs),
+            no_plots=plots.why_not(),
+        )
+    )
+    return _write(pathlib.Path(path), page)
+
+
+def _write(path: pathlib.Path, page: str) -> pathlib.Path:
+    """Write a page; half a surrogate pair, which JSON allows, becomes a "?"."""
+    records.write_text(path, page.encode("utf-8", "replace").decode())
+    return path
+
+
+def _environment() -> jinja2.Environment:
+    """Return the templates' environment, in which every text is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["missing"] = reading.is_missing
+    return environment

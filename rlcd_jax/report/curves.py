@@ -1,0 +1,144 @@
+"""Which metrics make which curves: the ones to look at first, then all others."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rlcd_jax.estimates import Missing
+from rlcd_jax.report import plots, reading, sections
+
+HELD_OUT = "held_out|heldout|eval|dev|validation|test"
+RESERVED = ("stage", "step", "wall_time")
+MAX_OTHERS = 60  # curves of a stage beside those to look at first
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A curve to look at: its title, the end of its metrics' names, and its unit."""
+
+    title: str
+    leaf: str  # a regular expression
+    unit: str = ""
+
+
+PANELS = {
+    "preference": (
+        Panel("Loss", "loss", "nats a pair"),
+        Panel("Accuracy", "accuracy", "share of decided pairs"),
+        Panel("Margin", "margin(_mean)?", "reward of the better less the other"),
+    ),
+    "distill": (Panel("Loss", "loss", "nats a token"),),
+    "policy": (
+        Panel("Reward", "reward_mean", "by the preference model"),
+        Panel("KL to the reference", "kl_sum(_mean)?", "nats a reply"),
+        Panel("Entropy", "entropy(_mean|_per_token)?", "nats a token"),
+        Panel("Length", "(response|reply)_length(_mean)?", "tokens a reply"),
+        Panel("Clip fraction", "clip_fraction", "share of tokens"),
+        Panel("Unfinished replies", "unfinished_rate", "share of replies"),
+        Panel("Distinct n-grams", "distinct_?[0-9n]", "share of n-grams"),
+        Panel("Value: explained variance", "explained_variance"),
+    ),
+}
+OPTIONAL = ("Margin", "Distinct n-grams")  # not named when they are not there
+
+
+def stage_curves(
+    runs: Mapping[str, list[dict[str, Any]] | Missing],
+) -> list[dict[str, Any]] | Missing:
+    """Return for each stage its first curves, its other curves and single figures.
+
+    Args:
+      runs: rows of ``metrics.jsonl`` by the run's label, "" for a single run.
+
+    Returns:
+      Dicts with stage, panels, others, figures (name, run, value) and ``not_there``,
+      the titles of first curves for which nothing was recorded.
+    """
+    there = {k: rows for k, rows in runs.items() if not reading.is_missing(rows)}
+    if not there:
+        return next(iter(runs.values()))
+    stages = dict.fromkeys(row["stage"] for rows in there.values() for row in rows)
+    ordered = sorted(stages, key=_order)
+    return [_stage(stage, there) for stage in ordered]
+
+
+def _order(stage: str) -> int:
+    names = list(reading.STAGES)
+    return names.index(stage) if stage in names else len(names)
+
+
+def _stage(stage: str, runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    series = {
+        label: _series([row for row in rows if row["stage"] == stage])
+        for label, rows in runs.items()
+    }
+    names = list(dict.fromkeys(name for found in series.values() for name in found))
+    panels, not_there, used = [], [], set()
+    for panel in PANELS.get(stage, ()):
+        pattern = re.compile(rf"(?:^|/)(?:(?:{HELD_OUT})[_/])*(?:{panel.leaf})$")
+        matched = [name for name in names if pattern.search(name)]
+        used.update(matched)
+        if matched:
+            lines = _lines(matched, series)
+            panels.append(plots.curve(panel.title, lines, unit=panel.unit))
+        elif panel.title not in OPTIONAL:
+            not_there.append(panel.title.lower())
+    rest = [name for name in names if name not in used]
+    long = [
+        n for n in rest if any(len(found.get(n, ())) > 1 for found in series.values())
+    ]
+    others = [plots.curve(n, _lines([n], series)) for n in long[:MAX_OTHERS]]
+    figures = [
+        (name, label, sections.show(found[name][0][1]))
+        for name in rest
+        if name not in long
+        for label, found in series.items()
+        if name in found
+    ]
+    return {
+        "stage": stage,
+        "panels": [svg for svg in panels if svg],
+        "not_there": not_there,
+        "others": [svg for svg in others if svg],
+        "left_out": max(0, len(long) - MAX_OTHERS),
+        "figures": figures,
+        "with_run": any(runs),
+    }
+
+
+def _series(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Return (step, value) of each metric, in the order of the rows."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in RESERVED and isinstance(value, int | float):
+                found.setdefault(name, []).append((row["step"], value))
+    return found
+
+
+def _lines(
+    names: list[str], series: Mapping[str, dict[str, list[tuple[int, float]]]]
+) -> list[plots.Line]:
+    """Return the lines of one panel: each metric of each run that has it."""
+    held_out = {
+        name: bool(re.search(rf"(?:^|[/_])(?:{HELD_OUT})[/_]", name)) for name in names
+    }
+    plain = [name for name in names if not held_out[name]]
+    lines = []
+    for label, found in series.items():
+        for name in names:
+            if name not in found:
+                continue
+            if len(names) == 1:
+                kind = "held out" if held_out[name] else ""
+            elif len(plain) <= 1 and len(names) <= 2:
+                kind = "held out" if held_out[name] else "training"
+            else:
+                kind = name
+            text = " · ".join(part for part in (label, kind) if part)
+            steps, values = zip(*found[name], strict=True)
+            lines.append(plots.Line(text, steps, values, label, held_out[name]))
+    return lines

@@ -1,0 +1,202 @@
+"""Curves and interval plots as SVG text, to be put into a page.
+
+Needs matplotlib, which the extra ``report`` installs; without it there is no plot, and
+``why_not`` is the line that the page shows instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+
+import markupsafe
+import numpy as np
+
+try:
+    import matplotlib
+    from matplotlib import figure, ticker
+except ImportError:
+    matplotlib = None
+
+Svg = markupsafe.Markup
+
+COLOURS = ("#2563c9", "#d4660a", "#1d8a63", "#9a3fb5", "#7a6a00", "#b3264a")
+INK, FAINT, GRID = "#333a45", "#6b7482", "#e4e7ec"
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
+    "svg.hashsalt": "rlcd_jax",  # the same plot is the same file
+    "text.parse_math": False,  # a "$" in a name is a "$"
+    "font.size": 9,
+    "axes.edgecolor": "#b9c0ca",
+    "axes.labelcolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "text.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    "path.simplify": True,
+}
+SMOOTH_FROM = 80  # points from which a running mean is drawn over the line
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One curve: values at steps; ``run`` and ``held_out`` choose how it looks."""
+
+    label: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    run: str = ""
+    held_out: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Dot:
+    """A value with its interval."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    run: str = ""
+
+
+def why_not() -> str:
+    """Return why there are no plots; "" when they can be made."""
+    if matplotlib is not None:
+        return ""
+    return "Curves and plots need matplotlib: pip install 'rlcd_jax[report]'"
+
+
+def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
+    """Return lines over steps as SVG; None without matplotlib.
+
+    A line of many points is drawn faint, with its running mean over it.
+    """
+    if matplotlib is None or not lines:
+        return None
+    with matplotlib.rc_context(STYLE):
+        page = figure.Figure(figsize=(4.3, 2.55), layout="constrained")
+        axes = page.subplots()
+        _title(axes, title, unit)
+        styles = _styles(lines)
+        for line, (colour, dash) in zip(lines, styles, strict=True):
+            _draw(axes, line, colour, dash)
+        axes.set_xlabel("step", fontsize=8)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+        axes.margins(x=0.02, y=0.1)
+        if any(line.label for line in lines):
+            axes.legend(fontsize=8, handlelength=1.6, borderaxespad=0.2)
+        return _svg(page, title)
+
+
+def intervals(
+    title: str, dots: Sequence[Dot], *, reference: float | None = None
+) -> Svg | None:
+    """Return dots with whiskers, one a row, as SVG; None without matplotlib.
+
+    Args:
+      title: name of what is plotted.
+      dots: values with intervals, from top to bottom.
+      reference: where to draw a dashed line, such as 50 of a win rate; None: nowhere.
+    """
+    if matplotlib is None or not dots:
+        return None
+    runs = list(dict.fromkeys(dot.run for dot in dots))
+    with matplotlib.rc_context(STYLE):
+        size = (6.2, 0.75 + 0.3 * len(dots))
+        page = figure.Figure(figsize=size, layout="constrained")
+        axes = page.subplots()
+        _title(axes, title, "")
+        for place, dot in enumerate(dots):
+            colour = COLOURS[runs.index(dot.run) % len(COLOURS)]
+            axes.plot([dot.low, dot.high], [place] * 2, color=colour, lw=2, alpha=0.55)
+            axes.plot([dot.value], [place], "o", color=colour, ms=5.5)
+        if reference is not None:
+            axes.axvline(reference, color=FAINT, lw=1, ls=(0, (3, 3)), zorder=0)
+        names = [" · ".join(filter(None, (_short(d.label), d.run))) for d in dots]
+        axes.set_yticks(range(len(dots)), names, color=INK)
+        axes.set_ylim(len(dots) - 0.4, -0.6)
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
+        axes.margins(x=0.06)
+        return _svg(page, title)
+
+
+def _short(text: str, limit: int = 44) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _title(axes: object, title: str, unit: str) -> None:
+    axes.set_title(_short(title), loc="left", fontsize=10, color=INK, weight="bold")
+    if unit:
+        axes.set_ylabel(_short(unit), fontsize=8)
+
+
+def _styles(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """Return colour and dashes of each line.
+
+    One run: a colour a line. Several runs: a colour a run, dashes for held-out values
+    and for further metrics.
+    """
+    runs = list(dict.fromkeys(line.run for line in lines))
+    if len(runs) == 1:
+        colours = itertools.cycle(COLOURS)
+        return [(next(colours), "-") for _ in lines]
+    seen: dict[str, Iterator[str]] = {}
+    styles = []
+    for line in lines:
+        dashes = seen.setdefault(line.run, itertools.cycle(("-", "--", ":", "-.")))
+        colour = COLOURS[runs.index(line.run) % len(COLOURS)]
+        styles.append((colour, next(dashes)))
+    return styles
+
+
+def _draw(axes: object, line: Line, colour: str, dash: str) -> None:
+    steps, values = np.asarray(line.steps), np.asarray(line.values, np.float64)
+    look = {"color": colour, "ls": dash, "label": line.label or None}
+    if len(values) < SMOOTH_FROM:
+        few = len(values) <= 25
+        axes.plot(steps, values, lw=1.7, marker="o" if few else "", ms=3.5, **look)
+        return
+    width = max(3, len(values) // 20) | 1
+    kernel = np.ones(width)
+    near = np.convolve(np.ones_like(values), kernel, "same")
+    mean = np.convolve(values, kernel, "same") / near
+    axes.plot(steps, values, lw=0.7, alpha=0.3, color=colour, rasterized=False)
+    axes.plot(steps, mean, lw=1.8, **look)
+
+
+def _svg(page: figure.Figure, title: str) -> Svg:
+    """Return a figure as an ``svg`` element that scales with its box.
+
+    Names inside it get a prefix of their own, for several plots share one page.
+    """
+    file = io.BytesIO()
+    page.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue().decode()
+    text = text[text.index("<svg") :]
+    for part in ("metadata", "style"):  # the page has a style of its own
+        text = re.sub(rf"<{part}\b.*?</{part}>", "", text, flags=re.DOTALL)
+    prefix = f"p{zlib.crc32(text.encode()):08x}-"
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}", text)
+    label = markupsafe.escape(title)
+    text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
+    text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return Svg(text)

@@ -1,0 +1,185 @@
+"""Reads the files of a run; each part is its content or the reason why it is not there.
+
+Nothing here needs a device or an import of JAX, so a report opens fast anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from rlcd_jax import records
+from rlcd_jax.estimates import Missing
+
+# Stages in the order in which they run, with their folders and what they make.
+STAGES = {
+    "simulate": ("pairs", "preference pairs"),
+    "preference": ("preference", "preference model"),
+    "distill": ("distill", "context-distilled policy"),
+    "policy": ("policy", "policy, by PPO"),
+    "evaluate": ("evaluate", "replies, verdicts and tables"),
+}
+SAMPLE_FIELDS = ("prompt_id", "prompt", "system", "reply")
+POLICY_SAMPLE_FIELDS = ("prompt_id", "prompt", "reply")
+VERDICT_FIELDS = ("prompt_id", "judge", "system_1", "system_2", "winner")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a stage left: how far it came, and its summary."""
+
+    name: str
+    folder: str
+    makes: str
+    state: str  # "finished", "begun", "planned" or "not part of this run"
+    summary: dict[str, Any] | Missing
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that a run left, part by part."""
+
+    folder: pathlib.Path
+    config: dict[str, Any] | Missing
+    environment: dict[str, Any] | Missing
+    stages: tuple[Stage, ...]
+    metrics: list[dict[str, Any]] | Missing
+    pairs: list[records.Pair] | Missing
+    dropped: list[records.Dropped] | Missing
+    samples: list[dict[str, Any]] | Missing
+    verdicts: list[dict[str, Any]] | Missing
+    policy_samples: dict[int, list[dict[str, Any]]] | Missing
+    tables: list[dict[str, Any]] | Missing
+    plan: dict[str, Any] | Missing
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage called ``name``."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+
+def is_missing(part: Any) -> bool:
+    """Say whether a part stands for something that is not there."""
+    return isinstance(part, Missing)
+
+
+def read_run(workdir: str | os.PathLike[str]) -> Run:
+    """Return what a run left in its folder.
+
+    Raises:
+      ValueError: the folder is not there or holds no file of a run.
+    """
+    folder = pathlib.Path(workdir)
+    known = ["config.json", "environment.json", "metrics.jsonl"]
+    known += [where for where, _ in STAGES.values()]
+    if not any((folder / name).exists() for name in known):
+        raise ValueError(
+            f"workdir {folder} holds nothing of a run; accepted: a folder with one of "
+            f"{', '.join(known)}; give the --workdir of experiments.run"
+        )
+    config = _part(folder, "config.json", _json_object)
+    return Run(
+        folder=folder,
+        config=config,
+        environment=_part(folder, "environment.json", _json_object),
+        stages=tuple(_stage(folder, name, config) for name in STAGES),
+        metrics=_part(folder, "metrics.jsonl", _lines("stage", "step")),
+        pairs=_part(folder, "pairs/pairs.jsonl", _records(records.Pair)),
+        dropped=_part(folder, "pairs/dropped.jsonl", _records(records.Dropped)),
+        samples=_part(folder, "evaluate/samples.jsonl", _lines(*SAMPLE_FIELDS)),
+        verdicts=_part(folder, "evaluate/verdicts.jsonl", _lines(*VERDICT_FIELDS)),
+        policy_samples=_part(folder, "policy/samples", _steps),
+        tables=_part(folder, "evaluate/table.json", _tables),
+        plan=_part(folder, "plan.json", _json_object),
+    )
+
+
+def _part(
+    folder: pathlib.Path, name: str, read: Callable[[pathlib.Path], Any]
+) -> Any | Missing:
+    """Return what ``read`` makes of a file, or the reason why it cannot."""
+    path = folder / name
+    if not path.exists():
+        return Missing(f"{name} is not there")
+    try:
+        return read(path)
+    except (ValueError, OSError) as error:  # shown on the page, in the part's place
+        shown = str(error).replace(f"{folder}{os.sep}", "")
+        return Missing(f"{name} cannot be read: {shown}")
+
+
+def _stage(folder: pathlib.Path, name: str, config: dict[str, Any] | Missing) -> Stage:
+    where, makes = STAGES[name]
+    planned = [] if is_missing(config) else config.get("stages", [])
+    if (folder / where / records.DONE).exists():
+        state = "finished"
+    elif (folder / where).exists():
+        state = "begun"
+    else:
+        state = "planned" if name in planned else "not part of this run"
+    summary = _part(folder, f"{where}/summary.json", _json_object)
+    if is_missing(summary) and state == "finished":
+        mark = _part(folder, f"{where}/{records.DONE}", _json_object)
+        summary = summary if is_missing(mark) else mark.get("summary", summary)
+    return Stage(name, where, makes, state, summary)
+
+
+def _json_object(path: pathlib.Path) -> dict[str, Any]:
+    value = json.loads(path.read_bytes())
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__}, accepted: a JSON object")
+    return value
+
+
+def _records(cls: type) -> Callable[[pathlib.Path], list[Any]]:
+    return lambda path: records.read_jsonl(path, cls, drop_truncated=True)
+
+
+def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
+    """Return a reader of JSON lines that must have ``fields``."""
+
+    def read(path: pathlib.Path) -> list[dict[str, Any]]:
+        rows = records.read_jsonl(path, drop_truncated=True)
+        for number, row in enumerate(rows, start=1):
+            absent = [
+                name for name in fields if not isinstance(row, dict) or name not in row
+            ]
+            if absent:
+                raise ValueError(f"row {number} has no field {absent[0]!r}")
+        return rows
+
+    return read
+
+
+def _steps(path: pathlib.Path) -> dict[int, list[dict[str, Any]]]:
+    """Return the rows of ``<step>.jsonl`` by step."""
+    read = _lines(*POLICY_SAMPLE_FIELDS)
+    files = [file for file in path.glob("*.jsonl") if file.stem.isdigit()]
+    if not files:
+        raise ValueError("no file <step>.jsonl is in it")
+    return {int(file.stem): read(file) for file in sorted(files, key=_step_of)}
+
+
+def _step_of(file: pathlib.Path) -> int:
+    return int(file.stem)
+
+
+def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return all tables of a JSON value, at any depth."""
+
+    def find(value: Any) -> list[dict[str, Any]]:
+        if isinstance(value, dict):
+            if {"caption", "columns", "rows"} <= value.keys():
+                return [value]
+            value = list(value.values())
+        if not isinstance(value, list):
+            return []
+        return [table for entry in value for table in find(entry)]
+
+    found = find(json.loads(path.read_bytes()))
+    if not found:
+        raise ValueError("no table with caption, columns and rows is in it")
+    return found

@@ -1,0 +1,255 @@
+"""What the sections of the page say: config, stages, counts of pairs, cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rlcd_jax.estimates import Missing
+from rlcd_jax.report import reading
+
+ABSENT = "absent"
+
+
+def is_estimate(value: Any) -> bool:
+    """Say whether a JSON value is an estimate with its interval."""
+    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested objects by dotted name; an estimate is a leaf."""
+    if not isinstance(tree, Mapping) or not tree or is_estimate(tree):
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def show(value: Any) -> str:
+    """Return a JSON value as a person would write it."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value or '""'
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show, value)) or "none"
+    if is_estimate(value):
+        return "{value:.4g} [{low:.4g}, {high:.4g}]".format(**value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {show(v)}" for key, v in value.items()) or "none"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as ``2 h 05 min``, ``3 min 20 s`` or ``4.1 s``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def title(run: reading.Run) -> str:
+    """Return the name of a run: its method and task, else its folder."""
+    if reading.is_missing(run.config):
+        return run.folder.resolve().name
+    config = flatten(run.config)
+    parts = [config.get("name"), config.get("task"), config.get("model.spec")]
+    return " · ".join(str(part) for part in parts if part) or run.folder.resolve().name
+
+
+def changes(
+    run: reading.Run, preset: Mapping[str, Any] | None
+) -> list[tuple[str, str, str]] | Missing:
+    """Return (field, in the preset, in this run) of each field that differs."""
+    if preset is None:
+        return Missing("no preset was given to compare with")
+    return differences(dict(preset), run.config)
+
+
+def differences(
+    one: dict[str, Any] | Missing, two: dict[str, Any] | Missing
+) -> list[tuple[str, str, str]] | Missing:
+    """Return (name, value in one, value in two) where two objects differ."""
+    for part in (one, two):
+        if isinstance(part, Missing):
+            return part
+    flat_one, flat_two = (flatten(json.loads(json.dumps(part))) for part in (one, two))
+    names = sorted(flat_one.keys() | flat_two.keys())
+    rows = []
+    for name in names:
+        if name in flat_one and name in flat_two and flat_one[name] == flat_two[name]:
+            continue
+        shown = [show(f[name]) if name in f else ABSENT for f in (flat_one, flat_two)]
+        rows.append((name, *shown))
+    return rows
+
+
+def config_groups(
+    config: dict[str, Any] | Missing,
+) -> list[tuple[str, list[tuple[str, str]]]] | Missing:
+    """Return the fields of a config by section; those without one come first."""
+    if isinstance(config, Missing):
+        return config
+    plain = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
+    groups = [("run", key_values(plain))]
+    groups += [
+        (name, key_values(section))
+        for name, section in config.items()
+        if isinstance(section, Mapping)
+    ]
+    return [(name, rows) for name, rows in groups if rows]
+
+
+def key_values(part: Mapping[str, Any] | Missing) -> list[tuple[str, str]] | Missing:
+    """Return the leaves of an object as (name, text)."""
+    if isinstance(part, Missing):
+        return part
+    return [(name, show(value)) for name, value in flatten(part).items() if name]
+
+
+def stages(run: reading.Run) -> list[dict[str, Any]]:
+    """Return what there is to say on each stage."""
+    return [
+        {
+            "name": stage.name,
+            "folder": f"{stage.folder}/",
+            "makes": stage.makes,
+            "state": stage.state,
+            "summary": key_values(_without_table(stage.summary)),
+        }
+        for stage in run.stages
+    ]
+
+
+def _without_table(summary: dict[str, Any] | Missing) -> dict[str, Any] | Missing:
+    """Leave out the table of an evaluation, which has a section of its own."""
+    if isinstance(summary, Missing):
+        return summary
+    return {name: value for name, value in summary.items() if name != "table"}
+
+
+def tiles(run: reading.Run) -> list[tuple[str, str]]:
+    """Return the few figures that a reader looks for first; only those that are there.
+
+    Each is (what, figure).
+    """
+    done = sum(stage.state == "finished" for stage in run.stages)
+    asked = sum(stage.state != "not part of this run" for stage in run.stages)
+    found = [("stages finished", f"{done} of {asked}")]
+    pairs = run.stage("simulate").summary
+    if not reading.is_missing(pairs):
+        for key, what in (("pairs", "pairs"), ("prompts_dropped", "prompts dropped")):
+            if key in pairs:
+                found.append((what, show(pairs[key])))
+    elif not reading.is_missing(run.pairs):
+        found.append(("pairs", str(len(run.pairs))))
+    preference = run.stage("preference").summary
+    if not reading.is_missing(preference) and "held_out_accuracy" in preference:
+        accuracy = preference["held_out_accuracy"]
+        found.append(("held-out accuracy of the preference model", show(accuracy)))
+    if not reading.is_missing(run.metrics):
+        steps = [row["step"] for row in run.metrics if row["stage"] == "policy"]
+        found += [("policy steps", str(max(steps)))] if steps else []
+    spent = [seconds for stage in run.stages if (seconds := _seconds(stage))]
+    if spent:
+        found.append(("time in finished stages", duration(sum(spent))))
+    return found
+
+
+def drops(run: reading.Run) -> dict[str, Any] | Missing:
+    """Return a count of each reason for which a side gave no reply.
+
+    A dict with ``sides``, ``rows`` of (reason, counts in the order of the sides),
+    ``too_long`` and the number of ``prompts`` that gave no pair.
+    """
+    summary = run.stage("simulate").summary
+    if reading.is_missing(summary):
+        return summary
+    by_side = summary.get("dropped_by_side")
+    if not isinstance(by_side, dict):
+        return Missing("pairs/summary.json has no field 'dropped_by_side'")
+    sides = sorted(by_side, key=lambda side: ("positive", "negative").count(side) == 0)
+    reasons = sorted({reason for counts in by_side.values() for reason in counts})
+    rows = [(r, [by_side[side].get(r, 0) for side in sides]) for r in reasons]
+    return {
+        "sides": sides,
+        "rows": rows,
+        "totals": [sum(by_side[side].values()) for side in sides],
+        "prompts": summary.get("prompts_dropped"),
+    }
+
+
+def pair_cells(run: reading.Run) -> list[dict[str, str]] | Missing:
+    """Return tries, finishes and lengths of each side of each kind of pair."""
+    summary = run.stage("simulate").summary
+    if reading.is_missing(summary):
+        return summary
+    cells = summary.get("cells")
+    if not isinstance(cells, dict):
+        return Missing("pairs/summary.json has no field 'cells'")
+    return [
+        {"kind": kind, "pairs": show(cell.get("pairs")), "side": side}
+        | {name: show(value) for name, value in figures.items()}
+        for kind, cell in cells.items()
+        for side, figures in cell.get("sides", {}).items()
+    ]
+
+
+def cost(runs: Mapping[str, reading.Run]) -> list[dict[str, Any]]:
+    """Return the time that stages took, and what they say they cost.
+
+    ``seconds`` is the stage's own figure; ``span`` is from its first to its last line
+    of metrics, pauses included; ``where`` sums its metrics in seconds.
+    """
+    rows = []
+    for label, run in runs.items():
+        for stage in run.stages:
+            row = {"run": label, "stage": stage.name, "seconds": "", "span": ""}
+            if seconds := _seconds(stage):
+                row["seconds"] = duration(seconds)
+            lines = [] if reading.is_missing(run.metrics) else run.metrics
+            lines = [line for line in lines if line["stage"] == stage.name]
+            times = [line["wall_time"] for line in lines if "wall_time" in line]
+            if len(times) > 1:
+                row["span"] = duration(max(times) - min(times))
+            row["where"] = _where(lines)
+            row["costs"] = _costs(stage)
+            if row["seconds"] or row["span"] or row["where"] or row["costs"]:
+                rows.append(row)
+    return rows
+
+
+def _seconds(stage: reading.Stage) -> float | None:
+    if reading.is_missing(stage.summary):
+        return None
+    value = stage.summary.get("seconds")
+    return value if isinstance(value, int | float) else None
+
+
+def _where(lines: list[dict[str, Any]]) -> str:
+    """Return the sums of the metrics ``.../seconds`` and ``..._seconds``, by size."""
+    sums: dict[str, float] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name.endswith(("/seconds", "_seconds")):
+                sums[name] = sums.get(name, 0.0) + value
+    ordered = sorted(sums.items(), key=lambda item: -item[1])
+    return ", ".join(
+        f"{name[: -len('seconds')].strip('/_')} {duration(value)}"
+        for name, value in ordered
+    )
+
+
+def _costs(stage: reading.Stage) -> str:
+    """Return the fields of a summary whose name speaks of cost."""
+    if reading.is_missing(stage.summary):
+        return ""
+    flat = flatten(stage.summary)
+    return ", ".join(f"{k}: {show(v)}" for k, v in flat.items() if "cost" in k)

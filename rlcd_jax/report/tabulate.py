@@ -1,0 +1,123 @@
+"""The tables of an evaluation as cells of text, with a plot of their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlcd_jax.estimates import Missing
+from rlcd_jax.report import plots, sections
+
+
+def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
+    """Return the tables of one run, or those of two runs row beside row.
+
+    Args:
+      runs: tables as ``tables.as_json`` makes them, by the run's label; the label of a
+        single run is "".
+
+    Returns:
+      For each table a dict with caption, header, rows of (name, run, cells) and plots;
+      a ``Missing`` for each run that has none.
+    """
+    shown: list[Any] = []
+    captions: dict[str, None] = {}
+    for label, part in runs.items():
+        if isinstance(part, Missing):
+            reason = f"{label}: {part.reason}" if label else part.reason
+            shown.append(Missing(reason))
+        else:
+            captions |= dict.fromkeys(table["caption"] for table in part)
+    for caption in captions:
+        found = [
+            (label, table)
+            for label, part in runs.items()
+            if not isinstance(part, Missing)
+            for table in part
+            if table["caption"] == caption
+        ]
+        shown.append(_joined(caption, found))
+    return shown
+
+
+def _joined(caption: str, found: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Return the tables with one caption as one, the rows of one name together."""
+    columns = list(
+        {col["name"]: col for _, table in found for col in table["columns"]}.values()
+    )
+    entries = [(label, row) for label, table in found for row in table["rows"]]
+    keys = list(dict.fromkeys(_row_key(row) for _, row in entries))
+    entries.sort(key=lambda entry: keys.index(_row_key(entry[1])))
+    rows = [
+        (
+            row["name"],
+            label,
+            [_cell(row["cells"].get(c["name"], ""), c) for c in columns],
+        )
+        for label, row in entries
+    ]
+    notes = dict.fromkeys(n for _, table in found for n in table.get("notes", ()))
+    levels = {
+        cell["level"]
+        for _, row in entries
+        for cell in row["cells"].values()
+        if sections.is_estimate(cell)
+    }
+    brackets = [f"Brackets: {100 * level:g} % intervals." for level in sorted(levels)]
+    return {
+        "caption": caption,
+        "header": found[0][1].get("row_header", ""),
+        "columns": [column["name"] for column in columns],
+        "aligned": [
+            all(entry["kind"] != "text" for entry in cells)
+            for cells in zip(*(cells for _, _, cells in rows), strict=True)
+        ],
+        "with_run": any(label for label, _ in found),
+        "rows": rows,
+        "notes": [*brackets, *notes],
+        "plots": [svg for c in columns if (svg := _plot(c, entries))],
+    }
+
+
+def _row_key(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row's name with the texts that tell rows of one name apart."""
+    judge = row["cells"].get("Judge")
+    return (row["name"], judge) if isinstance(judge, str) else (row["name"],)
+
+
+def _cell(cell: Any, column: dict[str, Any]) -> dict[str, str]:
+    """Return the texts of a cell: kind, figure, interval and what stands below."""
+    if isinstance(cell, dict) and "missing" in cell:
+        return {"kind": "missing", "text": f"missing: {cell['missing']}"}
+    scale = 100.0 if column.get("percent") else 1.0
+    digits = column.get("digits", 2)
+    if sections.is_estimate(cell):
+        value, low, high = (
+            f"{scale * cell[name]:.{digits}f}" for name in ("value", "low", "high")
+        )
+        below = f"n = {cell['num']}" if "num" in cell else ""
+        if cell.get("p_value") is not None:
+            below += f", p = {cell['p_value']:.2g}"
+        interval = f"[{low}, {high}]"
+        return {"kind": "estimate", "text": value, "interval": interval, "below": below}
+    if isinstance(cell, float):
+        return {"kind": "number", "text": f"{scale * cell:.{digits}f}"}
+    return {"kind": "number" if isinstance(cell, int) else "text", "text": str(cell)}
+
+
+def _plot(
+    column: dict[str, Any], entries: list[tuple[str, dict[str, Any]]]
+) -> plots.Svg | None:
+    """Return dots and whiskers of a column's estimates, a row each."""
+    scale = 100.0 if column.get("percent") else 1.0
+    dots = []
+    for label, row in entries:
+        cell = row["cells"].get(column["name"])
+        if sections.is_estimate(cell):
+            figures = (scale * cell[name] for name in ("value", "low", "high"))
+            dots.append(plots.Dot(" · ".join(_row_key(row)), *figures, run=label))
+    if not dots:
+        return None
+    name = column["name"].lower()
+    even = 0.5 * scale if "win rate" in name or "equal length" in name else None
+    return plots.intervals(column["name"], dots, reference=even)
