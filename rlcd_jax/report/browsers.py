@@ -30,6 +30,8 @@ def samples(runs: Mapping[str, reading.Run]) -> dict[str, Any] | Missing:
         for sample in run.samples:
             row = rows.setdefault(sample["prompt_id"], _row(sample))
             facts = [sample.get("finish"), _count(sample.get("num_tokens"), "tokens")]
+            if sample.get("divergence"):
+                facts.append(f"KL {sample['divergence']:.3g} nats")
             head = " · ".join(part for part in (label, sample["system"]) if part)
             row["cells"].append(_cell(head, sample["reply"], facts))
         for prompt_id, lines in _verdicts(run, label).items():
@@ -37,7 +39,8 @@ def samples(runs: Mapping[str, reading.Run]) -> dict[str, Any] | Missing:
                 rows[prompt_id]["facts"] += lines
     if not rows:
         return next(iter(runs.values())).samples
-    return _browser({"": list(rows.values())}, "prompts", limit=MAX_PROMPTS)
+    kept = list(rows.values())[:MAX_PROMPTS]
+    return _browser({"": kept}, "prompts", len(rows))
 
 
 def policy_samples(run: reading.Run) -> dict[str, Any] | Missing:
@@ -51,7 +54,8 @@ def policy_samples(run: reading.Run) -> dict[str, Any] | Missing:
             score = sample.get("score")
             facts = [f"score {score:.3g}" if isinstance(score, int | float) else ""]
             row["cells"].append(_cell(f"step {step}", sample["reply"], facts))
-    return _browser({"": list(rows.values())}, "prompts", limit=MAX_PROMPTS)
+    kept = list(rows.values())[:MAX_PROMPTS]
+    return _browser({"": kept}, "prompts", len(rows))
 
 
 def pairs(run: reading.Run) -> dict[str, Any] | Missing:
@@ -67,7 +71,7 @@ def pairs(run: reading.Run) -> dict[str, Any] | Missing:
     else:
         views = {"all": run.pairs}
     shown = {name: [_pair(pair) for pair in found] for name, found in views.items()}
-    return _browser(shown, "pairs", total=len(run.pairs))
+    return _browser(shown, "pairs", len(run.pairs))
 
 
 def dropped(run: reading.Run) -> dict[str, Any] | Missing:
@@ -92,7 +96,7 @@ def dropped(run: reading.Run) -> dict[str, Any] | Missing:
             {"title": drop.prompt_id, "facts": facts, "prompt": "", "cells": cells}
             | {"more": []}
         )
-    return _browser({"": rows}, "dropped sides", total=len(run.dropped))
+    return _browser({"": rows}, "dropped sides", len(run.dropped))
 
 
 def _pair(pair: records.Pair) -> dict[str, Any]:
@@ -115,9 +119,9 @@ def _pair(pair: records.Pair) -> dict[str, Any]:
             more.append({"label": label, "text": field[name], "fold": bool(fold)})
     facts = [f"label: {pair.labels}", f"sampling: {pair.sampling}"]
     facts += [f"affix {pair.affix_index}"] if pair.affix_index is not None else []
-    facts += [f"generator {pair.generator}", f"seed {pair.seed}"]
-    facts += [f"T {pair.temperature:g}", f"top_p {pair.top_p:g}", f"top_k {pair.top_k}"]
-    facts += [f"alpha {pair.alpha:g}"] if pair.alpha != 1.0 else []
+    drawn = f"{pair.generator}, seed {pair.seed}, temperature {pair.temperature:g}"
+    drawn += f", top_p {pair.top_p:g}, top_k {pair.top_k}, alpha {pair.alpha:g}"
+    more.insert(0, {"label": "drawn with", "text": drawn, "fold": False})
     if pair.scoring:
         facts += [f"{name} {_number(v)}" for name, v in pair.scoring.items()]
     row = {"title": pair.id, "facts": facts, "prompt": pair.prompt}
@@ -160,18 +164,14 @@ def _number(value: Any) -> str:
 
 
 def _browser(
-    views: dict[str, list[dict[str, Any]]],
-    unit: str,
-    *,
-    limit: int | None = None,
-    total: int | None = None,
+    views: dict[str, list[dict[str, Any]]], unit: str, total: int
 ) -> dict[str, Any]:
-    """Return what the page's script needs, and how much there is in all."""
-    kept = {name: rows[:limit] for name, rows in views.items()}
-    most = max(len(rows) for rows in views.values())
+    """Return what the page's script needs, and a note when there is more."""
+    shown = max(len(rows) for rows in views.values())
+    names = " and ".join(name for name in views if name) or f"the first {shown}"
+    more = f"Of {total} {unit}: {names}. The file has all."
     return {
-        "views": [{"name": name, "rows": rows} for name, rows in kept.items()],
+        "views": [{"name": name, "rows": rows} for name, rows in views.items()],
         "unit": unit,
-        "shown": max(len(rows) for rows in kept.values()),
-        "total": most if total is None else total,
+        "note": more if shown < total else "",
     }

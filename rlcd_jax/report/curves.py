@@ -28,7 +28,7 @@ PANELS = {
     "preference": (
         Panel("Loss", "loss", "nats a pair"),
         Panel("Accuracy", "accuracy", "share of decided pairs"),
-        Panel("Margin", "margin(_mean)?", "reward of the better less the other"),
+        Panel("Margin", "margin(_mean)?", "reward, better less other"),
     ),
     "distill": (Panel("Loss", "loss", "nats a token"),),
     "policy": (

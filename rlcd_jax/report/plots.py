@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.formatter.useoffset": False,
     "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
@@ -92,13 +94,13 @@ def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
         _title(axes, title, unit)
         styles = _styles(lines)
         for line, (colour, dash) in zip(lines, styles, strict=True):
-            _draw(axes, line, colour, dash)
+            _draw(axes, line, colour, dash, under=line.run < lines[-1].run)
         axes.set_xlabel("step", fontsize=8)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
         axes.margins(x=0.02, y=0.1)
         if any(line.label for line in lines):
-            axes.legend(fontsize=8, handlelength=1.6, borderaxespad=0.2)
+            _legend(axes, len(lines))
         return _svg(page, title)
 
 
@@ -116,7 +118,7 @@ def intervals(
         return None
     runs = list(dict.fromkeys(dot.run for dot in dots))
     with matplotlib.rc_context(STYLE):
-        size = (6.2, 0.75 + 0.3 * len(dots))
+        size = (4.3, 0.7 + 0.25 * len(dots))
         page = figure.Figure(figsize=size, layout="constrained")
         axes = page.subplots()
         _title(axes, title, "")
@@ -134,6 +136,15 @@ def intervals(
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
         axes.margins(x=0.06)
         return _svg(page, title)
+
+
+def _legend(axes: object, entries: int) -> None:
+    """Put the legend above the lines, in room made for it."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.14 * (high - low) * math.ceil(entries / 2))
+    axes.legend(
+        fontsize=8, handlelength=1.4, borderaxespad=0.1, ncols=2, loc="upper left"
+    )
 
 
 def _short(text: str, limit: int = 44) -> str:
@@ -166,19 +177,20 @@ def _styles(lines: Sequence[Line]) -> list[tuple[str, str]]:
     return styles
 
 
-def _draw(axes: object, line: Line, colour: str, dash: str) -> None:
+def _draw(axes: object, line: Line, colour: str, dash: str, under: bool) -> None:
+    """Draw a line; one that others lie over is wider, so that it shows below them."""
     steps, values = np.asarray(line.steps), np.asarray(line.values, np.float64)
     look = {"color": colour, "ls": dash, "label": line.label or None}
+    width = 2.6 if under else 1.7
     if len(values) < SMOOTH_FROM:
         few = len(values) <= 25
-        axes.plot(steps, values, lw=1.7, marker="o" if few else "", ms=3.5, **look)
+        axes.plot(steps, values, lw=width, marker="o" if few else "", ms=3.5, **look)
         return
-    width = max(3, len(values) // 20) | 1
-    kernel = np.ones(width)
+    kernel = np.ones(max(3, len(values) // 12) | 1)
     near = np.convolve(np.ones_like(values), kernel, "same")
     mean = np.convolve(values, kernel, "same") / near
-    axes.plot(steps, values, lw=0.7, alpha=0.3, color=colour, rasterized=False)
-    axes.plot(steps, mean, lw=1.8, **look)
+    axes.plot(steps, values, lw=0.7, alpha=0.3, color=colour)
+    axes.plot(steps, mean, lw=width, **look)
 
 
 def _svg(page: figure.Figure, title: str) -> Svg:

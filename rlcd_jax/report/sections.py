@@ -153,7 +153,8 @@ def tiles(run: reading.Run) -> list[tuple[str, str]]:
     preference = run.stage("preference").summary
     if not reading.is_missing(preference) and "held_out_accuracy" in preference:
         accuracy = preference["held_out_accuracy"]
-        found.append(("held-out accuracy of the preference model", show(accuracy)))
+        figure = accuracy["value"] if is_estimate(accuracy) else accuracy
+        found.append(("held-out accuracy", f"{figure:.3f}"))
     if not reading.is_missing(run.metrics):
         steps = [row["step"] for row in run.metrics if row["stage"] == "policy"]
         found += [("policy steps", str(max(steps)))] if steps else []
@@ -242,7 +243,7 @@ def _where(lines: list[dict[str, Any]]) -> str:
                 sums[name] = sums.get(name, 0.0) + value
     ordered = sorted(sums.items(), key=lambda item: -item[1])
     return ", ".join(
-        f"{name[: -len('seconds')].strip('/_')} {duration(value)}"
+        f"{name.removeprefix('time/')[: -len('seconds') - 1]} {duration(value)}"
         for name, value in ordered
     )
 

@@ -21,51 +21,53 @@ def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
       a ``Missing`` for each run that has none.
     """
     shown: list[Any] = []
-    captions: dict[str, None] = {}
+    there: dict[str, list[dict[str, Any]]] = {}
     for label, part in runs.items():
         if isinstance(part, Missing):
             reason = f"{label}: {part.reason}" if label else part.reason
             shown.append(Missing(reason))
         else:
-            captions |= dict.fromkeys(table["caption"] for table in part)
-    for caption in captions:
-        found = [
-            (label, table)
-            for label, part in runs.items()
-            if not isinstance(part, Missing)
-            for table in part
-            if table["caption"] == caption
-        ]
-        shown.append(_joined(caption, found))
+            there[label] = part
+    for place in range(max(map(len, there.values()), default=0)):
+        found = [(k, part[place]) for k, part in there.items() if place < len(part)]
+        shown.append(_joined(found))
     return shown
 
 
-def _joined(caption: str, found: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Return the tables with one caption as one, the rows of one name together."""
+def _joined(found: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Return the tables of all runs as one, the rows of one name together."""
     columns = list(
         {col["name"]: col for _, table in found for col in table["columns"]}.values()
     )
     entries = [(label, row) for label, table in found for row in table["rows"]]
     keys = list(dict.fromkeys(_row_key(row) for _, row in entries))
     entries.sort(key=lambda entry: keys.index(_row_key(entry[1])))
+    found_estimates = [
+        cell
+        for _, row in entries
+        for cell in row["cells"].values()
+        if sections.is_estimate(cell)
+    ]
+    counts = {cell.get("num") for cell in found_estimates}
+    shared = len(counts) == 1
     rows = [
         (
             row["name"],
             label,
-            [_cell(row["cells"].get(c["name"], ""), c) for c in columns],
+            [_cell(row["cells"].get(c["name"], ""), c, not shared) for c in columns],
         )
         for label, row in entries
     ]
-    notes = dict.fromkeys(n for _, table in found for n in table.get("notes", ()))
-    levels = {
-        cell["level"]
-        for _, row in entries
-        for cell in row["cells"].values()
-        if sections.is_estimate(cell)
-    }
-    brackets = [f"Brackets: {100 * level:g} % intervals." for level in sorted(levels)]
+    notes = [
+        f"Brackets: {100 * level:g} % intervals."
+        for level in sorted(
+            {cell["level"] for cell in found_estimates if "level" in cell}
+        )
+    ]
+    notes += [f"n = {count} in every cell." for count in counts if shared and count]
+    notes += dict.fromkeys(n for _, table in found for n in table.get("notes", ()))
     return {
-        "caption": caption,
+        "caption": _caption(found),
         "header": found[0][1].get("row_header", ""),
         "columns": [column["name"] for column in columns],
         "aligned": [
@@ -74,9 +76,17 @@ def _joined(caption: str, found: list[tuple[str, dict[str, Any]]]) -> dict[str, 
         ],
         "with_run": any(label for label, _ in found),
         "rows": rows,
-        "notes": [*brackets, *notes],
+        "notes": notes,
         "plots": [svg for c in columns if (svg := _plot(c, entries))],
     }
+
+
+def _caption(found: list[tuple[str, dict[str, Any]]]) -> str:
+    """Return the caption that all tables share, or that of each run."""
+    captions = {label: table["caption"] for label, table in found}
+    if len(set(captions.values())) == 1:
+        return found[0][1]["caption"]
+    return " — ".join(f"{label}: {caption}" for label, caption in captions.items())
 
 
 def _row_key(row: dict[str, Any]) -> tuple[str, ...]:
@@ -85,7 +95,7 @@ def _row_key(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["name"], judge) if isinstance(judge, str) else (row["name"],)
 
 
-def _cell(cell: Any, column: dict[str, Any]) -> dict[str, str]:
+def _cell(cell: Any, column: dict[str, Any], with_num: bool) -> dict[str, str]:
     """Return the texts of a cell: kind, figure, interval and what stands below."""
     if isinstance(cell, dict) and "missing" in cell:
         return {"kind": "missing", "text": f"missing: {cell['missing']}"}
@@ -95,9 +105,10 @@ def _cell(cell: Any, column: dict[str, Any]) -> dict[str, str]:
         value, low, high = (
             f"{scale * cell[name]:.{digits}f}" for name in ("value", "low", "high")
         )
-        below = f"n = {cell['num']}" if "num" in cell else ""
+        facts = [f"n = {cell['num']}"] if with_num and "num" in cell else []
         if cell.get("p_value") is not None:
-            below += f", p = {cell['p_value']:.2g}"
+            facts.append(f"p = {cell['p_value']:.2g}")
+        below = ", ".join(facts)
         interval = f"[{low}, {high}]"
         return {"kind": "estimate", "text": value, "interval": interval, "below": below}
     if isinstance(cell, float):

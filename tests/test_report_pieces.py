@@ -1,0 +1,133 @@
+"""Tests of the pieces of rlcd_jax.report: figures, curves, tables and browsers."""
+
+import pytest
+from made_run import make_pair, make_run, metric_rows
+
+from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "rlcd")
+
+
+def test_differences_are_by_field_and_lists_equal_tuples():
+    one = {"a": {"b": 1, "c": (1, 2)}, "d": "x"}
+    two = {"a": {"b": 2, "c": [1, 2]}, "e": True}
+    assert sections.differences(one, two) == [
+        ("a.b", "1", "2"),
+        ("d", "x", "absent"),
+        ("e", "absent", "true"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (4.06, "4.1 s"),
+        (59.96, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+        (7199.8, "2 h 00 min"),
+    ],
+)
+def test_duration_reads_as_a_person_says_it(seconds, text):
+    assert sections.duration(seconds) == text
+
+
+def test_stage_curves_puts_held_out_on_the_same_panel(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        plots, "curve", lambda title, lines, unit="": drawn.setdefault(title, lines)
+    )
+    (found,) = curves.stage_curves(
+        {"": [r for r in metric_rows(0) if r["stage"] == "preference"]}
+    )
+    assert [line.label for line in drawn["Loss"]] == ["training", "held out"]
+    assert [len(line.steps) for line in drawn["Accuracy"]] == [160, 8]
+    assert "preference/soft_accuracy" in drawn  # among the others
+    assert found["not_there"] == []
+
+
+def test_stage_curves_names_what_was_not_recorded():
+    rows = [{"stage": "policy", "step": 1, "rollout/kl_sum_mean": 1.0}]
+    (found,) = curves.stage_curves({"": rows})
+    assert "entropy" in found["not_there"] and "clip fraction" in found["not_there"]
+    assert len(found["panels"]) == 1
+
+
+def test_tables_keep_two_judges_of_one_comparison_apart():
+    estimate = {
+        "value": 0.6,
+        "low": 0.5,
+        "high": 0.7,
+        "level": 0.95,
+        "num": 9,
+        "p_value": 0.021,
+    }
+    columns = [{"name": "Judge"}, {"name": "Win rate, %", "digits": 1, "percent": True}]
+    rows = [
+        {"name": "b over a", "cells": {"Judge": j, "Win rate, %": estimate}}
+        for j in ("x", "y")
+    ]
+    table = {"caption": "c", "row_header": "r", "columns": columns, "rows": rows}
+    (shown,) = tabulate.tables({"": [table]})
+    assert [row[2][0]["text"] for row in shown["rows"]] == ["x", "y"]
+    cell = shown["rows"][0][2][1]
+    assert (cell["text"], cell["interval"], cell["below"]) == (
+        "60.0",
+        "[50.0, 70.0]",
+        "p = 0.021",
+    )
+    assert shown["notes"] == ["Brackets: 95 % intervals.", "n = 9 in every cell."]
+    assert "b over a · x" in shown["plots"][0] and "b over a · y" in shown["plots"][0]
+
+
+def test_pairs_shows_first_and_random_ones(whole_run):
+    shown = browsers.pairs(reading.read_run(whole_run))
+    assert [len(view["rows"]) for view in shown["views"]] == [browsers.SHOWN_PAIRS] * 2
+    assert shown["note"].startswith("Of 90 pairs: first 40 and random 40.")
+    assert shown["views"][0]["rows"][0]["title"] == make_pair(0).id
+    row = shown["views"][0]["rows"][1]  # reply_2 is the positive one
+    assert [cell["tag"] for cell in row["cells"]] == ["", "better"]
+
+
+def test_samples_puts_all_systems_of_a_prompt_into_one_row(whole_run):
+    shown = browsers.samples({"": reading.read_run(whole_run)})
+    rows = shown["views"][0]["rows"]
+    assert len(rows) == 12
+    assert [cell["head"] for cell in rows[0]["cells"]] == ["base", "distill", "rlcd"]
+    assert "lexicon: rlcd > base" in rows[0]["facts"]
+
+
+def test_tables_of_two_runs_are_joined_row_by_row():
+    columns = [{"name": "score", "digits": 2}]
+
+    def table(caption, **scores):
+        rows = [{"name": name, "cells": {"score": s}} for name, s in scores.items()]
+        return {
+            "caption": caption,
+            "row_header": "system",
+            "columns": columns,
+            "rows": rows,
+        }
+
+    runs = {
+        "A": [table("x, rlcd", base=0.1, rlcd=0.5)],
+        "B": [table("x, rlaif", base=0.2, rlaif=0.4)],
+    }
+    (shown,) = tabulate.tables(runs)
+    assert shown["caption"] == "A: x, rlcd — B: x, rlaif"
+    rows = [(name, run, cells[0]["text"]) for name, run, cells in shown["rows"]]
+    assert rows == [
+        ("base", "A", "0.10"),
+        ("base", "B", "0.20"),
+        ("rlcd", "A", "0.50"),
+        ("rlaif", "B", "0.40"),
+    ]
+
+
+def test_intervals_without_matplotlib_is_nothing(monkeypatch):
+    monkeypatch.setattr(plots, "matplotlib", None)
+    assert plots.intervals("x", [plots.Dot("a", 0.5, 0.4, 0.6)]) is None
+    assert plots.curve("x", [plots.Line("a", [1], [2.0])]) is None
