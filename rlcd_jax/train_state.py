@@ -133,8 +133,8 @@ def update(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     metrics = {
         **metrics,
-        "optimizer/grad_norm": optax.global_norm(grads),
-        "optimizer/update_norm": optax.global_norm(updates),
+        "optimizer/grad_norm": optax.tree.norm(grads),
+        "optimizer/update_norm": optax.tree.norm(updates),
     }
     new = TrainState(
         params=optax.apply_updates(state.params, updates),

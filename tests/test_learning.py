@@ -1,0 +1,180 @@
+"""In a world whose attribute is computed from the text, RLCD must raise it.
+
+A tiny LLaMA learns a language in which a reply is six words, "ha" or "no". After the
+header "Assistant (glad):" most words are "ha", after "Assistant (grim):" most are
+"no", and after the plain header half of them. Contrast prompts, a preference model and
+PPO then have to find out that "ha" is wanted, from nothing but the affixes.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from configs import rlcd
+from rlcd_jax import losses, records, tokenizer
+from rlcd_jax.models import heads, llama, presets
+from rlcd_jax.stages import (
+    batching,
+    evaluate_policy,
+    simulate_pairs,
+    train_policy,
+    train_preference,
+)
+from rlcd_jax.weights import hf
+
+HERE = pathlib.Path(__file__).parent
+WORDS = ("ha", "no")
+SHARE = {"glad": 0.85, "grim": 0.15, None: 0.5}  # of "ha" by affix
+SUBJECTS = "sun rain tea cat dog sea hill road town bird tree lake".split()
+VERBS = "see draw like find know want".split()
+MARGIN = 0.2  # by which the share of "ha" must rise; the start is near 0.5
+CFG = dataclasses.replace(presets.get_preset("tiny"), dtype="float32", remat="none")
+
+
+def text_of(rng: np.random.Generator) -> str:
+    affix = (None, "glad", "grim")[rng.integers(3)]
+    question = f"{rng.choice(VERBS)} the {rng.choice(SUBJECTS)}"
+    header = "Assistant:" if affix is None else f"Assistant ({affix}):"
+    reply = " ".join(WORDS[int(rng.random() > SHARE[affix])] for _ in range(6))
+    return f"Human: {question}\n\n{header} {reply}\n\nHuman:"
+
+
+def language_model() -> llama.Params:
+    """Return a tiny LLaMA that has learnt the language from samples of it."""
+    rng, text_tokenizer = np.random.default_rng(0), tokenizer.byte_tokenizer()
+    params = llama.init_params(CFG, jax.random.key(0))
+    optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, 400))
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state, tokens, mask):
+        def loss(params):
+            logprobs = heads.text_logprobs(
+                params, CFG, tokens, mask, chunk_tokens=10_000
+            )
+            return -logprobs.sum() / mask.sum()
+
+        grads = jax.grad(loss)(params)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(400):
+        rows = [text_tokenizer.encode(text_of(rng)) for _ in range(32)]
+        params, state = step(params, state, *batching.pad_left(rows, 72, 256))
+    return params
+
+
+def share_of_ha(reply: str) -> float:
+    words = reply.split()
+    return sum(word == "ha" for word in words) / max(len(words), 1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> pathlib.Path:
+    """Return a folder with the base model, the prompts and the task."""
+    folder = tmp_path_factory.mktemp("world")
+    text_tokenizer = tokenizer.byte_tokenizer()
+    hf.export(folder / "base", language_model(), CFG)
+    text_tokenizer.save(folder / "base")
+    rows = [
+        {"id": f"{verb}-{subject}", "turns": [{"role": "human", "text": text}]}
+        for verb in VERBS
+        for subject in SUBJECTS
+        for text in [f"{verb} the {subject}"]
+    ]
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def config_of(world: pathlib.Path):
+    config = rlcd.get_config(
+        f"task={HERE / 'world.toml'},model=hf:{world / 'base'},size=quick"
+    )
+    config.model.dtype = "float32"
+    config.model.remat = "none"
+    config.prompts.source = str(world / "prompts.jsonl")
+    config.pairs.samples_per_prompt = 4
+    config.pairs.temperature = 1.0
+    config.pairs.prompt_tokens = 48
+    config.pairs.reply_tokens = 32
+    config.preference.lengths = (80,)
+    config.preference.held_out = 40
+    config.preference.batch_size = 16
+    config.preference.epochs = 4
+    config.preference.learning_rate = 2e-3
+    config.policy.steps = 16
+    config.policy.rollouts = 64
+    config.policy.update_batch = 32
+    config.policy.epochs = 2
+    config.policy.prompt_tokens = 40
+    config.policy.reply_tokens = 32
+    config.policy.learning_rate = 1e-3
+    config.policy.kl_coef = 0.01
+    config.policy.terminal_mode = "replace"
+    config.policy.checkpoint_every = 100
+    config.evaluate.samples_per_prompt = 4
+    config.evaluate.top_p = 1.0
+    config.evaluate.reply_tokens = 32
+    config.evaluate.judges = ()
+    return config
+
+
+@pytest.fixture(scope="module")
+def preference_run(world, tmp_path_factory) -> pathlib.Path:
+    """Return a workdir in which pairs and preference model are made."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = config_of(world)
+    simulate_pairs.simulate_pairs(config, workdir)
+    train_preference.train_preference(config, workdir)
+    return workdir
+
+
+def shares(config, workdir) -> dict[str, float]:
+    train_policy.train_policy(config, workdir)
+    evaluate_policy.evaluate_policy(config, workdir)
+    rows = records.read_jsonl(
+        workdir / "evaluate" / "samples.jsonl", evaluate_policy.Answer
+    )
+    return {
+        system: float(
+            np.mean([share_of_ha(r.reply) for r in rows if r.system == system])
+        )
+        for system in ("base", "rlcd")
+    }
+
+
+def copy_run(workdir: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
+    for name in ("pairs", "preference"):
+        (to / name).symlink_to(workdir / name)
+    return to
+
+
+def test_preference_model_learns_the_contrast(preference_run):
+    summary = json.loads((preference_run / "preference" / "summary.json").read_text())
+    assert summary["held_out_accuracy"]["value"] > 0.8
+
+
+def test_train_policy_raises_the_true_attribute(world, preference_run, tmp_path):
+    found = shares(config_of(world), copy_run(preference_run, tmp_path))
+    assert 0.35 < found["base"] < 0.65
+    assert found["rlcd"] > found["base"] + MARGIN
+
+
+def test_train_policy_with_flipped_advantages_does_not(
+    world, preference_run, tmp_path, monkeypatch
+):
+    """The test above would notice a wrong sign: flipped, the attribute falls."""
+    whole = losses.ppo_policy
+
+    def flipped(logprobs, old_logprobs, advantages, mask, **numbers):
+        return whole(logprobs, old_logprobs, -advantages, mask, **numbers)
+
+    monkeypatch.setattr(losses, "ppo_policy", flipped)
+    found = shares(config_of(world), copy_run(preference_run, tmp_path))
+    assert found["rlcd"] < found["base"] - MARGIN
