@@ -118,6 +118,11 @@ def test_tables_of_two_runs_are_joined_row_by_row():
     }
     (shown,) = tabulate.tables(runs)
     assert shown["caption"] == "A: x, rlcd — B: x, rlaif"
+    assert shown["notes"] == [
+        "Ties count half.",
+        "A: x, rlcd is made up.",
+        "B: x, rlaif is made up.",
+    ]
     rows = [(name, run, cells[0]["text"]) for name, run, cells in shown["rows"]]
     assert rows == [
         ("base", "A", "0.10"),

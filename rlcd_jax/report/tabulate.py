@@ -65,7 +65,7 @@ def _joined(found: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         )
     ]
     notes += [f"n = {count} in every cell." for count in counts if shared and count]
-    notes += dict.fromkeys(n for _, table in found for n in table.get("notes", ()))
+    notes += _notes(found)
     return {
         "caption": _caption(found),
         "header": found[0][1].get("row_header", ""),
@@ -87,6 +87,16 @@ def _caption(found: list[tuple[str, dict[str, Any]]]) -> str:
     if len(set(captions.values())) == 1:
         return found[0][1]["caption"]
     return " — ".join(f"{label}: {caption}" for label, caption in captions.items())
+
+
+def _notes(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Return the notes of all tables; one that not all have names its run."""
+    notes: dict[str, None] = {}
+    for label, table in found:
+        for note in table.get("notes", ()):
+            shared = all(note in other.get("notes", ()) for _, other in found)
+            notes[note if shared else f"{label}: {note}"] = None
+    return list(notes)
 
 
 def _row_key(row: dict[str, Any]) -> tuple[str, ...]:
