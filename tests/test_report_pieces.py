@@ -105,12 +105,8 @@ def test_tables_of_two_runs_are_joined_row_by_row():
 
     def table(caption, **scores):
         rows = [{"name": name, "cells": {"score": s}} for name, s in scores.items()]
-        return {
-            "caption": caption,
-            "row_header": "system",
-            "columns": columns,
-            "rows": rows,
-        }
+        notes = ["Ties count half.", f"{caption} is made up."]
+        return {"caption": caption, "columns": columns, "rows": rows, "notes": notes}
 
     runs = {
         "A": [table("x, rlcd", base=0.1, rlcd=0.5)],
