@@ -6,10 +6,15 @@ finished replies, puts new prompts into their slots, and sends the next one.  A 
 stops on the device with the very token that ends it, so that a slot never draws text
 that is thrown away; it only idles until the host has read that it ended.
 
-Programs: one for each (size of live cache, features of the job) to decode, one for each
-(prompt width, size of live cache) to prefill, one for each size of live cache to copy.
-No other length of anything reaches the compiler, so that after `warm_up`, or after the
-first replies, nothing is compiled.
+The cache is only as long as the replies in the making need: it has one of a few sizes
+(`live_buckets`) and is copied to the next when that changes, so that attention reads
+little more than what is there.
+
+Programs: one for each (cache size, features of the job) to decode, one for each prompt
+width, and for each (prompt width, cache size) to go on from copied entries; and small
+ones without weights for each (width, cache size) that move rows.  No other length of
+anything reaches the compiler, so that after `warm_up`, or after the first replies,
+nothing is compiled.
 """
 
 import collections
@@ -23,7 +28,9 @@ from absl import logging
 
 from rlcd_jax.decode import automaton, jobs, layout, plan, programs, scheduler
 from rlcd_jax.decode.requests import Reply, Request, check
-from rlcd_jax.models import llama
+from rlcd_jax.models import cached, llama
+
+PATIENCE = 8  # dispatches in a row that could do with a shorter cache
 
 
 class Engine:
@@ -41,8 +48,8 @@ class Engine:
         read. None: 1, and 0 on CPU, where the host has nothing to wait for and a slot
         should not idle.
       prompt_buckets: the widths of prefill programs; a longer prompt takes several.
-      live_buckets: the sizes of the leading part of the cache that a program reads;
-        None: four equal parts of max_length.
+      live_buckets: the lengths the cache may have; None: four equal steps up to
+        max_length. With cuDNN attention it always has max_length.
       prefill_tokens: rows times width of a prefill program; None: 256 on CPU, 2048
         elsewhere, where fewer leave the matrix units idle.
       string_states: rows of the table of stop and forbidden strings: about one for
@@ -81,6 +88,7 @@ class Engine:
             num_slots,
             max_length,
             mesh=mesh,
+            kernel=cfg.attention,
             prompt_buckets=prompt_buckets,
             live_buckets=live_buckets,
             prefill_tokens=prefill_tokens,
@@ -98,7 +106,6 @@ class Engine:
             num_slots=num_slots,
             max_length=max_length,
             widths=self._sizes.widths,
-            lives=self._sizes.lives,
             rows=self._sizes.rows,
         )
         self._compiles: collections.Counter = collections.Counter()
@@ -113,7 +120,7 @@ class Engine:
         memory = plan.estimate(
             self.cfg,
             num_slots=self.num_slots,
-            max_length=self.max_length,
+            max_length=self._sizes.lives[-1],
             prefill_tokens=max(w * r for w, r in self._sizes.rows.items()),
             slot_ways=ways[0],
             tensor_ways=ways[1],
@@ -143,21 +150,34 @@ class Engine:
                     programs.decode, cfg=cfg, num_steps=self.steps_per_dispatch
                 ),
             ),
-            static_argnames=("live", "features"),
+            static_argnames=("features",),
             donate_argnames=("cache", "state"),
             out_shardings=(shardings.cache, shardings.whole, shardings.whole),
         )
         self._prefill = jax.jit(
             self._counted("prefill", functools.partial(programs.prefill, cfg=cfg)),
-            static_argnames=("live",),
-            donate_argnames=("cache",),
+            out_shardings=shardings.cache,
+        )
+        kernel = cfg.attention
+        self._take = jax.jit(
+            self._counted("take", cached.take), out_shardings=shardings.cache
+        )
+        self._put_rows = jax.jit(
+            self._counted("put", functools.partial(cached.put, kernel=kernel)),
+            donate_argnums=(0,),
+            out_shardings=shardings.cache,
+        )
+        self._resize = jax.jit(
+            self._counted("resize", functools.partial(cached.resize, kernel=kernel)),
+            static_argnums=(1,),
             out_shardings=shardings.cache,
         )
         with self._ambient():
             self._cache = jax.jit(
-                lambda: llama.init_cache(cfg, self.num_slots, self.max_length),
+                lambda: llama.init_cache(cfg, self.num_slots, self._sizes.lives[0]),
                 out_shardings=shardings.cache,
             )()
+        self._length, self._small_dispatches = self._sizes.lives[0], 0
         self._state = self._put(programs.idle_state(self.num_slots))
 
     def _counted(self, name: str, function: Callable) -> Callable:
@@ -198,13 +218,13 @@ class Engine:
         """Compile every program that jobs with these features can need."""
         self._need_params()
         features = features or programs.Features(forbid=self._strings.always_forbids)
-        for live in self._sizes.lives:
-            self.dispatch(live, features)
+        lives = self._sizes.lives
+        for length in (*lives, *reversed(lives)):
+            self._set_length(length)
+            self.dispatch(features)
             for width in (0, *self._sizes.widths):
-                if width <= live:
-                    self.run_pass(scheduler.Pass(width, live, ()))
-        for width in self._sizes.widths:
-            self.run_pass(scheduler.Pass(width, 0, ()))
+                self.run_pass(scheduler.Pass(width, True, ()))
+                self.run_pass(scheduler.Pass(width, False, ()))
         jax.block_until_ready(self._cache)
         logging.info("decode engine: programs compiled: %s", self.compiles)
 
@@ -259,16 +279,43 @@ class Engine:
         """Run one prefill or copy on the device."""
         num_rows = self._sizes.rows[one.width]
         tokens = np.zeros((num_rows, one.width), np.int32)
-        rows = np.zeros((num_rows, 4), np.int32)
-        rows[:, 0] = self.num_slots  # nowhere
+        source, offset, length = np.zeros((3, num_rows), np.int32)
+        target = np.full(num_rows, self.num_slots, np.int32)  # nowhere
         for index, work in enumerate(one.works):
-            length = len(work.tokens)
-            tokens[index, :length] = work.tokens
-            rows[index] = (work.target, work.source, work.offset, length)
+            tokens[index, : len(work.tokens)] = work.tokens
+            target[index], source[index] = work.target, work.source
+            offset[index], length[index] = work.offset, len(work.tokens)
         with self._ambient():
-            self._cache = self._prefill(
-                self._params, cache=self._cache, tokens=tokens, rows=rows, live=one.live
-            )
+            part = self._take(self._cache, source) if one.copies else None
+            if one.width:
+                part = self._prefill(
+                    self._params, part=part, tokens=tokens, offset=offset, length=length
+                )
+            if part is not None:
+                self._cache = self._put_rows(self._cache, part, target)
+
+    def fit(self, entries: int) -> None:
+        """Make the cache long enough for this many entries."""
+        wanted = next(length for length in self._sizes.lives if length >= entries)
+        if wanted > self._length:
+            self._set_length(wanted)
+        self._small_dispatches += wanted < self._length
+        if wanted == self._length:
+            self._small_dispatches = 0
+
+    def shrink(self, entries: int) -> None:
+        """Shorten the cache when that has been possible for some time."""
+        if self._small_dispatches < PATIENCE:
+            return
+        self._set_length(next(x for x in self._sizes.lives if x >= entries))
+
+    def _set_length(self, length: int) -> None:
+        if length == self._length:
+            return
+        with self._ambient():
+            self._cache = self._resize(self._cache, length)
+        self.scheduler.forget(beyond=length)
+        self._length, self._small_dispatches = length, 0
 
     def admit(self, placed: Sequence[scheduler.Occupant]) -> None:
         """Write what the new occupants ask for into the slots' arrays."""
@@ -278,7 +325,7 @@ class Engine:
             root = self._strings.roots[request.stop_strings, request.forbidden_strings]
             layout.fill_slots(self._slots, occupant, root)
 
-    def dispatch(self, live: int, features: programs.Features) -> programs.Emitted:
+    def dispatch(self, features: programs.Features) -> programs.Emitted:
         """Start several decode steps; return their results, which are not ready yet."""
         slots = jax.tree.map(np.copy, self._slots)
         with self._ambient():
@@ -288,7 +335,6 @@ class Engine:
                 state=self._state,
                 slots=slots,
                 table=self._table,
-                live=live,
                 features=features,
             )
         for array in emitted:

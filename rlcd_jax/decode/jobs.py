@@ -59,7 +59,10 @@ class Job:
         self._scheduler.add(self._requests)
         flying: collections.deque = collections.deque()
         while self._scheduler.waiting or self._scheduler.active():
+            steps = engine.steps_per_dispatch
+            engine.shrink(self._scheduler.needed(steps))
             placed, passes = self._scheduler.place()
+            engine.fit(self._scheduler.needed(steps))
             for one in passes:
                 engine.run_pass(one)
                 self._passes += 1
@@ -68,8 +71,8 @@ class Job:
             for occupant in placed:
                 self._drafts[occupant.index] = _Draft()
             if self._scheduler.unfinished():
-                live = self._scheduler.live(engine.steps_per_dispatch)
-                emitted = engine.dispatch(live, features)
+                self._scheduler.advance(steps)
+                emitted = engine.dispatch(features)
                 flying.append((self._scheduler.active(), emitted))
                 self._dispatches += 1
                 if len(flying) <= engine.dispatches_ahead:

@@ -20,8 +20,8 @@ COPY_ROWS = 8
 class Sizes:
     """The few shapes that programs have.
 
-    `widths` of prefill; `lives`, the leading cache entries a program reads; `rows` of
-    the prefill program of each width, under 0 those of the copy program.
+    `widths` of prefill; `lives`, the lengths of the cache; `rows` of the program
+    of each width, under 0 those of the one that only copies.
     """
 
     widths: tuple[int, ...]
@@ -34,11 +34,16 @@ def sizes(
     max_length: int,
     *,
     mesh: jax.sharding.Mesh | None,
+    kernel: str,
     prompt_buckets: Sequence[int],
     live_buckets: Sequence[int] | None,
     prefill_tokens: int | None,
 ) -> Sizes:
-    """Return the shapes of an engine; arguments as `Engine`'s."""
+    """Return the shapes of an engine; arguments as `Engine`'s.
+
+    The cuDNN kernel stops at each row's own length, so one length of the cache is
+    enough for it.
+    """
     slot_ways, _ = ways(mesh)
     if num_slots % slot_ways:
         raise ValueError(
@@ -51,9 +56,10 @@ def sizes(
             f"prompt_buckets={tuple(prompt_buckets)}; accepted: one or more widths, "
             "each at least 1"
         )
-    if live_buckets is None:
-        part = -(-max(max_length, 4) // 4)
-        part = -(-part // 32) * 32  # whole tiles
+    if kernel == "cudnn":
+        live_buckets = ()
+    elif live_buckets is None:
+        part = _whole(-(-max_length // 4), 32)
         live_buckets = range(part, max_length, part)
     lives = sorted({one for one in live_buckets if 0 < one < max_length})
     if prefill_tokens is None:
@@ -61,8 +67,12 @@ def sizes(
     rows = {width: prefill_tokens // width for width in buckets} | {0: COPY_ROWS}
     for width, count in rows.items():
         count = max(1, min(count, num_slots))
-        rows[width] = -(-count // slot_ways) * slot_ways
+        rows[width] = _whole(count, slot_ways)
     return Sizes(tuple(buckets), (*lives, max_length), rows)
+
+
+def _whole(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def ways(mesh: jax.sharding.Mesh | None) -> tuple[int, int]:
@@ -120,7 +130,7 @@ def shardings(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None) -> Shardin
     def one(path: Any, _: Any) -> NamedSharding:
         return NamedSharding(mesh, places.get(path[-1].key, PartitionSpec()))
 
-    axes = ("slots", "kv_heads", None, None)
+    axes = ("slots", "kv_heads", None, None)  # keys and values alike
     if cfg.attention == "cudnn":
         axes = ("slots", None, "kv_heads", None)
     return Shardings(

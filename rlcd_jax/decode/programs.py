@@ -5,18 +5,17 @@ Pure functions of arrays; `decode.engine` jits them with shardings and donation.
 What is expected of each backend:
 
 * CPU: products of bfloat16 operands with float32 results run on AMX where there is
-  one, and gain from 32 and more slots; the cache is [M, K, S, H], and `live` bounds
-  what attention reads.
+  one, and gain from 32 and more slots; new entries go to a window of the dispatch's
+  steps, the cache itself is only read (see `models.cached`).
 * GPU: with `attention="cudnn"` the kernel stops at each row's own length, so that a
   step reads the weights and the live cache once; the loop has a fixed number of
   steps, so the host is not asked between them.
 * TPU: one query a slot leaves the matrix unit idle, and a step is a stream of weights
-  and cache through memory whatever the kernel.  Unrolled layers with one donated
-  buffer a layer keep XLA from copying the cache; bfloat16 operands with float32
-  results are the native product; the static slice `[:, :, :live]` is read in place
-  and its last two axes [S, H] tile as [16, 128], so that a head width of 128 (LLaMA)
-  fills the lanes and one of 64 half of them.  A Pallas kernel would only save the
-  entries between a row's length and `live`, at most the distance between two sizes.
+  and cache through memory whatever the kernel.  Unrolled layers with one buffer a
+  layer, only read in the loop, keep XLA from copying the cache; bfloat16 operands with
+  float32 results are the native product; both products of attention contract over
+  last axes, and the cache is not longer than the longest reply needs now.  A Pallas
+  kernel would only save the entries between a row's own length and that.
 
 Letters: M slots, B rows of a prefill, T its width, S cache entries, V vocabulary.
 """
@@ -106,7 +105,6 @@ def decode(
     slots: Slots,
     table: jax.Array,
     num_steps: int,
-    live: int,
     features: Features,
 ) -> tuple[cached.Cache, State, Emitted]:
     """Draw up to `num_steps` tokens in every slot.
@@ -119,7 +117,6 @@ def decode(
       slots: what they ask for.
       table: [states, V] int16, see `automaton`.
       num_steps: static.
-      live: static, the leading cache entries that attention reads.
       features: static.
 
     Returns:
@@ -135,24 +132,29 @@ def decode(
     )
 
     begun = state.position
-    holder, ran = cache, state.finish == RUNNING
+    ran = state.finish == RUNNING
+    frozen, moving = None, cache  # what the loop only reads, and what it changes
     if cfg.attention == "xla":
-        past = cached.leading(cache, live, kernel=cfg.attention)
-        holder = cached.draft(past, cache, begun, num_steps)
+        window = llama.init_cache(cfg, begun.shape[0], num_steps)
+        frozen = cached.draft(cache, window, begun)
+        moving = (frozen.window, frozen.filled)
 
     def one(carry, _):
-        window, state = carry
+        # Without the barrier XLA takes the transposes that its products begin with out
+        # of the loop, where they are no longer free: a copy of all weights a dispatch.
+        weights, past, (moving, state) = jax.lax.optimization_barrier(
+            (params, frozen, carry)
+        )
         running = state.finish == RUNNING
         hidden, keys = llama.hidden_states(
-            params,
+            weights,
             cfg,
             state.token[:, None],
             jnp.where(running, state.position, 0)[:, None],
             running[:, None],
-            cache=_with_window(holder, window),
-            live=live,
+            cache=_join(past, moving),
         )
-        logits = llama.logits(params, cfg, hidden[:, 0])
+        logits = llama.logits(weights, cfg, hidden[:, 0])
         draw = _draw(logits, state, slots, table, features)
         state = _advance(state, slots, table, draw.ids)
         emitted = Emitted(
@@ -161,27 +163,27 @@ def decode(
             draw.sampled_logprobs,
             state.finish,
         )
-        return (_window(keys), state), emitted
+        return (_split(keys), state), emitted
 
-    carry = (_window(holder), state)
-    (window, state), emitted = jax.lax.scan(one, carry, None, length=num_steps)
+    carry = (moving, state)
+    (moving, state), emitted = jax.lax.scan(one, carry, None, length=num_steps)
     if cfg.attention == "xla":
-        count = jnp.where(ran, state.position - begun, 0)
-        return cached.merge(cache, window[0], begun, count), state, emitted
-    return window, state, emitted
+        places = jnp.where(ran, begun, cache.k[0].shape[2])
+        return cached.merge(cache, moving[0], places), state, emitted
+    return moving, state, emitted
 
 
-def _window(keys: cached.Cache | cached.Draft) -> Any:
+def _split(keys: cached.Cache | cached.Draft) -> Any:
     """Return what of the cache changes from step to step."""
     if isinstance(keys, cached.Draft):
         return keys.window, keys.filled
     return keys
 
 
-def _with_window(keys: cached.Cache | cached.Draft, window: Any) -> Any:
-    if isinstance(keys, cached.Draft):
-        return keys.replace(window=window[0], filled=window[1])
-    return window
+def _join(frozen: cached.Draft | None, moving: Any) -> cached.Cache | cached.Draft:
+    if frozen is None:
+        return moving
+    return frozen.replace(window=moving[0], filled=moving[1])
 
 
 def _draw(
@@ -229,63 +231,36 @@ def prefill(
     params: llama.Params,
     *,
     cfg: llama.LlamaConfig,
-    cache: cached.Cache,
+    part: cached.Cache | None,
     tokens: jax.Array,
-    rows: jax.Array,
-    live: int,
+    offset: jax.Array,
+    length: jax.Array,
 ) -> cached.Cache:
-    """Compute prompt entries on top of copied ones.
+    """Compute the entries of prompts, on top of entries that are already there.
 
     Args:
       params: decode form.
       cfg: model numbers.
-      cache: of all slots; donate it.
-      tokens: [B, T] int32, right padded; T = 0 only copies.
-      rows: [B, 4] int32: target slot (beyond the last: nothing is written), source
-        slot, entries copied from it, tokens that count.
-      live: static, the leading entries that are copied and written; 0 where no row
-        copies, which saves reading them.
+      part: [B] rows of a cache with the first `offset` entries; None: nothing is there.
+      tokens: [B, T] int32, right padded.
+      offset: [B] int32, position of the first token.
+      length: [B] int32, tokens that count.
 
     Returns:
-      The cache with entries [0, copied + counted) of the target slots set.
+      Rows with entries [0, offset + length) set: as long as `part`, or T entries.
     """
-    target, source, offset, length = rows.T
-    part, size = None, tokens.shape[1]
-    if live:
-        part = cached.leading(cache, live, kernel=cfg.attention)
-        part = jax.tree.map(lambda buffer: buffer[source], part)
-    if size:
-        part = _extend(params, cfg, part, cache, tokens, (offset, length), live)
-    axes = cached.length_axes(cfg.attention)
-
-    def put(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-        where = [slice(None)] * 4
-        where[0], where[axis] = target, slice(new.shape[axis])
-        return buffer.at[tuple(where)].set(new, mode="drop")
-
-    return cached.Cache(
-        k=tuple(put(b, n, axes.k) for b, n in zip(cache.k, part.k, strict=True)),
-        v=tuple(put(b, n, axes.v) for b, n in zip(cache.v, part.v, strict=True)),
-    )
-
-
-def _extend(params, cfg, part, cache, tokens, span, live) -> cached.Cache:
-    """Return the rows' entries with those of `tokens` after the first `offset`."""
-    offset, length = span
-    steps = jnp.arange(tokens.shape[1])[None]
+    rows, width = tokens.shape
+    steps = jnp.arange(width)[None]
     positions, mask = offset[:, None] + steps, steps < length[:, None]
+    keys: cached.Cache | cached.Draft | None = part
     if cfg.attention == "xla":
-        keys = cached.draft(part, cache, offset, tokens.shape[1])
-        _, keys = llama.hidden_states(
-            params, cfg, tokens, positions, mask, cache=keys, live=live
-        )
-        if part is None:
-            return keys.window
-        return cached.merge(part, keys.window, offset, length)
+        window = llama.init_cache(cfg, rows, width)
+        keys = cached.draft(part, window, offset)
+    elif part is None:
+        keys = llama.init_cache(cfg, rows, width)
+    _, keys = llama.hidden_states(params, cfg, tokens, positions, mask, cache=keys)
+    if cfg.attention != "xla":
+        return keys
     if part is None:
-        shape = (tokens.shape[0], tokens.shape[1])
-        part, live = llama.init_cache(cfg, *shape), tokens.shape[1]
-    _, part = llama.hidden_states(
-        params, cfg, tokens, positions, mask, cache=part, live=live
-    )
-    return part
+        return keys.window
+    return cached.overlay(part, keys.window, offset, length)

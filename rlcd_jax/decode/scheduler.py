@@ -37,11 +37,11 @@ class Work:
 class Pass:
     """Works that run as one program: `width` computed tokens a row (0 = copies only).
 
-    `live` leading entries of the slots are copied and written; 0 = nothing is copied.
+    `copies` says whether any work takes entries from a slot.
     """
 
     width: int
-    live: int
+    copies: bool
     works: tuple[Work, ...]
 
 
@@ -72,8 +72,6 @@ class Scheduler:
       num_slots: M.
       max_length: entries of a slot.
       widths: the prompt lengths a prefill program may have, ascending.
-      lives: the numbers of leading cache entries a program may read, ascending; the
-        last is max_length.
       rows: width -> rows of the prefill program of that width; 0 -> rows of the copy
         program.
     """
@@ -84,10 +82,9 @@ class Scheduler:
         num_slots: int,
         max_length: int,
         widths: Sequence[int],
-        lives: Sequence[int],
         rows: dict[int, int],
     ):
-        self._widths, self._lives, self._rows = tuple(widths), tuple(lives), rows
+        self._widths, self._rows = tuple(widths), rows
         self._queue: collections.deque = collections.deque()
         self._free = collections.deque(range(num_slots))
         self._held = np.full((num_slots, max_length), -1, np.int32)  # prompts in slots
@@ -97,9 +94,9 @@ class Scheduler:
         """Put requests at the end of the queue."""
         self._queue.extend(enumerate(requests))
 
-    def forget(self) -> None:
-        """Forget what the slots hold: the weights have changed."""
-        self._held[:] = -1
+    def forget(self, beyond: int = 0) -> None:
+        """Forget what the slots hold from entry `beyond` on: it is there no more."""
+        self._held[:, beyond:] = -1
 
     def clear(self) -> None:
         """Drop the queue and free all slots."""
@@ -130,13 +127,15 @@ class Scheduler:
             self.occupants[slot] = None
             self._free.append(slot)
 
-    def live(self, num_steps: int) -> int:
-        """Advance by `num_steps` tokens; return the entries the dispatch may read."""
-        needed = 1
+    def advance(self, num_steps: int) -> None:
+        """Note that all requests on the device go on by `num_steps` tokens."""
         for one in self.active():
             one.entries = min(one.entries + num_steps, one.most_entries)
-            needed = max(needed, one.entries)
-        return _least(self._lives, needed)
+
+    def needed(self, num_steps: int) -> int:
+        """Return the cache entries that `num_steps` more tokens need, of any slot."""
+        entries = (min(x.entries + num_steps, x.most_entries) for x in self.active())
+        return max(entries, default=1)
 
     def place(self) -> tuple[list[Occupant], list[Pass]]:
         """Move requests from the queue into free slots.
@@ -216,9 +215,7 @@ class Scheduler:
             for (width, copies), works in sorted(by_shape.items()):
                 for start in range(0, len(works), self._rows[width]):
                     group = tuple(works[start : start + self._rows[width]])
-                    ends = [work.offset + len(work.tokens) for work in group]
-                    live = _least(self._lives, max(*ends, width)) if copies else 0
-                    yield Pass(width, live, group)
+                    yield Pass(width, copies, group)
 
 
 class _Plan:

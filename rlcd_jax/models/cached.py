@@ -75,33 +75,52 @@ def length_axes(kernel: str) -> Cache:
     return Cache(k=1, v=1) if kernel == "cudnn" else Cache(k=2, v=3)
 
 
-def leading(cache: Cache, live: int, *, kernel: str) -> Cache:
-    """Return the first ``live`` entries of all slots."""
+def resize(cache: Cache, length: int, *, kernel: str) -> Cache:
+    """Return the cache with ``length`` entries a slot: the first ones, or more."""
     axes = length_axes(kernel)
 
-    def cut(buffers: tuple[jax.Array, ...], axis: int) -> tuple[jax.Array, ...]:
-        return tuple(jax.lax.slice_in_dim(b, 0, live, axis=axis) for b in buffers)
+    def fit(buffer: jax.Array, axis: int) -> jax.Array:
+        have = buffer.shape[axis]
+        if length <= have:
+            return jax.lax.slice_in_dim(buffer, 0, length, axis=axis)
+        widths = [(0, 0)] * 4
+        widths[axis] = (0, length - have)
+        return jnp.pad(buffer, widths)
 
-    return Cache(k=cut(cache.k, axes.k), v=cut(cache.v, axes.v))
-
-
-def draft(cache: Cache | None, like: Cache, start: jax.Array, width: int) -> Draft:
-    """Return a draft with an empty window.
-
-    Args:
-      cache: what the new tokens read, or None.
-      like: any cache of this model, for the shapes of heads.
-      start: [M] int32, where each slot goes on.
-      width: entries of the window.
-    """
-    _, heads, _, head_width = like.k[0].shape
-    window = init_cache(
-        len(like.k),
-        (start.shape[0], heads, width, head_width),
-        kernel="xla",
-        dtype=like.k[0].dtype,
+    return Cache(
+        k=tuple(fit(buffer, axes.k) for buffer in cache.k),
+        v=tuple(fit(buffer, axes.v) for buffer in cache.v),
     )
-    return Draft(cache, window, start, jnp.zeros((), jnp.int32))
+
+
+def take(cache: Cache, slots: jax.Array) -> Cache:
+    """Return the rows of these slots."""
+    return jax.tree.map(lambda buffer: buffer[slots], cache)
+
+
+def put(cache: Cache, rows: Cache, slots: jax.Array, *, kernel: str) -> Cache:
+    """Return the cache with the leading entries of these slots replaced by rows.
+
+    Slots beyond the last are dropped; rows longer than the cache are cut.
+    """
+    axes = length_axes(kernel)
+
+    def one(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+        size = min(new.shape[axis], buffer.shape[axis])
+        where = [slice(None)] * 4
+        where[0], where[axis] = slots, slice(size)
+        new = jax.lax.slice_in_dim(new, 0, size, axis=axis)
+        return buffer.at[tuple(where)].set(new, mode="drop")
+
+    return Cache(
+        k=tuple(one(b, n, axes.k) for b, n in zip(cache.k, rows.k, strict=True)),
+        v=tuple(one(b, n, axes.v) for b, n in zip(cache.v, rows.v, strict=True)),
+    )
+
+
+def draft(past: Cache | None, window: Cache, start: jax.Array) -> Draft:
+    """Return a draft with an empty window; arguments as the fields of ``Draft``."""
+    return Draft(past, window, start, jnp.zeros((), jnp.int32))
 
 
 def attend(
@@ -111,7 +130,6 @@ def attend(
     positions: jax.Array,
     mask: jax.Array,
     *,
-    live: int | None,
     kernel: str,
     dtype: str,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -123,7 +141,6 @@ def attend(
       qkv: queries [M, T, N, H], keys and values [M, T, K, H], float32.
       positions: [M, T] int32; for a draft, ``start + filled + t``.
       mask: [M, T] bool; a token that does not count is not written to a Cache.
-      live: static, for a Cache: how many leading entries may be read; None for all.
       kernel: "xla" or "cudnn".
       dtype: of the products' operands.
 
@@ -140,12 +157,11 @@ def attend(
     if kernel == "cudnn":
         keys = keys.at[slot, places].set(k, mode="drop")
         values = values.at[slot, places].set(v, mode="drop")
-        return _attend_cudnn(q, keys, values, positions, live, dtype), (keys, values)
+        return _attend_cudnn(q, keys, values, positions, dtype), (keys, values)
     keys = keys.at[slot, :, places].set(k, mode="drop")
     values = values.at[slot, :, :, places].set(v, mode="drop")
-    read_k, read_v = keys[:, :, :live], values[:, :, :, :live]
-    seen = jnp.arange(read_k.shape[2]) <= positions[:, :, None]
-    return _mix(q, [(read_k, read_v, seen)], dtype), (keys, values)
+    seen = jnp.arange(keys.shape[2]) <= positions[:, :, None]
+    return _mix(q, [(keys, values, seen)], dtype), (keys, values)
 
 
 def _attend_draft(cache: Draft, layer: int, qkv, dtype: str):
@@ -193,10 +209,10 @@ def _mix(q: jax.Array, parts, dtype: str) -> jax.Array:
     return jnp.moveaxis(mixed, 3, 1).reshape(slots, length, heads * width)
 
 
-def _attend_cudnn(q, keys, values, positions, live, dtype) -> jax.Array:
+def _attend_cudnn(q, keys, values, positions, dtype) -> jax.Array:
     slots, length = positions.shape
     if length > 1:  # prefill on top of copied entries
-        keys, values = (jnp.swapaxes(x[:, :live], 1, 2) for x in (keys, values))
+        keys, values = (jnp.swapaxes(x, 1, 2) for x in (keys, values))
         seen = jnp.arange(keys.shape[2]) <= positions[:, :, None]
         return _mix(q, [(keys, jnp.swapaxes(values, 2, 3), seen)], dtype)
     out = jax.nn.dot_product_attention(
@@ -218,33 +234,67 @@ def collect(cache: Cache | Draft, new: list, num_tokens: int) -> Cache | Draft:
     return buffers
 
 
-def merge(cache: Cache, window: Cache, start: jax.Array, count: jax.Array) -> Cache:
-    """Return the cache with the windows' entries at their places; kernel "xla".
+def merge(cache: Cache, window: Cache, start: jax.Array) -> Cache:
+    """Return the cache with each slot's window at its place; kernel "xla".
+
+    One select an entry of the window, which XLA makes into one pass over the cache.
+    (A scatter, or a loop over slots, is ten to thirty times slower on CPU.)
 
     Args:
-      cache: of M slots.
-      window: of the same slots, W entries.
-      start: [M] int32, place of the window's first entry.
-      count: [M] int32, how many of its entries are taken; the others change nothing.
+      cache: of M slots, S entries.
+      window: of the same slots, W entries; those beyond the end are dropped.
+      start: [M] int32, place of the window's first entry; S: nothing is written.
     """
-    width = window.k[0].shape[2]
 
     def move(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-        shape = [1] * buffer.ndim
-        shape[axis] = buffer.shape[axis]
-        places = jnp.arange(buffer.shape[axis]).reshape(shape)
-        first, taken = (x.reshape(-1, 1, 1, 1) for x in (start, count))
-        index = places - first
-        if width > 16:  # one gather instead of many selects
-            wanted = jnp.clip(index, 0, width - 1)
-            moved = jnp.take_along_axis(new, wanted, axis=axis)
-            return jnp.where((index >= 0) & (index < taken), moved, buffer)
-        for entry in range(width):
+        index = _places(buffer, start, axis)
+        for entry in range(new.shape[axis]):
             row = jax.lax.slice_in_dim(new, entry, entry + 1, axis=axis)
-            buffer = jnp.where((index == entry) & (entry < taken), row, buffer)
+            buffer = jnp.where(index == entry, row, buffer)
         return buffer
 
+    return _move_bits(move, cache, window)
+
+
+def overlay(rows: Cache, window: Cache, start: jax.Array, count: jax.Array) -> Cache:
+    """Return rows with ``count`` entries of the windows at ``start``; kernel "xla".
+
+    As ``merge``, for few slots and long windows.
+
+    Args:
+      rows: of B slots.
+      window: of the same slots.
+      start: [B] int32, place of the window's first entry.
+      count: [B] int32, how many of its entries are taken.
+    """
+
+    def move(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+        index = _places(buffer, start, axis)
+        wanted = jnp.clip(index, 0, new.shape[axis] - 1)
+        taken = (index >= 0) & (index < count.reshape(-1, 1, 1, 1))
+        return jnp.where(taken, jnp.take_along_axis(new, wanted, axis=axis), buffer)
+
+    return _move_bits(move, rows, window)
+
+
+def _places(buffer: jax.Array, start: jax.Array, axis: int) -> jax.Array:
+    """Return each entry's index in its slot's window, [M, 1, S, 1] or [M, 1, 1, S]."""
+    shape = [1] * 4
+    shape[axis] = buffer.shape[axis]
+    places = jnp.arange(buffer.shape[axis], dtype=jnp.int32).reshape(shape)
+    return places - start.reshape(-1, 1, 1, 1)
+
+
+def _move_bits(move, cache: Cache, window: Cache) -> Cache:
+    """Apply ``move`` to all buffers as integers: CPUs select bfloat16 as float32."""
+    dtype = cache.k[0].dtype
+    bits = jnp.uint16 if dtype == jnp.bfloat16 else jnp.uint32
+
+    def one(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+        buffer, new = (jax.lax.bitcast_convert_type(x, bits) for x in (buffer, new))
+        return jax.lax.bitcast_convert_type(move(buffer, new, axis), dtype)
+
     return Cache(
-        k=tuple(move(b, n, 2) for b, n in zip(cache.k, window.k, strict=True)),
-        v=tuple(move(b, n, 3) for b, n in zip(cache.v, window.v, strict=True)),
+        k=tuple(one(b, n, 2) for b, n in zip(cache.k, window.k, strict=True)),
+        v=tuple(one(b, n, 3) for b, n in zip(cache.v, window.v, strict=True)),
     )

@@ -234,7 +234,6 @@ def hidden_states(
     positions: jax.Array,
     mask: jax.Array,
     cache: cached.Cache | cached.Draft | None = None,
-    live: int | None = None,
 ) -> tuple[jax.Array, cached.Cache | cached.Draft | None]:
     """Run the trunk: the one forward of generator, scorer, policy and all others.
 
@@ -247,7 +246,6 @@ def hidden_states(
         nor are written to the cache.
       cache: keys and values of the texts so far (see ``models.cached``); None for
         whole texts.
-      live: with a cache, how many leading entries may be read (static).
 
     Returns:
       [B, T, D] float32 after the final norm, and the cache with the new tokens (None
@@ -262,7 +260,7 @@ def hidden_states(
         x = _run_layers(params["layers"], cfg, x, angles, mask)
     else:
         where = (positions, mask)
-        x, cache = _run_cached(params["layers"], cfg, x, angles, where, cache, live)
+        x, cache = _run_cached(params["layers"], cfg, x, angles, where, cache)
     return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
 
 
@@ -287,12 +285,14 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
     return x
 
 
-def _run_cached(layers, cfg, x, angles, where, cache, live):
+def _run_cached(layers, cfg, x, angles, where, cache):
     if isinstance(layers, dict):
         raise ValueError(
             "hidden_states with a cache needs the weights in decode form; "
             "got stacked layers: call llama.decode_form(params, cfg) first"
         )
+    # Otherwise XLA computes a sine anew for every head of every layer.
+    angles = jax.lax.optimization_barrier(angles)
     new = []
     for index, layer in enumerate(layers):
 
@@ -302,7 +302,6 @@ def _run_cached(layers, cfg, x, angles, where, cache, live):
                 index,
                 (q, k, v),
                 *where,
-                live=live,
                 kernel=cfg.attention,
                 dtype=cfg.dtype,
             )
