@@ -6,7 +6,7 @@ import logging as python_logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # Before the first import of transformers, which else says that there is no torch.
@@ -17,6 +17,7 @@ import jax  # noqa: E402
 from absl import logging  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
+from experiments.report import find_preset  # noqa: E402
 from rlcd_jax import report  # noqa: E402
 from rlcd_jax.stages import (  # noqa: E402
     distill_context,
@@ -65,8 +66,20 @@ def _is_ours(record: python_logging.LogRecord) -> bool:
     return record.levelno >= python_logging.WARNING or not others
 
 
-def run_stages(config: ConfigDict, workdir: str, stages: Sequence[str]) -> None:
-    """Run stages in their order and write the report; done ones are skipped."""
+def run_stages(
+    config: ConfigDict,
+    workdir: str,
+    stages: Sequence[str],
+    preset: Mapping[str, Any] | None = None,
+) -> None:
+    """Run stages in their order and write the report; done ones are skipped.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      stages: names of the stages, in order.
+      preset: the config before single fields were set, for the report; None finds it.
+    """
     unknown = [name for name in stages if name not in STAGES]
     if unknown:
         raise ValueError(
@@ -83,7 +96,7 @@ def run_stages(config: ConfigDict, workdir: str, stages: Sequence[str]) -> None:
         STAGES[name](config, workdir)
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
     if jax.process_index() == 0:
-        logging.info("report: %s", report.write_report(workdir))
+        logging.info("report: %s", report.write_report(workdir, preset=preset or find_preset(workdir)))
 
 
 def for_people(command: Callable[[], None]) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
         config = quickstart.get_config(
             f"task={asked.task},model={asked.model},size={asked.size}"
         )
-        launch.run_stages(config, workdir, config.stages)
+        launch.run_stages(config, workdir, config.stages, config.to_dict())
         print((pathlib.Path(workdir) / "evaluate" / "table.md").read_text())
         print(f"Everything else: {workdir}/report.html")
 

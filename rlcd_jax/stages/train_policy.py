@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, metrics, records, rollout
+from rlcd_jax import checkpoint, metrics, records
 from rlcd_jax.models import heads
 from rlcd_jax.stages import (
     inputs,
@@ -78,7 +76,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
                 bar.advance(1, f"score {last['rollout/score_mean']:.2f}")
                 if step % section.checkpoint_every == 0 or step == section.steps:
                     learner.save(saver, step, state, notes.as_meta())
-                    _save_samples(folder, step, replies, frozen, section.sample_prompts)
+                    _save_samples(folder, step, actor, state.params["policy"])
     summary = {
         "steps": section.steps,
         "prompts": len(actor.dialogues),
@@ -98,24 +96,21 @@ def _preference_params(found: inputs.Inputs, workdir: str | pathlib.Path) -> Par
 
 
 def _save_samples(
-    folder: pathlib.Path,
-    step: int,
-    sampled: Sequence[ppo_rollout.Sampled],
-    frozen: rollout.Rollout,
-    count: int,
+    folder: pathlib.Path, step: int, actor: ppo_rollout.Actor, policy: Params
 ) -> None:
-    """Write some replies of a step, for people to read."""
-    if jax.process_index() != 0:
-        return
-    scores = np.asarray(frozen.scores)
+    """Write the policy's replies to the same few prompts, for people to read."""
+    dialogues = actor.dialogues[: actor.section.sample_prompts]
+    sampled = actor.generate(policy, dialogues, step=0)
+    rewards = actor.raw_rewards(sampled)
     rows = [
         {
             "prompt_id": one.dialogue.id,
             "prompt": one.dialogue.text,
             "reply": one.reply.text,
             "finish": one.reply.finish,
-            "score": float(scores[index]),
+            "score": float(reward),
         }
-        for index, one in enumerate(sampled[:count])
+        for one, reward in zip(sampled, rewards, strict=True)
     ]
-    records.write_jsonl(folder / "samples" / f"{step:06d}.jsonl", rows)
+    if jax.process_index() == 0:
+        records.write_jsonl(folder / "samples" / f"{step:06d}.jsonl", rows)
