@@ -96,7 +96,8 @@ def run_stages(
         STAGES[name](config, workdir)
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
     if jax.process_index() == 0:
-        logging.info("report: %s", report.write_report(workdir, preset=preset or find_preset(workdir)))
+        page = report.write_report(workdir, preset=preset or find_preset(workdir))
+        logging.info("report: %s", page)
 
 
 def for_people(command: Callable[[], None]) -> None:
