@@ -150,7 +150,10 @@ def restore(
         )
     args = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
     args[META] = ocp.args.JsonRestore()
-    handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in args}
+    # One for each saved item: Orbax warns of an item that nobody could read.
+    handlers: dict[str, Any] = {
+        name: ocp.StandardCheckpointHandler() for name in saved_items
+    }
     handlers[META] = ocp.JsonCheckpointHandler()
     path = folder / str(step)
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
