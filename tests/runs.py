@@ -1,0 +1,109 @@
+"""Small runs that several test files share: configs, one device, files of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from unittest import mock
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import launch
+from rlcd_jax import checkpoint, sharding, tree
+from rlcd_jax.stages import workspace
+
+# What clocks say; everything else in metrics.jsonl must repeat.
+CLOCKS = ("wall_time", "generate/tokens_per_second", "generate/seconds")
+
+# The smallest job whose numbers mean something: replies of a random model never end
+# by themselves, so the terminal rule is off; rates are large enough to move weights.
+FIELDS = {
+    "model.dtype": "float32",
+    "mesh.data": 1,
+    "pairs.part_prompts": 4,
+    "preference.learning_rate": 1e-3,
+    "preference.checkpoint_every": 1,
+    "preference.eval_every": 1,
+    "distill.learning_rate": 1e-3,
+    "policy.learning_rate": 1e-3,
+    "policy.terminal_mode": "none",
+    "policy.kl_target": 1.0,
+    "policy.kl_horizon": 10,
+    "policy.epochs": 2,
+    "policy.ratio_tolerance": 1e-4,
+}
+
+
+def tiny_config(name: str = "quickstart", task: str = "cheerful", **fields):
+    """Return a smoke config of a random tiny model, with some fields set.
+
+    Fields are dotted names with "__" for the dots: ``policy__steps=1``.
+    """
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(f"task={task},size=smoke,model=random:tiny")
+    own = {name.replace("__", "."): value for name, value in fields.items()}
+    with config.unlocked():
+        config.update_from_flattened_dict(FIELDS | own)
+    return config
+
+
+_make_mesh = sharding.make_mesh
+
+
+def _fitting_mesh(data, fsdp, tensor, devices=None):
+    """Like ``make_mesh``, but (1, 1, 1) takes the first of the eight fake devices."""
+    if (data, fsdp, tensor) == (1, 1, 1) and devices is None:
+        devices = jax.devices()[:1]
+    return _make_mesh(data, fsdp, tensor, devices)
+
+
+@contextlib.contextmanager
+def devices_by_mesh() -> Iterator[None]:
+    """Let a job of mesh (1, 1, 1) run although there are eight devices."""
+    with mock.patch.object(sharding, "make_mesh", _fitting_mesh):
+        yield
+
+
+def run(config: ConfigDict, workdir: pathlib.Path, *stages: str) -> dict[str, dict]:
+    """Run stages in this process and return their summaries by name."""
+    with devices_by_mesh():
+        workspace.open_run(config, workdir)
+        return {
+            stage: launch.STAGES[stage](config, str(workdir))
+            for stage in stages or config.stages
+        }
+
+
+def copy_run(source: pathlib.Path, target: pathlib.Path, *folders: str) -> pathlib.Path:
+    """Copy the config and the named folders of a run to a new workdir."""
+    target.mkdir(parents=True)
+    shutil.copy(source / "config.json", target)
+    for folder in folders:
+        shutil.copytree(source / folder, target / folder)
+    return target
+
+
+def metric_rows(workdir: pathlib.Path, stage: str) -> list[dict]:
+    """Return the metrics of a stage without what clocks say."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["stage"] == stage]
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
+
+
+def saved_arrays(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """Return every array of a checkpoint by "item/path", read without any shape."""
+    import orbax.checkpoint as ocp
+
+    arrays = {}
+    for item in sorted((folder / str(step)).iterdir()):
+        if item.is_dir() and item.name != checkpoint.META:
+            read = ocp.PyTreeCheckpointer().restore(item)
+            named = tree.flatten_names(read)
+            arrays |= {f"{item.name}/{k}": np.asarray(v) for k, v in named.items()}
+    return arrays

@@ -1,0 +1,418 @@
+"""The stages together: files, skipping, refusing, resuming, each method's config."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from experiments import launch
+from rlcd_jax import checkpoint, records
+from rlcd_jax.models import heads, llama
+from rlcd_jax.stages import (
+    evaluate_policy,
+    inputs,
+    ppo,
+    ppo_rollout,
+    simulate_pairs,
+    trainer,
+    workspace,
+)
+
+STAGES = ("simulate", "preference", "distill", "policy", "evaluate")
+
+
+class Stop(Exception):
+    """Stands for whatever kills a run."""
+
+
+def stop_after(function, calls: int):
+    """Return the function, which raises ``Stop`` once it was called so many times."""
+    made = []
+
+    def stopping(*args, **kwargs):
+        if len(made) == calls:
+            raise Stop
+        made.append(1)
+        return function(*args, **kwargs)
+
+    return stopping
+
+
+def stop_and_resume(monkeypatch, config, workdir, stage, owner, name, calls):
+    """Run a stage whose step ``calls + 1`` dies, then run it again to its end."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop_after(getattr(owner, name), calls))
+        with pytest.raises(Stop):
+            runs.run(config, workdir, stage)
+    assert not (workspace.stage_folder(workdir, stage) / records.DONE).exists()
+    return runs.run(config, workdir, stage)[stage]
+
+
+def assert_same_checkpoints(one, other, step):
+    first, second = runs.saved_arrays(one, step), runs.saved_arrays(other, step)
+    assert first.keys() == second.keys() and first
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
+        assert array.dtype == second[name].dtype, name
+    folders = [checkpoint.read_meta(folder, step) for folder in (one, other)]
+    assert folders[0] == folders[1]
+
+
+# --- the files of a run ---------------------------------------------------------------
+
+
+def test_run_leaves_every_file_of_the_design(finished_run):
+    for name in (
+        "config.json",
+        "environment.json",
+        "pairs/summary.json",
+        "preference/summary.json",
+        "policy/summary.json",
+        "evaluate/table.json",
+    ):
+        assert json.loads((finished_run / name).read_text()), name
+    pairs = records.read_jsonl(finished_run / "pairs/pairs.jsonl", records.Pair)
+    assert len(pairs) == 8
+    assert {pair.side_1 for pair in pairs} | {pair.side_2 for pair in pairs} == {
+        "positive",
+        "negative",
+    }
+    for pair in pairs:
+        better = pair.side_2 if pair.prob_2 > 0.5 else pair.side_1
+        assert better == "positive" and pair.generator == "random:tiny"
+        assert pair.source_prompt_1 != pair.source_prompt_2
+    dropped = records.read_jsonl(finished_run / "pairs/dropped.jsonl", records.Dropped)
+    assert dropped == []
+    for stage, step in (("preference", 3), ("distill", 4), ("policy", 2)):
+        assert checkpoint.latest_step(finished_run / stage / "checkpoints") == step
+    samples = records.read_jsonl(finished_run / "policy/samples/000002.jsonl")
+    assert len(samples) == 4 and all(row["prompt"] for row in samples)
+    answers = records.read_jsonl(
+        finished_run / "evaluate/samples.jsonl", evaluate_policy.Answer
+    )
+    assert {a.system for a in answers} == {"base", "distill", "rlcd"}
+    verdicts = records.read_jsonl(finished_run / "evaluate/verdicts.jsonl")
+    assert {row["judge"] for row in verdicts} == {"lexicon", "log_odds"}
+    assert "| rlcd" in (finished_run / "evaluate/table.md").read_text()
+    for stage in ("simulate", "preference", "distill", "policy"):
+        assert list((finished_run / "tensorboard" / stage).iterdir())
+
+
+def test_run_says_where_it_ran(finished_run):
+    found = json.loads((finished_run / "environment.json").read_text())
+    assert found["packages"]["jax"] == jax.__version__ and found["backend"] == "cpu"
+    config = json.loads((finished_run / "config.json").read_text())
+    assert config["policy"]["steps"] == 2
+
+
+def test_metrics_have_one_row_a_step_with_finite_numbers(finished_run):
+    for stage, steps in (("preference", 3), ("distill", 4), ("policy", 2)):
+        rows = runs.metric_rows(finished_run, stage)
+        assert [row["step"] for row in rows] == list(range(1, steps + 1))
+    rows = runs.metric_rows(finished_run, "policy")
+    assert rows[0]["rollout/kl_per_token"] == 0.0  # the reference is the start
+    assert rows[1]["rollout/kl_coef"] != rows[0]["rollout/kl_coef"]
+    assert len({row["rollout/reward_mean"] for row in rows}) == 2
+    numbers = [v for row in rows for v in row.values() if not isinstance(v, str)]
+    assert np.isfinite(numbers).all()
+
+
+def test_rewards_stay_fractional(finished_run):
+    samples = records.read_jsonl(finished_run / "policy/samples/000001.jsonl")
+    scores = np.array([row["score"] for row in samples])
+    assert (scores != np.round(scores)).all() and len(set(scores)) > 1
+
+
+def test_second_run_skips_every_stage(finished_run, monkeypatch):
+    def refuse(config):
+        raise AssertionError("a finished stage was started again")
+
+    monkeypatch.setattr(inputs, "load_inputs", refuse)
+    before = {
+        path: path.read_bytes()
+        for path in finished_run.rglob("*")
+        if path.is_file() and path.name not in ("config.json", "environment.json")
+    }
+    summaries = runs.run(runs.tiny_config(), finished_run)
+    assert summaries["preference"]["train_pairs"] == 6
+    for path, content in before.items():
+        assert path.read_bytes() == content, path
+
+
+def test_other_config_is_refused_and_loses_nothing(finished_run):
+    before = {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()}
+    config = runs.tiny_config(preference__batch_size=3, policy__gamma=0.5)
+    with pytest.raises(ValueError) as caught:
+        launch.run_stages(config, str(finished_run), config.stages)
+    assert "preference.batch_size: was 2, now 3" in str(caught.value)
+    with pytest.raises(ValueError, match="policy.gamma: was 1.0, now 0.5"):
+        launch.run_stages(config, str(finished_run), ("policy",))
+    assert {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()} == before
+
+
+def test_a_later_section_may_change_without_touching_earlier_stages(
+    finished_run, tmp_path
+):
+    config = runs.tiny_config(evaluate__prompts=2, evaluate__systems=("base",))
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs", "preference")
+    summaries = runs.run(config, workdir, "simulate", "preference")
+    assert summaries["preference"]["train_pairs"] == 6
+
+
+# --- killed and resumed ---------------------------------------------------------------
+
+
+def test_policy_resumed_equals_uninterrupted(finished_run, tmp_path, monkeypatch):
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs", "preference")
+    stop_and_resume(
+        monkeypatch,
+        runs.tiny_config(),
+        workdir,
+        "policy",
+        ppo_rollout.Actor,
+        "draw_prompts",
+        calls=1,
+    )
+    assert_same_checkpoints(
+        finished_run / "policy/checkpoints", workdir / "policy/checkpoints", 2
+    )
+    whole, again = (runs.metric_rows(w, "policy") for w in (finished_run, workdir))
+    assert whole == again
+    for name in ("000001.jsonl", "000002.jsonl"):
+        one, two = (w / "policy/samples" / name for w in (finished_run, workdir))
+        assert one.read_text() == two.read_text()
+
+
+@pytest.mark.parametrize(("stage", "last"), [("preference", 3), ("distill", 4)])
+def test_supervised_stage_resumed_equals_uninterrupted(
+    finished_run, tmp_path, monkeypatch, stage, last
+):
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    config = runs.tiny_config()
+    if stage == "distill":  # the shared run saves only its end
+        with config.unlocked():
+            config.distill.checkpoint_every = 2
+    summary = stop_and_resume(
+        monkeypatch, config, workdir, stage, trainer.Trainer, "update", calls=2
+    )
+    assert_same_checkpoints(
+        finished_run / stage / "checkpoints", workdir / stage / "checkpoints", last
+    )
+    assert runs.metric_rows(finished_run, stage) == runs.metric_rows(workdir, stage)
+    if stage == "preference":
+        whole = json.loads((finished_run / "preference/summary.json").read_text())
+        assert whole["held_out_accuracy"] == summary["held_out_accuracy"]
+
+
+def test_simulate_resumed_equals_uninterrupted(finished_run, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    stop_and_resume(
+        monkeypatch,
+        runs.tiny_config(),
+        workdir,
+        "simulate",
+        simulate_pairs.pairs,
+        "simulate",
+        calls=1,
+    )
+    for name in ("pairs.jsonl", "dropped.jsonl"):
+        one, two = (w / "pairs" / name for w in (finished_run, workdir))
+        assert one.read_text() == two.read_text()
+    assert not (workdir / "pairs/parts").exists()
+
+
+def test_simulate_takes_a_finished_part_from_its_file(
+    finished_run, tmp_path, monkeypatch
+):
+    calls = []
+    simulate = simulate_pairs.pairs.simulate
+
+    def counted(part, *args, **kwargs):
+        calls.append([prompt.id for prompt in part])
+        if len(calls) == 2:
+            raise Stop
+        return simulate(part, *args, **kwargs)
+
+    monkeypatch.setattr(simulate_pairs.pairs, "simulate", counted)
+    config = runs.tiny_config()
+    with pytest.raises(Stop):
+        runs.run(config, tmp_path / "run", "simulate")
+    runs.run(config, tmp_path / "run", "simulate")
+    assert len(calls) == 3 and calls[1] == calls[2] != calls[0]
+
+
+# --- one stage from the file of the one before ----------------------------------------
+
+
+def hand_pair(index: int) -> records.Pair:
+    """Return a pair as a person would write it."""
+    prompt = f"Human: Tell me about day {index}.\n\nAssistant:"
+    return records.Pair(
+        id=f"hand/{index}",
+        task="cheerful",
+        prompt_id=f"hand/{index}",
+        prompt=prompt,
+        reply_1="It was a sad day.",
+        reply_2="It was a happy day!",
+        prob_2=1.0,
+        side_1="negative",
+        side_2="positive",
+        source_prompt_1=prompt,
+        source_prompt_2=prompt,
+        raw_1=" It was a sad day.",
+        raw_2=" It was a happy day!",
+        tries_1=1,
+        tries_2=1,
+        finish_1="eos",
+        finish_2="eos",
+        num_tokens_1=18,
+        num_tokens_2=20,
+        affix_index=0,
+        sampling="contrast",
+        labels="construction",
+        scoring=None,
+        generator="by hand",
+        seed=0,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        alpha=1.0,
+    )
+
+
+def test_preference_and_distill_run_from_pairs_written_by_hand(tmp_path):
+    (tmp_path / "config.json").write_text("{}")  # so it is the workdir of a run
+    rows = [hand_pair(index) for index in range(8)]
+    records.write_jsonl(tmp_path / "pairs/pairs.jsonl", rows)
+    config = runs.tiny_config(
+        preference__epochs=4, preference__schedule="constant", distill__epochs=1
+    )
+    summaries = runs.run(config, tmp_path, "preference", "distill")
+    assert summaries["preference"]["held_out_accuracy"]["value"] == 1.0
+    assert summaries["distill"]["examples"] == 8
+
+
+def test_policy_and_evaluate_run_from_checkpoints_written_by_hand(tmp_path, caplog):
+    config = runs.tiny_config(policy__steps=1, evaluate__systems=("base", "policy"))
+    with runs.devices_by_mesh():
+        found = inputs.load_inputs(config)
+    key = jax.random.key(7)
+    params = heads.scalar_from_trunk(found.cfg, found.load_base(), key)
+    folder = tmp_path / "preference" / "checkpoints"
+    with checkpoint.Checkpointer(folder, max_to_keep=None) as saver:
+        saver.save(1, {"preference": params}, {})
+    (tmp_path / "config.json").write_text("{}")
+    summaries = runs.run(config, tmp_path, "policy", "evaluate")
+    assert summaries["policy"]["steps"] == 1
+    rows = [row["name"] for row in summaries["evaluate"]["table"]["rows"]]
+    assert rows == ["base", "rlcd"]
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == []
+
+
+# --- every method ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rlaif", "rescore", "mixed", "distill", "evaluate"])
+def test_config_goes_through_all_its_stages(name, tmp_path):
+    config = runs.tiny_config(name, policy__steps=1, pairs__part_prompts=8)
+    workdir = tmp_path / name
+    summaries = runs.run(config, workdir)
+    assert tuple(summaries) == tuple(config.stages)
+    if name == "evaluate":
+        return
+    pairs = records.read_jsonl(workdir / "pairs/pairs.jsonl", records.Pair)
+    labels = {pair.labels for pair in pairs}
+    sides = {side for pair in pairs for side in (pair.side_1, pair.side_2)}
+    assert (
+        labels
+        == {
+            "rlaif": {"scoring"},
+            "rescore": {"scoring"},
+            "mixed": {"construction", "scoring"},
+            "distill": {"construction"},
+        }[name]
+    )
+    assert sides == ({"plain"} if name == "rlaif" else {"positive", "negative"})
+    soft = [pair.prob_2 for pair in pairs if pair.labels == "scoring"]
+    assert all(0.0 < prob < 1.0 for prob in soft)
+
+
+def test_evaluate_takes_checkpoints_of_other_runs(finished_run, tmp_path):
+    other = finished_run / "policy/checkpoints"
+    config = runs.tiny_config("evaluate", evaluate__checkpoints=(f"theirs={other}",))
+    table = runs.run(config, tmp_path / "run")["evaluate"]["table"]
+    assert [row["name"] for row in table["rows"]] == ["base", "theirs"]
+
+
+# --- PPO's guards ---------------------------------------------------------------------
+
+
+def test_two_rollouts_of_one_prompt_differ_and_one_can_be_drawn_again():
+    with runs.devices_by_mesh():
+        found = inputs.load_inputs(runs.tiny_config())
+        actor = ppo_rollout.Actor(found)
+        params = found.load_base()
+        dialogue = actor.dialogues[0]
+        first, twin = actor.generate(params, [dialogue, dialogue], step=1)
+        later = actor.generate(params, [dialogue], step=2)[0]
+        again = actor.generate(params, [dialogue], step=1)[0]
+    assert first.reply.tokens != twin.reply.tokens
+    assert later.reply.tokens != first.reply.tokens
+    assert again.reply.tokens == first.reply.tokens
+
+
+def test_policy_stops_when_the_rollout_was_tampered_with(
+    finished_run, tmp_path, monkeypatch
+):
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs", "preference")
+    batches = ppo.minibatches
+
+    def tampered(frozen, config, step):
+        for batch in batches(frozen, config, step):
+            yield {**batch, "logprobs": batch["logprobs"] + 0.1}
+
+    monkeypatch.setattr(ppo, "minibatches", tampered)
+    with pytest.raises(RuntimeError, match="ratio_max_deviation = 0.09"):
+        runs.run(runs.tiny_config(), workdir, "policy")
+    assert checkpoint.latest_step(workdir / "policy/checkpoints") is None
+
+
+def test_minibatches_take_each_row_once_an_epoch(finished_run):
+    config = runs.tiny_config()
+    rows = config.policy.rollouts
+    packed = ppo.packing.pack(
+        [[1, 2]] * rows,
+        [[3] * (index + 1) for index in range(rows)],
+        prompt_length=3,
+        response_length=rows,
+        pad_id=0,
+    )
+    zeros = np.zeros((rows, rows), np.float32)
+    frozen = ppo.rollout.Rollout(packed, *[zeros] * 6, scores=np.zeros(rows))
+    lengths = [
+        batch["response_mask"].sum(axis=1).tolist()
+        for batch in ppo.minibatches(frozen, config, step=1)
+    ]
+    per_epoch = rows // config.policy.update_batch
+    epochs = [
+        sum(lengths[start : start + per_epoch], [])
+        for start in range(0, len(lengths), per_epoch)
+    ]
+    assert len(epochs) == config.policy.epochs
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(1, rows + 1))
+
+
+def test_value_model_starts_at_zero_and_policy_at_the_base(finished_run):
+    with runs.devices_by_mesh():
+        found = inputs.load_inputs(runs.tiny_config())
+    base = found.load_base()
+    value = heads.value_from_preference(
+        heads.scalar_from_trunk(found.cfg, base, jax.random.key(0))
+    )
+    tokens = np.arange(8, dtype=np.int32)[None]
+    values = heads.scalar_per_token(value, found.cfg, tokens, np.ones((1, 8), bool))
+    np.testing.assert_array_equal(values, 0.0)
+    assert llama.param_specs(found.cfg).keys() == base.keys()
