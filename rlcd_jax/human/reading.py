@@ -1,0 +1,277 @@
+"""Answers that came back: checked, then un-blinded with the key.
+
+All problems of all files are named at once, each with its file, line and field.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlcd_jax import records, schema
+from rlcd_jax.human import sheets
+from rlcd_jax.human import study as studies
+
+SUM = studies.LOWEST + studies.HIGHEST  # of the two systems' scores: 9
+SHOWN_PROBLEMS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgment:
+    """One un-blinded answer; `rating` is as given, `score_2` of the second system.
+
+    A gold check's second system is its better reply. 9 - score_2 is the first's score.
+    """
+
+    annotator: str
+    item: str
+    kind: studies.Kind
+    prompt_id: str
+    side_2: studies.Side
+    repeat_of: str | None
+    rating: int = schema.between(studies.LOWEST, studies.HIGHEST)
+    score_2: int = schema.between(studies.LOWEST, studies.HIGHEST)
+    seconds: float | None = schema.between(0.0)
+
+    def __post_init__(self):
+        schema.validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """An answer as a file has it; `where` names the file and the place in it."""
+
+    where: str
+    values: Mapping[str, Any]
+
+
+def read_study(
+    folder: str | os.PathLike[str], *, partial: bool = False
+) -> tuple[studies.Study, list[Judgment]]:
+    """Return a study and its un-blinded answers, in the order of the key.
+
+    Args:
+      folder: of the study; all CSV and JSON files in its ``answers`` are read.
+      partial: accept that items have no answer yet.
+
+    Raises:
+      ValueError: lists answers that are missing, there twice, out of range, of another
+        study or of no item of this one.
+    """
+    folder = pathlib.Path(folder)
+    study, key = read_key(folder)
+    problems: list[str] = []
+    rows = [
+        row
+        for path in _answer_files(folder)
+        for row in _rows(path, str(path.relative_to(folder)), problems)
+    ]
+    found: dict[str, tuple[_Row, int]] = {}
+    for row in rows:
+        _take(row, study, key, found, partial, problems)
+    if not partial:
+        problems += _absent(key, found, rows)
+    if problems:
+        shown = problems[:SHOWN_PROBLEMS]
+        more = len(problems) - len(shown)
+        shown += [f"and {more} more"] if more else []
+        raise ValueError(
+            f"{folder}: {len(problems)} problems in the answers:\n  "
+            + "\n  ".join(shown)
+            + "\nCorrect the files in answers/, or ask the annotator."
+        )
+    judgments = [
+        _unblind(line, found[item][1], _seconds(found[item][0].values))
+        for item, line in key.items()
+        if item in found
+    ]
+    return study, judgments
+
+
+def read_key(
+    folder: str | os.PathLike[str],
+) -> tuple[studies.Study, dict[str, studies.KeyLine]]:
+    """Return a study and its key by item."""
+    folder = pathlib.Path(folder) / sheets.KEY
+    for name in (sheets.STUDY_FILE, sheets.KEY_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder / name} is not there; accepted: the folder that "
+                "'experiments.human make' wrote, with its key"
+            )
+    facts = json.loads((folder / sheets.STUDY_FILE).read_bytes())
+    study = schema.from_dict(studies.Study, facts)
+    lines = records.read_jsonl(folder / sheets.KEY_FILE, studies.KeyLine)
+    return study, {line.item: line for line in lines}
+
+
+def unblind(rating: int, side_2: studies.Side) -> int:
+    """Return the second system's score: the rating, or 9 minus it when shown as A."""
+    return rating if side_2 == "B" else SUM - rating
+
+
+def _unblind(line: studies.KeyLine, rating: int, seconds: float | None) -> Judgment:
+    return Judgment(
+        annotator=line.annotator,
+        item=line.item,
+        kind=line.kind,
+        prompt_id=line.prompt_id,
+        side_2=line.side_2,
+        repeat_of=line.repeat_of,
+        rating=rating,
+        score_2=unblind(rating, line.side_2),
+        seconds=seconds,
+    )
+
+
+def _answer_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    place = folder / sheets.ANSWERS
+    files = sorted(
+        path
+        for path in place.glob("*")
+        if path.suffix.lower() in (".csv", ".json") and not path.name.startswith(".")
+    )
+    if not files:
+        raise ValueError(
+            f"{place} holds no .csv or .json file; put there what the annotators saved"
+        )
+    return files
+
+
+def _rows(path: pathlib.Path, name: str, problems: list[str]) -> Iterator[_Row]:
+    """Yield the answers of a file; what makes it unreadable is a problem."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        read = _json_rows if path.suffix.lower() == ".json" else _csv_rows
+        yield from read(text, name)
+    except (ValueError, csv.Error) as error:
+        problems.append(f"{name}: cannot be read: {error}")
+
+
+def _json_rows(text: str, name: str) -> Iterator[_Row]:
+    """Yield the answers of the page's JSON file; their place is the list's index."""
+    value = json.loads(text)
+    answers = value.get("answers") if isinstance(value, dict) else None
+    if not isinstance(answers, list):
+        raise ValueError("it has no list 'answers'; accepted: a file that a page saved")
+    for index, answer in enumerate(answers):
+        where = f"{name}: answers[{index}]"
+        if not isinstance(answer, dict):
+            raise ValueError(f"answers[{index}] is not an object")
+        yield _Row(where, {"study": value.get("study"), **answer})
+
+
+def _csv_rows(text: str, name: str) -> Iterator[_Row]:
+    """Yield the rows of a sheet; some spreadsheets save it with ; or tabs."""
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [column.strip() for column in next(reader, [])]
+    absent = [column for column in sheets.ANSWER_COLUMNS if column not in columns]
+    if absent:
+        raise ValueError(
+            f"line 1 has no column {absent[0]!r}; required: "
+            + ", ".join(sheets.ANSWER_COLUMNS)
+        )
+    start = reader.line_num + 1
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            cells += [""] * (len(columns) - len(cells))
+            yield _Row(f"{name}:{start}", dict(zip(columns, cells, strict=False)))
+        start = reader.line_num + 1
+
+
+def _take(
+    row: _Row,
+    study: studies.Study,
+    key: Mapping[str, studies.KeyLine],
+    found: dict[str, tuple[_Row, int]],
+    partial: bool,
+    problems: list[str],
+) -> None:
+    """Add an answer to `found`, or what is wrong with it to `problems`."""
+    item = row.values.get("item")
+    if row.values.get("study") != study.id:
+        problems.append(
+            f"{row.where}: field 'study' is {row.values.get('study')!r}; accepted: "
+            f"{study.id!r}, the study of this folder"
+        )
+    elif not isinstance(item, str) or item not in key:
+        problems.append(
+            f"{row.where}: field 'item' is {item!r}; accepted: an item of the key"
+        )
+    elif _is_blank(row.values.get("answer")):
+        if not partial:
+            problems.append(
+                f"{row.where}: field 'answer' of {item} is empty; accepted: "
+                f"{studies.LOWEST} to {studies.HIGHEST}"
+            )
+    elif (rating := _rating(row.values["answer"])) is None:
+        problems.append(
+            f"{row.where}: field 'answer' of {item} is {row.values['answer']!r}; "
+            f"accepted: a whole number from {studies.LOWEST} to {studies.HIGHEST}"
+        )
+    elif _seconds(row.values) == math.inf:
+        problems.append(
+            f"{row.where}: field 'seconds' of {item} is {row.values['seconds']!r}; "
+            "accepted: a number of 0 or more, or nothing"
+        )
+    elif item in found:
+        problems.append(
+            f"{row.where}: field 'item' is {item!r}, which {found[item][0].where} "
+            "answers too; accepted: one answer an item"
+        )
+    else:
+        found[item] = (row, rating)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _rating(value: Any) -> int | None:
+    """Return a rating in range, else None; spreadsheets may write 3 as 3.0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    whole = not isinstance(value, bool) and number.is_integer()
+    return int(number) if whole and 1 <= number <= studies.HIGHEST else None
+
+
+def _seconds(values: Mapping[str, Any]) -> float | None:
+    """Return the time an answer took, None if not given, infinity if not a time."""
+    value = values.get("seconds")
+    if _is_blank(value):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return math.inf
+    return number if 0 <= number < math.inf else math.inf
+
+
+def _absent(
+    key: Mapping[str, studies.KeyLine], found: Mapping[str, Any], rows: list[_Row]
+) -> list[str]:
+    """Return a line for each annotator whose file lacks items."""
+    seen = {str(row.values.get("item")) for row in rows}  # with a problem of their own
+    lacking: dict[str, list[str]] = {}
+    for item, line in key.items():
+        if item not in found and item not in seen:
+            lacking.setdefault(line.annotator, []).append(item)
+    lines = []
+    for annotator, items in lacking.items():
+        shown = ", ".join(items[:5]) + (", ..." if len(items) > 5 else "")
+        lines.append(
+            f"answers/: field 'item': {annotator} has no answer to {len(items)} items "
+            f"({shown}); accepted: all of them, or --partial"
+        )
+    return lines
