@@ -74,16 +74,18 @@ def run_table(args: argparse.Namespace) -> tables.Table:
         raise ValueError(f"no pairs in {', '.join(map(str, args.pairs))}")
     name, score = judges.LEXICON, diagnostics.lexicon
     if args.scores:
-        values = read_scores(args.scores, pairs)
-        name, score = args.scores.name, lambda texts: values
+        found = read_scores(args.scores, pairs)
+        name, score = args.scores.name, lambda texts: [found[text] for text in texts]
     task = tasks.load_task(args.task or pairs[0].task)
     readings = diagnostics.measure(pairs, task, outside={name: score})
     judged = label_noise.judged(diagnostics.one_each(readings), name)
     return label_noise.run_table(judged, judge=name, seed=args.seed)
 
 
-def read_scores(path: pathlib.Path, pairs: Sequence[records.Pair]) -> list[float]:
-    """Return the scores of both replies of each pair, in the order of the pairs."""
+def read_scores(
+    path: pathlib.Path, pairs: Sequence[records.Pair]
+) -> dict[tuple[str, str], float]:
+    """Return the score of each (prompt, reply) in the pairs."""
     found = {}
     for number, row in enumerate(records.read_jsonl(path), start=1):
         absent = [field for field in SCORE_FIELDS if field not in row]
@@ -96,7 +98,13 @@ def read_scores(path: pathlib.Path, pairs: Sequence[records.Pair]) -> list[float
             f"{path} has no scores of {len(lacking)} pairs, such as {lacking[0]!r}; "
             "give one row for each pair"
         )
-    return [score for pair in pairs for score in found[pair.id]]
+    return {
+        (pair.prompt, reply): score
+        for pair in pairs
+        for reply, score in zip(
+            (pair.reply_1, pair.reply_2), found[pair.id], strict=True
+        )
+    }
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def measure(
       logprob: log-probabilities of replies after prompts; None leaves likelihoods out.
         Called once, with both replies of each contrast pair under both prompts.
       outside: scorers of single replies by name, such as a word list or a preference
-        model of human pairs. Called once each.
+        model of human pairs. Called once each. Equal questions are asked once.
     """
     for pair in pairs:
         if pair.task != task.name:
@@ -305,11 +305,13 @@ def _margins(
 
 
 def _answers(ask: LogProb, asked: list[tuple[str, str]], what: str) -> list[float]:
-    values = [float(value) for value in ask(asked)] if asked else []
-    if len(values) != len(asked) or not all(map(math.isfinite, values)):
+    unique = list(dict.fromkeys(asked))
+    values = [float(value) for value in ask(unique)] if unique else []
+    if len(values) != len(unique) or not all(map(math.isfinite, values)):
         raise ValueError(
-            f"{what} gave {len(values)} answers to {len(asked)} questions, "
+            f"{what} gave {len(values)} answers to {len(unique)} questions, "
             f"{sum(not math.isfinite(v) for v in values)} of them not finite; "
             "accepted: one finite number each"
         )
-    return values
+    by_text = dict(zip(unique, values, strict=True))
+    return [by_text[text] for text in asked]

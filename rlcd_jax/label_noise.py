@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from rlcd_jax import diagnostics, estimates, tables, theory
+from rlcd_jax import diagnostic_tables, diagnostics, estimates, tables, theory
 from rlcd_jax.estimates import Missing
 
 METHODS = ("RLCD", "RLAIF", "Rescore")
@@ -151,12 +151,15 @@ def measured(
 ) -> dict[str, estimates.Estimate | Missing]:
     """Return the share of labels that agree with the judge, for each method.
 
-    Pairs that the judge or the label leaves undecided do not count.
+    Pairs that the judge or the label leaves undecided do not count; several pairs of
+    one prompt are one observation.
     """
     contrast = [p for p in pairs if p.contrast]
     same = [p for p in pairs if not p.contrast]
     return {
-        "RLCD": _share([p.margin > 0 for p in contrast if p.margin], level),
+        "RLCD": _share(
+            [(p.prompt_id, p.margin > 0) for p in contrast if p.margin], level
+        ),
         "RLAIF": _share(_agreements(same), level),
         "Rescore": _share(_agreements(contrast), level),
     }
@@ -273,18 +276,27 @@ def _paper_rows(shift: float) -> list[tuple[str, str]]:
     return same + [row for row in rows if not row[0].startswith("rescore")]
 
 
-def _agreements(pairs: Sequence[JudgedPair]) -> list[bool]:
+def _agreements(pairs: Sequence[JudgedPair]) -> list[tuple[str, bool]]:
+    """Return (prompt id, whether score and judge agree) of the decided pairs."""
     return [
-        (p.margin > 0) == (p.scored > 0.5)
+        (p.prompt_id, (p.margin > 0) == (p.scored > 0.5))
         for p in pairs
         if p.scored is not None and p.scored != 0.5 and p.margin != 0
     ]
 
 
-def _share(hits: Sequence[bool], level: float) -> estimates.Estimate | Missing:
+def _share(
+    hits: Sequence[tuple[str, bool]], level: float
+) -> estimates.Estimate | Missing:
     if not hits:
         return Missing("no such pair that both judge and label decide")
-    return estimates.proportion_interval(sum(hits), len(hits), level=level)
+    how = diagnostic_tables.Intervals(seed=0, resamples=0, level=level)
+    return how.share(hits)
+
+
+def _mean_agreement(hits: Sequence[tuple[str, bool]]) -> float:
+    means = diagnostic_tables.by_prompt(hits)
+    return sum(means) / len(means)
 
 
 def _fit_scorer(
@@ -297,10 +309,10 @@ def _fit_scorer(
         return spread, ""
     hits = _agreements(same)
     if hits:
-        return theory.fit_scorer(sum(hits) / len(hits), spread), "same-prompt"
+        return theory.fit_scorer(_mean_agreement(hits), spread), "same-prompt"
     hits = _agreements(contrast)
     if hits and not isinstance(shift, Missing):
-        return rescore_noise(sum(hits) / len(hits), shift, spread), "contrast"
+        return rescore_noise(_mean_agreement(hits), shift, spread), "contrast"
     return Missing("no pair has a scored label; give a run of RLAIF or Rescore"), ""
 
 

@@ -45,6 +45,7 @@ class Point:
       length: tokens a reply.
       entropy: nats a token.
       held_out: scores of the step's saved replies by a judge that PPO never sees.
+      prompts: what these replies answer.
       distinct_2: distinct bigrams over all, in equal amounts of text at all steps.
     """
 
@@ -54,6 +55,7 @@ class Point:
     length: float | None = None
     entropy: float | None = None
     held_out: tuple[float, ...] = ()
+    prompts: tuple[str, ...] = ()
     distinct_2: float | None = None
 
 
@@ -64,7 +66,8 @@ class Limits:
     Attributes:
       window: recorded values averaged at the start, and then at each step, so that one
         noisy step is no warning.
-      fall: standard errors by which the held-out judge must fall from its best step.
+      fall: standard errors by which the held-out judge must fall from its best step;
+        of the mean difference where both steps answered the same prompts.
       collapse: entropy or distinct bigrams below this part of the start.
       drift: relative change of the length from the start.
     """
@@ -124,6 +127,7 @@ def watch_points(
             points.get(step, Point(step)),
             distinct_2=None if isinstance(share, estimates.Missing) else share,
             held_out=tuple(map(float, held_out(shown))) if held_out else (),
+            prompts=tuple(prompt for prompt, _ in shown),
         )
     return [points[step] for step in sorted(points)]
 
@@ -221,12 +225,11 @@ def _held_out_falls(points: Sequence[Point], limits: Limits) -> Warned | None:
     judged = [p for p in points if p.held_out and p.score is not None]
     best: Point | None = None
     for point in judged:
-        mean, error = _mean_error(point)
-        if best is None or mean > _mean_error(best)[0]:
+        mean, _ = _mean_error(point.held_out)
+        if best is None or mean > _mean_error(best.held_out)[0]:
             best = point
             continue
-        top, top_error = _mean_error(best)
-        noise = math.hypot(error, top_error)
+        top, noise = _mean_error(best.held_out)[0], _noise(best, point)
         if top - mean > limits.fall * noise and point.score > best.score:
             detail = (
                 f"the held-out judge fell from {top:.3g} at step {best.step} to "
@@ -262,9 +265,16 @@ def _first_crossing(
     return None
 
 
-def _mean_error(point: Point) -> tuple[float, float]:
-    """Return mean and standard error of the held-out scores; infinite for one."""
-    scores = np.asarray(point.held_out)
+def _noise(one: Point, two: Point) -> float:
+    """Return the standard error of the difference of two steps' held-out scores."""
+    if one.prompts and one.prompts == two.prompts:
+        return _mean_error(np.subtract(one.held_out, two.held_out))[1]
+    return math.hypot(_mean_error(one.held_out)[1], _mean_error(two.held_out)[1])
+
+
+def _mean_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Return mean and standard error; infinite for a single value."""
+    scores = np.asarray(values, np.float64)
     if scores.size < 2:
         return float(scores.mean()), math.inf
     return float(scores.mean()), float(scores.std(ddof=1) / math.sqrt(scores.size))
@@ -279,7 +289,7 @@ def _held_out_cell(point: Point, level: float) -> tables.Cell:
         return estimates.Missing("not judged")
     if len(point.held_out) < 2:
         return estimates.Missing("one reply is too few")
-    mean, error = _mean_error(point)
+    mean, error = _mean_error(point.held_out)
     half = error * float(stats.t.ppf((1 + level) / 2, len(point.held_out) - 1))
     return estimates.Estimate(
         mean, mean - half, mean + half, level, len(point.held_out)

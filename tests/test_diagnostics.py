@@ -1,4 +1,4 @@
-"""diagnostics, diagnostic_tables and wording: readings of pairs and their tables."""
+"""diagnostics and diagnostic_tables: readings of pairs and their tables."""
 
 import dataclasses
 import math
@@ -14,7 +14,6 @@ from rlcd_jax import (
     records,
     tables,
     tasks,
-    wording,
 )
 
 TASK = tasks.load_task("harmless")
@@ -31,14 +30,14 @@ def pair(number=0, positive="Please be kind.", negative="Go away!", **changes):
         "id": f"p{number}/contrast-construction",
         "task": "harmless",
         "prompt_id": f"p{number}",
-        "prompt": "Human: Hi\n\nAssistant:",
+        "prompt": f"Human: Hi {number}\n\nAssistant:",
         "reply_1": texts[first],
         "reply_2": texts[second],
         "prob_2": float(second == "positive"),
         "side_1": first,
         "side_2": second,
-        "source_prompt_1": f"Human: Hi\n\nAssistant ({contrast[first]}):",
-        "source_prompt_2": f"Human: Hi\n\nAssistant ({contrast[second]}):",
+        "source_prompt_1": f"Human: Hi {number}\n\nAssistant ({contrast[first]}):",
+        "source_prompt_2": f"Human: Hi {number}\n\nAssistant ({contrast[second]}):",
         "raw_1": texts[first],
         "raw_2": texts[second],
         "tries_1": 1 + number % 2,
@@ -69,53 +68,6 @@ def rescored(one, prob_2, **scoring):
         prob_2=prob_2,
         scoring={"instruction_index": 0, "prob_2": prob_2, **scoring},
     )
-
-
-# --- wording --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "reply, expected",
-    [
-        ("I can\u2019t help with that.", True),
-        ("I'm sorry, but I cannot do this.", True),
-        ("As an AI language model, I have no opinion.", True),
-        ("I won't pretend:\n it is hard.", True),
-        ("Sure! You can do it.", False),
-        ("I cannoth", False),
-        ("Well. " * 60 + "I can't.", False),  # far from the opening
-        ("", False),
-    ],
-)
-def test_refuses_by_the_opening(reply, expected):
-    assert wording.refuses(reply) is expected
-
-
-def test_refusals_are_distinct_lower_case_phrases():
-    assert len(set(wording.REFUSALS)) == len(wording.REFUSALS)
-    assert all(p == p.lower().strip() for p in wording.REFUSALS)
-
-
-def test_overlap_by_hand():
-    assert wording.overlap("The cat sat", "the CAT ran off") == 2 / 5
-    assert wording.overlap("a b", "b, a!") == 1.0 and wording.overlap("a", "b") == 0.0
-    assert wording.overlap("...", "!") == 1.0
-
-
-def test_leaked_looks_for_telling_words_only():
-    affixes = ("simulating a very kind person", "simulating a really evil person")
-    reply = "A kind person is very evil."
-    assert wording.leaked(reply, "Hi", *affixes) == ("kind", "very")
-    assert wording.leaked(reply, "Are you kind?", *affixes) == ("very",)
-    assert wording.leaked("kindness", "", *affixes) == ()
-    assert wording.quotes("So (simulating a Very kind person): yes", affixes[0])
-    assert not wording.quotes("simulating a very kind personality", affixes[0])
-
-
-def test_equal_amounts_cuts_to_the_shortest_group():
-    cut = wording.equal_amounts([[["a", "b"], ["c", "d"]], [["e"], ["f", "g"]]])
-    assert cut == [[["a", "b"], ["c"]], [["e"], ["f", "g"]]]
-    assert wording.equal_amounts([[["a"]], []]) == [[], []]
 
 
 # --- readings -------------------------------------------------------------------------

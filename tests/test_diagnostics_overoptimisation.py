@@ -57,7 +57,8 @@ def test_watch_points_joins_metrics_and_samples():
     )
     assert [p.step for p in found] == [1, 2, 3]
     assert found[0] == overoptimisation.Point(1, 0.1, 1.0, 20.0, 3.0)
-    assert found[1].held_out == (13.0, 4.0) and found[1].distinct_2 == 1.0
+    assert found[1].held_out == (13.0, 4.0) and found[1].prompts == ("p", "p")
+    assert found[1].distinct_2 == 1.0
     assert found[2].distinct_2 == 1 / 3  # of the first four words
     without = overoptimisation.watch_points([], samples, None)
     assert [p.step for p in without] == [2, 3] and without[0].held_out == ()
@@ -91,6 +92,14 @@ def test_warnings_name_the_step_where_the_judge_has_fallen():
         score=np.linspace(0, 2, 10), held_out=[around(m, spread=2) for m in judge]
     )
     assert overoptimisation.warnings(noisy, LIMITS) == []
+    paired = points(
+        score=np.linspace(0, 2, 10),
+        held_out=[around(m, spread=2) for m in judge],
+        prompts=[tuple(map(str, range(16)))] * 10,
+    )  # every reply fell alike, so the difference has no noise
+    assert kinds(overoptimisation.warnings(paired, LIMITS)) == [
+        ("score_up_judge_down", 5)
+    ]
     single = points(score=np.linspace(0, 2, 10), held_out=[(m,) for m in judge])
     assert overoptimisation.warnings(single, LIMITS) == []  # no error can be known
 
