@@ -165,14 +165,14 @@ class Scheduler:
         return placed, list(self._passes(plan))
 
     def _worth_it(self) -> bool:
-        ahead = itertools.islice(self._queue, len(self._free))
-        needed = sum(len(request.prompts) for _, request in ahead)
-        if not needed:
+        if not self._queue:
             return False
-        idle = len(self._free) == len(self.occupants)
         first = self._queue[0][1].tokens[: self._widths[-1]]
         batch = min(self._rows[self._width(len(first))], len(self.occupants) // 4)
-        return idle or len(self._free) >= min(batch, needed)
+        ahead = itertools.islice(self._queue, max(batch, 1))
+        needed = sum(len(request.prompts) for _, request in ahead)
+        idle = len(self._free) == len(self.occupants)
+        return idle or len(self._free) >= min(max(batch, 1), needed)
 
     def _put(self, prompt: Sequence[int], plan: "_Plan") -> int:
         """Take a free slot for a prompt and plan the work it needs; return the slot."""

@@ -1,0 +1,182 @@
+"""Tests of rlcd_jax.decode.scheduler and .automaton, host logic without JAX."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlcd_jax.decode import automaton, requests, scheduler
+
+ROWS = {0: 4, 4: 4, 16: 2}
+
+
+def make(num_slots=8):
+    return scheduler.Scheduler(
+        num_slots=num_slots, max_length=64, widths=(4, 16), rows=ROWS
+    )
+
+
+def ask(tokens, contrast=None, new=5):
+    contrast = None if contrast is None else tuple(contrast)
+    return requests.Request("x", tuple(tokens), (0, 0), new, contrast_tokens=contrast)
+
+
+class Device:
+    """Plays the passes on lists, as the device would on keys and values."""
+
+    def __init__(self, num_slots):
+        self.slots = [[] for _ in range(num_slots)]
+        self.computed = 0
+
+    def run(self, one):
+        assert len(one.works) <= ROWS[one.width]
+        read = [self.slots[work.source][: work.offset] for work in one.works]
+        for work, start in zip(one.works, read, strict=True):
+            assert len(start) == work.offset and (one.copies or not start)
+            assert len(work.tokens) <= one.width
+            self.slots[work.target] = start + work.tokens.tolist()
+            self.computed += len(work.tokens)
+
+
+prompts = st.lists(st.integers(0, 1), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(prompts, st.none() | prompts), min_size=1, max_size=20))
+def test_place_gives_every_slot_its_prompt(jobs):
+    plan, device, served = make(), Device(8), []
+    plan.add([ask(tokens, contrast) for tokens, contrast in jobs])
+    while plan.waiting or plan.active():
+        placed, passes = plan.place()
+        for one in passes:
+            device.run(one)
+        for occupant in placed:
+            for slot, prompt in zip(
+                occupant.slots, occupant.request.prompts, strict=True
+            ):
+                assert tuple(device.slots[slot][: len(prompt) - 1]) == prompt[:-1]
+        served += [occupant.index for occupant in placed]
+        plan.release(plan.active()[0])
+    assert served == list(range(len(jobs)))
+
+
+def test_place_computes_a_shared_prompt_once():
+    plan, device = make(), Device(8)
+    tokens = list(range(30))
+    plan.add([ask(tokens)] * 8)
+    for one in plan.place()[1]:
+        device.run(one)
+    assert device.computed == 29
+
+
+def test_place_computes_a_common_beginning_once():
+    plan, device = make(), Device(8)
+    head = list(range(32))
+    plan.add([ask([*head, 90, 91], [*head, 80, 81, 82])])
+    for one in plan.place()[1]:
+        device.run(one)
+    assert device.computed == 33 + 2
+
+
+def test_forget_makes_prompts_new():
+    plan, device = make(), Device(8)
+    plan.add([ask(range(20))])
+    plan.place()
+    plan.release(plan.active()[0])
+    plan.forget(beyond=16)
+    plan.add([ask(range(20))])
+    for one in plan.place()[1]:
+        device.slots[0] = list(range(16))
+        device.run(one)
+    assert device.computed == 3
+
+
+def test_place_waits_for_a_whole_program():
+    plan = make()
+    plan.add([ask(range(10 + i, 14 + i)) for i in range(30)])
+    assert len(plan.place()[0]) == 8
+    plan.release(plan.active()[0])
+    assert plan.place() == ([], [])
+    plan.release(plan.active()[0])
+    assert len(plan.place()[0]) == 2
+
+
+def test_needed_follows_the_longest_reply():
+    plan = make()
+    plan.add([ask(range(10), new=3), ask(range(4), new=20)])
+    plan.place()
+    assert plan.needed(2) == 11
+    for _ in range(4):
+        plan.advance(2)
+    assert plan.needed(2) == 3 + 10
+    for _ in range(6):
+        plan.advance(2)
+    assert plan.needed(2) == 23 and not plan.unfinished()
+
+
+TOKENS = [bytes([i]) for i in range(97, 101)] + [b"ab", b"bc", b"abc", b"cab", b"d d"]
+
+
+def run(table, root, ids):
+    """Return the code of the last of these tokens."""
+    state = root
+    for token in ids:
+        code = int(table[state, token])
+        state = code & automaton.STATE_MASK
+    return code
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.text("abcd ", min_size=1, max_size=5), max_size=3),
+    st.lists(st.text("abcd ", min_size=1, max_size=5), max_size=3),
+    st.lists(st.integers(0, len(TOKENS) - 1), min_size=1, max_size=12),
+)
+def test_table_finds_strings_in_every_tokenisation(stop, forbidden, ids):
+    strings = (tuple(stop), tuple(forbidden))
+    tokens = automaton.TokenTable(TOKENS, [], len(TOKENS), 64)
+    tokens.add([((), ()), strings])
+    code = run(tokens.table(), tokens.roots[strings], ids)
+    before = b"".join(TOKENS[i] for i in ids[:-1])
+    text = before + TOKENS[ids[-1]]
+
+    def completed(one):
+        return one.encode() in text[max(0, len(before) - len(one) + 1) :]
+
+    assert bool(code & automaton.STOP) == any(map(completed, stop))
+    assert bool(code & automaton.FORBIDDEN) == any(map(completed, forbidden))
+
+
+def test_table_marks_ends_and_unknown_ids():
+    tokens = automaton.TokenTable([b"a", b"", b"b"], [1], 5, 4)
+    tokens.add([((), ())])
+    row = tokens.table()[0]
+    assert (row & automaton.EOS != 0).tolist() == [False, True, False, False, False]
+    assert (row & automaton.FORBIDDEN != 0).tolist() == [False] * 3 + [True] * 2
+    assert tokens.always_forbids
+
+
+def test_table_makes_room_for_new_sets():
+    tokens = automaton.TokenTable(TOKENS, [], len(TOKENS), 12)
+    first, second = (("abcd",), ()), (("dcba", "bb"), ())
+    assert tokens.add([first]) and not tokens.add([first])
+    assert tokens.add([second]) and second in tokens.roots
+    code = run(tokens.table(), tokens.roots[second], [1, 5])  # b, bc: "bb" is seen
+    assert code & automaton.STOP
+    with pytest.raises(ValueError, match="string_states="):
+        tokens.add([(("a" * 30,), ())])
+
+
+def test_table_refuses_a_foreign_tokenizer():
+    with pytest.raises(ValueError, match="own tokenizer"):
+        automaton.TokenTable(TOKENS, [], 3, 8)
+
+
+def test_aho_corasick_follows_fallbacks():
+    follow, marks = automaton.aho_corasick([(b"aab", 1), (b"ab", 2), (b"b", 4)])
+    state, seen = 0, []
+    for byte in b"aaab b":
+        state = int(follow[state, byte])
+        seen.append(int(marks[state]))
+    assert seen == [0, 0, 0, 7, 0, 4]
+    assert np.all(follow[:, ord("z")] == 0)
