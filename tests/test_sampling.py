@@ -158,21 +158,24 @@ def test_threshold_is_exact():
     rng = np.random.RandomState(6)
     weights = np.exp(-rng.exponential(4, (5, 12, 16))).astype(np.float32)
     weights /= weights.max((1, 2), keepdims=True)
-    ranked = -np.sort(-weights.reshape(5, -1), axis=1)
-    none = np.ones(5, np.float32)
+    ranked = -np.sort(-weights.reshape(5, -1), axis=1).astype(np.float64)
+
+    def kept(top_k, top_p, most=0):
+        top_k, top_p = np.full(5, top_k), np.full(5, top_p, np.float32)
+        floor = sampling.threshold(weights, top_k=top_k, top_p=top_p, most=most)
+        return (weights.reshape(5, -1) >= np.asarray(floor)[:, None]).sum(1).tolist()
+
     for k in (1, 2, 50, 191, 192, 500):
-        floor = sampling.threshold(weights, top_k=np.full(5, k), top_p=none)
-        kept = (weights.reshape(5, -1) >= np.asarray(floor)[:, None]).sum(1)
-        assert kept.tolist() == [min(k, 192)] * 5
+        assert kept(k, 1) == [min(k, 192)] * 5
+        if k <= 64:
+            assert kept(k, 1, most=64) == [k] * 5
     for p in (0.05, 0.5, 0.9, 0.99):
-        floor = sampling.threshold(
-            weights, top_k=np.zeros(5, np.int32), top_p=np.full(5, p, np.float32)
-        )
-        kept = (weights.reshape(5, -1) >= np.asarray(floor)[:, None]).sum(1)
-        share = np.cumsum(ranked.astype(np.float64), 1)
-        share /= share[:, -1:]
-        wanted = (share < p).sum(1) + 1
-        assert kept.tolist() == wanted.tolist()
+        for k in (0, 40):
+            share = np.cumsum(ranked[:, : k or None], 1)
+            wanted = (share < p * share[:, -1:]).sum(1) + 1
+            assert kept(k, p) == wanted.tolist()
+            if k:
+                assert kept(k, p, most=64) == wanted.tolist()
 
 
 def test_uniforms_depend_on_request_and_step_only():

@@ -268,8 +268,13 @@ class Engine:
         sets = [(one.stop_strings, one.forbidden_strings) for one in requests]
         if self._strings.add([((), ()), *sets]):
             self._table = self._put(self._strings.table())
+        truncate = any(one.top_k > 0 or one.top_p < 1 for one in requests)
         return programs.Features(
-            truncate=any(one.top_k > 0 or one.top_p < 1 for one in requests),
+            truncate=truncate,
+            few=truncate
+            and all(
+                0 < one.top_k <= programs.FEW for one in requests if one.temperature
+            ),
             forbid=self._strings.always_forbids
             or any(one.forbidden_strings for one in requests),
             contrast=any(one.contrast_tokens is not None for one in requests),

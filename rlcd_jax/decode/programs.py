@@ -31,6 +31,7 @@ from rlcd_jax.decode import automaton, sampling
 from rlcd_jax.models import cached, llama
 
 RUNNING, EOS, STOP, LENGTH = 0, 1, 2, 3  # why a reply ended
+FEW = 64
 FINISH_NAMES = {EOS: "eos", STOP: "stop", LENGTH: "length"}
 
 
@@ -39,6 +40,7 @@ class Features:
     """What the requests of a job ask for; the rest is left out of the program."""
 
     truncate: bool = False
+    few: bool = False  # every request keeps FEW tokens or less by top-k
     forbid: bool = False
     contrast: bool = False
 
@@ -209,6 +211,7 @@ def _draw(
         top_p=slots.top_p,
         forbidden=forbidden,
         truncate=features.truncate,
+        most=FEW if features.few else 0,
     )
     if features.contrast:
         draw = jax.tree.map(lambda array: array[slots.leader], draw)
