@@ -45,7 +45,12 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["rlcd_jax*", "configs*", "experiments*"]),
     package_data={
-        "rlcd_jax": ["tasks/*.toml", "tasks/prompts/*.jsonl", "report/*.html"]
+        "rlcd_jax": [
+            "tasks/*.toml",
+            "tasks/prompts/*.jsonl",
+            "report/*.html",
+            "human/*.html",
+        ]
     },
     install_requires=CORE,
     extras_require=EXTRAS,

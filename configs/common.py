@@ -249,12 +249,12 @@ def _full(config: ConfigDict) -> None:
     config.pairs.prompt_tokens = 160
     config.pairs.reply_tokens = 64
     config.preference.learning_rate = 5e-5
-    config.preference.lengths = (96, 128, 192, 256)
+    config.preference.lengths = (80, 96, 128, 192)
     config.preference.held_out = 200
     config.preference.eval_every = 20
     config.distill.epochs = 2
     config.distill.batch_size = 32
-    config.distill.lengths = (96, 128, 192, 256)
+    config.distill.lengths = (80, 96, 128, 192)
     config.policy.steps = 40
     config.policy.rollouts = 64
     config.policy.update_batch = 32
@@ -272,17 +272,17 @@ def _quick(config: ConfigDict) -> None:
     config.pairs.samples_per_prompt = 2
     config.pairs.reply_tokens = 48
     config.preference.held_out = 80
-    config.preference.lengths = (128,)
+    config.preference.lengths = (80,)
     config.preference.eval_every = 1000
     config.distill.epochs = 1
-    config.distill.lengths = (128,)
+    config.distill.lengths = (80,)
     config.policy.steps = 6
     config.policy.rollouts = 32
     config.policy.update_batch = 16
     config.policy.warmup_steps = 1
     config.policy.epochs = 1
     config.policy.reply_tokens = 40
-    config.policy.prompt_tokens = 56
+    config.policy.prompt_tokens = 48
     config.evaluate.reply_tokens = 40
     config.evaluate.samples_per_prompt = 2
 

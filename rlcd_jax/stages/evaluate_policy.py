@@ -232,13 +232,13 @@ def _preference_judge(
     params = inputs.restore_params(
         found, folder, train_preference.ITEM, heads.scalar_specs(found.cfg)
     )
-    score = scorers.reward_scorer(found, params, found.config.preference.lengths)
+    params = scorers.frozen(found, params)
+    score = scorers.reward_scorer(found, found.config.preference.lengths)
 
     def judge(shown: list[tuple[str, str]]) -> list[float]:
         texts = [train_preference.whole_text(found, *pair) for pair in shown]
-        return [
-            float(x) for x in score([found.text_tokenizer.encode(t) for t in texts])
-        ]
+        rewards = score(params, [found.text_tokenizer.encode(text) for text in texts])
+        return [float(reward) for reward in rewards]
 
     return judge
 

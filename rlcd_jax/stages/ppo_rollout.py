@@ -98,32 +98,29 @@ class Actor:
         end = found.end_of_turn
         self.mark = tokenizer.encode(end or found.task.human_marker, bos=False)
         self._rows = ppo.rows_at_once(found)
-        batch = sharding.batch_sharding(found.mesh)
-        self._logprobs = jax.jit(
-            lambda params, packed: ppo.response_logprobs(params, found, packed),
-            in_shardings=(None, batch),
+        self._logprobs = self._program(ppo.response_logprobs)
+        self._logprobs_entropy = self._program(
+            functools.partial(ppo.response_logprobs, with_entropy=True)
         )
-        self._logprobs_entropy = jax.jit(
-            lambda params, packed: ppo.response_logprobs(
-                params, found, packed, with_entropy=True
-            ),
-            in_shardings=(None, batch),
-        )
-        self._values = jax.jit(
-            lambda params, packed: ppo.response_values(params, found, packed),
-            in_shardings=(None, batch),
-        )
+        self._values = self._program(ppo.response_values)
         self._assemble = jax.jit(rollout.assemble, static_argnames="rules")
         self._reference: Params = None
         self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
+
+    def _program(self, function: Callable) -> Callable:
+        """Compile ``function(params, found, packed)``: rows in parts, results whole."""
+        return jax.jit(
+            lambda params, packed: function(params, self.found, packed),
+            in_shardings=(None, sharding.batch_sharding(self.found.mesh)),
+            out_shardings=sharding.replicated(self.found.mesh),
+        )
 
     def set_frozen(self, *, reference: Params, preference: Params) -> None:
         """Take the models that never change."""
         length = self.section.prompt_tokens + self.section.reply_tokens + len(self.mark)
         self._reference = scorers.frozen(self.found, reference)
-        self._rewards = scorers.reward_scorer(
-            self.found, preference, lengths=(-(-length // 16) * 16,)
-        )
+        score = scorers.reward_scorer(self.found, lengths=(-(-length // 16) * 16,))
+        self._rewards = functools.partial(score, scorers.frozen(self.found, preference))
 
     def draw_prompts(self, step: int) -> list[Dialogue]:
         """Return the prompts of a step: each epoch over the prompts in a new order."""

@@ -65,7 +65,11 @@ def letter_scorer(
         logits = llama.logits(params, found.cfg, hidden[:, -1])
         return logits[:, letters]
 
-    run = jax.jit(program, in_shardings=(None, *_batch_of(found, 2), None))
+    run = jax.jit(
+        program,
+        in_shardings=(None, *_batch_of(found, 2), None),
+        out_shardings=sharding.replicated(found.mesh),
+    )
 
     def score(texts: Sequence[str]) -> list[tuple[float, float]]:
         if not texts:
@@ -96,23 +100,25 @@ def _letter_id(found: inputs.Inputs, text: str, letter: str) -> int:
 
 
 def reward_scorer(
-    found: inputs.Inputs, params: Params, lengths: Sequence[int]
-) -> Callable[[Sequence[Ids]], np.ndarray]:
-    """Return a function from rows of token ids to rewards [B] float32.
+    found: inputs.Inputs, lengths: Sequence[int]
+) -> Callable[[Params, Sequence[Ids]], np.ndarray]:
+    """Return a function from frozen parameters and rows of ids to rewards [B] float32.
 
     Args:
       found: inputs of the stage.
-      params: the preference model's, "trunk" and "head".
       lengths: rising, the row lengths to compile for.
     """
-    params = frozen(found, params)
 
     def program(params, tokens, mask):
         return heads.scalar_at_last(params, found.cfg, tokens, mask)
 
-    run = jax.jit(program, in_shardings=(None, *_batch_of(found, 2)))
+    run = jax.jit(
+        program,
+        in_shardings=(None, *_batch_of(found, 2)),
+        out_shardings=sharding.replicated(found.mesh),
+    )
 
-    def score(rows: Sequence[Ids]) -> np.ndarray:
+    def score(params: Params, rows: Sequence[Ids]) -> np.ndarray:
         with jax.set_mesh(found.mesh):
             return batching.map_rows(
                 lambda tokens, mask: run(params, tokens, mask),
@@ -147,7 +153,11 @@ def divergence_scorer(
             chunk_tokens=found.config.model.chunk_tokens,
         )
 
-    run = jax.jit(program, in_shardings=(None, None, *_batch_of(found, 3)))
+    run = jax.jit(
+        program,
+        in_shardings=(None, None, *_batch_of(found, 3)),
+        out_shardings=sharding.replicated(found.mesh),
+    )
 
     def measure(
         policy: Params, rows: Sequence[Ids], starts: Sequence[int]

@@ -196,13 +196,17 @@ def preference_loss(found: inputs.Inputs):
     return loss_fn
 
 
-def rewards_of(
-    found: inputs.Inputs, params: Params, rows: Sequence[TokenPair]
-) -> np.ndarray:
-    """Return the rewards of both texts of each pair, [len(rows), 2] float32."""
-    ids = [ids for row in rows for ids in (row.ids_1, row.ids_2)]
-    score = scorers.reward_scorer(found, params, found.config.preference.lengths)
-    return score(ids).reshape(-1, 2)
+def pair_scorer(
+    found: inputs.Inputs,
+) -> Callable[[Params, Sequence[TokenPair]], np.ndarray]:
+    """Return a function from parameters and pairs to both rewards, [B, 2] float32."""
+    score = scorers.reward_scorer(found, found.config.preference.lengths)
+
+    def rewards(params: Params, rows: Sequence[TokenPair]) -> np.ndarray:
+        ids = [ids for row in rows for ids in (row.ids_1, row.ids_2)]
+        return score(scorers.frozen(found, params), ids).reshape(-1, 2)
+
+    return rewards
 
 
 def accuracy_on(found: inputs.Inputs, rows: Sequence[TokenPair]) -> Evaluate:
@@ -213,11 +217,12 @@ def accuracy_on(found: inputs.Inputs, rows: Sequence[TokenPair]) -> Evaluate:
     """
     labels = np.array([row.prob_2 for row in rows])
     decided = labels != 0.5
+    rewards = pair_scorer(found)
 
     def evaluate(params: Params) -> tuple[dict[str, float], np.ndarray]:
         if not decided.any():
             return {}, np.zeros(0)
-        margins = np.diff(rewards_of(found, params, rows), axis=1)[:, 0]
+        margins = np.diff(rewards(params, rows), axis=1)[:, 0]
         cross_entropy = np.logaddexp(0.0, margins) - labels * margins
         right = (margins * (2 * labels - 1) > 0)[decided]
         return {
@@ -250,7 +255,7 @@ def human_agreement(found: inputs.Inputs, params: Params) -> dict[str, Any]:
     """Return how often the model prefers what a human preferred, with intervals."""
     config = found.config
     rows = human_pairs(config, found, config.preference.human_pairs)
-    rewards = rewards_of(found, params, to_tokens(found, rows))
+    rewards = pair_scorer(found)(params, to_tokens(found, rows))
     prefers_2 = np.array([row.prob_2 > 0.5 for row in rows]).astype(int)
     chosen = rewards[np.arange(len(rows)), prefers_2]
     rejected = rewards[np.arange(len(rows)), 1 - prefers_2]
