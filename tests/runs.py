@@ -23,20 +23,28 @@ CLOCKS = ("wall_time", "generate/tokens_per_second", "generate/seconds")
 
 # The smallest job whose numbers mean something: replies of a random model never end
 # by themselves, so the terminal rule is off; rates are large enough to move weights.
+# Sizes divide among eight devices, so that a run on a mesh is the same job.
 FIELDS = {
     "model.dtype": "float32",
     "mesh.data": 1,
     "pairs.part_prompts": 4,
-    "preference.learning_rate": 1e-3,
+    "preference.learning_rate": 1e-4,
+    "preference.batch_size": 4,
+    "preference.epochs": 2,
     "preference.checkpoint_every": 1,
     "preference.eval_every": 1,
-    "distill.learning_rate": 1e-3,
-    "policy.learning_rate": 1e-3,
+    "distill.learning_rate": 1e-4,
+    "distill.batch_size": 8,
+    "distill.micro_batch": 4,
+    "distill.epochs": 4,
+    "policy.learning_rate": 1e-4,
+    "policy.rollouts": 8,
+    "policy.update_batch": 4,
+    "policy.epochs": 2,
     "policy.terminal_mode": "none",
     "policy.kl_target": 1.0,
     "policy.kl_horizon": 10,
-    "policy.epochs": 2,
-    "policy.ratio_tolerance": 1e-4,
+    "policy.ratio_tolerance": 1e-3,
 }
 
 

@@ -146,7 +146,7 @@ def test_other_config_is_refused_and_loses_nothing(finished_run):
     config = runs.tiny_config(preference__batch_size=3, policy__gamma=0.5)
     with pytest.raises(ValueError) as caught:
         launch.run_stages(config, str(finished_run), config.stages)
-    assert "preference.batch_size: was 2, now 3" in str(caught.value)
+    assert "preference.batch_size: was 4, now 3" in str(caught.value)
     with pytest.raises(ValueError, match="policy.gamma: was 1.0, now 0.5"):
         launch.run_stages(config, str(finished_run), ("policy",))
     assert {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()} == before
@@ -287,7 +287,11 @@ def test_preference_and_distill_run_from_pairs_written_by_hand(tmp_path):
     rows = [hand_pair(index) for index in range(8)]
     records.write_jsonl(tmp_path / "pairs/pairs.jsonl", rows)
     config = runs.tiny_config(
-        preference__epochs=4, preference__schedule="constant", distill__epochs=1
+        preference__epochs=4,
+        preference__batch_size=2,
+        preference__learning_rate=1e-3,
+        preference__schedule="constant",
+        distill__epochs=1,
     )
     summaries = runs.run(config, tmp_path, "preference", "distill")
     assert summaries["preference"]["held_out_accuracy"]["value"] == 1.0
