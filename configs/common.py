@@ -131,6 +131,7 @@ def _preference() -> ConfigDict:
     preference = ConfigDict()
     preference.data = "pairs"  # "pairs": the run's own; "hh_rlhf": human pairs
     preference.data_limit = 0  # human pairs to train on, 0: all but the held out
+    preference.human_share = 0.0  # of human pairs among the run's own; Table 40: 0.2
     preference.epochs = 1  # method
     preference.batch_size = 16  # pairs an update; method
     preference.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
@@ -262,6 +263,7 @@ def _full(config: ConfigDict) -> None:
     config.policy.reply_tokens = 48
     config.policy.learning_rate = 1e-5
     config.policy.kl_coef = 0.02
+    config.policy.terminal_mode = "none"  # most replies of this length are cut
     config.evaluate.reply_tokens = 64
     config.evaluate.samples_per_prompt = 4
 
@@ -280,6 +282,7 @@ def _quick(config: ConfigDict) -> None:
     config.policy.rollouts = 32
     config.policy.update_batch = 16
     config.policy.warmup_steps = 1
+    config.policy.learning_rate = 3e-5
     config.policy.epochs = 1
     config.policy.reply_tokens = 40
     config.policy.prompt_tokens = 48

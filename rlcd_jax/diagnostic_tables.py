@@ -57,7 +57,7 @@ def by_prompt(entries: Iterable[tuple[str, float | None]]) -> list[float]:
     groups: dict[str, list[float]] = collections.defaultdict(list)
     for prompt_id, value in entries:
         if value is not None:
-            groups[prompt_id.partition("#")[0]].append(float(value))
+            groups[records.base_id(prompt_id)].append(float(value))
     return [float(np.mean(values)) for values in groups.values()]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from rlcd_jax import diagnostic_tables, diagnostics, estimates, tables, theory
+from rlcd_jax import diagnostic_tables, diagnostics, estimates, records, tables, theory
 from rlcd_jax.estimates import Missing
 
 METHODS = ("RLCD", "RLAIF", "Rescore")
@@ -327,7 +327,7 @@ def _predicted_intervals(
     """Return the predictions with percentile intervals, fitted anew to each sample."""
     groups: dict[str, list[JudgedPair]] = {}
     for pair in pairs:
-        groups.setdefault(pair.prompt_id.partition("#")[0], []).append(pair)
+        groups.setdefault(records.base_id(pair.prompt_id), []).append(pair)
     prompts = list(groups.values())
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in METHODS}

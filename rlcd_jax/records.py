@@ -52,6 +52,11 @@ class Prompt:
             )
 
 
+def base_id(prompt_id: str) -> str:
+    """Return the id of the prompt that "p#n" is the n-th draw of."""
+    return prompt_id.partition("#")[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pair:
     """Two replies to one prompt with a label, and where all of it came from.

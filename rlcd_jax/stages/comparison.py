@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcd_jax import estimates, tables, verdicts
-from rlcd_jax.stages import inputs
+from rlcd_jax import estimates, records, tables, verdicts
 
 BASE = "base"
 NO_BASE = "the base model itself"
@@ -119,7 +118,7 @@ def _scores_of(scores, judge: str, system: str) -> dict[str, list[float]]:
 def _by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     out: dict[str, list[float]] = defaultdict(list)
     for prompt_id, value in values:
-        out[inputs.base_id(prompt_id)].append(float(value))
+        out[records.base_id(prompt_id)].append(float(value))
     return out
 
 

@@ -45,12 +45,7 @@ def load_inputs(config: ConfigDict) -> Inputs:
     task = load_task(config)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     cfg, text_tokenizer, read = _find_model(config)
-    cfg = dataclasses.replace(
-        cfg,
-        dtype=config.model.dtype,
-        remat=config.model.remat,
-        attention=config.model.attention,
-    )
+    cfg = configured(cfg, config)
     sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
     shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
 
@@ -58,6 +53,16 @@ def load_inputs(config: ConfigDict) -> Inputs:
         return read(cfg, shardings)
 
     return Inputs(config, task, mesh, cfg, text_tokenizer, load_base)
+
+
+def configured(cfg: llama.LlamaConfig, config: ConfigDict) -> llama.LlamaConfig:
+    """Return a model's numbers with the config's precision, remat and kernel."""
+    return dataclasses.replace(
+        cfg,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        attention=config.model.attention,
+    )
 
 
 def load_task(config: ConfigDict) -> tasks.Task:
@@ -164,11 +169,6 @@ def repeat_prompts(dialogues: list[records.Prompt], times: int) -> list[records.
         for prompt in dialogues
         for draw in range(times)
     ]
-
-
-def base_id(prompt_id: str) -> str:
-    """Return the id of the prompt that "p#n" is a draw of."""
-    return prompt_id.partition("#")[0]
 
 
 def restore_params(

@@ -56,19 +56,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     train, held_out = load_pairs(config, workdir, found)
     section = config.preference
     updates = supervised.num_updates(section, len(train), "preference")
-    program = trainer.Trainer(
-        found.mesh,
-        {ITEM: heads.scalar_specs(found.cfg)},
-        supervised.make_optimizer(section, updates),
-        preference_loss(found),
-        num_micro=trainer.micro_batches(
-            "preference",
-            section.batch_size,
-            section.micro_batch,
-            trainer.batch_ways(found.mesh),
-        ),
-        weight="counted",
-    )
+    program = make_trainer(found, updates)
     folder = workspace.begin(config, workdir, "preference")
     evaluate = accuracy_on(found, to_tokens(found, held_out))
     lesson = supervised.Lesson(
@@ -84,6 +72,29 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     summary["seconds"] = time.monotonic() - started
     logging.info("preference: %s", summary)
     return workspace.finish(config, workdir, "preference", summary)
+
+
+def make_trainer(found: inputs.Inputs, updates: int) -> trainer.Trainer:
+    """Return the compiled update of the preference model.
+
+    Args:
+      found: inputs of the stage.
+      updates: of the whole training, which the schedule needs.
+    """
+    section = found.config.preference
+    return trainer.Trainer(
+        found.mesh,
+        {ITEM: heads.scalar_specs(found.cfg)},
+        supervised.make_optimizer(section, updates),
+        preference_loss(found),
+        num_micro=trainer.micro_batches(
+            "preference",
+            section.batch_size,
+            section.micro_batch,
+            trainer.batch_ways(found.mesh),
+        ),
+        weight="counted",
+    )
 
 
 def start_params(found: inputs.Inputs) -> Params:
@@ -108,13 +119,16 @@ def load_pairs(
         if not path.exists():
             raise ValueError(f"{path} does not exist; run --stage=simulate first")
         rows = records.read_jsonl(path, records.Pair)
+        if section.human_share:
+            people = human_pairs(config, found, 0)
+            rows = mix_human(rows, people, section.human_share, config.seed)
     else:
         raise ValueError(
             f"preference.data={section.data!r}; accepted: 'pairs', 'hh_rlhf'"
         )
     by_prompt: dict[str, list[AnyPair]] = {}
     for row in rows:
-        by_prompt.setdefault(inputs.base_id(row.prompt_id), []).append(row)
+        by_prompt.setdefault(records.base_id(row.prompt_id), []).append(row)
     order = sorted(
         by_prompt, key=lambda name: records.seed_words(config.seed, "held_out", name)
     )
@@ -124,6 +138,37 @@ def load_pairs(
         side = held_out if len(held_out) < section.held_out else train
         side += by_prompt[name]
     return train, held_out
+
+
+def mix_human(
+    rows: Sequence[records.Pair],
+    people: Sequence[records.HumanPair],
+    share: float,
+    seed: int,
+) -> list[AnyPair]:
+    """Return as many pairs, a share of them human ones in the place of simulated ones.
+
+    Which go and which come is keyed by (seed, pair id).
+
+    Args:
+      rows: simulated pairs.
+      people: human pairs to take from.
+      share: of human pairs in the result, in (0, 1).
+      seed: root seed.
+    """
+    count = round(share * len(rows))
+    if not 0 < share < 1 or count > len(people):
+        raise ValueError(
+            f"preference.human_share={share} of {len(rows)} pairs needs {count} human "
+            f"pairs and there are {len(people)}; accepted: a share in (0, 1) that the "
+            "human pairs suffice for"
+        )
+
+    def order(pair: AnyPair) -> tuple[int, int]:
+        return records.seed_words(seed, "human_share", pair.id)
+
+    kept = sorted(rows, key=order)[count:]
+    return [*kept, *sorted(people, key=order)[:count]]
 
 
 def human_pairs(
