@@ -66,7 +66,8 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     systems = find_systems(config, workdir)
     folder = workspace.begin(config, workdir, "evaluate")
     base = found.load_base()
-    answers = _answer_all(found, systems, base)
+    dialogues = inputs.load_prompts(config, found.task, "test")
+    answers = answer_all(found, systems, base, dialogues)
     if jax.process_index() == 0:
         records.write_jsonl(folder / "samples.jsonl", answers)
     samples = [
@@ -144,12 +145,14 @@ def find_systems(
     return systems
 
 
-def _answer_all(
-    found: inputs.Inputs, systems: dict[str, pathlib.Path | None], base: Params
+def answer_all(
+    found: inputs.Inputs,
+    systems: dict[str, pathlib.Path | None],
+    base: Params,
+    dialogues: list[records.Prompt],
 ) -> list[Answer]:
     """Return the answers of all systems; request n has the same key in each."""
     section = found.config.evaluate
-    dialogues = inputs.load_prompts(found.config, found.task, "test")
     dialogues = inputs.repeat_prompts(dialogues, section.samples_per_prompt)
     chat = found.text_tokenizer.chat
     texts = [prompts.plain_prompt(prompt, found.task, chat) for prompt in dialogues]
@@ -217,17 +220,18 @@ def _judge(
             score = scorers.letter_scorer(found, base)
             given += judges.log_odds(samples, score, question=question, by_mean=True)
         else:
-            new = judges.preference_scores(samples, _preference_judge(found))
+            new = judges.preference_scores(
+                samples, preference_judge(found, found.config.evaluate.preference_judge)
+            )
             scores += new
             given += judges.compare_scores(samples, new, epsilon=0.0)
     return scores, given
 
 
-def _preference_judge(
-    found: inputs.Inputs,
+def preference_judge(
+    found: inputs.Inputs, workdir: str | pathlib.Path
 ) -> Callable[[list[tuple[str, str]]], list[float]]:
-    """Return the scores of a preference model that was trained on other data."""
-    workdir = found.config.evaluate.preference_judge
+    """Return the scores of replies by the preference model in a workdir."""
     folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
     params = inputs.restore_params(
         found, folder, train_preference.ITEM, heads.scalar_specs(found.cfg)
