@@ -51,19 +51,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     examples, too_long = load_examples(config, workdir, found)
     section = config.distill
     updates = supervised.num_updates(section, len(examples), "distill")
-    program = trainer.Trainer(
-        found.mesh,
-        {ITEM: llama.param_specs(found.cfg)},
-        supervised.make_optimizer(section, updates),
-        distill_loss(found),
-        num_micro=trainer.micro_batches(
-            "distill",
-            section.batch_size,
-            section.micro_batch,
-            trainer.batch_ways(found.mesh),
-        ),
-        weight="weighs",
-    )
+    program = make_trainer(found, updates)
     folder = workspace.begin(config, workdir, "distill")
     lesson = supervised.Lesson(
         stage="distill",
@@ -83,6 +71,29 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     }
     logging.info("distill: %s", summary)
     return workspace.finish(config, workdir, "distill", summary)
+
+
+def make_trainer(found: inputs.Inputs, updates: int) -> trainer.Trainer:
+    """Return the compiled update of the distilled policy.
+
+    Args:
+      found: inputs of the stage.
+      updates: of the whole training, which the schedule needs.
+    """
+    section = found.config.distill
+    return trainer.Trainer(
+        found.mesh,
+        {ITEM: llama.param_specs(found.cfg)},
+        supervised.make_optimizer(section, updates),
+        distill_loss(found),
+        num_micro=trainer.micro_batches(
+            "distill",
+            section.batch_size,
+            section.micro_batch,
+            trainer.batch_ways(found.mesh),
+        ),
+        weight="weighs",
+    )
 
 
 def load_examples(

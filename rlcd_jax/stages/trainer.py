@@ -78,6 +78,26 @@ class Trainer:
         with jax.set_mesh(self.mesh):
             return self._update(state, dict(batch))
 
+    @property
+    def state_shapes(self) -> train_state.TrainState:
+        """The state without values: shape, dtype and sharding of each leaf."""
+        return jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=where
+            ),
+            self._abstract,
+            self.shardings,
+        )
+
+    def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """Return the update as the compiler gets it; nothing is allocated.
+
+        Args:
+          batch: shapes and dtypes of a batch.
+        """
+        with jax.set_mesh(self.mesh):
+            return self._update.lower(self.state_shapes, dict(batch))
+
     def save(
         self,
         folder: checkpoint.Checkpointer,
@@ -92,14 +112,7 @@ class Trainer:
         self, folder: checkpoint.Checkpointer, step: int
     ) -> tuple[train_state.TrainState, dict[str, Any]]:
         """Return the state of one step on this mesh, and what was noted with it."""
-        abstract = jax.tree.map(
-            lambda leaf, where: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=where
-            ),
-            self._abstract,
-            self.shardings,
-        )
-        items, meta = folder.restore(step, _items(abstract))
+        items, meta = folder.restore(step, _items(self.state_shapes))
         optimizer = items.pop(OPTIMIZER)
         state = train_state.TrainState(
             params=items,
