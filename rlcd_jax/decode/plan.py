@@ -54,15 +54,35 @@ def estimate(
         lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
     )
     cache = jax.eval_shape(lambda: llama.init_cache(cfg, num_slots, max_length))
+    return Memory(
+        weights=tree.count_bytes(params) // tensor_ways,
+        cache=tree.count_bytes(cache) // (slot_ways * tensor_ways),
+        work=work_bytes(
+            cfg,
+            num_slots=num_slots,
+            max_length=max_length,
+            prefill_tokens=prefill_tokens,
+            slot_ways=slot_ways,
+            tensor_ways=tensor_ways,
+        ),
+    )
+
+
+def work_bytes(
+    cfg: llama.LlamaConfig,
+    *,
+    num_slots: int,
+    max_length: int,
+    prefill_tokens: int,
+    slot_ways: int,
+    tensor_ways: int,
+) -> int:
+    """Return the largest work space alone; arguments as `estimate`'s."""
     slots = num_slots / slot_ways
     sampler = 3 * 4 * slots * cfg.vocab_size
     wide = max(2 * cfg.mlp_dim, cfg.num_heads * max_length) / tensor_ways
     prompts = 2 * 4 * prefill_tokens / slot_ways * (wide + 2 * cfg.embed_dim)
-    return Memory(
-        weights=tree.count_bytes(params) // tensor_ways,
-        cache=tree.count_bytes(cache) // (slot_ways * tensor_ways),
-        work=int(max(sampler, prompts)),
-    )
+    return int(max(sampler, prompts))
 
 
 def check(memory: Memory, budget: int, *, num_slots: int, max_length: int) -> None:

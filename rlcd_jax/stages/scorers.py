@@ -6,6 +6,7 @@ tokens; shapes are few, so programs are compiled a handful of times.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,19 +28,20 @@ def frozen(found: inputs.Inputs, params: Params) -> Params:
     A product casts its operands anyway, so every value computed from them is the
     same as from the float32 master, at half the memory.
     """
-
-    def cast(params: Params) -> Params:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: (
-                leaf
-                if leaf.ndim < 2 or "norm" in jax.tree_util.keystr(path)
-                else leaf.astype(found.cfg.dtype)
-            ),
-            params,
-        )
-
     with jax.set_mesh(found.mesh):
-        return jax.jit(cast)(params)
+        return jax.jit(functools.partial(frozen_form, dtype=found.cfg.dtype))(params)
+
+
+def frozen_form(params: Params, dtype: str) -> Params:
+    """Return parameters with their matrices in ``dtype``; norms and heads as given."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            leaf
+            if leaf.ndim < 2 or "norm" in jax.tree_util.keystr(path)
+            else leaf.astype(dtype)
+        ),
+        params,
+    )
 
 
 def rows_at_once(found: inputs.Inputs, wanted: int = 16) -> int:
