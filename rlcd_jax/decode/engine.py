@@ -207,6 +207,7 @@ class Engine:
         The engine keeps its own copy in decode form; weights of the same shapes
         compile nothing.
         """
+        self._params = None  # two versions at once would not fit where one just does
         with self._ambient():
             if isinstance(params["layers"], dict):
                 self._params = self._decode_form(params)

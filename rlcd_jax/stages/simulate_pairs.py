@@ -53,6 +53,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         found, config.pairs.prompt_tokens, config.pairs.reply_tokens
     )
     generation.load(sampler, base, found.mesh)
+    del base  # the engine has its own copy
 
     def simulate(part: Sequence[records.Prompt]):
         kept, dropped, _ = pairs.simulate(

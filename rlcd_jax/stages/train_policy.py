@@ -47,15 +47,19 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     actor = ppo_rollout.Actor(found)
     learner = ppo.make_trainer(found)
     folder = workspace.begin(config, workdir, "policy")
-    preference = _preference_params(found, workdir)
-    actor.set_frozen(reference=found.load_base(), preference=preference)
+    # Read again for the value model's start: a float32 copy would be held for ever.
+    actor.set_frozen(
+        reference=found.load_base(), preference=_preference_params(found, workdir)
+    )
     last: dict[str, float] = {}
     with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=2) as saver:
         state, start, meta = learner.start_or_resume(
             saver,
             lambda: {
                 "policy": found.load_base(),
-                "value": heads.value_from_preference(preference),
+                "value": heads.value_from_preference(
+                    _preference_params(found, workdir)
+                ),
             },
         )
         notes = ppo_rollout.Notes.from_meta(meta, section)
