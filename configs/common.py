@@ -77,6 +77,7 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.task = fields["task"]  # a task's name or the path of a task file
     config.task_format = ""  # "dialogue" or "chat"; "": the task's own
     config.official_wording = ""  # checkout whose wording replaces the task's
+    # What --stage=all runs, in this order; distill is there too.
     config.stages = ("simulate", "preference", "policy", "evaluate")
     config.model = ConfigDict()
     config.model.spec = fields["model"]
@@ -162,8 +163,8 @@ def _distill() -> ConfigDict:
     distill.max_grad_norm = 1.0  # method
     distill.lengths = (512,)  # tokens; each batch is padded to the first that fits
     distill.per_sequence = False  # released: every reply weighs alike, not every token
-    distill.eval_every = 100
-    distill.checkpoint_every = 500
+    distill.eval_every = 100  # updates; nothing is held out, so nothing is looked at
+    distill.checkpoint_every = 500  # updates; the last is always saved
     return distill
 
 
@@ -210,14 +211,14 @@ def _evaluate() -> ConfigDict:
     evaluate.systems = ("base", "policy")  # of this run: base, distill, policy
     evaluate.checkpoints = ()  # of other runs, each "name=folder of checkpoints"
     evaluate.prompts = 0  # held-out prompts, 0: all
-    evaluate.samples_per_prompt = 1
+    evaluate.samples_per_prompt = 1  # replies of a system to each prompt
     evaluate.temperature = 1.0  # method
     evaluate.top_p = 0.9  # method
     evaluate.reply_tokens = 300  # method
     evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
     evaluate.preference_judge = ""  # workdir of a preference model of other data
     evaluate.interval = 0.95  # coverage of the bootstrap intervals
-    evaluate.resamples = 10000
+    evaluate.resamples = 10000  # of the bootstrap
     return evaluate
 
 
