@@ -1,0 +1,220 @@
+"""Every config parses, locks and instantiates; a wrong one ends in one message."""
+
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import ml_collections
+import pytest
+
+from configs import common
+from rlcd_jax import tasks
+from rlcd_jax.decode import engine
+from rlcd_jax.models import presets
+from rlcd_jax.stages import inputs, simulate_pairs, workspace
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted(
+    path.stem
+    for path in (ROOT / "configs").glob("*.py")
+    if path.stem not in ("__init__", "common")
+)
+TASKS = ("cheerful", "harmless", "helpful", "outline")
+STAGES = ("simulate", "preference", "distill", "policy", "evaluate")
+
+
+def get(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(arg)
+
+
+def test_configs_are_those_of_the_design():
+    assert set(CONFIGS) == {
+        "rlcd",
+        "rlaif",
+        "rescore",
+        "mixed",
+        "distill",
+        "evaluate",
+        "quickstart",
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("size", common.SIZES)
+@pytest.mark.parametrize("preset", common.ARGUMENTS["preset"])
+def test_config_instantiates_for_every_task(name, size, preset):
+    for task_name in TASKS:
+        config = get(name, f"task={task_name},size={size},preset={preset}")
+        assert config.is_locked and config.size == size and config.preset == preset
+        assert set(config.stages) <= set(STAGES)
+        with pytest.raises(AttributeError):
+            config.nosuch = 1
+        task = inputs.load_task(config)
+        assert task.name == task_name
+        assert task.cleanup.mode == config.pairs.cleanup
+        assert task.reply_tokens == config.pairs.reply_tokens
+        simulate_pairs.settings(config)
+        for row in simulate_pairs.grid_rows(config):
+            assert row.sampling == config.pairs.sampling
+        for stage in STAGES:
+            assert workspace.stage_config(config, stage)["seed"] == 42
+        assert config.policy.rollouts % config.policy.update_batch == 0
+        assert list(config.preference.lengths) == sorted(config.preference.lengths)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_has_a_head_with_command_hardware_and_result(name):
+    text = importlib.import_module(f"configs.{name}").__doc__
+    for part in ("Command:", "Hardware:", "Result:"):
+        assert part in text
+    assert "python -m experiments." in text
+
+
+@pytest.mark.parametrize("model", presets.PRESETS)
+def test_config_takes_every_model(model):
+    config = get("rlcd", f"model={model}")
+    assert config.model.spec == model
+    assert config.size == ("full" if model == "smollm2-135m" else "paper")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_field_is_read_by_the_library(name):
+    """A field that nothing reads is an option that does nothing."""
+    text = "\n".join(p.read_text() for p in (ROOT / "rlcd_jax").rglob("*.py"))
+    text += "\n".join(p.read_text() for p in (ROOT / "experiments").glob("*.py"))
+    config = get(name)
+    unread = [
+        f"{section}.{field}"
+        for section, fields in config.items()
+        if isinstance(fields, ml_collections.ConfigDict)
+        for field in fields
+        if f".{field}" not in text
+    ]
+    assert not unread
+
+
+def test_every_field_has_a_comment():
+    lines = (ROOT / "configs" / "common.py").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("def _run"))
+    end = next(i for i, line in enumerate(lines) if line.startswith("def _as_released"))
+    bare = [
+        line.strip()
+        for before, line in zip(lines[start:end], lines[start + 1 : end], strict=False)
+        if " = " in line and "#" not in line and not before.strip().startswith("#")
+        if "ConfigDict()" not in line and "fields[" not in line
+    ]
+    assert not bare
+
+
+def test_presets_differ_in_what_the_release_did():
+    one, other = (get("rlcd", f"preset={p}") for p in ("corrected", "alpacafarm"))
+    assert (one.policy.kl_estimator, other.policy.kl_estimator) == ("k1", "k1_clamped")
+    assert (one.policy.statistics, other.policy.statistics) == ("masked", "padded")
+    assert not one.policy.first_step_idle and other.policy.first_step_idle
+    assert (one.pairs.top_k, other.pairs.top_k) == (0, 50)
+    assert one.pairs.cleanup == "corrected" and other.pairs.cleanup == "released"
+
+
+def test_paper_size_has_the_numbers_of_the_paper():
+    config = get("rlcd", "task=harmless,model=llama-7b")
+    assert config.prompts.source == "hh_rlhf" and config.preference.human_pairs == 2000
+    assert (config.policy.rollouts, config.policy.epochs) == (512, 2)
+    assert config.preference.learning_rate == 3e-6
+    assert (config.evaluate.top_p, config.evaluate.reply_tokens) == (0.9, 300)
+
+
+def test_methods_are_the_cells_of_the_grid():
+    cells = {
+        name: (get(name).pairs.sampling, tuple(get(name).pairs.labels))
+        for name in CONFIGS
+    }
+    assert cells["rlcd"] == cells["distill"] == ("contrast", ("construction",))
+    assert cells["rlaif"] == ("same", ("scoring",))
+    assert cells["rescore"] == ("contrast", ("scoring",))
+    assert cells["mixed"] == ("contrast", ("construction", "scoring"))
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("speed=fast", "config argument 'speed=fast'; accepted: .*task, model, preset"),
+        ("harmless", "config argument 'harmless'; accepted: name=value"),
+        ("size=huge", "size='huge'; accepted: paper, full, quick, smoke"),
+        ("preset=best", "preset='best'; accepted: corrected, alpacafarm"),
+    ],
+)
+def test_wrong_argument_is_one_message(arg, message):
+    with pytest.raises(ValueError, match=message):
+        get("rlcd", arg)
+
+
+def test_unknown_task_names_the_tasks():
+    with pytest.raises(ValueError, match="'nosuch'; accepted are .*cheerful"):
+        inputs.load_task(get("rlcd", "task=nosuch"))
+
+
+def test_every_task_has_prompts_for_training_and_test():
+    for name in TASKS:
+        config = get("rlcd", f"task={name},size=full")
+        task = tasks.load_task(name)
+        parts = [inputs.load_prompts(config, task, part) for part in ("train", "test")]
+        ids = [{prompt.id for prompt in part} for part in parts]
+        assert all(ids) and not ids[0] & ids[1]
+    assert engine.Request  # the engine imports without a device
+
+
+def command(tmp_path: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
+    """Run ``python -m experiments.run`` as a person would."""
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "experiments.run",
+            "--workdir",
+            tmp_path / "run",
+            *flags,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (
+            ("--config", "configs/rlcd.py", "--config.policy.nosuch=1"),
+            ("no field 'policy.nosuch'", "kl_coef"),
+        ),
+        (
+            ("--config", "configs/rlcd.py", "--config.policy.steps=many"),
+            ("policy.steps", "many"),
+        ),
+        (("--config", "configs/rlcd.py:size=huge"), ("huge", "smoke")),
+        (("--config", "configs/nosuch.py"), ("configs/nosuch.py",)),
+        (
+            (
+                "--config",
+                "configs/rlcd.py:size=smoke,model=random:tiny",
+                "--stage=nosuch",
+            ),
+            ("nosuch", "simulate"),
+        ),
+    ],
+)
+def test_command_line_mistake_is_one_short_message(tmp_path, flags, names):
+    done = command(tmp_path, *flags)
+    told = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in told
+    for name in names:
+        assert name in told
+    lines = [line for line in told.splitlines() if not line.startswith("I0")]
+    assert len("\n".join(lines)) < 900, told
+    assert not (tmp_path / "run").exists()
