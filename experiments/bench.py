@@ -1,0 +1,114 @@
+"""Measure on this machine, against a roofline and against peers, in one run.
+
+    python -m experiments.bench --what decode --model smollm2-135m --slots 8,32
+    python -m experiments.bench --what decode --model llama-7b --slots 64 --peer hf
+    python -m experiments.bench --what simulate --model smollm2-135m --hh_dir DIR
+
+Prints one JSON object. ``decode``: tokens a second, milliseconds a step, the
+milliseconds in which the weights and the live cache go through memory once at the
+copy bandwidth measured in the same run, and the fraction of that reached.
+``simulate``: whole pairs against the released procedure, static batches of 16 whose
+every sample has 300 tokens. ``--peer hf`` runs Hugging Face transformers' ``generate``
+in turns with ours (extra ``bench``), so that a busy machine slows both.
+
+Absolute times hold on one machine only; the ratios are what is worth quoting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+import jax  # noqa: E402
+
+from experiments import bench_decode, bench_simulate  # noqa: E402
+from rlcd_jax.models import llama, presets  # noqa: E402
+from rlcd_jax.weights import embedded, resolve  # noqa: E402
+
+WHAT: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "decode": bench_decode.run,
+    "simulate": bench_simulate.run,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    args = _parser().parse_args(argv)
+    cache = embedded.default_cache_dir(os.environ) / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    try:
+        result = WHAT[args.what](args, find_cfg(args))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    text = json.dumps(_environment() | {"what": args.what} | result, indent=2)
+    print(text)
+    if args.out:
+        pathlib.Path(args.out).write_text(text + "\n", "utf-8")
+    return 0
+
+
+def find_cfg(args: argparse.Namespace) -> llama.LlamaConfig:
+    """Return the model's numbers; a preset's need no files."""
+    if ":" in args.model:
+        cache = embedded.default_cache_dir(os.environ)
+        cfg = resolve.resolve_model(args.model, cache).cfg
+    else:
+        cfg = presets.get_preset(args.model)
+    attention = args.attention
+    if attention == "auto":
+        attention = "cudnn" if jax.default_backend() == "gpu" else "xla"
+    if args.dtype == "float32":
+        attention = "xla"
+    return dataclasses.replace(cfg, dtype=args.dtype, attention=attention)
+
+
+def _environment() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "jax": jax.__version__,
+        "device": device.device_kind,
+        "num_devices": jax.device_count(),
+        "num_cpus": os.cpu_count(),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--what", choices=sorted(WHAT), default="decode")
+    add(
+        "--model", default="smollm2-135m", help="preset, hf:… or gguf:…; random weights"
+    )
+    add("--slots", default="8,32", help="decode: slots to measure, with commas")
+    add("--prompt", type=int, default=64, help="prompt tokens")
+    add("--new", type=int, default=64, help="decode: tokens of each reply")
+    add("--dtype", choices=llama.DTYPES, default="bfloat16")
+    add("--attention", choices=("auto", *llama.ATTENTION), default="auto")
+    add("--steps", type=int, default=None, help="decode steps a dispatch")
+    add("--repeats", type=int, default=3, help="turns; the median is reported")
+    add("--peer", choices=("none", "hf"), default="none")
+    add("--peer_batch", type=int, default=0, help="peer's batch; 0: that of --slots")
+    add("--pairs", type=int, default=96, help="simulate: number of pairs")
+    add("--hh_dir", default="", help="simulate: hh-rlhf folder to take lengths from")
+    add(
+        "--top_k", type=int, default=0, help="0: all tokens; the released script had 50"
+    )
+    add("--out", default="", help="also write the JSON here")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""``--what decode``: equal prompts and replies, against the memory roofline."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import bench_peer
+from rlcd_jax import tokenizer, tree
+from rlcd_jax.decode import engine as engine_lib
+from rlcd_jax.models import llama
+
+
+class Endless:
+    """The byte tokenizer without an end token, so that replies have exact lengths."""
+
+    eos_ids = ()
+
+    def __init__(self, vocab_size: int) -> None:
+        self._bytes = tokenizer.byte_tokenizer(max(vocab_size, 259))
+        self.vocab_size = vocab_size
+        self.special_ids = self._bytes.special_ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of an id."""
+        return self._bytes.token_bytes(token_id)
+
+    def decode(self, ids: Any) -> str:
+        """Return the text of ids."""
+        return self._bytes.decode(ids)
+
+
+def random_weights(cfg: llama.LlamaConfig) -> llama.Params:
+    """Return random weights in decode form; the float32 form is never held whole."""
+
+    def make(key: jax.Array) -> llama.Params:
+        return llama.decode_form(llama.init_params(cfg, key), cfg)
+
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(shapes)
+
+    draw = jax.jit(_normal, static_argnums=(1, 2))  # compiles once a shape
+
+    def one(index: int, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if leaf.ndim == 1:
+            return jnp.ones(leaf.shape, leaf.dtype)
+        key = jax.random.fold_in(jax.random.key(0), index)
+        return draw(key, leaf.shape, leaf.dtype)
+
+    return structure.unflatten([one(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return (0.02 * jax.random.normal(key, shape)).astype(dtype)
+
+
+def copy_bandwidth(num_bytes: int = 2**28, repeats: int = 8) -> float:
+    """Return the bytes a second, read and written, of copying one large buffer."""
+    copy = jax.jit(lambda x: x ^ jnp.uint32(1))
+    x = jax.block_until_ready(jnp.zeros(num_bytes // 4, jnp.uint32))
+    jax.block_until_ready(copy(x))
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(copy(x))
+        best = min(best, time.perf_counter() - start)
+    return 2 * num_bytes / best
+
+
+def step_bytes(cfg: llama.LlamaConfig, params: Any, slots: int, entries: float) -> int:
+    """Return the bytes a decode step has to read: weights once and the live cache.
+
+    An untied embedding is looked up by rows, which is next to nothing.
+    """
+    weights = tree.count_bytes(params)
+    if not cfg.tie_embeddings:
+        weights -= tree.count_bytes(params["embed"])
+    row = 2 * cfg.num_layers * cfg.num_kv_heads * cfg.head_dim
+    return int(
+        weights + slots * entries * row * np.dtype(jnp.dtype(cfg.dtype)).itemsize
+    )
+
+
+def requests(
+    cfg: llama.LlamaConfig, count: int, prompt: int, new: int, **other: Any
+) -> list[engine_lib.Request]:
+    """Return requests with random prompts of one length."""
+    rng = np.random.RandomState(prompt)
+    return [
+        engine_lib.Request(
+            id=str(index),
+            tokens=tuple(rng.randint(5, cfg.vocab_size, prompt).tolist()),
+            seed=(index, new),
+            max_new_tokens=new,
+            **other,
+        )
+        for index in range(count)
+    ]
+
+
+def make_engine(
+    cfg: llama.LlamaConfig, params: Any, slots: int, max_length: int, steps: int | None
+) -> engine_lib.Engine:
+    """Return an engine with these weights."""
+    settings = {} if steps is None else {"steps_per_dispatch": steps}
+    engine = engine_lib.Engine(
+        cfg,
+        Endless(cfg.vocab_size),
+        num_slots=slots,
+        max_length=max_length,
+        **settings,
+    )
+    engine.load(params)
+    return engine
+
+
+def run(args: argparse.Namespace, cfg: llama.LlamaConfig) -> dict[str, Any]:
+    """Measure decode at each number of slots."""
+    params = jax.block_until_ready(random_weights(cfg))
+    peers = {}
+    if args.peer == "hf":
+        dtypes = ("bfloat16",)
+        if jax.default_backend() == "cpu":
+            dtypes = ("float32", "bfloat16")
+        peers = {dtype: bench_peer.HfPeer(cfg, dtype) for dtype in dtypes}
+    rows = [
+        _measure(args, cfg, params, int(slots), peers)
+        for slots in args.slots.split(",")
+    ]
+    return {"model": args.model, "dtype": cfg.dtype, "attention": cfg.attention} | {
+        "prompt": args.prompt,
+        "new": args.new,
+        "decode": rows,
+    }
+
+
+def _measure(args, cfg, params, slots: int, peers: dict) -> dict[str, Any]:
+    engine = make_engine(cfg, params, slots, args.prompt + args.new, args.steps)
+    half = max(args.new // 2, 1)
+    jobs = {
+        new: requests(cfg, slots, args.prompt, new, top_k=args.top_k)
+        for new in (half, args.new)
+    }
+    batch = args.peer_batch or slots
+
+    def ours(new: int) -> float:
+        engine.scheduler.forget()
+        start = time.perf_counter()
+        engine.generate(jobs[new])
+        return time.perf_counter() - start
+
+    def theirs(peer: bench_peer.HfPeer) -> float:
+        return peer.seconds(batch, args.prompt, args.new, args.top_k)
+
+    for new in jobs:  # compiles
+        ours(new)
+    for peer in peers.values():
+        peer.seconds(batch, args.prompt, 4, args.top_k)
+    times: dict[str, list[float]] = {"half": [], "full": [], "bandwidth": []}
+    times |= {dtype: [] for dtype in peers}
+    for _ in range(args.repeats):
+        times["bandwidth"].append(copy_bandwidth())
+        times["half"].append(ours(half))
+        times["full"].append(ours(args.new))
+        for dtype, peer in peers.items():
+            times[dtype].append(theirs(peer))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    step = (middle["full"] - middle["half"]) / (args.new - half)
+    entries = args.prompt + (half + args.new) / 2
+    floor = step_bytes(cfg, params, slots, entries) / max(times["bandwidth"])
+    speed = slots * args.new / middle["full"]
+    row: dict[str, Any] = {
+        "slots": slots,
+        "tokens_per_second": speed,
+        "ms_a_step": step * 1e3,
+        "roofline_ms": floor * 1e3,
+        "fraction_of_roofline": floor / step,
+        "copy_gb_per_second": max(times["bandwidth"]) / 1e9,
+        "compiles": engine.compiles,
+    }
+    for dtype in peers:
+        theirs_speed = batch * args.new / middle[dtype]
+        row[f"hf_{dtype}_tokens_per_second"] = theirs_speed
+        row[f"ratio_to_hf_{dtype}"] = speed / theirs_speed
+    return row
