@@ -124,6 +124,8 @@ def _engine() -> ConfigDict:
     engine = ConfigDict()
     engine.num_slots = 64  # replies under way at once
     engine.steps_per_dispatch = 8  # tokens a slot between looks by the host
+    engine.prompt_buckets = (16, 64, 256)  # widths of prefill; each is compiled
+    engine.live_buckets = ()  # leading parts of the cache to read; (): four parts
     engine.memory_gib = 0.0  # refuse a larger plan; 0: no limit
     return engine
 
@@ -272,9 +274,14 @@ def _full(config: ConfigDict) -> None:
 def _quick(config: ConfigDict) -> None:
     """Set a few minutes on two cores: the whole job, small effects."""
     _full(config)
+    config.prompts.limit = 160
+    config.engine.num_slots = 32
+    config.engine.prompt_buckets = (32,)  # few programs: compiling counts here
+    config.engine.live_buckets = (128,)
     config.pairs.samples_per_prompt = 2
+    config.pairs.prompt_tokens = 80
     config.pairs.reply_tokens = 48
-    config.preference.held_out = 80
+    config.preference.held_out = 64
     config.preference.lengths = (80,)
     config.preference.eval_every = 1000
     config.distill.epochs = 1
@@ -283,12 +290,13 @@ def _quick(config: ConfigDict) -> None:
     config.policy.rollouts = 32
     config.policy.update_batch = 16
     config.policy.warmup_steps = 1
-    config.policy.learning_rate = 3e-5
+    config.policy.learning_rate = 6e-5  # few steps
     config.policy.epochs = 1
     config.policy.reply_tokens = 40
     config.policy.prompt_tokens = 48
     config.evaluate.reply_tokens = 40
     config.evaluate.samples_per_prompt = 2
+    config.evaluate.judges = ("lexicon",)
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -317,6 +325,7 @@ def _smoke(config: ConfigDict) -> None:
     config.evaluate.reply_tokens = 12
     config.evaluate.resamples = 200
     config.engine.num_slots = 8
+    config.engine.live_buckets = ()
 
 
 SIZES = {"paper": _paper, "full": _full, "quick": _quick, "smoke": _smoke}

@@ -19,19 +19,25 @@ def make_engine(
 ) -> engine.Engine:
     """Return an engine whose slots hold a longest prompt with a longest reply.
 
+    Lengths are rounded up to 64, so that the stages of a run share their programs.
     A config's memory limit, where there is one, is checked here: before anything is
     allocated or compiled.
     """
     section = found.config.engine
+    length = -(-(prompt_tokens + reply_tokens) // 64) * 64
     ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
     gib = section.memory_gib
     return engine.Engine(
         found.cfg,
         found.text_tokenizer,
         num_slots=-(-section.num_slots // ways) * ways,
-        max_length=prompt_tokens + reply_tokens,
+        max_length=length,
         mesh=found.mesh if found.mesh.size > 1 else None,
         steps_per_dispatch=section.steps_per_dispatch,
+        prompt_buckets=section.prompt_buckets,
+        live_buckets=[n for n in section.live_buckets if n < length] + [length]
+        if section.live_buckets
+        else None,
         memory_budget=int(gib * 2**30) if gib else None,
     )
 
