@@ -1,0 +1,136 @@
+"""One system's replies to held-out prompts, and what can be measured on each reply.
+
+The pieces of an evaluation as stages of their own, so that several tables can share
+them: replies (``samples.jsonl``), rewards of replies by a preference model and their
+perplexity under a language model (``scores.jsonl``).
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlcd_jax import judges, records, verdicts
+from rlcd_jax.stages import (
+    batching,
+    evaluate_policy,
+    inputs,
+    likelihoods,
+    scorers,
+)
+
+SAMPLES, SCORES = "samples.jsonl", "scores.jsonl"
+PERPLEXITY, REWARD = "nats a token", "reward"  # names of the judges in scores.jsonl
+
+
+def answer(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    system: str,
+    checkpoints: pathlib.Path | None,
+    part: str,
+) -> dict[str, Any]:
+    """Sample one system's replies and write ``samples.jsonl``.
+
+    Args:
+      config: of the run; section ``evaluate``.
+      workdir: folder to write to.
+      system: name of the system.
+      checkpoints: folder of its policy; None for the base model.
+      part: "test", or "dev" for the prompts on which settings are chosen.
+
+    Returns:
+      The summary: mean length and mean divergence from the base model.
+    """
+    found = inputs.load_inputs(config)
+    dialogues = inputs.load_prompts(config, found.task, part)
+    wanted = {system: checkpoints}
+    answers = evaluate_policy.answer_all(found, wanted, found.load_base(), dialogues)
+    if jax.process_index() == 0:
+        records.write_jsonl(pathlib.Path(workdir) / SAMPLES, answers)
+    return {
+        "replies": len(answers),
+        "tokens": float(np.mean([row.num_tokens for row in answers])),
+        "divergence": float(np.mean([row.divergence for row in answers])),
+    }
+
+
+def read_answers(folder: str | pathlib.Path) -> list[evaluate_policy.Answer]:
+    """Return the replies that ``answer`` wrote."""
+    path = pathlib.Path(folder) / SAMPLES
+    return records.read_jsonl(path, evaluate_policy.Answer)
+
+
+def as_samples(
+    answers: Sequence[evaluate_policy.Answer],
+) -> list[verdicts.Sample]:
+    """Return replies as judges read them."""
+    return [verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply) for a in answers]
+
+
+def reward(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    preference: str | pathlib.Path,
+    answers: Sequence[evaluate_policy.Answer],
+) -> dict[str, Any]:
+    """Score replies by the preference model in a workdir; write ``scores.jsonl``.
+
+    Source: RLCD Appendix E for a method's own model, Appendix J.1 for a held-out one.
+    """
+    found = inputs.load_inputs(config)
+    judge = evaluate_policy.preference_judge(found, preference)
+    given = judges.preference_scores(as_samples(answers), judge, judge=REWARD)
+    return _write(workdir, given)
+
+
+def perplexity(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    answers: Sequence[evaluate_policy.Answer],
+) -> dict[str, Any]:
+    """Write the mean surprise of each reply after its prompt, in nats a token.
+
+    The language model is the config's. Empty replies have no tokens and are left out.
+
+    Source: RLCD Appendix J.2; which model it used is not known, nor whether the prompt
+    was shown.
+    """
+    found = inputs.load_inputs(config)
+    shown = [row for row in answers if row.reply.strip()]
+    texts = [(row.prompt, " " + row.reply) for row in shown]
+    logprobs = likelihoods.reply_scorer(found, found.load_base())(texts)
+    counts = [
+        sum(batching.join_reply(found.text_tokenizer, *text)[1]) for text in texts
+    ]
+    given = [
+        verdicts.Score(row.prompt_id, PERPLEXITY, row.system, -float(total) / count)
+        for row, total, count in zip(shown, logprobs, counts, strict=True)
+    ]
+    return _write(workdir, given)
+
+
+def judge_locally(
+    config: ConfigDict,
+    answers: Sequence[evaluate_policy.Answer],
+    question: str,
+    judge: str,
+) -> list[verdicts.Verdict]:
+    """Return verdicts by the log-odds of the config's model, asked in both orders."""
+    found = inputs.load_inputs(config)
+    score = scorers.letter_scorer(found, found.load_base())
+    samples = as_samples(answers)
+    return judges.log_odds(samples, score, question=question, judge=judge, by_mean=True)
+
+
+def _write(workdir: str | pathlib.Path, given: list[verdicts.Score]) -> dict[str, Any]:
+    if jax.process_index() == 0:
+        records.write_jsonl(pathlib.Path(workdir) / SCORES, given)
+    values = [score.score for score in given]
+    return {"replies": len(given), "mean": float(np.mean(values)) if values else None}
