@@ -1,0 +1,175 @@
+"""What all tables of a reproduction share: plans, what is missing, cells, notes."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from experiments import reproduce_graph as graph
+from experiments import reproduce_nodes as nodes
+from rlcd_jax import estimates, published, records, tables
+
+NAMES = {
+    "base": "base model",
+    "distill": "Context-Dist",
+    "rlaif": "RLAIF",
+    "rlaif_few": "RLAIF-Few",
+    "rlaif_human20": "RLAIF + 20 % human",
+    "rescore": "Rescore",
+    "rlcd": "RLCD",
+    "rlcd_human20": "RLCD + 20 % human",
+}
+PAPER_TASKS = ("harmless", "helpful", "outline")
+NO_HH = "no hh-rlhf folder: name one in the official layout with --hh_dir"
+LEVEL = 0.95
+SEED = 0  # of bootstraps and sign flips
+
+ByPrompt = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The nodes of a table, and how it is built once they are made."""
+
+    nodes: tuple[graph.Node, ...]
+    build: Callable[[], tables.Table]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A task of a table, or why there is nothing of it."""
+
+    task: str
+    missing: estimates.Missing | None
+
+
+def places(recipes: nodes.Recipes, paper: Sequence[str] = PAPER_TASKS) -> list[Place]:
+    """Return the paper's tasks and those that were asked for, with what is missing."""
+    setup = recipes.setup
+    names = dict.fromkeys((*paper, *setup.tasks))
+    return [Place(name, _missing(recipes, name)) for name in names]
+
+
+def _missing(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
+    setup = recipes.setup
+    if task not in setup.tasks:
+        if task == "outline":
+            return estimates.Missing(
+                "the paper's outline prompts are unpublished; --tasks outline takes "
+                "this project's own"
+            )
+        return estimates.Missing("not among --tasks")
+    if setup.dry:
+        return None
+    if not (setup.model and setup.generator):
+        what = "--model" if not setup.model else "--generator"
+        shape = setup.scale.shapes[0 if not setup.model else 1]
+        return estimates.Missing(
+            f"the weights of {shape} do not come with this project: give {what} hf:PATH"
+        )
+    source = recipes.config("rlcd", task, setup.seeds[0]).prompts.source
+    if source == "hh_rlhf" and not setup.hh_dir:
+        return estimates.Missing(NO_HH)
+    return None
+
+
+def lacks_people(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
+    """Return why there are no human pairs for a task, or None."""
+    if not recipes.task(task).hh_config:
+        return estimates.Missing(f"hh-rlhf has no pairs for {task}")
+    if not (recipes.setup.hh_dir or recipes.setup.dry):
+        return estimates.Missing(NO_HH)
+    return None
+
+
+def by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the mean of each prompt over its draws and seeds."""
+    found: dict[str, list[float]] = collections.defaultdict(list)
+    for prompt_id, value in values:
+        found[records.base_id(prompt_id)].append(float(value))
+    return {prompt_id: float(np.mean(own)) for prompt_id, own in found.items()}
+
+
+def interval(
+    values: ByPrompt, recipes: nodes.Recipes
+) -> estimates.Estimate | estimates.Missing:
+    """Return the mean over prompts with a bootstrap interval."""
+    if len(values) < 2:
+        return estimates.Missing(f"{len(values)} prompts are too few")
+    data = list(values.values())
+    return estimates.bootstrap_interval(
+        data, seed=SEED, level=LEVEL, resamples=resamples(recipes)
+    )
+
+
+def p_value(one: ByPrompt, two: ByPrompt, recipes: nodes.Recipes) -> tables.Cell:
+    """Return the paired sign-flip p-value over the prompts that both have."""
+    both = [prompt_id for prompt_id in one if prompt_id in two]
+    if len(both) < 2:
+        return estimates.Missing("fewer than two prompts in common")
+    gap = estimates.paired_difference(
+        [one[prompt_id] for prompt_id in both],
+        [two[prompt_id] for prompt_id in both],
+        seed=SEED,
+        level=LEVEL,
+        resamples=resamples(recipes),
+    )
+    return f"{gap.p_value:.2g}"
+
+
+def resamples(recipes: nodes.Recipes) -> int:
+    """Return the number of bootstrap samples of the scale."""
+    setup = recipes.setup
+    task = setup.tasks[0]
+    return recipes.config("rlcd", task, setup.seeds[0]).evaluate.resamples
+
+
+def paper(
+    recipes: nodes.Recipes, measure: str, column: str, systems: tuple[str, ...]
+) -> str:
+    """Return the paper's figure beside ours."""
+    return published.show(measure, recipes.setup.scale.paper, column, systems)
+
+
+def paper_column(recipes: nodes.Recipes, what: str = "") -> tables.Column:
+    """Return the column of the paper's figures."""
+    return tables.Column(f"Paper{what}, {recipes.setup.scale.paper}")
+
+
+def notes(recipes: nodes.Recipes, *more: str) -> tuple[str, ...]:
+    """Return what a reader must know of every table."""
+    setup = recipes.setup
+    task = setup.tasks[0]
+    config = recipes.config("rlcd", task, setup.seeds[0])
+    prompts = {
+        "package": "prompts of this project, not the paper's",
+        "hh_rlhf": "prompts of hh-rlhf as in the paper",
+    }.get(config.prompts.source, f"prompts of {config.prompts.source}")
+    model = setup.model or setup.scale.shapes[0]
+    generator = setup.generator or setup.scale.shapes[1]
+    out = [
+        f"Ours: scale {setup.scale.name}; aligned model {model}, pairs by {generator}; "
+        f"{prompts}; seeds {', '.join(map(str, setup.seeds))}.",
+        f"Paper: LLaMA-7B aligned with pairs by LLaMA-{setup.scale.paper}; "
+        f"'{published.UNKNOWN}' marks figures that are not at hand.",
+        "Intervals: bootstrap over prompts; draws and seeds of a prompt are averaged "
+        "first, so they leave out how training differs between seeds. p: two-sided "
+        "sign-flip test, paired by prompt, not corrected for the number of rows.",
+    ]
+    if setup.scale.size != "paper":
+        out.append(
+            "A model of another size on other prompts: at most the sign of a "
+            "difference can be compared with the paper, not its size."
+        )
+    return (*out, *more)
+
+
+def missing_row(
+    name: str, paper_cell: str, reason: estimates.Missing, columns: int
+) -> tuple[str, tuple[tables.Cell, ...]]:
+    """Return a row that has the paper's figure alone."""
+    blank: list[tables.Cell] = [""] * (columns - 2)
+    return name, (paper_cell, reason, *blank)

@@ -1,0 +1,134 @@
+"""Tables about labels: models and pairs against people (5, 36), and Appendix N."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments import reproduce_cells as cells
+from experiments import reproduce_graph as graph
+from experiments import reproduce_measures as measures
+from experiments import reproduce_nodes as nodes
+from rlcd_jax import label_noise, records, tables
+from rlcd_jax.stages import label_accuracy
+
+LABELLERS = ("rlaif", "rlcd")
+
+
+def people_pairs(recipes: nodes.Recipes) -> cells.Plan:
+    """Return the plan of Table 5: preference models on human pairs."""
+
+    def make(system: str, task: str, seed: int) -> graph.Node:
+        return recipes.pair_rewards(system, task, seed, human=True)
+
+    def build(made: measures.Made, found: list[cells.Place]) -> tables.Table:
+        columns = (
+            cells.paper_column(recipes, ": accuracy, % / mean probability"),
+            tables.Column("Accuracy, %", digits=1, percent=True),
+            tables.Column("p of accuracy, against RLCD"),
+            tables.Column("Mean probability", digits=3),
+            tables.Column("p of probability, against RLCD"),
+        )
+
+        def own(task: str, system: str) -> tuple[tables.Cell, ...]:
+            right = _pair_values(recipes, made, task, LABELLERS, "right")
+            sure = _pair_values(recipes, made, task, LABELLERS, "probability")
+            return (
+                cells.interval(right[system], recipes),
+                measures.against(recipes, right, system),
+                cells.interval(sure[system], recipes),
+                measures.against(recipes, sure, system),
+            )
+
+        rows = measures.make_rows(
+            recipes, found, LABELLERS, "human pairs", columns, own
+        )
+        more = (
+            "Up to 2,000 human pairs from the beginning of hh-rlhf's train part, as in "
+            "the paper; equal rewards count as wrong.",
+        )
+        return tables.Table(
+            "Table 5: preference models against human pairs",
+            "Model",
+            columns,
+            rows,
+            cells.notes(recipes, *more),
+        )
+
+    tasks = ("harmless", "helpful")
+    return measures.plan(recipes, LABELLERS, make, build, tasks=tasks, people=True)
+
+
+def labels(recipes: nodes.Recipes) -> cells.Plan:
+    """Return the plan of Table 36: labels of pairs against a held-out model."""
+
+    def make(system: str, task: str, seed: int) -> graph.Node:
+        return recipes.pair_rewards(system, task, seed, human=False)
+
+    def build(made: measures.Made, found: list[cells.Place]) -> tables.Table:
+        columns = (
+            cells.paper_column(recipes, ", %"),
+            tables.Column("Label accuracy, %", digits=1, percent=True),
+            tables.Column("p, against RLCD"),
+        )
+
+        def own(task: str, system: str) -> tuple[tables.Cell, ...]:
+            right = _pair_values(recipes, made, task, LABELLERS, "right")
+            return (
+                cells.interval(right[system], recipes),
+                measures.against(recipes, right, system),
+            )
+
+        rows = measures.make_rows(
+            recipes, found, LABELLERS, "label accuracy", columns, own
+        )
+        more = (
+            "Share of simulated pairs whose label agrees with a preference model of "
+            "human pairs, which is not the truth; soft labels by their larger side, "
+            "even ones left out.",
+        )
+        return tables.Table(
+            "Table 36: label accuracy by a held-out preference model",
+            "Pairs",
+            columns,
+            rows,
+            cells.notes(recipes, *more),
+        )
+
+    tasks = ("harmless", "helpful")
+    return measures.plan(recipes, LABELLERS, make, build, tasks=tasks, people=True)
+
+
+def _pair_values(
+    recipes: nodes.Recipes,
+    made: measures.Made,
+    task: str,
+    systems: Sequence[str],
+    field: str,
+) -> dict[str, dict[str, float]]:
+    """Return a figure of each pair by prompt, for each system."""
+    out = {}
+    for system in systems:
+        rows = [
+            row
+            for node in made[task, system]
+            for row in records.read_jsonl(
+                graph.folder(recipes.setup.root, node) / label_accuracy.FILE,
+                label_accuracy.PairRewards,
+            )
+        ]
+        values = [(row.prompt_id, getattr(row, field)) for row in rows]
+        out[system] = cells.by_prompt((p, v) for p, v in values if v is not None)
+    return out
+
+
+def theory(recipes: nodes.Recipes) -> cells.Plan:
+    """Return the plan of Appendix N: closed forms beside the published digits."""
+
+    def build() -> tables.Table:
+        table = label_noise.paper_table(trials=recipes.setup.trials, seed=cells.SEED)
+        wrong = label_noise.disagreements(table)
+        if wrong:
+            raise ValueError(f"Appendix N: {wrong[0]}")
+        return table
+
+    return cells.Plan((), build)

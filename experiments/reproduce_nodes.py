@@ -1,0 +1,331 @@
+"""Which nodes each method needs: pairs, preference model, PPO grid, replies, judges."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import reproduce_costs as costs
+from experiments import reproduce_graph as graph
+from experiments import reproduce_scales as scales
+from rlcd_jax import records, tasks
+from rlcd_jax.stages import inputs
+
+# Config file of each method; what else differs is in the recipes below.
+METHODS = {
+    "base": "rlcd",
+    "distill": "rlcd",
+    "rlcd": "rlcd",
+    "rlcd_human20": "rlcd",
+    "rlaif": "rlaif",
+    "rlaif_few": "rlaif",
+    "rlaif_human20": "rlaif",
+    "rescore": "rescore",
+}
+HUMAN_SHARE = 0.2  # Table 40
+HELD_OUT = "human"  # label of the preference model of human pairs
+
+
+class Recipes:
+    """Makes nodes, and each of them once."""
+
+    def __init__(self, setup: scales.Setup) -> None:
+        self.setup = setup
+        self._made: dict[tuple[Any, ...], graph.Node] = {}
+        self._hh = _sizes(setup.hh_dir)
+
+    def pairs(self, method: str, task: str, seed: int) -> graph.Node:
+        """Return the node that makes the pairs of a method."""
+        root = method.removesuffix("_human20")
+        if root in ("base", "distill"):
+            root = "rlcd"
+        config = self.config(root, task, seed, generates=True)
+        label = f"{root}-{task}-{seed}"
+
+        def make() -> graph.Node:
+            if root in ("rlcd", "rlaif"):
+                cost = costs.simulate(config)
+                return graph.make_node("simulate", label, config, cost=cost)
+            source = self.pairs("rlcd" if root == "rescore" else "rlaif", task, seed)
+            shots = self.setup.shots if root == "rlaif_few" else ""
+            return graph.make_node(
+                "relabel",
+                label,
+                config,
+                links=(("source", source, "pairs"),),
+                settings={"shots": shots},
+                cost=costs.relabel(config, shots),
+            )
+
+        return self._once(("pairs", root, task, seed), make)
+
+    def preference(self, method: str, task: str, seed: int) -> graph.Node:
+        """Return the node that trains a method's own preference model."""
+
+        def make() -> graph.Node:
+            config = self.config(method, task, seed)
+            settings = {}
+            if method.endswith("_human20"):
+                _update(config, human_share=HUMAN_SHARE)
+                settings = {"hh_rlhf": self._hh}
+            return graph.make_node(
+                "preference",
+                f"{method}-{task}-{seed}",
+                config,
+                links=(("pairs", self.pairs(method, task, seed), "pairs"),),
+                settings=settings,
+                cost=costs.preference(config),
+            )
+
+        return self._once(("preference", method, task, seed), make)
+
+    def held_out_preference(self, task: str) -> graph.Node:
+        """Return the node of a preference model of human pairs: one for all seeds."""
+
+        def make() -> graph.Node:
+            config = self.config("rlcd", task, self.setup.seeds[0])
+            _update(config, data="hh_rlhf", data_limit=self.setup.scale.human_pairs)
+            return graph.make_node(
+                "preference",
+                f"{HELD_OUT}-{task}",
+                config,
+                settings={"hh_rlhf": self._hh},
+                cost=costs.preference(config),
+            )
+
+        return self._once((HELD_OUT, task), make)
+
+    def policy(self, method: str, task: str, seed: int) -> graph.Node:
+        """Return the node that chooses a policy of the grid of KL and steps.
+
+        The method's own preference model chooses, on dev prompts, as in Appendix E.
+        """
+
+        def make() -> graph.Node:
+            own = ("preference", self.preference(method, task, seed), "preference")
+            links, grid = [], self._grid(task)
+            for number, (kl, steps) in enumerate(grid):
+                config = self.config(method, task, seed)
+                with config.unlocked():
+                    config.policy.kl_coef = float(kl)
+                    config.policy.steps = int(steps)
+                    if method.endswith("_human20"):
+                        config.preference.human_share = HUMAN_SHARE
+                label = f"{method}-{task}-{seed}-kl{kl:g}-steps{steps}"
+                trained = graph.make_node(
+                    "policy", label, config, links=(own,), cost=costs.policy(config)
+                )
+                links.append((f"policy_{number}", trained, "policy"))
+                if len(grid) > 1:
+                    tuned = self._tune(label, config, trained, own)
+                    links.append((f"tune_{number}", tuned, "."))
+            return graph.make_node(
+                "select",
+                f"{method}-{task}-{seed}",
+                self.config(method, task, seed),
+                links=tuple(links),
+                settings={"grid": [list(point) for point in grid]},
+                cost=graph.Cost(),
+            )
+
+        return self._once(("policy", method, task, seed), make)
+
+    def sample(self, method: str, task: str, seed: int) -> graph.Node:
+        """Return the node with a system's replies to the test prompts."""
+
+        def make() -> graph.Node:
+            config = self.config(method, task, seed, split="test")
+            links: tuple[tuple[str, graph.Node, str], ...] = ()
+            if method == "distill":
+                links = (("system", self._distilled(task, seed), "distill"),)
+            elif method != "base":
+                links = (("system", self.policy(method, task, seed), "chosen"),)
+            return graph.make_node(
+                "sample",
+                f"{method}-{task}-{seed}",
+                config,
+                links=links,
+                settings={"system": method, "part": "test"},
+                cost=costs.sample(config, "test"),
+            )
+
+        return self._once(("sample", method, task, seed), make)
+
+    def judge(
+        self, one: str, two: str, task: str, seed: int, *, api: bool
+    ) -> graph.Node:
+        """Return the node with the verdicts on two systems, on each question."""
+
+        def make() -> graph.Node:
+            config = self.config("rlcd", task, seed)
+            questions = dict(self.task(task).judge_questions)
+            links = tuple(
+                (name, self.sample(method, task, seed), ".")
+                for name, method in (("first", one), ("second", two))
+            )
+            settings: dict[str, Any] = {"questions": questions, "judge": "log_odds"}
+            free: dict[str, Any] = {}
+            if api:
+                asked = self.setup.api
+                settings |= {"judge": asked.model, "base_url": asked.base_url}
+                free = {"api": asked, "api_key": self.setup.api_key}
+            return graph.make_node(
+                "judge_api" if api else "judge",
+                f"{one}-{two}-{task}-{seed}",
+                config,
+                links=links,
+                settings=settings,
+                free=free,
+                cost=costs.judge(config, len(questions), api=api),
+            )
+
+        return self._once(("judge", one, two, task, seed, api), make)
+
+    def pair_rewards(self, method: str, task: str, seed: int, *, human: bool):
+        """Return the node with rewards of pairs by a model that did not see them.
+
+        Human pairs by the method's own model, or its own pairs by that of human pairs.
+        """
+
+        def make() -> graph.Node:
+            config = self.config(method, task, seed)
+            links: tuple[tuple[str, graph.Node, str], ...]
+            if human:
+                _update(config, human_pairs=2000)  # Table 5
+                model = self.preference(method, task, seed)
+                links = (("preference", model, "preference"),)
+            else:
+                model = self.held_out_preference(task)
+                pairs = self.pairs(method, task, seed)
+                links = (("preference", model, "preference"), ("pairs", pairs, "pairs"))
+            return graph.make_node(
+                "pair_rewards",
+                f"{method}-{task}-{seed}-{'human' if human else 'own'}",
+                config,
+                links=links,
+                settings={"human": human, "hh_rlhf": self._hh},
+                cost=costs.pair_rewards(config, human=human),
+            )
+
+        return self._once(("pair_rewards", method, task, seed, human), make)
+
+    def reply_scores(self, stage: str, method: str, task: str, seed: int) -> graph.Node:
+        """Return the node with held-out rewards or perplexities of final replies."""
+
+        def make() -> graph.Node:
+            config = self.config(method, task, seed)
+            links = [("samples", self.sample(method, task, seed), ".")]
+            if stage == "reply_rewards":
+                model = self.held_out_preference(task)
+                links.append(("preference", model, "preference"))
+            elif self.setup.perplexity_model:
+                with config.unlocked():
+                    config.model.spec = self.setup.perplexity_model
+            return graph.make_node(
+                stage,
+                f"{method}-{task}-{seed}",
+                config,
+                links=tuple(links),
+                cost=costs.reply_scores(config),
+            )
+
+        return self._once((stage, method, task, seed), make)
+
+    def config(
+        self,
+        method: str,
+        task: str,
+        seed: int,
+        *,
+        generates: bool = False,
+        split: str = "",
+    ) -> ConfigDict:
+        """Return a fresh config of a method.
+
+        Args:
+          method: its name.
+          task: name of the task.
+          seed: root seed.
+          generates: name the model that makes pairs, not the one that is aligned.
+          split: "dev" or "test" for nodes that read held-out prompts. Others that read
+            hh-rlhf's held-out side read human pairs, which are of its train part.
+        """
+        setup = self.setup
+        config = scales.make_config(
+            setup.scale, METHODS[method], task, seed, setup.fields
+        )
+        with config.unlocked():
+            spec = setup.generator if generates else setup.model
+            config.model.spec = spec or setup.scale.shapes[int(generates)]
+            config.name = method
+            config.prompts.hh_dir = setup.hh_dir
+            config.preference.human_pairs = 0  # agreement is a node of its own
+            parts = {"dev": "test[:1000]", "test": "test[1000:2000]"}  # the paper's
+            config.prompts.hh_test_split = parts.get(split, "train")
+        return config
+
+    def task(self, name: str) -> tasks.Task:
+        """Return a task as the configs have it."""
+        return inputs.load_task(self.config("rlcd", name, self.setup.seeds[0]))
+
+    def _grid(self, task: str) -> list[tuple[float, int]]:
+        """Return the points of the grid; the paper keeps outlines at 20 steps."""
+        steps = self.setup.steps
+        if task == "outline" and 20 in steps:
+            steps = (20,)
+        return [(kl, count) for kl in self.setup.kl for count in steps]
+
+    def _tune(self, label: str, config: ConfigDict, trained, own) -> graph.Node:
+        source = config.prompts.source
+        part = "test" if source == "hh_rlhf" else "dev"
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.prompts.hh_test_split = "test[:1000]"
+        return graph.make_node(
+            "tune",
+            label,
+            config,
+            links=(("system", trained, "policy"), own),
+            settings={"part": part},
+            cost=costs.sample(config, part),
+        )
+
+    def _distilled(self, task: str, seed: int) -> graph.Node:
+        def make() -> graph.Node:
+            config = self.config("distill", task, seed)
+            return graph.make_node(
+                "distill",
+                f"distill-{task}-{seed}",
+                config,
+                links=(("pairs", self.pairs("rlcd", task, seed), "pairs"),),
+                cost=costs.distill(config),
+            )
+
+        return self._once(("distill", task, seed), make)
+
+    def _once(self, name: tuple[Any, ...], make: Callable[[], graph.Node]):
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+
+def _update(config: ConfigDict, **fields: Any) -> None:
+    with config.unlocked():
+        config.preference.update(fields)
+
+
+def _sizes(hh_dir: str) -> str:
+    """Return a hash of the names and sizes of the files in a folder of hh-rlhf."""
+    if not hh_dir:
+        return ""
+    found = sorted(pathlib.Path(hh_dir).glob("*/*.jsonl.gz"))
+    if not found:
+        raise ValueError(
+            f"--hh_dir {hh_dir} holds no hh-rlhf files; accepted: a folder with "
+            "harmless-base/train.jsonl.gz and the like"
+        )
+    named = {f"{path.parent.name}/{path.name}": path.stat().st_size for path in found}
+    return records.config_hash(named)

@@ -1,0 +1,141 @@
+"""What is done in each node: the library's stages, and the choice of a policy."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from experiments import launch
+from experiments import reproduce_graph as graph
+from rlcd_jax import chat_api, judges_api, records, verdicts
+from rlcd_jax.stages import held_out_replies, label_accuracy, relabel_pairs
+
+CHOSEN = "chosen"  # link to the policy that a select node chose
+
+
+def _stage(name: str) -> Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]:
+    """Return a stage of the library as the function of a node."""
+
+    def run(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+        return launch.STAGES[name](node.config, str(place))
+
+    return run
+
+
+def relabel(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Label the pairs of the parent anew."""
+    source = place / "source" / "pairs.jsonl"
+    shots = node.settings["shots"]
+    return relabel_pairs.relabel_pairs(node.config, place, source, shots=shots)
+
+
+def tune(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Score one policy's replies to dev prompts by its own preference model."""
+    summary = _answer(node, place, node.config.name, node.settings["part"])
+    answers = held_out_replies.read_answers(place)
+    scored = held_out_replies.reward(node.config, place, place, answers)
+    return {**summary, "reward": scored["mean"]}
+
+
+def select(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Choose the policy with the highest mean reward; of equal ones the first."""
+    grid = node.settings["grid"]
+    rewards = [
+        records.read_summary(place / f"tune_{number}")["reward"]
+        for number in range(len(grid) if len(grid) > 1 else 0)
+    ]
+    best = max(range(len(rewards)), key=lambda n: rewards[n]) if rewards else 0
+    graph.link(place / CHOSEN, place / f"policy_{best}")
+    kl, steps = grid[best]
+    summary = {"kl_coef": kl, "steps": steps, "grid": grid, "rewards": rewards}
+    records.write_json(place / "chosen.json", summary)
+    return summary
+
+
+def sample(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Sample one system's replies to the test prompts."""
+    return _answer(node, place, node.settings["system"], node.settings["part"])
+
+
+def judge(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Compare two systems by the letters of a local model."""
+    answers = _both(place)
+    flips = {}
+    for name, question in node.settings["questions"].items():
+        path = place / f"verdicts-{name}.jsonl"
+        if not path.exists():
+            given = held_out_replies.judge_locally(
+                node.config, answers, question, node.settings["judge"]
+            )
+            records.write_jsonl(path, given)
+        given = records.read_jsonl(path, verdicts.Verdict)
+        flips[name] = sum(verdict.flips for verdict in given)
+    return {"prompts": len(answers) // 2, "flips": flips}
+
+
+def judge_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Compare two systems by a model behind an HTTP interface."""
+    api = chat_api.ChatApi(node.free["api"], node.free["api_key"])
+    samples = held_out_replies.as_samples(_both(place))
+    asked = node.settings["questions"]
+    unparsed = {}
+    for name, question in asked.items():
+        given = judges_api.compare(
+            samples, api, question=question, judge=node.settings["judge"]
+        )
+        records.write_jsonl(place / f"verdicts-{name}.jsonl", given)
+        unparsed[name] = sum(verdict.unparsed for verdict in given)
+    return {"calls": api.calls, "spent": api.spent, "unparsed": unparsed}
+
+
+def pair_rewards(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Reward pairs by the linked preference model."""
+    human = node.settings["human"]
+    return label_accuracy.reward_pairs(node.config, place, human=human)
+
+
+def reply_rewards(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Reward final replies by the held-out preference model."""
+    answers = held_out_replies.read_answers(place / "samples")
+    return held_out_replies.reward(node.config, place, place, answers)
+
+
+def perplexity(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Measure how a language model is surprised by final replies."""
+    answers = held_out_replies.read_answers(place / "samples")
+    return held_out_replies.perplexity(node.config, place, answers)
+
+
+STAGES: dict[str, Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]] = {
+    **{name: _stage(name) for name in ("simulate", "preference", "distill", "policy")},
+    "relabel": relabel,
+    "tune": tune,
+    "select": select,
+    "sample": sample,
+    "judge": judge,
+    "judge_api": judge_api,
+    "pair_rewards": pair_rewards,
+    "reply_rewards": reply_rewards,
+    "perplexity": perplexity,
+}
+
+
+def _answer(
+    node: graph.Node, place: pathlib.Path, system: str, part: str
+) -> Mapping[str, Any]:
+    """Sample replies of the linked system, or of the base model without a link."""
+    linked = place / "system"
+    checkpoints = linked / "checkpoints" if linked.is_symlink() else None
+    return held_out_replies.answer(
+        node.config, place, system=system, checkpoints=checkpoints, part=part
+    )
+
+
+def _both(place: pathlib.Path) -> list[Any]:
+    """Return the replies of the two linked systems."""
+    return [
+        answer
+        for name in ("first", "second")
+        for answer in held_out_replies.read_answers(place / name)
+    ]
