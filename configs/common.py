@@ -247,26 +247,31 @@ def _paper(config: ConfigDict) -> None:
 
 
 def _full(config: ConfigDict) -> None:
-    """Set what a 135M model needs to show an effect: hours on CPU, minutes on a GPU."""
-    config.pairs.samples_per_prompt = 8
+    """Set what a 135M model needs to show an effect: an hour or two on two cores."""
+    config.engine.num_slots = 64
+    config.engine.prompt_buckets = (32, 64)
+    config.pairs.samples_per_prompt = 6
     config.pairs.temperature = 0.7  # wider contrast than 1.0 at this size
-    config.pairs.prompt_tokens = 160
+    config.pairs.prompt_tokens = 128
     config.pairs.reply_tokens = 64
     config.preference.learning_rate = 5e-5
-    config.preference.lengths = (80, 96, 128, 192)
+    config.preference.lengths = (96, 144)
     config.preference.held_out = 200
-    config.preference.eval_every = 20
-    config.distill.epochs = 2
+    config.preference.eval_every = 40
+    config.distill.epochs = 1
     config.distill.batch_size = 32
-    config.distill.lengths = (80, 96, 128, 192)
-    config.policy.steps = 40
+    config.distill.lengths = (96, 144)
+    config.policy.steps = 24
     config.policy.rollouts = 64
     config.policy.update_batch = 32
+    config.policy.epochs = 1
+    config.policy.warmup_steps = 2
     config.policy.prompt_tokens = 64
     config.policy.reply_tokens = 48
-    config.policy.learning_rate = 1e-5
+    config.policy.learning_rate = 3e-5
     config.policy.kl_coef = 0.02
     config.policy.terminal_mode = "none"  # most replies of this length are cut
+    config.policy.checkpoint_every = 12
     config.evaluate.reply_tokens = 64
     config.evaluate.samples_per_prompt = 4
 
@@ -291,7 +296,7 @@ def _quick(config: ConfigDict) -> None:
     config.policy.update_batch = 16
     config.policy.warmup_steps = 1
     config.policy.learning_rate = 6e-5  # few steps
-    config.policy.epochs = 1
+    config.policy.checkpoint_every = 20
     config.policy.reply_tokens = 40
     config.policy.prompt_tokens = 48
     config.evaluate.reply_tokens = 40
