@@ -8,6 +8,7 @@ eight fake devices in a test see each mistake that a pod would see.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
+_AUTO = (jax.sharding.AxisType.Auto,) * 3  # GSPMD places what constraints leave open
 
 # Logical axis -> mesh axes. None: replicated. An axis that is not here is an error.
 RULES: dict[str, tuple[str, ...] | None] = {
@@ -49,19 +51,41 @@ def make_mesh(
       ValueError: the product of the three is not the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
+    shape = mesh_shape(data, fsdp, tensor, len(devices))
+    if devices == list(jax.devices()):
+        return jax.make_mesh(shape, MESH_AXES, axis_types=_AUTO)
+    return Mesh(np.asarray(devices).reshape(shape), MESH_AXES, axis_types=_AUTO)
+
+
+def abstract_mesh(
+    data: int, fsdp: int, tensor: int, num_devices: int
+) -> jax.sharding.AbstractMesh:
+    """Return the mesh of devices that need not exist: for shapes and plans only.
+
+    Arguments and errors are those of ``make_mesh``.
+    """
+    shape = mesh_shape(data, fsdp, tensor, num_devices)
+    return jax.sharding.AbstractMesh(shape, MESH_AXES, axis_types=_AUTO)
+
+
+def mesh_shape(
+    data: int, fsdp: int, tensor: int, num_devices: int
+) -> tuple[int, int, int]:
+    """Return (data, fsdp, tensor) with data = -1 replaced by what is left.
+
+    Raises:
+      ValueError: the product of the three is not the number of devices.
+    """
     if data == -1:
-        data = len(devices) // max(fsdp * tensor, 1)
+        data = num_devices // max(fsdp * tensor, 1)
     shape = (data, fsdp, tensor)
-    if min(shape) < 1 or int(np.prod(shape)) != len(devices):
+    if min(shape) < 1 or math.prod(shape) != num_devices:
         raise ValueError(
-            f"mesh (data, fsdp, tensor) = {shape} needs {int(np.prod(shape))} devices "
-            f"but there are {len(devices)}; set mesh.data, mesh.fsdp and mesh.tensor "
+            f"mesh (data, fsdp, tensor) = {shape} needs {math.prod(shape)} devices "
+            f"but there are {num_devices}; set mesh.data, mesh.fsdp and mesh.tensor "
             "so that their product is the number of devices (data=-1 takes the rest)"
         )
-    auto = (jax.sharding.AxisType.Auto,) * 3
-    if devices == list(jax.devices()):
-        return jax.make_mesh(shape, MESH_AXES, axis_types=auto)
-    return Mesh(np.asarray(devices).reshape(shape), MESH_AXES, axis_types=auto)
+    return shape
 
 
 def partition_spec(axes: Sequence[str | None], name: str = "array") -> PartitionSpec:

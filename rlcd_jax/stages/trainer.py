@@ -44,6 +44,7 @@ class Trainer:
         weight: str,
     ) -> None:
         self.mesh, self.optimizer = mesh, optimizer
+        self.num_micro, self.weight = num_micro, weight
         self._abstract = jax.eval_shape(
             lambda params: train_state.create(params, optimizer),
             table.abstract_params(dict(specs)),

@@ -1,0 +1,150 @@
+"""How much memory and work the forward and backward passes of a LLaMA take.
+
+Estimates from numbers alone: nothing is traced. Arrays between products are float32
+(see ``models.products``), and that is what is counted; a compiler that fuses well
+keeps fewer of them. The compiler's own figure is printed beside these by
+``experiments.plan --compile``.
+
+Letters: B rows on a device, T positions, D model, F feed-forward, N query heads,
+K key/value heads, H head width, V vocabulary, L layers.
+"""
+
+from __future__ import annotations
+
+from rlcd_jax.models import llama
+
+FLOAT = 4  # bytes of a float32
+
+
+def activation_bytes(
+    cfg: llama.LlamaConfig, rows: int, length: int, *, tensor_ways: int, backward: bool
+) -> int:
+    """Return the bytes of activations at the worst moment of one pass.
+
+    Forward only: the residual stream and one layer's arrays. With a backward pass, in
+    addition what ``cfg.remat`` keeps of each layer: its input ("full"), its products
+    too ("dots"), or all ("none").
+
+    Args:
+      cfg: model numbers.
+      rows: texts on one device at once.
+      length: positions of a text.
+      tensor_ways: devices among which heads and feed-forward are split.
+      backward: whether gradients are taken.
+    """
+    stream = FLOAT * rows * length * cfg.embed_dim
+    kept, moment = _layer_bytes(cfg, rows, length, tensor_ways)
+    if not backward:
+        return 2 * stream + moment
+    products = _product_bytes(cfg, rows, length, tensor_ways)
+    each = {"full": stream, "dots": stream + products, "none": stream + kept}
+    return cfg.num_layers * each[cfg.remat] + kept + moment + 3 * stream
+
+
+def _heads(cfg: llama.LlamaConfig, tensor_ways: int) -> tuple[float, float, float]:
+    """Return the widths of queries, of keys and of the feed-forward on a device."""
+    query = cfg.num_heads * cfg.head_dim / tensor_ways
+    key = cfg.num_kv_heads * cfg.head_dim / tensor_ways
+    return query, key, cfg.mlp_dim / tensor_ways
+
+
+def _product_bytes(
+    cfg: llama.LlamaConfig, rows: int, length: int, tensor_ways: int
+) -> int:
+    """Return the bytes of one layer's product results: q, k, v, o, gate, up, down."""
+    query, key, mlp = _heads(cfg, tensor_ways)
+    return int(FLOAT * rows * length * (query + 2 * key + 2 * mlp + 2 * cfg.embed_dim))
+
+
+def _layer_bytes(
+    cfg: llama.LlamaConfig, rows: int, length: int, tensor_ways: int
+) -> tuple[int, int]:
+    """Return what one layer's backward pass needs, and its largest passing arrays.
+
+    Scores [B, N, T, T] exist where the kernel is "xla": cuDNN never stores them.
+    """
+    query, key, mlp = _heads(cfg, tensor_ways)
+    scores = 0.0
+    if cfg.attention == "xla":
+        scores = FLOAT * rows * cfg.num_heads / tensor_ways * length * length
+    token = FLOAT * rows * length
+    kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp) + scores
+    moment = max(2 * scores + token * query, 2 * token * mlp)
+    return int(kept), int(moment)
+
+
+def logits_bytes(
+    cfg: llama.LlamaConfig,
+    batch: int,
+    length: int,
+    *,
+    chunk_tokens: int,
+    batch_ways: int,
+    tensor_ways: int,
+    arrays: int,
+) -> int:
+    """Return the bytes of the logits that exist at once.
+
+    Args:
+      cfg: model numbers.
+      batch: texts on all devices at once.
+      length: positions whose logits are wanted.
+      chunk_tokens: as in ``heads.chunked``, which cuts alike.
+      batch_ways: devices among which the batch is split.
+      tensor_ways: devices among which the vocabulary is split.
+      arrays: float32 arrays of that size: 2 in a backward pass (scores and their
+        cotangent), 1 without.
+    """
+    width = max(1, min(length, chunk_tokens // batch))
+    tokens = -(-batch // batch_ways) * width
+    return arrays * FLOAT * tokens * cfg.vocab_size // tensor_ways
+
+
+def gathered_bytes(
+    cfg: llama.LlamaConfig, *, fsdp_ways: int, tensor_ways: int, with_logits: bool
+) -> int:
+    """Return the bytes of weights that one device holds for a moment only.
+
+    A layer's weights are cast, and gathered over fsdp where that splits them, one
+    layer ahead; so are the embeddings, in float32, once.
+    """
+    itemsize = 2 if cfg.dtype == "bfloat16" else FLOAT
+    layer = _layer_params(cfg) / tensor_ways
+    table = cfg.vocab_size * cfg.embed_dim / tensor_ways
+    cast = 2 * layer * itemsize + with_logits * table * itemsize
+    if fsdp_ways == 1:
+        return int(cast)
+    return int(cast + FLOAT * (layer + table * (1 + with_logits)))
+
+
+def _layer_params(cfg: llama.LlamaConfig) -> int:
+    attention = 2 * (cfg.num_heads + cfg.num_kv_heads) * cfg.head_dim
+    return cfg.embed_dim * (attention + 3 * cfg.mlp_dim)
+
+
+def forward_flops(
+    cfg: llama.LlamaConfig, tokens: float, length: float, *, logit_tokens: float
+) -> float:
+    """Return the floating-point operations of products in one forward pass.
+
+    ``2 L (4-matrix attention + 3-matrix feed-forward)`` a token, ``4 L N H S`` for
+    attention over S keys, and ``2 V D`` a token whose logits are made. Attention over
+    whole texts computes all T keys for each query, masked ones too.
+
+    Args:
+      cfg: model numbers.
+      tokens: of all texts.
+      length: keys that each token attends to.
+      logit_tokens: tokens whose logits are made.
+    """
+    layer = 2 * _layer_params(cfg) + 4 * cfg.num_heads * cfg.head_dim * length
+    logits = 2 * cfg.vocab_size * cfg.embed_dim * logit_tokens
+    return float(cfg.num_layers * layer * tokens + logits)
+
+
+def training_flops(cfg: llama.LlamaConfig, forward: float) -> tuple[float, float]:
+    """Return the model's operations of an update, and those that remat repeats.
+
+    Three times a forward pass; "full" repeats one of it, the others nothing of note.
+    """
+    return 3 * forward, forward * (cfg.remat == "full")

@@ -1,0 +1,186 @@
+"""What to change in a config that does not fit: only changes that were planned again.
+
+Every piece of advice is the first of a list of changes with which the plan works; the
+list goes from what changes nothing but speed to what takes other chips.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rlcd_jax import chips, sharding
+from rlcd_jax.stages import inputs, plan, plan_sizes
+
+Changes = Mapping[str, Any]  # dotted field of the config -> value
+MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
+BATCHES = {
+    "preference": ("preference.batch_size", "preference.micro_batch"),
+    "distill": ("distill.batch_size", "distill.micro_batch"),
+    "policy": ("policy.update_batch", "policy.micro_batch"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """Changes with which all stages fit.
+
+    Attributes:
+      topology: text of the chips to use.
+      changes: fields of the config to set.
+    """
+
+    topology: str
+    changes: Changes
+
+    def as_flags(self) -> str:
+        """Return the changes as they are written on a command line."""
+        flags = [f"--config.{name}={value}" for name, value in self.changes.items()]
+        return " ".join([f"--topology={self.topology}", *flags])
+
+
+def advise(
+    config: ConfigDict, topology: chips.Topology, stages: Sequence[str]
+) -> Advice | None:
+    """Return the first changes with which every stage fits, if any do.
+
+    Args:
+      config: of a run, which a plan has found wanting.
+      topology: the chips; less of them are tried too.
+      stages: names.
+    """
+    start = changed(config, {"mesh.data": -1, "mesh.fsdp": 1, "mesh.tensor": 1})
+    setting = plan.make_setting(start, topology)
+    for fewer in _fewer(topology):
+        for mesh in _meshes(config, fewer, topology):
+            if not _possible(setting, mesh, stages):
+                continue
+            changes = _tune_all(setting, mesh, stages)
+            if changes is not None:
+                return Advice(fewer.text, {**mesh, **changes})
+    return None
+
+
+def _possible(
+    setting: plan_sizes.Setting, mesh: Changes, stages: Sequence[str]
+) -> bool:
+    """Return whether a mesh divides model and batches, and could hold the weights.
+
+    A quick look that spares planning in full what cannot work.
+    """
+    tensor, fsdp = mesh["mesh.tensor"], mesh["mesh.fsdp"]
+    ways, cfg = mesh["mesh.data"] * fsdp, setting.cfg
+    split = (cfg.num_kv_heads, cfg.num_heads, cfg.mlp_dim, cfg.vocab_size)
+    if any(size % tensor for size in split) or cfg.embed_dim % fsdp:
+        return False
+    config = setting.found.config
+    if any(
+        _field(config, BATCHES[name][0]) % ways for name in stages if name in BATCHES
+    ):
+        return False
+    limit = (setting.chip.usable_gib or math.inf) * chips.GIB
+    params = cfg.num_layers * cfg.embed_dim * 3 * cfg.mlp_dim
+    decodes = any(name in ("simulate", "policy", "evaluate") for name in stages)
+    models = 2 if "policy" in stages else any(name in BATCHES for name in stages)
+    needed = 2 * decodes * params / tensor + 16 * models * params / (tensor * fsdp)
+    return needed <= limit
+
+
+def _tune_all(
+    setting: plan_sizes.Setting, mesh: Changes, stages: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return what to change beside the mesh so that all stages fit, if that helps."""
+    changes: dict[str, Any] = {}
+    for name in stages:
+        found = _tune(setting, name, {**mesh, **changes})
+        if found is None:
+            return None
+        changes |= found
+    return changes
+
+
+def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
+    """Return a copy of a config with some fields set."""
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked():
+        copy.update_from_flattened_dict(dict(changes))
+    return copy
+
+
+def _tune(
+    setting: plan_sizes.Setting, name: str, given: Changes
+) -> dict[str, Any] | None:
+    """Return what to change for one stage beside ``given``; None: nothing helps."""
+    base = changed(setting.found.config, given)
+    options = list(_stage_changes(base, name))
+    if not _works(setting, changed(base, options[-1]), name):
+        return None
+    return next(own for own in options if _works(setting, changed(base, own), name))
+
+
+def _works(setting: plan_sizes.Setting, config: ConfigDict, name: str) -> bool:
+    mesh = config.mesh
+    sizes = (mesh.data, mesh.fsdp, mesh.tensor)
+    found = dataclasses.replace(
+        setting.found,
+        config=config,
+        cfg=inputs.configured(setting.cfg, config),
+        mesh=sharding.abstract_mesh(*sizes, math.prod(sizes)),
+    )
+    stage = plan.plan_stage(dataclasses.replace(setting, found=found), name)
+    return plan.verdict(stage, setting.chip) in (plan.FITS, plan.UNKNOWN)
+
+
+def _stage_changes(config: ConfigDict, name: str) -> Iterator[dict[str, Any]]:
+    """Yield changes of one stage, from none to the smallest memory."""
+    batches: list[dict[str, Any]] = [{}]
+    if name in BATCHES:
+        whole, part = BATCHES[name]
+        size = _field(config, whole)
+        now = _field(config, part) or size
+        ways = config.mesh.data * config.mesh.fsdp
+        smaller = (now // 2**n for n in range(1, 9) if not now % 2**n)
+        batches += [{part: few} for few in smaller if not few % ways]
+    slots: list[dict[str, Any]] = [{}]
+    if name != "preference" and name != "distill":
+        now = config.engine.num_slots
+        slots += [{"engine.num_slots": now // n} for n in (2, 4, 8) if now // n]
+    remat = [{}] if config.model.remat == "full" else [{}, {"model.remat": "full"}]
+    for parts in itertools.product(remat, slots, batches):
+        yield {key: value for part in parts for key, value in part.items()}
+
+
+def _field(config: ConfigDict, name: str) -> Any:
+    section, field = name.split(".")
+    return config[section][field]
+
+
+def _fewer(topology: chips.Topology) -> Iterator[chips.Topology]:
+    """Yield the topology, then ones of half, a quarter, … of its chips."""
+    yield topology
+    count = topology.num_devices
+    while count % 2 == 0:
+        count //= 2
+        yield chips.parse_topology(f"{topology.chip.name}:{count}")
+
+
+def _meshes(
+    config: ConfigDict, topology: chips.Topology, asked: chips.Topology
+) -> Iterator[dict[str, int]]:
+    """Yield meshes: the config's own, then rising in tensor, then in fsdp."""
+    count, mesh = topology.num_devices, config.mesh
+    if topology == asked:
+        own = sharding.mesh_shape(mesh.data, mesh.fsdp, mesh.tensor, count)
+        yield dict(zip(MESH, own, strict=True))
+    for tensor in _divisors(count):
+        for fsdp in _divisors(count // tensor):
+            yield dict(zip(MESH, (count // (tensor * fsdp), fsdp, tensor), strict=True))
+
+
+def _divisors(count: int) -> list[int]:
+    return [n for n in range(1, count + 1) if count % n == 0]
