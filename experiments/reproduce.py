@@ -38,8 +38,8 @@ from experiments import reproduce_tables as pairs_of_systems
 from rlcd_jax import chat_api, tables
 
 KEY = "OPENAI_API_KEY"
-NO_JUDGE = "no API judge: name one with --judge_url and --judge_name"
-NO_KEY = f"missing API key: set {KEY}, or --judge_url of a local server"
+NO_JUDGE = "no API judge: --judge_url, --judge_name"
+NO_KEY = f"missing API key: {KEY}"
 LOCAL = ("http://localhost", "http://127.0.0.1")  # servers that need no key
 
 PLANS: Mapping[str, Callable[[nodes.Recipes], cells.Plan]] = {
@@ -78,12 +78,24 @@ def run(args: argparse.Namespace) -> None:
         return
     if wanted:
         launch.prepare()
+    failed = {}
     for name, plan in plans.items():
-        graph.make(setup.root, plan.nodes, stages.STAGES)
-        table = plan.build()
-        tables.write_table(table, setup.root / "tables", f"table_{name}")
-        print(tables.markdown(table), flush=True)
+        try:
+            make_table(setup, name, plan)
+        except ValueError as error:  # the other tables are made all the same
+            failed[name] = error
     print(f"written to {setup.root / 'tables'}")
+    if failed:
+        lines = "\n".join(f"table {name}: {error}" for name, error in failed.items())
+        raise ValueError(lines)
+
+
+def make_table(setup: scales.Setup, name: str, plan: cells.Plan) -> None:
+    """Make the nodes of a table, then write and print it."""
+    graph.make(setup.root, plan.nodes, stages.STAGES)
+    table = plan.build()
+    tables.write_table(table, setup.root / "tables", f"table_{name}")
+    print(tables.markdown(table), flush=True)
 
 
 def forecast(setup: scales.Setup, wanted: Sequence[graph.Node], *, whole: bool) -> str:

@@ -23,7 +23,7 @@ NAMES = {
     "rlcd_human20": "RLCD + 20 % human",
 }
 PAPER_TASKS = ("harmless", "helpful", "outline")
-NO_HH = "no hh-rlhf folder: name one in the official layout with --hh_dir"
+NO_HH = "no hh-rlhf folder: --hh_dir"
 LEVEL = 0.95
 SEED = 0  # of bootstraps and sign flips
 
@@ -58,8 +58,7 @@ def _missing(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
     if task not in setup.tasks:
         if task == "outline":
             return estimates.Missing(
-                "the paper's outline prompts are unpublished; --tasks outline takes "
-                "this project's own"
+                "unpublished prompts; this project's own: --tasks outline"
             )
         return estimates.Missing("not among --tasks")
     if setup.dry:
@@ -68,7 +67,7 @@ def _missing(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
         what = "--model" if not setup.model else "--generator"
         shape = setup.scale.shapes[0 if not setup.model else 1]
         return estimates.Missing(
-            f"the weights of {shape} do not come with this project: give {what} hf:PATH"
+            f"weights of {shape} are not part of this project: {what} hf:PATH"
         )
     source = recipes.config("rlcd", task, setup.seeds[0]).prompts.source
     if source == "hh_rlhf" and not setup.hh_dir:

@@ -95,8 +95,8 @@ SCALES = {
             human_pairs=0,
             fields={
                 "model.dtype": "float32",
-                "preference.learning_rate": 1e-4,
-                "policy.learning_rate": 1e-4,
+                "preference.learning_rate": 1e-3,
+                "policy.learning_rate": 1e-2,  # one step must be seen
                 "policy.terminal_mode": "none",
             },
             generate_rate=1_000.0,

@@ -133,9 +133,11 @@ def _answer(
 
 
 def _both(place: pathlib.Path) -> list[Any]:
-    """Return the replies of the two linked systems."""
-    return [
+    """Return the replies of the two linked systems; write them for people too."""
+    answers = [
         answer
         for name in ("first", "second")
         for answer in held_out_replies.read_answers(place / name)
     ]
+    records.write_jsonl(place / held_out_replies.SAMPLES, answers)
+    return answers

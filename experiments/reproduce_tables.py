@@ -22,10 +22,12 @@ CAPTIONS = {
     "16": "Table 16: RLCD against few-shot RLAIF",
     "40": "Table 40: 20 % of the pairs of both methods are human ones",
 }
-NO_SHOTS = "the paper's shots are unpublished: give some with --shots FILE"
-NO_STUDY = (
-    "no study folder: people judge sheets of `python -m experiments.human make "
-    "--samples FILE --task TASK`, and --studies names their folder"
+NO_SHOTS = "unpublished shots; others: --shots FILE"
+NO_STUDY = "no study folder: --studies"
+HOW_TO_STUDY = (
+    "Human scores come from studies: `python -m experiments.human make --task TASK "
+    "--samples FILE` writes the sheets; the judge nodes of Table 3 hold the samples "
+    "of both systems; --studies names the folders with the answers."
 )
 
 
@@ -184,6 +186,7 @@ def rated(recipes: nodes.Recipes) -> cells.Plan:
         more = (
             "Ratings from 1 to 8 on which the two systems sum to 9; brackets: interval "
             "of the first figure, bootstrap over prompts.",
+            HOW_TO_STUDY,
         )
         return tables.Table(
             "Table 2: human ratings",
@@ -241,9 +244,10 @@ def agreed(recipes: nodes.Recipes) -> cells.Plan:
         more = (
             "Prompts without a clear choice by the judge or by the people are left "
             "out. The study must be of the replies of this folder's first seed.",
+            HOW_TO_STUDY,
         )
         if not api:
-            more += (f"No API judge: {recipes.setup.api_missing}.",)
+            more += (f"GPT-4: {recipes.setup.api_missing}.",)
         return tables.Table(
             "Table 23: agreement of people and judge",
             "Comparison",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -55,6 +56,7 @@ def relabel_pairs(
         texts += [prompts.scoring_prompt(plain, a, b, question) for a, b in orders]
     if shots.strip():
         texts = [shots.strip() + BREAK + text for text in texts]
+    _check_length(found, texts)
     logits = scorers.letter_scorer(found, found.load_base())(texts)
     step = 1 + config.pairs.both_orders
     hard = simulate_pairs.settings(config).hard_labels
@@ -66,6 +68,16 @@ def relabel_pairs(
     if jax.process_index() == 0:
         records.write_jsonl(folder / "pairs.jsonl", labelled)
     return pairs.summarise(labelled, [])
+
+
+def _check_length(found: inputs.Inputs, texts: Sequence[str]) -> None:
+    """Refuse scoring prompts that the model has no positions for."""
+    longest = max(len(found.text_tokenizer.encode(text)) for text in texts)
+    if longest > found.cfg.max_positions:
+        raise ValueError(
+            f"a scoring prompt has {longest} tokens and the model reads "
+            f"{found.cfg.max_positions} at most; give fewer or shorter shots"
+        )
 
 
 def _unlabelled(row: records.Pair) -> records.Pair:
