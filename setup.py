@@ -22,21 +22,19 @@ CORE = [
     "tensorboardX>=2.6",
     "rich>=13",
     "jinja2>=3.1",
+    "matplotlib>=3.9",
     "httpx>=0.27",
     "vaderSentiment>=3.3.2",
 ]
 
 EXTRAS = {
     "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8"],
-    "report": ["matplotlib>=3.9"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
     "golden": ["torch==2.13.0", "accelerate>=1.0"],
     "bench": ["torch==2.13.0"],
     "dev": ["ruff>=0.8", "pre-commit>=3.7"],
 }
-EXTRAS["test"] += EXTRAS["report"]
-
 setup(
     name="rlcd_jax",
     version="0.1.0",

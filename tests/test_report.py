@@ -1,10 +1,8 @@
 """Tests of rlcd_jax.report and experiments.report on a run made by hand."""
 
 import html.parser
-import importlib
 import json
 import re
-import sys
 
 import pytest
 from made_run import FOLDED_WORD, make_pair, make_run, metric_rows
@@ -12,7 +10,7 @@ from made_run import FOLDED_WORD, make_pair, make_run, metric_rows
 from configs import rlcd
 from experiments import report as command
 from rlcd_jax import records, report
-from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.report import reading, sections
 
 
 @pytest.fixture(scope="module")
@@ -195,17 +193,6 @@ def test_write_report_reads_a_run_that_goes_on(tmp_path):
     assert found.stage("distill").state == "not part of this run"
     assert found.stage("evaluate").state == "finished"
     assert len(found.metrics) == len(metric_rows(0))
-
-
-def test_write_report_without_matplotlib_says_what_to_install(whole_run, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)
-        importlib.reload(plots)
-        page = Reader(report.write_report(whole_run).read_text())
-    importlib.reload(plots)
-    assert "pip install 'rlcd_jax[report]'" in page.text
-    assert "svg" not in {tag for tag, _ in page.tags}
-    assert "0.660 [0.590, 0.730]" in page.text
 
 
 # --- two runs ---------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from rlcd_jax import records
-from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate
+from rlcd_jax.report import browsers, curves, reading, sections, tabulate
 
 FILE_NAME = "report.html"
 COMPARISON_NAME = "compare.html"
@@ -55,7 +55,6 @@ def write_report(
             cost=sections.cost({"": run}),
             environment=sections.key_values(run.environment),
             plan=sections.key_values(run.plan),
-            no_plots=plots.why_not(),
         )
     )
     return _write(run.folder / FILE_NAME, page)
@@ -92,7 +91,6 @@ def write_comparison(
             drops={label: sections.drops(run) for label, run in runs.items()},
             samples=browsers.samples(runs),
             cost=sections.cost(runs),
-            no_plots=plots.why_not(),
         )
     )
     return _write(pathlib.Path(path), page)

@@ -1,8 +1,4 @@
-"""Curves and interval plots as SVG text, to be put into a page.
-
-Needs matplotlib, which the extra ``report`` installs; without it there is no plot, and
-``why_not`` is the line that the page shows instead.
-"""
+"""Curves and interval plots as SVG text, to be put into a page."""
 
 from __future__ import annotations
 
@@ -15,13 +11,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 import markupsafe
+import matplotlib
 import numpy as np
-
-try:
-    import matplotlib
-    from matplotlib import figure, ticker
-except ImportError:
-    matplotlib = None
+from matplotlib import figure, ticker
 
 Svg = markupsafe.Markup
 
@@ -74,19 +66,12 @@ class Dot:
     run: str = ""
 
 
-def why_not() -> str:
-    """Return why there are no plots; "" when they can be made."""
-    if matplotlib is not None:
-        return ""
-    return "Curves and plots need matplotlib: pip install 'rlcd_jax[report]'"
-
-
 def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
-    """Return lines over steps as SVG; None without matplotlib.
+    """Return lines over steps as SVG; None without anything to draw.
 
     A line of many points is drawn faint, with its running mean over it.
     """
-    if matplotlib is None or not lines:
+    if not lines:
         return None
     with matplotlib.rc_context(STYLE):
         page = figure.Figure(figsize=(4.3, 2.55), layout="constrained")
@@ -107,14 +92,14 @@ def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
 def intervals(
     title: str, dots: Sequence[Dot], *, reference: float | None = None
 ) -> Svg | None:
-    """Return dots with whiskers, one a row, as SVG; None without matplotlib.
+    """Return dots with whiskers, one a row, as SVG; None without anything to draw.
 
     Args:
       title: name of what is plotted.
       dots: values with intervals, from top to bottom.
       reference: where to draw a dashed line, such as 50 of a win rate; None: nowhere.
     """
-    if matplotlib is None or not dots:
+    if not dots:
         return None
     runs = list(dict.fromkeys(dot.run for dot in dots))
     with matplotlib.rc_context(STYLE):
