@@ -44,7 +44,7 @@ def prepare() -> None:
     logging.set_stderrthreshold("info")
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_is_ours)
-    if any(name in os.environ for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_JOB_ID")):
+    if of_many_hosts(os.environ):
         jax.distributed.initialize()
     cache = embedded.default_cache_dir(os.environ) / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -57,6 +57,19 @@ def prepare() -> None:
         jax.devices()[0].device_kind,
         jax.process_index(),
         jax.process_count(),
+    )
+
+
+def of_many_hosts(environ: Mapping[str, str]) -> bool:
+    """Say whether this process is one of a job's, by what its launcher has set.
+
+    A coordinator by hand, SLURM, or a TPU slice of several hosts; JAX finds the rest.
+    """
+    tasks = environ.get("SLURM_NTASKS", "1")
+    return (
+        "JAX_COORDINATOR_ADDRESS" in environ
+        or (tasks.isdigit() and int(tasks) > 1)
+        or "," in environ.get("TPU_WORKER_HOSTNAMES", "")
     )
 
 
