@@ -261,17 +261,17 @@ def _full(config: ConfigDict) -> None:
     config.distill.epochs = 1
     config.distill.batch_size = 32
     config.distill.lengths = (96, 144)
-    config.policy.steps = 24
+    config.policy.steps = 12
     config.policy.rollouts = 64
     config.policy.update_batch = 32
     config.policy.epochs = 1
     config.policy.warmup_steps = 2
     config.policy.prompt_tokens = 64
     config.policy.reply_tokens = 48
-    config.policy.learning_rate = 3e-5
+    config.policy.learning_rate = 6e-5  # few steps
     config.policy.kl_coef = 0.02
     config.policy.terminal_mode = "none"  # most replies of this length are cut
-    config.policy.checkpoint_every = 12
+    config.policy.checkpoint_every = 6
     config.evaluate.reply_tokens = 64
     config.evaluate.samples_per_prompt = 4
 
@@ -295,7 +295,6 @@ def _quick(config: ConfigDict) -> None:
     config.policy.rollouts = 32
     config.policy.update_batch = 16
     config.policy.warmup_steps = 1
-    config.policy.learning_rate = 6e-5  # few steps
     config.policy.checkpoint_every = 20
     config.policy.reply_tokens = 40
     config.policy.prompt_tokens = 48
