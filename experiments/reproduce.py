@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if wanted:
         launch.prepare()
+        graph.check_processes()
     failed = {}
     for name, plan in plans.items():
         try:

@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -188,6 +189,16 @@ def make(
         summary = stages[node.stage](node, place)
         records.mark_done(place, node.identity, summary)
     return waiting
+
+
+def check_processes() -> None:
+    """Refuse a job of several processes, which would make each node together."""
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"this graph is made by one process and there are {jax.process_count()}; "
+            "accepted: the devices of one host. On many hosts run single methods with "
+            "experiments.run"
+        )
 
 
 def link(place: pathlib.Path, target: pathlib.Path) -> None:

@@ -182,6 +182,13 @@ def test_wrong_arguments_end_in_one_message(tmp_path, capsys, more, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_job_of_several_processes_is_refused(monkeypatch):
+    graph.check_processes()
+    monkeypatch.setattr(graph.jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="one process and there are 2"):
+        graph.check_processes()
+
+
 def test_tables_without_weights_or_data_say_so(tmp_path, capsys):
     args = ["--scale", "llama-30b", "--workdir", str(tmp_path), "--table"]
     reproduce.main([*args, "3"])
