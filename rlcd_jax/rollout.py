@@ -159,26 +159,15 @@ def assemble(
     `_estimate_advantage`.
     """
     mask = packed.response_mask
-    masked.check_shapes(
-        logprobs=logprobs, ref_logprobs=ref_logprobs, values=values, response_mask=mask
-    )
+    shapes = {"ref_logprobs": ref_logprobs, "values": values, "response_mask": mask}
+    masked.check_shapes(logprobs=logprobs, **shapes)
     counted = masked.select(mask, statistics=rules.statistics)
-    logprobs, ref_logprobs = (
-        masked.keep(logprobs, mask),
-        masked.keep(ref_logprobs, mask),
-    )
+    logprobs = masked.keep(logprobs, mask)
+    ref_logprobs = masked.keep(ref_logprobs, mask)
     values = masked.keep(values, counted)
     kl = losses.kl_per_token(logprobs, ref_logprobs, estimator=rules.kl_estimator)
     shaped = losses.shaped_rewards(kl, scores, mask, kl_coef=kl_coef)
-    rewards = shaped
-    if rules.whiten_rewards:
-        rewards = masked.whiten(rewards, counted, shift_mean=False)
-    advantages, returns = losses.gae(
-        rewards, values, counted, gamma=rules.gamma, lam=rules.lam
-    )
-    if rules.whiten_advantages:
-        advantages = masked.whiten(advantages, counted, shift_mean=True)
-    scores = jnp.asarray(scores, jnp.float32)
+    rewards, advantages, returns = _advantages(shaped, values, counted, rules)
     rollout = Rollout(
         packed=packed,
         logprobs=logprobs,
@@ -187,19 +176,38 @@ def assemble(
         rewards=rewards,
         advantages=advantages,
         returns=returns,
-        scores=scores,
+        scores=jnp.asarray(scores, jnp.float32),
     )
-    metrics = _metrics(rollout, kl, shaped) | {"rollout/kl_coef": jnp.float32(kl_coef)}
-    if entropy is not None:
-        metrics["rollout/entropy"] = masked.mean(entropy, mask)
+    metrics = _metrics(rollout, kl, shaped, entropy)
+    metrics["rollout/kl_coef"] = jnp.float32(kl_coef)
     return jax.lax.stop_gradient(rollout), metrics
 
 
-def _metrics(rollout: Rollout, kl: jax.Array, shaped: jax.Array) -> Metrics:
+def _advantages(
+    shaped: jax.Array,
+    values: jax.Array,
+    counted: jax.Array | None,
+    rules: AdvantageRules,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return rewards, advantages and returns [B, R], whitened as the rules say."""
+    rewards = shaped
+    if rules.whiten_rewards:
+        rewards = masked.whiten(rewards, counted, shift_mean=False)
+    advantages, returns = losses.gae(
+        rewards, values, counted, gamma=rules.gamma, lam=rules.lam
+    )
+    if rules.whiten_advantages:
+        advantages = masked.whiten(advantages, counted, shift_mean=True)
+    return rewards, advantages, returns
+
+
+def _metrics(
+    rollout: Rollout, kl: jax.Array, shaped: jax.Array, entropy: jax.Array | None
+) -> Metrics:
     mask = rollout.packed.response_mask
     k1 = rollout.logprobs - rollout.ref_logprobs
     lengths = jnp.sum(mask, axis=1).astype(jnp.float32)
-    return {
+    metrics = {
         "rollout/kl_per_token": masked.mean(kl, mask),
         "rollout/kl_sum_mean": jnp.mean(masked.sum(kl, mask, axis=1)),
         "rollout/k1_sum_mean": jnp.mean(masked.sum(k1, mask, axis=1)),
@@ -211,6 +219,9 @@ def _metrics(rollout: Rollout, kl: jax.Array, shaped: jax.Array) -> Metrics:
         "rollout/value_mean": masked.mean(rollout.values, mask),
         "rollout/return_mean": masked.mean(rollout.returns, mask),
     }
+    if entropy is not None:
+        metrics["rollout/entropy"] = masked.mean(entropy, mask)
+    return metrics
 
 
 def minibatch_order(

@@ -133,9 +133,8 @@ def make_study(
     """
     _check_sizes(num_annotators, per_annotator, shared, repeats)
     pairs, identical = comparisons(samples, systems)
-    shares = _shares(
-        pairs, num_annotators, per_annotator, shared, _order(seed, "prompts")
-    )
+    order = _order(seed, "prompts")
+    shares = _shares(pairs, num_annotators, per_annotator, shared, order)
     names = tuple(f"annotator-{n}" for n in range(1, num_annotators + 1))
     made = tuple(
         _sheet(name, number, share, repeats, gold, seed)

@@ -16,6 +16,12 @@ from rlcd_jax import estimates, records, tables, verdicts
 
 BASE = "base"
 NO_BASE = "the base model itself"
+TEXT_COLUMNS = (
+    tables.Column("KL, nats a reply", 2),
+    tables.Column("tokens", 1),
+    tables.Column("finished", 2),
+    tables.Column("distinct-2", 3),
+)
 
 
 def comparison_table(
@@ -55,40 +61,35 @@ def comparison_table(
             means, seed=seed, level=level, resamples=resamples
         )
 
-    systems = list(dict.fromkeys(answer.system for answer in answers))
     score_judges = list(dict.fromkeys(score.judge for score in scores))
     win_judges = list(dict.fromkeys(verdict.judge for verdict in given))
     columns = [tables.Column(f"{name} score", 3) for name in score_judges]
     columns += [tables.Column(f"{name} win rate", 3) for name in win_judges]
-    columns += [
-        tables.Column("KL, nats a reply", 2),
-        tables.Column("tokens", 1),
-        tables.Column("finished", 2),
-        tables.Column("distinct-2", 3),
-    ]
     rows = []
-    for system in systems:
+    for system in dict.fromkeys(answer.system for answer in answers):
         own = [answer for answer in answers if answer.system == system]
-        cells: list[Any] = [
-            interval(_scores_of(scores, judge, system)) for judge in score_judges
-        ]
+        cells = [interval(_scores_of(scores, judge, system)) for judge in score_judges]
         cells += [_win_cell(given, judge, system, interval) for judge in win_judges]
-        cells += [
-            estimates.Missing(NO_BASE)
-            if system == BASE
-            else interval(_by_prompt((a.prompt_id, a.divergence) for a in own)),
-            interval(_by_prompt((a.prompt_id, a.num_tokens) for a in own)),
-            interval(_by_prompt((a.prompt_id, a.finish != "length") for a in own)),
-            estimates.distinct_n([a.reply.split() for a in own], 2),
-        ]
-        rows.append((system, tuple(cells)))
+        rows.append((system, (*cells, *_text_cells(own, system, interval))))
     return tables.Table(
         caption=caption,
         row_header="system",
-        columns=tuple(columns),
+        columns=(*columns, *TEXT_COLUMNS),
         rows=tuple(rows),
         notes=_notes(given, preference, level),
     )
+
+
+def _text_cells(own: Sequence[Any], system: str, interval) -> list[Any]:
+    """Return a system's cells of ``TEXT_COLUMNS``."""
+    return [
+        estimates.Missing(NO_BASE)
+        if system == BASE
+        else interval(_by_prompt((a.prompt_id, a.divergence) for a in own)),
+        interval(_by_prompt((a.prompt_id, a.num_tokens) for a in own)),
+        interval(_by_prompt((a.prompt_id, a.finish != "length") for a in own)),
+        estimates.distinct_n([a.reply.split() for a in own], 2),
+    ]
 
 
 def _win_cell(given, judge: str, system: str, interval) -> Any:

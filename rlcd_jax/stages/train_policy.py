@@ -54,13 +54,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     last: dict[str, float] = {}
     with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=2) as saver:
         state, start, meta = learner.start_or_resume(
-            saver,
-            lambda: {
-                "policy": found.load_base(),
-                "value": heads.value_from_preference(
-                    _preference_params(found, workdir)
-                ),
-            },
+            saver, lambda: _start_params(found, workdir)
         )
         notes = ppo_rollout.Notes.from_meta(meta, section)
         with (
@@ -90,6 +84,12 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     }
     logging.info("policy: %s", summary)
     return workspace.finish(config, workdir, "policy", summary)
+
+
+def _start_params(found: inputs.Inputs, workdir: str | pathlib.Path) -> Params:
+    preference = _preference_params(found, workdir)
+    value = heads.value_from_preference(preference)
+    return {"policy": found.load_base(), "value": value}
 
 
 def _preference_params(found: inputs.Inputs, workdir: str | pathlib.Path) -> Params:
