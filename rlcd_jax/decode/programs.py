@@ -124,15 +124,7 @@ def decode(
     Returns:
       Cache, state and the tokens, [num_steps, M].
     """
-    fresh = slots.fresh
-    state = State(
-        token=jnp.where(fresh, slots.token, state.token),
-        position=jnp.where(fresh, slots.position, state.position),
-        step=jnp.where(fresh, 0, state.step),
-        node=jnp.where(fresh, slots.root, state.node),
-        finish=jnp.where(fresh, RUNNING, state.finish),
-    )
-
+    state = _enter(state, slots)
     begun = state.position
     ran = state.finish == RUNNING
     frozen, moving = None, cache  # what the loop only reads, and what it changes
@@ -148,24 +140,16 @@ def decode(
             (params, frozen, carry)
         )
         running = state.finish == RUNNING
-        hidden, keys = llama.hidden_states(
-            weights,
-            cfg,
-            state.token[:, None],
-            jnp.where(running, state.position, 0)[:, None],
-            running[:, None],
-            cache=_join(past, moving),
-        )
+        tokens, where = state.token, jnp.where(running, state.position, 0)
+        columns = (x[:, None] for x in (tokens, where, running))
+        keys = _join(past, moving)
+        hidden, keys = llama.hidden_states(weights, cfg, *columns, cache=keys)
         logits = llama.logits(weights, cfg, hidden[:, 0])
         draw = _draw(logits, state, slots, table, features)
         state = _advance(state, slots, table, draw.ids)
-        emitted = Emitted(
-            jnp.where(running, draw.ids, -1),
-            draw.logprobs,
-            draw.sampled_logprobs,
-            state.finish,
-        )
-        return (_split(keys), state), emitted
+        ids = jnp.where(running, draw.ids, -1)
+        out = Emitted(ids, draw.logprobs, draw.sampled_logprobs, state.finish)
+        return (_split(keys), state), out
 
     carry = (moving, state)
     (moving, state), emitted = jax.lax.scan(one, carry, None, length=num_steps)
@@ -173,6 +157,18 @@ def decode(
         places = jnp.where(ran, begun, cache.k[0].shape[2])
         return cached.merge(cache, moving[0], places), state, emitted
     return moving, state, emitted
+
+
+def _enter(state: State, slots: Slots) -> State:
+    """Return the state with new occupants at the start of their replies."""
+    fresh = slots.fresh
+    return State(
+        token=jnp.where(fresh, slots.token, state.token),
+        position=jnp.where(fresh, slots.position, state.position),
+        step=jnp.where(fresh, 0, state.step),
+        node=jnp.where(fresh, slots.root, state.node),
+        finish=jnp.where(fresh, RUNNING, state.finish),
+    )
 
 
 def _split(keys: cached.Cache | cached.Draft) -> Any:

@@ -92,32 +92,32 @@ def sample(
     blocks = _blocks(allowed)  # [M, C, W]
 
     def weigh(values: jax.Array) -> jax.Array:  # [M, ...] logits to weights in [0, 1]
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        tops, scales = peak.reshape(shape), scale.reshape(shape)
-        soft = jnp.exp((values - tops) * scales)
-        return jnp.where(greedy.reshape(shape), values == tops, soft)
+        tops = _by_slot(peak, values)
+        soft = jnp.exp((values - tops) * _by_slot(scale, values))
+        return jnp.where(_by_slot(greedy, values), values == tops, soft)
 
+    floor = jnp.full(peak.shape, SMALLEST)
     if truncate:
         floor = threshold(weigh(blocks), top_k=top_k, top_p=top_p, most=most)
-    else:
-        floor = jnp.full(peak.shape, SMALLEST)
 
     def cut(weights: jax.Array) -> jax.Array:
-        shape = (-1,) + (1,) * (weights.ndim - 1)
-        return jnp.where(weights >= floor.reshape(shape), weights, 0.0)
+        return jnp.where(weights >= _by_slot(floor, weights), weights, 0.0)
 
     sums = cut(weigh(blocks)).sum(-1)  # [M, C]
     noise = jnp.where(greedy[:, None], 0.0, noise)
     block = _pick(sums, noise[:, 0])  # [M]
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]  # [M, W]
-    weights = cut(weigh(inside))
-    index = _pick(weights, noise[:, 1])
+    index = _pick(cut(weigh(inside)), noise[:, 1])
     chosen = jnp.take_along_axis(inside, index[:, None], axis=1)[:, 0]
-    total = sums.sum(-1)
-    sampled = jnp.where(greedy, 0.0, (chosen - peak) * scale - jnp.log(total))
+    sampled = jnp.where(greedy, 0.0, (chosen - peak) * scale - jnp.log(sums.sum(-1)))
     plain = chosen - jax.nn.logsumexp(logits, axis=-1)
-    ids = (block * inside.shape[-1] + index).astype(jnp.int32)
-    return Draw(ids, plain, sampled)
+    ids = block * inside.shape[-1] + index
+    return Draw(ids.astype(jnp.int32), plain, sampled)
+
+
+def _by_slot(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Return [M] values as [M, 1, …], to be broadcast against ``like`` [M, …]."""
+    return values.reshape((-1,) + (1,) * (like.ndim - 1))
 
 
 def threshold(
