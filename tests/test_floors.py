@@ -1,0 +1,233 @@
+"""The floor plan of the library, held by its imports; and the rules of its style."""
+
+import ast
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+LIBRARY = ROOT / "rlcd_jax"
+
+# Each module or package stands on one floor; imports go down, or stay within a floor.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    # F0 plain
+    ("tree", "masked", "records", "schema", "estimates"),
+    # F1 machine, text
+    (
+        "sharding",
+        "tokenizer",
+        "gguf_vocabulary",
+        "checkpoint",
+        "metrics",
+        "tasks",
+        "tables",
+        "win_rates",
+        "theory",
+        "packing",
+        "chat_api",
+        "wording",
+        "diversity",
+        "published",
+        "chips",
+    ),
+    # F2 model, maths
+    ("models", "losses", "prompts", "datasets", "verdicts"),
+    # F3 learning
+    (
+        "train_state",
+        "rollout",
+        "decode.requests",
+        "decode.sampling",
+        "decode.scheduler",
+        "decode.automaton",
+        "weights",
+    ),
+    # F4 generation
+    ("decode",),
+    # F5 the method
+    (
+        "pairs",
+        "draws",
+        "judges",
+        "judges_api",
+        "diagnostics",
+        "diagnostic_tables",
+        "affixes",
+        "label_noise",
+        "overoptimisation",
+        "report",
+        "human",
+    ),
+    # F6
+    ("stages",),
+)
+NO_JAX = ("records", "tasks", "prompts", "tables", "theory", "decode.scheduler")
+# Packages of an extra, imported where they are used: the rest works without them.
+OPTIONAL = {"report.plots": ("matplotlib",)}
+LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
+
+
+def module_name(path: pathlib.Path) -> str:
+    """Return a module's dotted name below the library: "models.llama"."""
+    parts = path.relative_to(LIBRARY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path for path in LIBRARY.rglob("*.py") if module_name(path)
+}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+NODES = [(name, node) for name, tree in TREES.items() for node in ast.walk(tree)]
+
+
+def floor_of(name: str) -> int | None:
+    """Return the floor of a module: its own entry, else that of its package."""
+    for candidate in (name, name.partition(".")[0]):
+        for number, names in enumerate(FLOORS):
+            if candidate in names:
+                return number
+    return None
+
+
+def imported(name: str) -> set[str]:
+    """Return every module that a module imports, dotted and absolute."""
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found.add(node.module)
+    return found
+
+
+def own_imports(name: str) -> set[str]:
+    """Return the modules of the library that a module imports."""
+    prefix = "rlcd_jax."
+    below = {i.removeprefix(prefix) for i in imported(name) if i.startswith(prefix)}
+    below &= MODULES.keys()
+    inner = {i.rpartition(".")[0] for i in below}
+    # "from rlcd_jax.models import llama" names the package on its way to the module.
+    return {i for i in below if i not in inner and i != name}
+
+
+GRAPH = {name: own_imports(name) for name in MODULES}
+
+
+def reached(name: str) -> set[str]:
+    """Return all modules that importing a module brings with it, itself too."""
+    seen, waiting = set(), [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen.add(current)
+            waiting += GRAPH[current]
+    return seen
+
+
+def test_every_module_has_a_floor_and_every_floor_is_real():
+    homeless = [name for name in MODULES if floor_of(name) is None]
+    assert not homeless, f"add {homeless} to FLOORS"
+    invented = [name for names in FLOORS for name in names if name not in MODULES]
+    assert not invented, f"FLOORS has {invented}, which are no modules"
+
+
+def test_imports_go_down():
+    up = [
+        f"{name} (floor {floor_of(name)}) imports {other} (floor {floor_of(other)})"
+        for name in MODULES
+        for other in GRAPH[name]
+        if (floor_of(other) or 0) > (floor_of(name) or 0)
+    ]
+    assert not up
+
+
+def test_imports_have_no_cycle():
+    in_a_cycle = [
+        name
+        for name in MODULES
+        if name in set().union(*(reached(other) for other in GRAPH[name]))
+    ]
+    assert not in_a_cycle
+
+
+def test_text_modules_import_no_jax():
+    for name in NO_JAX:
+        inside = [n for n in MODULES if n == name or n.startswith(f"{name}.")]
+        for module in set().union(*map(reached, inside)):
+            roots = {i.partition(".")[0] for i in imported(module)}
+            assert not roots & {"jax", "flax", "optax"}, f"{name} gets jax by {module}"
+
+
+def test_losses_import_masked_alone():
+    assert GRAPH["losses"] == {"masked"}
+
+
+def test_library_imports_nothing_from_above_and_no_other_framework():
+    barred = {"configs", "experiments", "tests", "torch", "tensorflow"}
+    for name in MODULES:
+        roots = {i.partition(".")[0] for i in imported(name)}
+        assert not roots & barred, name
+
+
+def test_configs_import_configdict_and_common_alone():
+    for path in (ROOT / "configs").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert modules <= {"ml_collections", "configs"}, path
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)], path
+
+
+def test_library_has_no_print_argv_environment_or_global():
+    found = []
+    for name, node in NODES:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in ("print", "input", "exit"):
+                found.append(f"{name}:{node.lineno} calls {node.func.id}")
+        if isinstance(node, ast.Attribute) and node.attr in (
+            "argv",
+            "environ",
+            "getenv",
+        ):
+            found.append(f"{name}:{node.lineno} reads {node.attr}")
+        if isinstance(node, ast.Global):
+            found.append(f"{name}:{node.lineno} is global")
+    assert not found
+
+
+def test_imports_stand_at_the_top():
+    found = []
+    for name, node in NODES:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        optional = module.partition(".")[0] in OPTIONAL.get(name, ())
+        if node not in TREES[name].body and not optional:
+            found.append(f"{name}:{node.lineno} imports {module} inside")
+    assert not found
+
+
+def test_jit_is_in_stages_and_engine_alone():
+    found = [
+        f"{name}:{node.lineno}"
+        for name, node in NODES
+        if isinstance(node, ast.Attribute) and node.attr in ("jit", "pjit")
+        if not name.startswith(("stages.", "decode."))
+    ]
+    assert not found
+
+
+def test_files_and_functions_are_short():
+    found = []
+    for folder in ("rlcd_jax", "configs", "experiments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text, short = path.read_text(), path.relative_to(ROOT)
+            if len(text.splitlines()) > LINES_OF_FILE:
+                found.append(f"{short} has {len(text.splitlines())} lines")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    length = node.end_lineno - node.lineno + 1
+                    if length > LINES_OF_FUNCTION:
+                        found.append(f"{short}: {node.name} has {length} lines")
+    assert not found, "\n".join(found)
