@@ -1,0 +1,371 @@
+"""Every table of a reproduction, on a random tiny model and a made hh-rlhf folder."""
+
+import collections
+import contextlib
+import gzip
+import json
+import types
+from unittest import mock
+
+import pytest
+import runs
+
+from experiments import human as human_command
+from experiments import launch, reproduce
+from experiments import reproduce_graph as graph
+from experiments import reproduce_nodes as nodes
+from experiments import reproduce_stages as stages
+from rlcd_jax import chat_api, published, records
+from rlcd_jax.stages import inputs, relabel_pairs, simulate_pairs
+
+# The smallest sizes that go through every line, all on one device.
+FIELDS = {
+    "mesh.data": 1,
+    "prompts.limit": 6,
+    "preference.held_out": 1,
+    "preference.eval_every": 100,
+    "policy.rollouts": 2,
+    "policy.epochs": 1,
+    "evaluate.resamples": 50,
+    "evaluate.reply_tokens": 8,
+}
+KILLED_AT = 12  # nodes made before the first command is killed
+
+
+class Stop(Exception):
+    """Stands for whatever kills a run."""
+
+
+def command(world, table, *more):
+    """Run the command line as a user does; return what it printed is in tables/."""
+    args = ["--table", table, "--scale", "tiny", "--workdir", str(world.root)]
+    args += ["--tasks", "harmless", "--trials", "20000"]
+    fields = FIELDS | {"prompts.data_dir": str(world.data)}
+    for name, value in fields.items():
+        args += ["--set", f"{name}={value!r}"]
+    parsed = reproduce._parser().parse_args([*args, *map(str, more)])
+    with runs.devices_by_mesh(), mock.patch.object(launch, "prepare"):
+        reproduce.run(parsed)
+    return nodes.Recipes(reproduce.read_setup(parsed))
+
+
+def counting(made, kill_at=None):
+    """Return the stages, each of which notes its node first."""
+
+    def note(run):
+        def noted(node, place):
+            if kill_at is not None and len(made) == kill_at:
+                raise Stop
+            summary = run(node, place)
+            made.append(graph.folder("", node).name)
+            return summary
+
+        return noted
+
+    return {name: note(run) for name, run in stages.STAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Return a folder with all tables, made by a command that was killed once."""
+    base = tmp_path_factory.mktemp("reproduce")
+    hh = base / "hh" / "harmless-base"
+    hh.mkdir(parents=True)
+    for split, num in (("train", 8), ("test", 4)):
+        with gzip.open(hh / f"{split}.jsonl.gz", "wt") as file:
+            for i in range(num):
+                start = f"\n\nHuman: May I, {split} {i}?\n\nAssistant:"
+                row = {"chosen": f"{start} Kindly {i}.", "rejected": f"{start} Go {i}."}
+                file.write(json.dumps(row) + "\n")
+    shots = base / "shots.txt"
+    shots.write_text("Question: which? (A) or (B)\nThe answer is: (A)")
+    found = types.SimpleNamespace(root=base / "w", data=base / "data", made=[])
+    found.more = ("--hh_dir", hh.parent, "--shots", shots)
+    stopping = counting(found.made, KILLED_AT)
+    with mock.patch.object(stages, "STAGES", stopping), contextlib.suppress(Stop):
+        command(found, "all", *found.more)
+    assert len(found.made) == KILLED_AT
+    with mock.patch.object(stages, "STAGES", counting(found.made)):
+        found.recipes = command(found, "all", *found.more)
+    return found
+
+
+def read(world, name):
+    """Return the rows of a table by name, and its notes as one text."""
+    table = json.loads((world.root / "tables" / f"table_{name}.json").read_text())
+    rows = {row["name"]: row["cells"] for row in table["rows"]}
+    assert (world.root / "tables" / f"table_{name}.md").read_text().startswith("**")
+    return rows, " ".join(table["notes"])
+
+
+def is_estimate(cell):
+    return cell["low"] <= cell["value"] <= cell["high"]
+
+
+# --- the graph ------------------------------------------------------------------------
+
+
+def test_killed_and_started_again_makes_every_node_once(world):
+    assert len(world.made) == len(set(world.made))
+    counts = collections.Counter(name.partition("-")[0] for name in world.made)
+    assert counts == {
+        "simulate": 2,  # RLCD's pairs and RLAIF's serve all methods
+        "relabel": 2,
+        "preference": 7,
+        "policy": 6,
+        "select": 6,
+        "distill": 1,
+        "sample": 8,
+        "judge": 6,
+        "pair_rewards": 4,
+        "reply_rewards": 4,
+        "perplexity": 4,
+    }
+    on_disk = {path.name for path in (world.root / "nodes").iterdir()}
+    assert on_disk == set(world.made)
+
+
+def test_a_second_command_makes_nothing(world):
+    made = []
+    before = (world.root / "tables" / "table_3.json").read_bytes()
+    with mock.patch.object(stages, "STAGES", counting(made)):
+        command(world, "all", *world.more)
+    assert made == []
+    assert (world.root / "tables" / "table_3.json").read_bytes() == before
+
+
+def test_a_stage_that_dies_goes_on_from_what_it_has(world, tmp_path, monkeypatch):
+    node = world.recipes.judge("rlcd", "rlaif", "harmless", 1, api=False)
+    place = graph.folder(world.root, node)
+    done = place / records.DONE
+    one, two = (place / f"verdicts-{q}.jsonl" for q in node.settings["questions"])
+    mark, kept = done.read_bytes(), two.read_bytes()
+    done.unlink()
+    two.unlink()
+    asked = []
+    judge = stages.held_out_replies.judge_locally
+
+    def noting(config, answers, question, name):
+        asked.append(question)
+        return judge(config, answers, question, name)
+
+    monkeypatch.setattr(stages.held_out_replies, "judge_locally", noting)
+    command(world, "3", *world.more)
+    assert asked == [node.settings["questions"]["harmless_helpful"]]
+    assert two.read_bytes() == kept and done.read_bytes() == mark and one.exists()
+
+
+# --- the tables -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(reproduce.PLANS))
+def test_every_table_is_written_with_its_paper_column(world, name):
+    rows, notes = read(world, name)
+    assert rows
+    if name == "theory":
+        assert rows["RLAIF, hard pairs"]["published"] == "0.528"
+        return
+    assert "seeds 1" in notes and "tiny" in notes
+    first = next(iter(next(iter(rows.values()))))
+    assert first.startswith("Paper") and "7B" in first
+
+
+@pytest.mark.parametrize("name", ["3", "6", "16", "40"])
+def test_judged_tables_have_intervals_and_name_the_judge(world, name):
+    rows, notes = read(world, name)
+    ours = [row for title, row in rows.items() if title.endswith("harmless")]
+    assert len(ours) == len(nodes_of(name))
+    for row in ours:
+        assert is_estimate(row["Ours, local judge, %"]) and 0 <= float(row["p"]) <= 1
+        assert row["Ours, API judge, %"]["missing"].startswith("no API judge")
+        assert 0 <= row["Flips, %"] <= 1 and float(row["By seed, %"]) >= 0
+    assert "log-odds of random:tiny, which is not GPT-4" in notes
+
+
+def nodes_of(name):
+    return reproduce.pairs_of_systems.COMPARISONS[name]
+
+
+def test_papers_figures_stand_beside_ours(world):
+    rows, _ = read(world, "3")
+    row = rows["RLCD vs RLAIF, harmless"]
+    assert row["Paper, GPT-4, 7B"] == "84.8 / 15.2 (Table 3)"
+    assert rows["RLCD vs base model, harmless"]["Paper, GPT-4, 7B"] == published.UNKNOWN
+    assert "missing" in rows["RLCD vs RLAIF, helpful"]["Ours, API judge, %"]
+    outline = rows["RLCD vs RLAIF, outline"]["Ours, API judge, %"]["missing"]
+    assert outline.startswith("unpublished prompts")
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("5", "Accuracy, %"),
+        ("36", "Label accuracy, %"),
+        ("28", "Reward"),
+        ("perplexity", "Perplexity"),
+        ("length", "Tokens"),
+    ],
+)
+def test_measures_have_intervals_and_a_paired_test(world, name, column):
+    rows, _ = read(world, name)
+    ours = {title: row for title, row in rows.items() if title.endswith(", harmless")}
+    for title, row in ours.items():
+        assert is_estimate(row[column])
+        tests = [value for key, value in row.items() if key.startswith("p")]
+        for value in tests:
+            assert value == "-" if title.startswith("RLCD") else 0 <= float(value) <= 1
+    assert len(ours) == (2 if name in ("5", "36") else 4)
+
+
+def test_table_29_has_nothing_without_its_task(world):
+    rows, _ = read(world, "29")
+    assert {row["Reward"]["missing"] for row in rows.values()} == {"not among --tasks"}
+
+
+def test_label_accuracy_counts_the_labels_that_the_held_out_model_shares(world):
+    rows, _ = read(world, "36")
+    node = world.recipes.pair_rewards("rlcd", "harmless", 1, human=False)
+    rewards = records.read_jsonl(graph.folder(world.root, node) / "pair_rewards.jsonl")
+    pairs_node = world.recipes.pairs("rlcd", "harmless", 1)
+    path = graph.folder(world.root, pairs_node) / "pairs" / "pairs.jsonl"
+    better = {p.id: p.prob_2 for p in records.read_jsonl(path, records.Pair)}
+    right = [(r["reward_2"] > r["reward_1"]) == (better[r["id"]] == 1) for r in rewards]
+    assert rows["RLCD, harmless"]["Label accuracy, %"]["value"] == pytest.approx(
+        sum(right) / len(right)
+    )
+
+
+def test_human_pairs_of_table_5_are_the_first_of_train(world):
+    node = world.recipes.pair_rewards("rlcd", "harmless", 1, human=True)
+    rewards = records.read_jsonl(graph.folder(world.root, node) / "pair_rewards.jsonl")
+    ids = [row["prompt_id"] for row in rewards]
+    assert ids == [f"harmless-base/train/{i:06d}" for i in range(8)]
+
+
+def test_rescore_by_relabelling_equals_its_own_simulation(world, tmp_path):
+    """The contrast pairs are the same draws, so they are not sampled twice."""
+    node = world.recipes.pairs("rescore", "harmless", 1)
+    config = node.config.copy_and_resolve_references()
+    assert config.pairs.sampling == "contrast" and config.pairs.labels == ("scoring",)
+    with runs.devices_by_mesh():
+        simulate_pairs.simulate_pairs(config, tmp_path)
+    ours, direct = (
+        records.read_jsonl(place / "pairs" / "pairs.jsonl", records.Pair)
+        for place in (graph.folder(world.root, node), tmp_path)
+    )
+    assert [pair.prob_2 for pair in ours] == pytest.approx([p.prob_2 for p in direct])
+    for one, two in zip(ours, direct, strict=True):
+        assert (one.id, one.reply_1, one.side_1) == (two.id, two.reply_1, two.side_1)
+        assert one.scoring.keys() == two.scoring.keys()
+
+
+def test_shots_change_labels_and_no_reply(world):
+    few, plain = (
+        records.read_jsonl(
+            graph.folder(world.root, world.recipes.pairs(m, "harmless", 1))
+            / "pairs/pairs.jsonl",
+            records.Pair,
+        )
+        for m in ("rlaif_few", "rlaif")
+    )
+    assert [p.reply_1 for p in few] == [p.reply_1 for p in plain]
+    assert [p.prob_2 for p in few] != [p.prob_2 for p in plain]
+
+
+def test_too_many_shots_are_refused_before_the_model_reads_them(world):
+    node = world.recipes.pairs("rlaif_few", "harmless", 1)
+    source = graph.folder(world.root, node) / "source" / "pairs.jsonl"
+    with runs.devices_by_mesh():
+        found = inputs.load_inputs(node.config)
+        shots = "x" * found.cfg.max_positions
+        with pytest.raises(ValueError, match="fewer or shorter shots"):
+            relabel_pairs.relabel_pairs(node.config, "unused", source, shots=shots)
+
+
+# --- what is missing ------------------------------------------------------------------
+
+
+def test_without_people_and_shots_the_tables_say_so(world):
+    for name, reason in (
+        ("5", "no hh-rlhf folder"),
+        ("36", "no hh-rlhf folder"),
+        ("28", "no hh-rlhf folder"),
+        ("40", "no hh-rlhf folder"),
+        ("16", "unpublished shots"),
+        ("2", "no study folder"),
+        ("23", "no study folder"),
+    ):
+        command(world, name)
+        rows, _ = read(world, name)
+        row = next(row for title, row in rows.items() if "harmless" in title)
+        found = [c["missing"] for c in row.values() if isinstance(c, dict)]
+        assert found and found[0].startswith(reason), name
+    command(world, "all", *world.more)  # puts the others back, from what is there
+
+
+def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkeypatch):
+    def ask_all(self, texts, **_):
+        return ["(A) is better."] * len(texts)
+
+    monkeypatch.setattr(chat_api.ChatApi, "ask_all", ask_all)
+    url = ("--judge_url", "http://localhost:1", "--judge_name", "says-a")
+    made = []
+    with mock.patch.object(stages, "STAGES", counting(made)):
+        command(world, "3", *world.more, *url)
+    assert {name.partition("-")[0] for name in made} == {"judge_api"}
+    rows, notes = read(world, "3")
+    row = rows["RLCD vs RLAIF, harmless"]
+    assert row["Ours, API judge, %"]["value"] == 0.5 and "says-a" in notes
+    assert row["Ours, local judge, %"]["missing"].startswith("not asked")
+    node = world.recipes.judge("rlcd", "rlaif", "harmless", 1, api=False)
+    samples = records.read_jsonl(graph.folder(world.root, node) / "samples.jsonl")
+    replies = collections.defaultdict(set)
+    for sample in samples:
+        replies[sample["prompt_id"]].add(sample["reply"])
+    differing = sum(len(both) == 2 for both in replies.values())
+    assert differing >= 2  # else PPO changed nothing and the test says nothing
+    assert row["Flips, %"] == pytest.approx(differing / 3) and row["p"] == "1"
+    command(world, "3", *world.more)
+
+
+def test_missing_api_key_is_said(world, monkeypatch):
+    monkeypatch.delenv(reproduce.KEY, raising=False)
+    url = ("--judge_url", "https://example.com/v1", "--judge_name", "gpt")
+    command(world, "3", *world.more, *url)
+    row = read(world, "3")[0]["RLCD vs RLAIF, harmless"]
+    assert row["Ours, API judge, %"]["missing"] == "missing API key: OPENAI_API_KEY"
+    command(world, "3", *world.more)
+
+
+def test_studies_fill_tables_2_and_23(world, tmp_path):
+    node = world.recipes.judge("rlcd", "rlaif", "harmless", 1, api=False)
+    samples = graph.folder(world.root, node) / "samples.jsonl"
+    args = ["make", "--samples", str(samples), "--systems", "rlcd", "rlaif"]
+    args += ["--task", "harmless", "--annotators", "1", "--per_annotator", "2"]
+    args += ["--repeats", "0", "--gold", "0", "--out", str(tmp_path / "study")]
+    assert human_command.main(args) == 0
+    key = records.read_jsonl(tmp_path / "study/key/key.jsonl")
+    study = json.loads((tmp_path / "study/key/study.json").read_text())
+    answers = [
+        {"item": k["item"], "answer": 2 if k["side_2"] == "B" else 7} for k in key
+    ]
+    value = {"study": study["id"], "annotator": key[0]["annotator"], "answers": answers}
+    records.write_json(tmp_path / "study/answers/a.json", value)
+    command(world, "2", "--studies", tmp_path / "study")
+    row = read(world, "2")[0]["RLCD vs RLAIF, harmless"]
+    assert row["Ours"].startswith("7.00 / 2.00") and row["Judgments"] == 2
+    assert row["Paper, 7B"] == "5.62 / 3.38 (Table 2)"
+    command(world, "23", *world.more, "--studies", tmp_path / "study")
+    row = read(world, "23")[0]["RLCD vs RLAIF, harmless"]
+    assert "Ours, %" in row and row["Judge"] == "log_odds of random:tiny, not GPT-4"
+
+
+def test_a_table_that_fails_leaves_the_others(world, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("no theory today")
+
+    monkeypatch.setattr(reproduce.labels.label_noise, "paper_table", refuse)
+    (world.root / "tables" / "table_3.json").unlink()
+    with pytest.raises(ValueError, match="table theory: no theory today"):
+        command(world, "all", *world.more)
+    assert read(world, "3")
