@@ -45,6 +45,7 @@ FIELDS = {
     "policy.kl_target": 1.0,
     "policy.kl_horizon": 10,
     "policy.ratio_tolerance": 1e-3,
+    "evaluate.judges": ("lexicon", "log_odds"),
 }
 
 
