@@ -60,8 +60,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("stages",),
 )
 NO_JAX = ("records", "tasks", "prompts", "tables", "theory", "decode.scheduler")
-# Packages of an extra, imported where they are used: the rest works without them.
-OPTIONAL = {"report.plots": ("matplotlib",)}
 LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
 
 
@@ -202,8 +200,7 @@ def test_imports_stand_at_the_top():
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-        optional = module.partition(".")[0] in OPTIONAL.get(name, ())
-        if node not in TREES[name].body and not optional:
+        if node not in TREES[name].body:
             found.append(f"{name}:{node.lineno} imports {module} inside")
     assert not found
 
