@@ -274,6 +274,7 @@ def _full(config: ConfigDict) -> None:
     config.policy.checkpoint_every = 6
     config.evaluate.reply_tokens = 64
     config.evaluate.samples_per_prompt = 4
+    config.evaluate.judges = ("lexicon",)  # 135M as a judge flips with the order
 
 
 def _quick(config: ConfigDict) -> None:
@@ -300,7 +301,6 @@ def _quick(config: ConfigDict) -> None:
     config.policy.prompt_tokens = 48
     config.evaluate.reply_tokens = 40
     config.evaluate.samples_per_prompt = 2
-    config.evaluate.judges = ("lexicon",)
 
 
 def _smoke(config: ConfigDict) -> None:
