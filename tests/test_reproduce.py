@@ -314,16 +314,16 @@ def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkey
         command(world, "3", *world.more, *url)
     assert {name.partition("-")[0] for name in made} == {"judge_api"}
     rows, notes = read(world, "3")
-    row = rows["RLCD vs RLAIF, harmless"]
+    row = rows["RLCD vs base model, harmless"]
     assert row["Ours, API judge, %"]["value"] == 0.5 and "says-a" in notes
     assert row["Ours, local judge, %"]["missing"].startswith("not asked")
-    node = world.recipes.judge("rlcd", "rlaif", "harmless", 1, api=False)
+    node = world.recipes.judge("rlcd", "base", "harmless", 1, api=False)
     samples = records.read_jsonl(graph.folder(world.root, node) / "samples.jsonl")
     replies = collections.defaultdict(set)
     for sample in samples:
         replies[sample["prompt_id"]].add(sample["reply"])
     differing = sum(len(both) == 2 for both in replies.values())
-    assert differing >= 2  # else PPO changed nothing and the test says nothing
+    assert differing >= 2  # one step of PPO is seen
     assert row["Flips, %"] == pytest.approx(differing / 3) and row["p"] == "1"
     command(world, "3", *world.more)
 
@@ -338,9 +338,9 @@ def test_missing_api_key_is_said(world, monkeypatch):
 
 
 def test_studies_fill_tables_2_and_23(world, tmp_path):
-    node = world.recipes.judge("rlcd", "rlaif", "harmless", 1, api=False)
+    node = world.recipes.judge("rlcd", "base", "harmless", 1, api=False)
     samples = graph.folder(world.root, node) / "samples.jsonl"
-    args = ["make", "--samples", str(samples), "--systems", "rlcd", "rlaif"]
+    args = ["make", "--samples", str(samples), "--systems", "rlcd", "base"]
     args += ["--task", "harmless", "--annotators", "1", "--per_annotator", "2"]
     args += ["--repeats", "0", "--gold", "0", "--out", str(tmp_path / "study")]
     assert human_command.main(args) == 0
@@ -352,11 +352,14 @@ def test_studies_fill_tables_2_and_23(world, tmp_path):
     value = {"study": study["id"], "annotator": key[0]["annotator"], "answers": answers}
     records.write_json(tmp_path / "study/answers/a.json", value)
     command(world, "2", "--studies", tmp_path / "study")
-    row = read(world, "2")[0]["RLCD vs RLAIF, harmless"]
+    rows, _ = read(world, "2")
+    row = rows["RLCD vs base model, harmless"]
     assert row["Ours"].startswith("7.00 / 2.00") and row["Judgments"] == 2
-    assert row["Paper, 7B"] == "5.62 / 3.38 (Table 2)"
+    assert row["Paper, 7B"] == published.UNKNOWN
+    row = rows["RLCD vs RLAIF, harmless"]
+    assert row["Paper, 7B"] == "5.62 / 3.38 (Table 2)" and "missing" in row["Ours"]
     command(world, "23", *world.more, "--studies", tmp_path / "study")
-    row = read(world, "23")[0]["RLCD vs RLAIF, harmless"]
+    row = read(world, "23")[0]["RLCD vs base model, harmless"]
     assert "Ours, %" in row and row["Judge"] == "log_odds of random:tiny, not GPT-4"
 
 
