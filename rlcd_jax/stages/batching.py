@@ -1,14 +1,27 @@
-"""Rows of tokens of many lengths, run through compiled programs of few shapes."""
+"""Which rows make a batch, and how rows of many lengths fit programs of few shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import grain
 import numpy as np
 
 from rlcd_jax import tokenizer
 
 Ids = Sequence[int]
+
+
+def batch_indices(num: int, seed: int, batch_size: int, index: int) -> list[int]:
+    """Return which of ``num`` rows batch ``index`` of an endless input takes.
+
+    All rows come again and again, each epoch in a new order, and batches take them
+    without gaps. Grain is read by index, so a batch depends on the arguments alone:
+    the number of the step is all that a resumed run needs.
+    """
+    rows = grain.MapDataset.source(range(num)).seed(seed).shuffle().repeat()
+    first = index * batch_size
+    return [rows[place] for place in range(first, first + batch_size)]
 
 
 def pad_left(

@@ -80,18 +80,12 @@ def make_trainer(found: inputs.Inputs, updates: int) -> trainer.Trainer:
       found: inputs of the stage.
       updates: of the whole training, which the schedule needs.
     """
-    section = found.config.distill
-    return trainer.Trainer(
-        found.mesh,
+    return supervised.make_trainer(
+        found,
+        "distill",
         {ITEM: llama.param_specs(found.cfg)},
-        supervised.make_optimizer(section, updates),
         distill_loss(found),
-        num_micro=trainer.micro_batches(
-            "distill",
-            section.batch_size,
-            section.micro_batch,
-            trainer.batch_ways(found.mesh),
-        ),
+        updates=updates,
         weight="weighs",
     )
 

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import packing, prompts, records, rollout, sharding
 from rlcd_jax.decode import engine
-from rlcd_jax.stages import generation, inputs, ppo, scorers
+from rlcd_jax.stages import batching, generation, inputs, ppo, scorers
 
 Params = Any
 
@@ -124,11 +123,9 @@ class Actor:
 
     def draw_prompts(self, step: int) -> list[Dialogue]:
         """Return the prompts of a step: each epoch over the prompts in a new order."""
-        order = grain.MapDataset.source(range(len(self.dialogues)))
-        order = order.seed(self.found.config.seed).shuffle().repeat()
-        first = (step - 1) * self.section.rollouts
-        indices = range(first, first + self.section.rollouts)
-        return [self.dialogues[order[index]] for index in indices]
+        seed, size = self.found.config.seed, self.section.rollouts
+        indices = batching.batch_indices(len(self.dialogues), seed, size, step - 1)
+        return [self.dialogues[index] for index in indices]
 
     def generate(
         self, policy: Params, dialogues: Sequence[Dialogue], step: int

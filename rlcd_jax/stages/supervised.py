@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import optax
@@ -20,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, metrics, train_state
-from rlcd_jax.stages import trainer
+from rlcd_jax.stages import batching, inputs, trainer
 
 Params = Any
 Row = Any
@@ -77,11 +76,43 @@ def make_optimizer(section: ConfigDict, updates: int) -> optax.GradientTransform
     )
 
 
+def make_trainer(
+    found: inputs.Inputs,
+    stage: str,
+    specs: Mapping[str, Params],
+    loss_fn: train_state.LossFn,
+    *,
+    updates: int,
+    weight: str,
+) -> trainer.Trainer:
+    """Return the compiled update of a supervised stage, by its section of the config.
+
+    Args:
+      found: inputs of the stage.
+      stage: its name, and that of its section.
+      specs: parameter tables by checkpoint item.
+      loss_fn: mean loss of a part of a batch, and metrics.
+      updates: of the whole training, which the schedule needs.
+      weight: the array of a batch that says how much a part weighs.
+    """
+    section = found.config[stage]
+    parts = trainer.micro_batches(
+        stage, section.batch_size, section.micro_batch, trainer.batch_ways(found.mesh)
+    )
+    return trainer.Trainer(
+        found.mesh,
+        specs,
+        make_optimizer(section, updates),
+        loss_fn,
+        num_micro=parts,
+        weight=weight,
+    )
+
+
 def batch_rows(rows: Sequence[Row], seed: int, batch_size: int, index: int) -> list:
     """Return the rows of batch ``index``: shuffled anew each epoch, without gaps."""
-    order = grain.MapDataset.source(range(len(rows))).seed(seed).shuffle().repeat()
-    first = index * batch_size
-    return [rows[order[first + offset]] for offset in range(batch_size)]
+    chosen = batching.batch_indices(len(rows), seed, batch_size, index)
+    return [rows[place] for place in chosen]
 
 
 def fit(

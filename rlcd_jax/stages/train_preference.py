@@ -81,18 +81,12 @@ def make_trainer(found: inputs.Inputs, updates: int) -> trainer.Trainer:
       found: inputs of the stage.
       updates: of the whole training, which the schedule needs.
     """
-    section = found.config.preference
-    return trainer.Trainer(
-        found.mesh,
+    return supervised.make_trainer(
+        found,
+        "preference",
         {ITEM: heads.scalar_specs(found.cfg)},
-        supervised.make_optimizer(section, updates),
         preference_loss(found),
-        num_micro=trainer.micro_batches(
-            "preference",
-            section.batch_size,
-            section.micro_batch,
-            trainer.batch_ways(found.mesh),
-        ),
+        updates=updates,
         weight="counted",
     )
 
