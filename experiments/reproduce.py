@@ -11,7 +11,7 @@ markdown and JSON. What cannot be made is marked as missing, with the reason.
   2 people     3 a judge     5 preference models on human pairs     6 Rescore
   16 few-shot RLAIF     23 people and judge     28, 29 held-out reward
   36 label accuracy     40 human pairs mixed in     perplexity, diversity, length
-  theory (Appendix N)     all
+  theory (Appendix N)     methods (all of them against the base model)     all
 
 A judge behind an OpenAI-compatible interface: --judge_url, --judge_name, --max_cost,
 its key in the environment variable OPENAI_API_KEY. Without it a local model judges.
@@ -31,6 +31,7 @@ from experiments import reproduce_costs as costs
 from experiments import reproduce_graph as graph
 from experiments import reproduce_labels as labels
 from experiments import reproduce_measures as measures
+from experiments import reproduce_methods as methods
 from experiments import reproduce_nodes as nodes
 from experiments import reproduce_scales as scales
 from experiments import reproduce_stages as stages
@@ -44,6 +45,7 @@ LOCAL = ("http://localhost", "http://127.0.0.1")  # servers that need no key
 
 PLANS: Mapping[str, Callable[[nodes.Recipes], cells.Plan]] = {
     "theory": labels.theory,
+    "methods": methods.compared,
     "2": pairs_of_systems.rated,
     "36": labels.labels,
     "5": labels.people_pairs,
@@ -132,7 +134,7 @@ def forecast(setup: scales.Setup, wanted: Sequence[graph.Node], *, whole: bool) 
 
 def read_setup(args: argparse.Namespace) -> scales.Setup:
     """Return what the arguments ask for; mistakes in them end here."""
-    scale = scales.get_scale(args.scale)
+    scale = scales.get_scale(args.scale, args.size)
     api, api_missing = _api(args)
     seeds = tuple(_numbers(args.seeds, "--seeds", int))
     if len(set(seeds)) < len(seeds):
@@ -214,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", default="harmless,helpful", help="names or files")
     parser.add_argument("--model", default="", help="spec of the aligned model")
     parser.add_argument("--generator", default="", help="spec of the pairs' model")
+    parser.add_argument("--size", default="", help="of the configs; see configs.common")
     parser.add_argument("--kl", default="", help="grid of KL coefficients")
     parser.add_argument("--steps", default="", help="grid of PPO steps")
     parser.add_argument(

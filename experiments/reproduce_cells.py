@@ -19,6 +19,7 @@ NAMES = {
     "rlaif_few": "RLAIF-Few",
     "rlaif_human20": "RLAIF + 20 % human",
     "rescore": "Rescore",
+    "mixed": "RLCD + Rescore",
     "rlcd": "RLCD",
     "rlcd_human20": "RLCD + 20 % human",
 }

@@ -48,6 +48,7 @@ def preference(config: ConfigDict) -> graph.Cost:
         pairs = section.data_limit or HH_LINES.get(task.hh_config, 0)
     else:
         pairs = num_prompts(config, "train") * config.pairs.samples_per_prompt
+        pairs *= len(config.pairs.labels)
     return graph.Cost(trained=2.0 * pairs * section.lengths[-1] * section.epochs)
 
 

@@ -26,6 +26,7 @@ _RUN = ("seed", "task", "task_format", "official_wording", "model", "prompts")
 # What the stages that only tables need depend on; workspace knows the others.
 SECTIONS = {
     "relabel": (*_RUN, "pairs"),
+    "join": (),
     "tune": (*_RUN, "preference", "evaluate"),
     "select": (),
     "sample": (*_RUN, "evaluate"),

@@ -180,7 +180,7 @@ def lengths(recipes: nodes.Recipes) -> cells.Plan:
         )
 
         def own(task: str, system: str) -> tuple[tables.Cell, ...]:
-            read = {s: _answers(recipes, made[task, s]) for s in SYSTEMS}
+            read = {s: read_answers(recipes, made[task, s]) for s in SYSTEMS}
             values = {
                 s: cells.by_prompt((a.prompt_id, a.num_tokens) for a in answers)
                 for s, answers in read.items()
@@ -246,9 +246,10 @@ def diversities(recipes: nodes.Recipes) -> cells.Plan:
     return plan(recipes, SYSTEMS, recipes.sample, build)
 
 
-def _answers(
+def read_answers(
     recipes: nodes.Recipes, own: Sequence[graph.Node]
 ) -> list[evaluate_policy.Answer]:
+    """Return the replies that these sample nodes hold, in order."""
     root = recipes.setup.root
     return [
         answer
@@ -262,6 +263,6 @@ def _one_reply(
 ) -> dict[str, list[str]]:
     """Return the first reply to each prompt of the first seed."""
     found: dict[str, list[str]] = {}
-    for answer in _answers(recipes, own[:1]):
+    for answer in read_answers(recipes, own[:1]):
         found.setdefault(records.base_id(answer.prompt_id), [answer.reply])
     return found

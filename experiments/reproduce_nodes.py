@@ -24,6 +24,7 @@ METHODS = {
     "rlaif_few": "rlaif",
     "rlaif_human20": "rlaif",
     "rescore": "rescore",
+    "mixed": "mixed",
 }
 HUMAN_SHARE = 0.2  # Table 40
 HELD_OUT = "human"  # label of the preference model of human pairs
@@ -49,6 +50,14 @@ class Recipes:
             if root in ("rlcd", "rlaif"):
                 cost = costs.simulate(config)
                 return graph.make_node("simulate", label, config, cost=cost)
+            if root == "mixed":
+                links = tuple(
+                    (name, self.pairs(name, task, seed), "pairs")
+                    for name in ("rlcd", "rescore")
+                )
+                return graph.make_node(
+                    "join", label, config, links=links, cost=graph.Cost()
+                )
             source = self.pairs("rlcd" if root == "rescore" else "rlaif", task, seed)
             shots = self.setup.shots if root == "rlaif_few" else ""
             return graph.make_node(

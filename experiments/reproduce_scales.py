@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import common
 from rlcd_jax import chat_api
 from rlcd_jax.weights import embedded
 
@@ -152,11 +153,13 @@ SCALES = {
 }
 
 
-def get_scale(name: str) -> Scale:
-    """Return a scale by its name."""
+def get_scale(name: str, size: str = "") -> Scale:
+    """Return a scale by its name, with another size of its configs unless ""."""
     if name not in SCALES:
         raise ValueError(f"scale is {name!r}; accepted: {', '.join(SCALES)}")
-    return SCALES[name]
+    if size not in ("", *common.SIZES):
+        raise ValueError(f"--size {size!r}; accepted: {', '.join(common.SIZES)}")
+    return dataclasses.replace(SCALES[name], size=size or SCALES[name].size)
 
 
 def make_config(

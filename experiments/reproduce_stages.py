@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments import launch
 from experiments import reproduce_graph as graph
-from rlcd_jax import chat_api, judges_api, records, verdicts
-from rlcd_jax.stages import held_out_replies, label_accuracy, relabel_pairs
+from rlcd_jax import chat_api, judges_api, pairs, records, verdicts
+from rlcd_jax.stages import held_out_replies, label_accuracy, relabel_pairs, workspace
 
 CHOSEN = "chosen"  # link to the policy that a select node chose
 
@@ -28,6 +28,18 @@ def relabel(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     source = place / "source" / "pairs.jsonl"
     shots = node.settings["shots"]
     return relabel_pairs.relabel_pairs(node.config, place, source, shots=shots)
+
+
+def join(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
+    """Put the pairs of all parents together."""
+    rows = [
+        row
+        for name, _, _ in node.links
+        for row in records.read_jsonl(place / name / "pairs.jsonl", records.Pair)
+    ]
+    folder = workspace.stage_folder(place, "simulate")
+    records.write_jsonl(folder / "pairs.jsonl", rows)
+    return pairs.summarise(rows, [])
 
 
 def tune(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
@@ -110,6 +122,7 @@ def perplexity(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
 STAGES: dict[str, Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]] = {
     **{name: _stage(name) for name in ("simulate", "preference", "distill", "policy")},
     "relabel": relabel,
+    "join": join,
     "tune": tune,
     "select": select,
     "sample": sample,

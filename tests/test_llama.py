@@ -132,6 +132,27 @@ def test_remat_does_not_change_gradients():
         )
 
 
+def test_remat_keeps_what_it_says():
+    """"full" computes each product of a layer again, "dots" those of attention only."""
+    tokens, mask = jnp.ones((2, 40), jnp.int32), jnp.ones((2, 40), bool)
+    counts = {}
+    for remat in llama.REMAT:
+        cfg = dataclasses.replace(CFG, remat=remat)
+        params = llama.init_params(cfg, jax.random.key(0))
+
+        def loss(params, cfg=cfg):
+            where = jnp.broadcast_to(jnp.arange(40), (2, 40))
+            return llama.hidden_states(params, cfg, tokens, where, mask)[0].sum()
+
+        jaxpr = str(jax.make_jaxpr(jax.grad(loss))(params))
+        counts[remat] = jaxpr.count("dot_general[")
+    # The body of the scan over layers stands once forwards and once backwards: seven
+    # products of weights and two of attention, and twice as many transposes.
+    assert counts["none"] == 9 + 18
+    assert counts["dots"] == counts["none"] + 2
+    assert counts["full"] in (counts["none"] + 8, counts["none"] + 9)
+
+
 def test_rms_norm_by_hand():
     x, scale = jnp.array([3.0, 4.0]), jnp.array([1.0, 2.0])
     # mean square 12.5

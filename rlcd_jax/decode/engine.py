@@ -187,6 +187,7 @@ class Engine:
             self._compiles[name] += 1
             return function(*args, **kwargs)
 
+        traced.__name__ = name  # what a profile shows
         return traced
 
     def _ambient(self) -> Any:

@@ -101,21 +101,49 @@ def take(cache: Cache, slots: jax.Array) -> Cache:
 def put(cache: Cache, rows: Cache, slots: jax.Array, *, kernel: str) -> Cache:
     """Return the cache with the leading entries of these slots replaced by rows.
 
-    Slots beyond the last are dropped; rows longer than the cache are cut.
+    Slots beyond the last are dropped; rows longer than the cache are cut; no slot but
+    those is given twice.
     """
     axes = length_axes(kernel)
 
     def one(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
         size = min(new.shape[axis], buffer.shape[axis])
-        where = [slice(None)] * 4
-        where[0], where[axis] = slots, slice(size)
         new = jax.lax.slice_in_dim(new, 0, size, axis=axis)
-        return buffer.at[tuple(where)].set(new, mode="drop")
+        return jax.lax.platform_dependent(
+            buffer,
+            new,
+            cpu=lambda *both: _put_by_choice(*both, slots, axis),
+            default=lambda *both: _put_by_scatter(*both, slots, axis),
+        )
 
     return Cache(
         k=tuple(one(b, n, axes.k) for b, n in zip(cache.k, rows.k, strict=True)),
         v=tuple(one(b, n, axes.v) for b, n in zip(cache.v, rows.v, strict=True)),
     )
+
+
+def _put_by_scatter(buffer, new, slots, axis: int) -> jax.Array:
+    where = [slice(None)] * 4
+    where[0], where[axis] = slots, slice(new.shape[axis])
+    return buffer.at[tuple(where)].set(new, mode="drop")
+
+
+def _put_by_choice(buffer, new, slots, axis: int) -> jax.Array:
+    """Choose between old and new everywhere.
+
+    A CPU scatters bfloat16 by way of a float32 copy of the whole buffer; this is one
+    pass in place, a hundred times faster.
+    """
+    hits = slots[:, None] == jnp.arange(buffer.shape[0])  # [B, M]
+    shape = [1] * 4
+    shape[axis] = buffer.shape[axis]
+    inside = (jnp.arange(buffer.shape[axis]) < new.shape[axis]).reshape(shape)
+    widths = [(0, 0)] * 4
+    widths[axis] = (0, buffer.shape[axis] - new.shape[axis])
+    rows = jnp.pad(_bits(new), widths)[jnp.argmax(hits, axis=0)]
+    taken = jnp.any(hits, axis=0).reshape(-1, 1, 1, 1) & inside
+    out = jnp.where(taken, rows, _bits(buffer))
+    return jax.lax.bitcast_convert_type(out, buffer.dtype)
 
 
 def draft(past: Cache | None, window: Cache, start: jax.Array) -> Draft:
@@ -288,13 +316,17 @@ def _places(buffer: jax.Array, start: jax.Array, axis: int) -> jax.Array:
 def _move_bits(move, cache: Cache, window: Cache) -> Cache:
     """Apply ``move`` to all buffers as integers: CPUs select bfloat16 as float32."""
     dtype = cache.k[0].dtype
-    bits = jnp.uint16 if dtype == jnp.bfloat16 else jnp.uint32
 
     def one(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-        buffer, new = (jax.lax.bitcast_convert_type(x, bits) for x in (buffer, new))
-        return jax.lax.bitcast_convert_type(move(buffer, new, axis), dtype)
+        moved = move(_bits(buffer), _bits(new), axis)
+        return jax.lax.bitcast_convert_type(moved, dtype)
 
     return Cache(
         k=tuple(one(b, n, 2) for b, n in zip(cache.k, window.k, strict=True)),
         v=tuple(one(b, n, 3) for b, n in zip(cache.v, window.v, strict=True)),
     )
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    kind = jnp.uint16 if x.dtype == jnp.bfloat16 else jnp.uint32
+    return jax.lax.bitcast_convert_type(x, kind)
