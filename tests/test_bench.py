@@ -1,0 +1,73 @@
+"""The benchmarks at the smallest size: what they print, and that it adds up."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from experiments import bench, bench_decode, bench_peer, bench_simulate
+from rlcd_jax.models import presets
+
+SMALL = ["--model", "tiny", "--dtype", "float32", "--repeats", "1", "--steps", "2"]
+
+
+def printed(capsys, *more):
+    """Return what the command prints, read as JSON."""
+    assert bench.main([*SMALL, *more]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_decode_prints_speed_step_and_roofline(capsys, tmp_path):
+    out = tmp_path / "decode.json"
+    flags = ("--slots", "2,4", "--prompt", "9", "--new", "8", "--out", str(out))
+    found = printed(capsys, *flags)
+    assert found == json.loads(out.read_text("utf-8"))
+    assert found["what"] == "decode" and found["num_devices"] >= 1
+    for slots, row in zip((2, 4), found["decode"], strict=True):
+        assert row["slots"] == slots
+        assert row["tokens_per_second"] > 0 and row["ms_a_step"] > 0
+        share = row["roofline_ms"] / row["ms_a_step"]
+        assert row["fraction_of_roofline"] == pytest.approx(share)
+        assert 0 < share < 1  # nothing this small is bound by memory
+
+
+def test_step_bytes_are_weights_and_live_cache():
+    cfg = presets.get_preset("tiny")
+    params = bench_decode.random_weights(cfg)
+    weights = bench_decode.step_bytes(cfg, params, 0, 0)
+    row = 2 * cfg.num_layers * cfg.num_kv_heads * cfg.head_dim
+    size = 4 if cfg.dtype == "float32" else 2
+    assert bench_decode.step_bytes(cfg, params, 3, 10) == weights + 30 * row * size
+
+
+def test_simulate_prints_pairs_and_the_ratio(capsys):
+    flags = ("--what", "simulate", "--slots", "4", "--prompt", "12", "--pairs", "3")
+    found = printed(capsys, *flags)
+    assert found["engine"]["replies"] == 6
+    speeds = (found["pairs_per_second"], found["released_static_pairs_per_second"])
+    ratio = found["ratio_to_released_static"]
+    assert ratio == pytest.approx(speeds[0] / speeds[1])
+
+
+def test_reply_lengths_are_those_of_real_replies(tmp_path):
+    folder = tmp_path / "harmless-base"
+    folder.mkdir()
+    with gzip.open(folder / "train.jsonl.gz", "wt") as file:
+        for size in (9, 18, 9000):
+            start = "\n\nHuman: May I?\n\nAssistant:"
+            row = {"chosen": start + "x" * size, "rejected": start + " no"}
+            file.write(json.dumps(row) + "\n")
+    lengths = bench_simulate.reply_lengths(str(tmp_path), 200)
+    assert set(lengths) == {2, 4, bench_simulate.RELEASED_TOKENS}
+    np.testing.assert_array_equal(
+        lengths, bench_simulate.reply_lengths(str(tmp_path), 200)
+    )
+    drawn = bench_simulate.reply_lengths("", 4000)
+    assert drawn.mean() == pytest.approx(bench_simulate.PUBLISHED[0], rel=0.05)
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(bench_peer, "_installed", lambda name: name != "torch")
+    assert bench.main([*SMALL, "--peer", "hf"]) == 1
+    assert "--peer hf needs torch: pip install -e '.[bench]'" in capsys.readouterr().err
