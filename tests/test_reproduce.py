@@ -111,14 +111,15 @@ def test_killed_and_started_again_makes_every_node_once(world):
     assert counts == {
         "simulate": 2,  # RLCD's pairs and RLAIF's serve all methods
         "relabel": 2,
-        "preference": 7,
-        "policy": 6,
-        "select": 6,
+        "join": 1,
+        "preference": 8,
+        "policy": 7,
+        "select": 7,
         "distill": 1,
-        "sample": 8,
+        "sample": 9,
         "judge": 6,
         "pair_rewards": 4,
-        "reply_rewards": 4,
+        "reply_rewards": 6,
         "perplexity": 4,
     }
     on_disk = {path.name for path in (world.root / "nodes").iterdir()}
@@ -166,6 +167,8 @@ def test_every_table_is_written_with_its_paper_column(world, name):
         assert rows["RLAIF, hard pairs"]["published"] == "0.528"
         return
     assert "seeds 1" in notes and "tiny" in notes
+    if name == "methods":  # the paper has no such table
+        return
     first = next(iter(next(iter(rows.values()))))
     assert first.startswith("Paper") and "7B" in first
 
@@ -180,6 +183,48 @@ def test_judged_tables_have_intervals_and_name_the_judge(world, name):
         assert row["Ours, API judge, %"]["missing"].startswith("no API judge")
         assert 0 <= row["Flips, %"] <= 1 and float(row["By seed, %"]) >= 0
     assert "log-odds of random:tiny, which is not GPT-4" in notes
+
+
+def test_methods_are_compared_with_base_by_the_model_of_human_pairs(world):
+    rows, notes = read(world, "methods")
+    systems = reproduce.methods.SYSTEMS
+    names = [reproduce.methods.cells.NAMES[system] for system in systems]
+    assert list(rows) == [f"{name}, harmless" for name in names]
+    for title, row in rows.items():
+        assert row["Judge"] == "model of human pairs" and is_estimate(row["Score"])
+        if title.startswith("base"):
+            assert row["Wins over base, %"] == row["KL, nats a reply"] == "-"
+            continue
+        assert is_estimate(row["Wins over base, %"]) and 0 <= float(row["p"]) <= 1
+        by_seed = float(row["By seed, %"])
+        assert by_seed == pytest.approx(100 * row["Wins over base, %"]["value"], 0.01)
+        assert row["KL, nats a reply"]["value"] >= 0
+    assert "no method sees it" in notes
+
+
+def test_methods_without_people_name_what_is_missing(tmp_path, capsys):
+    """The forecast needs no data, and the nodes of the judge are not in it."""
+    parsed = ["--scale", "tiny", "--workdir", str(tmp_path), "--tasks", "harmless"]
+    args = reproduce._parser().parse_args(["--table", "methods", *parsed])
+    recipes = nodes.Recipes(reproduce.read_setup(args))
+    made = reproduce.methods._nodes(recipes, "harmless")
+    assert made.judge.reason == "no hh-rlhf folder: --hh_dir"
+    assert not made.rewards and set(made.samples) == set(reproduce.methods.SYSTEMS)
+
+
+def test_mixed_pairs_are_those_of_both_labels(world):
+    found = {
+        method: records.read_jsonl(
+            graph.folder(world.root, world.recipes.pairs(method, "harmless", 1))
+            / "pairs"
+            / "pairs.jsonl",
+            records.Pair,
+        )
+        for method in ("rlcd", "rescore", "mixed")
+    }
+    assert found["mixed"] == found["rlcd"] + found["rescore"]
+    labels = {pair.labels for pair in found["mixed"]}
+    assert labels == {"construction", "scoring"}
 
 
 def nodes_of(name):
