@@ -9,7 +9,7 @@ from experiments import reproduce_cells as cells
 from experiments import reproduce_graph as graph
 from experiments import reproduce_measures as measures
 from experiments import reproduce_nodes as nodes
-from rlcd_jax import estimates, judges, records, tables, verdicts, win_rates
+from rlcd_jax import estimates, judges, records, tables, verdicts
 from rlcd_jax.stages import held_out_replies
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed")
@@ -96,7 +96,8 @@ def _table(recipes: nodes.Recipes, found, made: dict[str, Made]) -> tables.Table
     more = (
         "Judge: the VADER sentiment lexicon where the task is about tone, else a "
         "preference model of human pairs; no method sees it. A win is a higher score "
-        "on the same prompt; a tie is half. At equal length: by a logistic regression.",
+        "on the same prompt; a tie is half. At equal length: by a logistic regression, "
+        "on one reply a prompt.",
         "Preference model: accuracy on pairs of its own kind that were held out, mean "
         "over seeds; scored labels are the model's own guesses, so their rows do not "
         "compare with those labelled by construction.",
@@ -144,20 +145,13 @@ def _judged(recipes: nodes.Recipes, made: Made, system: str) -> tuple[tables.Cel
     given = [verdict for own in by_seed for verdict in own]
     points = cells.by_prompt((v.prompt_id, v.points) for v in given)
     against = {name: 1 - value for name, value in points.items()}
-    first = {records.base_id(v.prompt_id): v for v in reversed(given)}.values()
-    controlled = win_rates.length_controlled_win_rate(
-        [v.points for v in first],
-        [v.length_1 for v in first],
-        [v.length_2 for v in first],
-        level=cells.LEVEL,
-    )
     rates = [100 * sum(v.points for v in own) / len(own) for own in by_seed if own]
     return (
         made.judge,
         mean,
         cells.interval(points, recipes),
         cells.p_value(points, against, recipes),
-        controlled,
+        verdicts.equal_length_rate(given, level=cells.LEVEL),
         ", ".join(f"{rate:.1f}" for rate in rates),
     )
 
@@ -174,9 +168,7 @@ def _verdicts(
         )
     ]
     scores = [
-        score
-        for name in (system, BASE)
-        for score in _scores(recipes, made, name, seed)
+        score for name in (system, BASE) for score in _scores(recipes, made, name, seed)
     ]
     epsilon = judges.LEXICON_EPSILON if made.judge == LEXICON else 0.0
     return judges.compare_scores(samples, scores, epsilon=epsilon)
@@ -186,9 +178,7 @@ def _scores(
     recipes: nodes.Recipes, made: Made, system: str, seed: int
 ) -> list[verdicts.Score]:
     if made.judge == LEXICON:
-        answers = measures.read_answers(
-            recipes, made.samples[system][seed : seed + 1]
-        )
+        answers = measures.read_answers(recipes, made.samples[system][seed : seed + 1])
         return judges.lexicon_scores(held_out_replies.as_samples(answers))
     node = made.rewards[system][seed]
     path = graph.folder(recipes.setup.root, node) / held_out_replies.SCORES

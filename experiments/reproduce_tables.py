@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from experiments import reproduce_cells as cells
 from experiments import reproduce_graph as graph
 from experiments import reproduce_nodes as nodes
-from rlcd_jax import estimates, published, records, tables, verdicts, win_rates
+from rlcd_jax import estimates, published, records, tables, verdicts
 from rlcd_jax.human import agreement, ratings, reading, results
 
 COMPARISONS = {
@@ -126,20 +126,13 @@ def _win_cells(
         rates = (estimates.Missing(setup.api_missing), rate)
     else:
         rates = (rate, estimates.Missing("not asked, as there is an API judge"))
-    first = {records.base_id(v.prompt_id): v for v in reversed(given)}.values()
-    controlled = win_rates.length_controlled_win_rate(
-        [v.points for v in first],
-        [v.length_1 for v in first],
-        [v.length_2 for v in first],
-        level=cells.LEVEL,
-    )
     seeds = [
         f"{100 * sum(v.points for v in own) / len(own):.1f}" for own in by_seed if own
     ]
     return (
         *rates,
         cells.p_value(points, against, recipes),
-        controlled,
+        verdicts.equal_length_rate(given, level=cells.LEVEL),
         sum(v.flips for v in given) / len(given),
         sum(v.winner == "none" for v in given) / len(given),
         ", ".join(seeds),

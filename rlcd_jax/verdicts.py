@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlcd_jax import estimates, schema, tables, win_rates
+from rlcd_jax import estimates, records, schema, tables, win_rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +84,61 @@ def make_verdict(
         length_1=len(one.reply.split()),
         length_2=len(two.reply.split()),
         **fields,
+    )
+
+
+def seen_from(verdict: Verdict, system: str) -> Verdict:
+    """Return a verdict with ``system`` as the first of its two systems.
+
+    Raises:
+      ValueError: the verdict is about two other systems.
+    """
+    if verdict.system_1 == system:
+        return verdict
+    if verdict.system_2 != system:
+        raise ValueError(
+            f"the verdict on prompt {verdict.prompt_id!r} is about "
+            f"{verdict.system_1!r} and {verdict.system_2!r}, not {system!r}"
+        )
+    return dataclasses.replace(
+        verdict,
+        system_1=verdict.system_2,
+        system_2=verdict.system_1,
+        winner={"1": "2", "2": "1"}.get(verdict.winner, verdict.winner),
+        length_1=verdict.length_2,
+        length_2=verdict.length_1,
+        score_1=verdict.score_2,
+        score_2=verdict.score_1,
+    )
+
+
+def equal_length_rate(
+    given: Sequence[Verdict], *, level: float = 0.95
+) -> estimates.Estimate | estimates.Missing:
+    """Estimate the win rate that is left when both replies are equally long.
+
+    One verdict a prompt enters the regression, the first: further draws and seeds of a
+    prompt are no observations of their own, and a mean over them is no verdict.
+
+    Args:
+      given: by one judge on one first and one second system.
+      level: coverage of the interval.
+
+    Returns:
+      What ``win_rates.length_controlled_win_rate`` says.
+    """
+    sides = {(v.judge, v.system_1, v.system_2) for v in given}
+    if len(sides) > 1:
+        raise ValueError(
+            f"verdicts are about {sorted(sides)}; accepted: one judge, one first and "
+            "one second system"
+        )
+    first = {records.base_id(v.prompt_id): v for v in reversed(given)}.values()
+    return win_rates.length_controlled_win_rate(
+        [v.points for v in first],
+        [v.length_1 for v in first],
+        [v.length_2 for v in first],
+        level=level,
     )
 
 

@@ -1,14 +1,25 @@
 """Tests of rlcd_jax.verdicts, rlcd_jax.judges, rlcd_jax.judges_api and chat_api."""
 
 import contextlib
+import dataclasses
 import http.server
 import json
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from rlcd_jax import chat_api, estimates, judges, judges_api, records, tables, verdicts
+from rlcd_jax import (
+    chat_api,
+    estimates,
+    judges,
+    judges_api,
+    records,
+    tables,
+    verdicts,
+    win_rates,
+)
 
 QUESTION = "Which reply is kinder? Answer (A) or (B)."
 
@@ -90,6 +101,48 @@ def test_verdict_table_counts_everything():
 def test_verdict_table_without_read_answers_shows_no_number():
     text = tables.markdown(verdicts.verdict_table([verdict("none", unparsed=2)]))
     assert text.count("missing: no verdicts") == 2 and "%]" not in text
+
+
+def test_seen_from_puts_a_system_first():
+    given = verdict("1", length_1=3, length_2=8, score_1=0.5, score_2=0.1)
+    assert verdicts.seen_from(given, "rlcd") is given
+    turned = verdicts.seen_from(given, "rlaif")
+    assert (turned.system_1, turned.system_2, turned.winner) == ("rlaif", "rlcd", "2")
+    assert (turned.length_1, turned.length_2) == (8, 3)
+    assert (turned.score_1, turned.score_2) == (0.1, 0.5)
+    assert verdicts.seen_from(turned, "rlcd") == given
+    assert verdicts.seen_from(verdict("tie"), "rlaif").winner == "tie"
+    with pytest.raises(ValueError, match="'rlcd' and 'rlaif', not 'base'"):
+        verdicts.seen_from(given, "base")
+
+
+def test_equal_length_rate_takes_one_verdict_a_prompt():
+    rng = np.random.default_rng(0)
+    points = rng.choice(["1", "2", "tie"], 30)
+    lengths = rng.integers(1, 30, (30, 2))
+
+    def draw(n, i):
+        one, two = map(int, lengths[i])
+        fields = {"length_1": one, "length_2": two} if n == 0 else {"length_1": 99}
+        made = verdict(str(points[i]) if n == 0 else "1", **fields)
+        return dataclasses.replace(made, prompt_id=f"p{i}#{n}")
+
+    given = [draw(n, i) for i in range(30) for n in range(3)]
+    found = verdicts.equal_length_rate(given, level=0.9)
+    worth = [{"1": 1.0, "2": 0.0, "tie": 0.5}[name] for name in points]
+    expected = win_rates.length_controlled_win_rate(
+        worth, lengths[:, 0], lengths[:, 1], level=0.9
+    )
+    assert found.num == 30 and found.level == 0.9
+    for name in ("value", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6)
+
+
+def test_equal_length_rate_refuses_verdicts_on_other_systems():
+    turned = verdicts.seen_from(verdict("1"), "rlaif")
+    with pytest.raises(ValueError, match="one judge, one first and one second system"):
+        verdicts.equal_length_rate([verdict("1"), turned])
+    assert verdicts.equal_length_rate([]).reason.startswith("0 verdicts")
 
 
 def test_score_table_has_systems_and_judges():

@@ -48,9 +48,9 @@ def comparison_table(
       resamples: of the bootstrap.
 
     Returns:
-      Columns: each judge's mean score, each judge's win rate over the base model,
-      KL from the base model in nats a reply, tokens a reply, share of replies that
-      ended by themselves, distinct bigrams.
+      Columns: each judge's mean score, each judge's win rate over the base model and
+      what is left of it at equal length, KL from the base model in nats a reply, tokens
+      a reply, share of replies that ended by themselves, distinct bigrams.
     """
 
     def interval(by_prompt: Mapping[str, list[float]]) -> Any:
@@ -64,12 +64,15 @@ def comparison_table(
     score_judges = list(dict.fromkeys(score.judge for score in scores))
     win_judges = list(dict.fromkeys(verdict.judge for verdict in given))
     columns = [tables.Column(f"{name} score", 3) for name in score_judges]
-    columns += [tables.Column(f"{name} win rate", 3) for name in win_judges]
+    for name in win_judges:
+        columns.append(tables.Column(f"{name} win rate", 3))
+        columns.append(tables.Column(f"{name} at equal length", 3))
     rows = []
     for system in dict.fromkeys(answer.system for answer in answers):
         own = [answer for answer in answers if answer.system == system]
         cells = [interval(_scores_of(scores, judge, system)) for judge in score_judges]
-        cells += [_win_cell(given, judge, system, interval) for judge in win_judges]
+        for judge in win_judges:
+            cells += _win_cells(given, judge, system, interval, level)
         rows.append((system, (*cells, *_text_cells(own, system, interval))))
     return tables.Table(
         caption=caption,
@@ -92,20 +95,23 @@ def _text_cells(own: Sequence[Any], system: str, interval) -> list[Any]:
     ]
 
 
-def _win_cell(given, judge: str, system: str, interval) -> Any:
-    """Return a system's win rate over the base model by one judge."""
+def _win_cells(given, judge: str, system: str, interval, level: float) -> list[Any]:
+    """Return a system's win rates over the base model by one judge: plain, controlled.
+
+    Verdicts that could not be read count in neither.
+    """
     if system == BASE:
-        return estimates.Missing(NO_BASE)
-    points = []
-    for verdict in given:
-        if verdict.judge != judge or verdict.winner == "none":
-            continue
-        if {verdict.system_1, verdict.system_2} == {system, BASE}:
-            share = {"1": 1.0, "2": 0.0, "tie": 0.5}[verdict.winner]
-            points.append(
-                (verdict.prompt_id, share if verdict.system_1 == system else 1 - share)
-            )
-    return interval(_by_prompt(points))
+        return [estimates.Missing(NO_BASE)] * 2
+    own = [
+        verdicts.seen_from(verdict, system)
+        for verdict in given
+        if verdict.judge == judge and verdict.winner != "none"
+        if {verdict.system_1, verdict.system_2} == {system, BASE}
+    ]
+    return [
+        interval(_by_prompt((verdict.prompt_id, verdict.points) for verdict in own)),
+        verdicts.equal_length_rate(own, level=level),
+    ]
 
 
 def _scores_of(scores, judge: str, system: str) -> dict[str, list[float]]:
@@ -128,6 +134,12 @@ def _notes(given, preference, level: float) -> tuple[str, ...]:
         f"Intervals: {level:.0%} bootstrap over prompts. Win rates are over the base "
         "model, ties count half. KL is exact over the vocabulary, along the replies."
     ]
+    if given:
+        notes.append(
+            "At equal length: the win rate left by a logistic regression on the "
+            "difference of the lengths in words; one reply a prompt, the first. "
+            f"Its interval is a {level:.0%} Wald interval."
+        )
     asked = [verdict for verdict in given if verdict.judge == "log_odds"]
     if asked:
         flips = sum(verdict.flips for verdict in asked) / len(asked)

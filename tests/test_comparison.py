@@ -1,0 +1,109 @@
+"""The table of a run: win rates over the base model, plain and at equal length."""
+
+import numpy as np
+import pytest
+
+from rlcd_jax import estimates, tables, verdicts, win_rates
+from rlcd_jax.stages import comparison, evaluate_policy
+
+NUM = 40
+RNG = np.random.default_rng(1)
+LENGTHS = {name: RNG.integers(5, 30, NUM) for name in ("base", "rlcd", "other")}
+NOISE = RNG.normal(0, 4, NUM)
+
+
+def judged(draws=1):
+    """Return answers and verdicts of a judge that loves length; base comes first."""
+    samples = [
+        verdicts.Sample(f"p{i}#{n}", name, f"prompt {i}", " ".join(["a"] * count))
+        for n in range(draws)
+        for name, counts in LENGTHS.items()
+        for i, count in enumerate(counts + 5 * n)
+    ]
+    answers = [
+        evaluate_policy.Answer(s.prompt_id, s.system, s.prompt, s.reply, "eos", 3, 0.1)
+        for s in samples
+    ]
+    given = []
+    for one, two in verdicts.contests(samples):
+        place = int(one.prompt_id[1:].partition("#")[0])
+        margin = len(one.reply.split()) - len(two.reply.split()) + NOISE[place]
+        winner = "tie" if abs(margin) < 1 else "1" if margin > 0 else "2"
+        given.append(verdicts.make_verdict("long", one, two, winner))
+    return answers, given
+
+
+def make_table(answers, given):
+    return comparison.comparison_table(
+        answers,
+        [],
+        given,
+        caption="c",
+        preference=None,
+        seed=0,
+        level=0.9,
+        resamples=200,
+    )
+
+
+def cells(table):
+    return {row["name"]: row["cells"] for row in tables.as_json(table)["rows"]}
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_comparison_table_controls_for_length_beside_the_win_rate(draws):
+    answers, given = judged(draws)
+    table = make_table(answers, given)
+    names = [column.name for column in table.columns]
+    place = names.index("long win rate")
+    assert names[place + 1] == "long at equal length"
+    row = cells(table)["rlcd"]
+    first = [
+        v for v in given if (v.system_1, v.system_2) == ("base", "rlcd")
+        and v.prompt_id.endswith("#0")
+    ]  # fmt: skip
+    assert len(first) == NUM
+    expected = win_rates.length_controlled_win_rate(
+        [1 - v.points for v in first],
+        [v.length_2 for v in first],
+        [v.length_1 for v in first],
+        level=0.9,
+    )
+    found = row["long at equal length"]
+    assert found["num"] == NUM and found["level"] == 0.9
+    assert found["value"] == pytest.approx(expected.value, rel=1e-5)
+    assert found["low"] == pytest.approx(expected.low, rel=1e-5)
+    base = cells(table)["base"]
+    for name in ("long win rate", "long at equal length"):
+        assert base[name] == {"missing": comparison.NO_BASE}
+    (note,) = [note for note in table.notes if note.startswith("At equal length")]
+    assert "one reply a prompt" in note and "90%" in note
+
+
+def test_comparison_table_leaves_unread_verdicts_out_of_both_rates():
+    answers, given = judged()
+    lost = [
+        verdicts.make_verdict(
+            "long",
+            verdicts.Sample("more", "base", "p", "a"),
+            verdicts.Sample("more", name, "p", "a b"),
+            "none",
+        )
+        for name in ("rlcd", "other")
+    ]
+    assert cells(make_table(answers, given)) == cells(make_table(answers, given + lost))
+
+
+def test_comparison_table_without_verdicts_says_nothing_of_length():
+    answers, _ = judged()
+    table = make_table(answers, [])
+    assert not [name for name in map(str, table.columns) if "length" in name]
+    assert not [note for note in table.notes if "length" in note]
+
+
+def test_comparison_table_says_why_there_is_no_control():
+    answers, given = judged()
+    kept = [v for v in given if int(v.prompt_id[1:].partition("#")[0]) < 5]
+    table = make_table(answers, kept)
+    cell = dict(table.rows)["rlcd"][1]
+    assert cell == estimates.Missing("5 verdicts are too few for a length control")
