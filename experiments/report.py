@@ -1,10 +1,12 @@
 """Write the page of a run, or of two runs side by side.
 
 Command:  python -m experiments.report --workdir runs/rlcd
+          python -m experiments.report --workdir runs/rlcd --studies studies/one
           python -m experiments.report --workdir runs --compare runs/rlcd runs/rlaif
 
-The first writes report.html, the second compare.html, both into the workdir. The page
-shows what was changed from the run's preset, when its config file still exists.
+The first writes report.html, the second adds the results of human studies to it, the
+third writes compare.html, all into the workdir. The page shows what was changed from
+the run's preset, when its config file still exists.
 """
 
 from __future__ import annotations
@@ -24,13 +26,25 @@ def main(argv: Sequence[str] | None = None) -> pathlib.Path:
     parser = argparse.ArgumentParser(prog="python -m experiments.report")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two workdirs")
+    parser.add_argument(
+        "--studies",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="of human studies, read by experiments.human",
+    )
     flags = parser.parse_args(argv)
+    if flags.compare and flags.studies:
+        parser.error("--studies belong to the report of one run; leave out --compare")
     try:
         if flags.compare:
             path = pathlib.Path(flags.workdir) / report.COMPARISON_NAME
             path = report.write_comparison(*flags.compare, path)
         else:
-            path = report.write_report(flags.workdir, preset=find_preset(flags.workdir))
+            preset = find_preset(flags.workdir)
+            path = report.write_report(
+                flags.workdir, preset=preset, studies=flags.studies
+            )
     except ValueError as error:
         parser.error(str(error))
     print(path)

@@ -6,7 +6,8 @@
 The first says what would be made and what it may cost. The second makes it: a graph of
 runs in D/nodes, shared by all tables, each made once; killed and started again it goes
 on. Tables are printed, the paper's figure beside ours, and written to D/tables as
-markdown and JSON. What cannot be made is marked as missing, with the reason.
+markdown and JSON, and all of them as one page, D/tables/tables.html. What cannot be
+made is marked as missing, with the reason.
 
   2 people     3 a judge     5 preference models on human pairs     6 Rescore
   16 few-shot RLAIF     23 people and judge     28, 29 held-out reward
@@ -36,9 +37,11 @@ from experiments import reproduce_nodes as nodes
 from experiments import reproduce_scales as scales
 from experiments import reproduce_stages as stages
 from experiments import reproduce_tables as pairs_of_systems
-from rlcd_jax import chat_api, tables
+from rlcd_jax import chat_api, estimates, report, tables
+from rlcd_jax.report import reading
 
 KEY = "OPENAI_API_KEY"
+TABLES = "tables"  # folder
 NO_JUDGE = "no API judge: --judge_url, --judge_name"
 NO_KEY = f"missing API key: {KEY}"
 LOCAL = ("http://localhost", "http://127.0.0.1")  # servers that need no key
@@ -87,7 +90,8 @@ def run(args: argparse.Namespace) -> None:
             make_table(setup, name, plan)
         except ValueError as error:  # the other tables are made all the same
             failed[name] = error
-    print(f"written to {setup.root / 'tables'}")
+    page = write_page(setup, failed)
+    print(f"written to {page.parent}; all tables as one page: {page.name}")
     if failed:
         lines = "\n".join(f"table {name}: {error}" for name, error in failed.items())
         raise ValueError(lines)
@@ -97,8 +101,27 @@ def make_table(setup: scales.Setup, name: str, plan: cells.Plan) -> None:
     """Make the nodes of a table, then write and print it."""
     graph.make(setup.root, plan.nodes, stages.STAGES)
     table = plan.build()
-    tables.write_table(table, setup.root / "tables", f"table_{name}")
+    tables.write_table(table, setup.root / TABLES, f"table_{name}")
     print(tables.markdown(table), flush=True)
+
+
+def write_page(setup: scales.Setup, failed: Mapping[str, ValueError]) -> pathlib.Path:
+    """Write all tables of the folder, old and new, as one page; return its path."""
+    place = setup.root / TABLES
+    found = {}
+    for name in sorted(PLANS, key=_place):
+        title = f"Table {name}" if name.isdigit() else name.capitalize()
+        if name in failed:
+            found[title] = estimates.Missing(f"table {name}: {failed[name]}")
+        elif (place / f"table_{name}.json").exists():
+            found[title] = reading.read_tables(place, f"table_{name}")
+    title = f"Reproduction, scale {setup.scale.name}"
+    return report.write_tables(place / report.TABLES_NAME, found, title=title)
+
+
+def _place(name: str) -> tuple[bool, bool, int]:
+    """Return where a table stands on the page: the summary, the paper's, others."""
+    return name != "methods", not name.isdigit(), int(name) if name.isdigit() else 0
 
 
 def forecast(setup: scales.Setup, wanted: Sequence[graph.Node], *, whole: bool) -> str:

@@ -9,7 +9,7 @@ from made_run import FOLDED_WORD, make_pair, make_run, metric_rows
 
 from configs import rlcd
 from experiments import report as command
-from rlcd_jax import records, report
+from rlcd_jax import estimates, records, report, tables
 from rlcd_jax.report import reading, sections
 
 
@@ -84,6 +84,10 @@ def test_write_report_has_every_part(whole_page):
     assert "generate 2 min 48 s" in page.text  # 40 steps of 4.2 s
     assert [len(b["views"]) for b in page.browsers] == [1, 1, 2, 1]
     assert not re.search(r"Missing: (?!preference|distill)", page.text)
+    assert "Over-optimisation watch No warning." in page.text
+    assert "Judged by people" not in page.text
+    for curve in ("Reward", "KL to the reference", "Length", "Entropy", "Distinct-2"):
+        assert whole_page.count(f'aria-label="{curve}"') == 1
 
 
 def test_write_report_is_well_formed_and_loads_nothing(whole_page):
@@ -195,6 +199,50 @@ def test_write_report_reads_a_run_that_goes_on(tmp_path):
     assert len(found.metrics) == len(metric_rows(0))
 
 
+# --- people, and tables alone -----------------------------------------------
+
+
+def make_study(folder):
+    """Write the results of a study as ``experiments.human read`` leaves them."""
+    rating = estimates.Estimate(6.5, 6.15, 6.85, 0.95, 20, 0.001)
+    columns = (tables.Column("Rating"), tables.Column("rlcd"))
+    row = ("rlcd vs base", ("6.50 / 2.50 [6.15, 6.85]", rating))
+    for stem in ("table", "annotators"):
+        caption = f"Made {stem} <of> people"
+        table = tables.Table(caption, "Comparison", columns, (row,))
+        tables.write_table(table, folder / "results", stem)
+    return folder
+
+
+def test_write_report_shows_studies_and_names_those_it_cannot_read(tmp_path):
+    run = make_run(tmp_path / "run", pairs=3)
+    study = make_study(tmp_path / "study")
+    path = report.write_report(run, studies=[study, tmp_path / "nowhere"])
+    page = Reader(path.read_text())
+    assert not page.unbalanced
+    assert "Judged by people" in page.text and "Made table <of> people" in page.text
+    assert "6.50 [6.15, 6.85] p = 0.001" in page.text
+    assert f"Missing: the folder {tmp_path / 'nowhere'} is not there." in page.text
+
+
+def test_write_tables_shows_tables_and_what_is_missing(tmp_path):
+    make_study(tmp_path)
+    found = {
+        "Table 2": reading.read_tables(tmp_path / "results", "table"),
+        "Table 3": reading.read_tables(tmp_path / "results", "table_3"),
+    }
+    path = report.write_tables(
+        tmp_path / report.TABLES_NAME, found, title="All <of> it"
+    )
+    page = Reader(path.read_text())
+    assert not page.unbalanced and "All <of> it" in page.text
+    assert "6.50 [6.15, 6.85]" in page.text
+    assert "Missing: table_3.json is not there." in page.text
+    targets = [a["href"][1:] for tag, a in page.tags if tag == "a"]
+    assert targets == [a["id"] for tag, a in page.tags if tag == "section"]
+    assert not {"script", "link", "img"} & {tag for tag, _ in page.tags}
+
+
 # --- two runs ---------------------------------------------------------------
 
 
@@ -246,6 +294,17 @@ def test_command_compares(whole_run, tmp_path):
         ["--workdir", str(tmp_path), "--compare", str(whole_run), str(whole_run)]
     )
     assert path == tmp_path / "compare.html" and path.exists()
+
+
+def test_command_takes_studies_for_one_run_alone(whole_run, tmp_path, capsys):
+    run = make_run(tmp_path / "run", pairs=3)
+    study = make_study(tmp_path / "study")
+    path = command.main(["--workdir", str(run), "--studies", str(study)])
+    assert "Made table" in path.read_text()
+    args = ["--workdir", str(tmp_path), "--compare", str(run), str(run)]
+    with pytest.raises(SystemExit):
+        command.main([*args, "--studies", str(study)])
+    assert "leave out --compare" in capsys.readouterr().err
 
 
 def test_command_refuses_an_empty_folder(tmp_path):

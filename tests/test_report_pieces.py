@@ -1,9 +1,13 @@
 """Tests of the pieces of rlcd_jax.report: figures, curves, tables and browsers."""
 
+import dataclasses
+import json
+
 import pytest
 from made_run import make_pair, make_run, metric_rows
 
-from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate
+from rlcd_jax import estimates, records
+from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,121 @@ def test_stage_curves_names_what_was_not_recorded():
     (found,) = curves.stage_curves({"": rows})
     assert "entropy" in found["not_there"] and "clip fraction" in found["not_there"]
     assert len(found["panels"]) == 1
+
+
+def test_stage_curves_keeps_apart_what_another_section_shows():
+    rows = [row for row in metric_rows(0) if row["stage"] == "policy"]
+    (whole,) = curves.stage_curves({"": rows})
+    (found,) = curves.stage_curves({"": rows}, apart=watch.CURVES)
+    assert whole["apart"] == [] and len(found["apart"]) == len(watch.CURVES)
+    assert sorted(found["panels"] + found["apart"]) == sorted(whole["panels"])
+    rows = [{"stage": "policy", "step": 1, "policy/clip_fraction": 0.1}]
+    (bare,) = curves.stage_curves({"": rows}, apart=watch.CURVES)
+    assert "reward" not in bare["not_there"] and bare["apart"] == []
+
+
+def watched(run, **parts):
+    run = dataclasses.replace(run, **parts)
+    drawn = curves.stage_curves({"": run.metrics}, apart=watch.CURVES)
+    return watch.watch(run, drawn)
+
+
+def test_watch_draws_each_point_with_the_tasks_word_list(whole_run):
+    found = watched(reading.read_run(whole_run))
+    assert found["warnings"] == [] and len(found["panels"]) == 6
+    assert "Held-out judge: lexicon" in found["panels"][4]
+    assert "Distinct-2" in found["panels"][5]
+    assert [row[0] for row in found["table"]["rows"]][:2] == ["0", "1"]
+    assert found["table"]["rows"][0][2][1]["kind"] == "estimate"
+    assert found["table"]["plots"] == [] and "Not recorded" not in str(found["notes"])
+
+
+def test_watch_says_warnings_in_words_once(whole_run):
+    run = reading.read_run(whole_run)
+    rows = [
+        {"stage": "policy", "step": step, "rollout/entropy": 3.0 if step < 5 else 0.3}
+        for step in range(1, 10)
+    ]
+    found = watched(run, metrics=rows)
+    ((step, what, detail),) = found["warnings"]
+    assert (what, step) == ("Entropy collapses", 6)
+    assert detail.startswith("entropy went from 3 to ")
+    assert not [note for note in found["table"]["notes"] if "collapse" in note]
+    assert "Not recorded, so not watched: reward, KL, length." in found["notes"]
+
+
+def test_watch_has_words_for_every_kind_of_warning(whole_run):
+    run = reading.read_run(whole_run)
+    good = "What a lovely, happy and wonderful day, my dear and kind friend!"
+    replies = {0: good, 1: good, 2: " ".join(["hate"] * 12), 3: " ".join(["hate"] * 12)}
+    samples = {
+        step: [{"prompt_id": f"{i}", "prompt": f"{i}", "reply": r} for i in range(4)]
+        for step, r in replies.items()
+    }
+    rows = [
+        {
+            "stage": "policy",
+            "step": step,
+            "rollout/reward_mean": 1.0 * step,
+            "rollout/entropy": 3.0 / (1 + 3 * step),
+            "rollout/response_length_mean": 20.0 * (1 + step),
+        }
+        for step in range(4)
+    ]
+    found = watched(run, metrics=rows, policy_samples=samples)
+    assert {what for _, what, _ in found["warnings"]} == set(watch.KINDS.values())
+
+
+def test_watch_says_why_there_is_no_held_out_judge(whole_run):
+    run = reading.read_run(whole_run)
+    for config, reason in (
+        ({"task": "harmless"}, "the task harmless has no judge without a model"),
+        ({"task": "moved.toml"}, "no task file at 'moved.toml'"),
+        (estimates.Missing("config.json is not there"), "config.json is not there"),
+    ):
+        found = watched(run, config=config)
+        assert len(found["panels"]) == 5  # all but the judge
+        assert found["notes"][0].startswith(f"Held-out judge: missing: {reason}")
+
+
+def test_watch_is_nothing_without_ppo(whole_run):
+    run = reading.read_run(whole_run)
+    none = estimates.Missing("x is not there")
+    rows = [row for row in metric_rows(0) if row["stage"] == "preference"]
+    assert watched(run, metrics=rows, policy_samples=none) is None
+    assert watched(run, metrics=none, policy_samples=none) is None
+    assert watched(run, metrics=none)["panels"]  # of the samples alone
+
+
+def test_read_study_names_what_it_cannot_read(tmp_path):
+    def reasons():
+        study = reading.read_study(tmp_path / "s")
+        return [p.reason if reading.is_missing(p) else "" for p in study.tables]
+
+    assert reasons() == [f"the folder {tmp_path / 's'} is not there"]
+    (tmp_path / "s").mkdir()
+    assert "experiments.human read --folder" in reasons()[0]
+    good = {"caption": "c", "columns": [{"name": "x"}], "rows": []}
+    records.write_json(tmp_path / "s/results/table.json", good)
+    assert reasons() == ["", "results/annotators.json is not there"]
+    records.write_json(tmp_path / "s/results/annotators.json", good)
+    assert reasons() == ["", ""]
+    (tmp_path / "s/results/judges.json").write_text("{")
+    assert reasons()[2].startswith("results/judges.json cannot be read")
+    broken = good | {"rows": [{"name": "without cells"}]}
+    (tmp_path / "s/results/judges.json").write_text(json.dumps(broken))
+    assert "lacks cells" in reasons()[2]
+
+
+def test_tables_align_blanks_and_p_values_with_numbers():
+    columns = [{"name": "p"}, {"name": "Judge"}]
+    rows = [
+        {"name": "a", "cells": {"p": "0.021", "Judge": "lexicon"}},
+        {"name": "b", "cells": {"p": "-", "Judge": "-"}},
+    ]
+    table = {"caption": "c", "row_header": "r", "columns": columns, "rows": rows}
+    (shown,) = tabulate.tables({"": [table]})
+    assert shown["aligned"] == [True, False]
 
 
 def test_tables_keep_two_judges_of_one_comparison_apart():
@@ -126,6 +245,18 @@ def test_tables_of_two_runs_are_joined_row_by_row():
         ("rlcd", "A", "0.50"),
         ("rlaif", "B", "0.40"),
     ]
+
+
+def test_plots_name_the_judge_only_where_rows_share_a_name():
+    estimate = {"value": 0.6, "low": 0.5, "high": 0.7, "level": 0.95, "num": 9}
+    columns = [{"name": "Judge"}, {"name": "Wins over base, %", "percent": True}]
+    rows = [
+        {"name": n, "cells": {"Judge": "x", "Wins over base, %": estimate}}
+        for n in "ab"
+    ]
+    table = {"caption": "c", "columns": columns, "rows": rows}
+    (shown,) = tabulate.tables({"": [table]})
+    assert "· x" not in shown["plots"][0]
 
 
 def test_plots_of_nothing_are_nothing():

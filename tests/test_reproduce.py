@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import gzip
+import html
 import json
+import re
 import types
 from unittest import mock
 
@@ -171,6 +173,15 @@ def test_every_table_is_written_with_its_paper_column(world, name):
         return
     first = next(iter(next(iter(rows.values()))))
     assert first.startswith("Paper") and "7B" in first
+
+
+def test_page_shows_all_tables_and_loads_nothing(world):
+    page = (world.root / "tables/tables.html").read_text()
+    for name in reproduce.PLANS:
+        path = world.root / f"tables/table_{name}.json"
+        assert html.escape(json.loads(path.read_text())["caption"]) in page
+    assert page.count("<section") == len(reproduce.PLANS)
+    assert not re.search(r"src=|<link|<script|url\(http|@import", page)
 
 
 @pytest.mark.parametrize("name", ["3", "6", "16", "40"])

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 from rlcd_jax import records
-from rlcd_jax.report import browsers, curves, reading, sections, tabulate
+from rlcd_jax.estimates import Missing
+from rlcd_jax.report import browsers, curves, reading, sections, tabulate, watch
 
 FILE_NAME = "report.html"
 COMPARISON_NAME = "compare.html"
+TABLES_NAME = "tables.html"
 
 
 def write_report(
-    workdir: str | os.PathLike[str], *, preset: Mapping[str, Any] | None = None
+    workdir: str | os.PathLike[str],
+    *,
+    preset: Mapping[str, Any] | None = None,
+    studies: Sequence[str | os.PathLike[str]] = (),
 ) -> pathlib.Path:
     """Write ``report.html`` of a run and return its path.
 
@@ -29,11 +34,13 @@ def write_report(
       workdir: folder of the run.
       preset: the config as it was before single fields were set, to show what was
         changed; None: the page says that nothing was given to compare with.
+      studies: folders of human studies whose results are shown.
 
     Raises:
       ValueError: the folder holds nothing of a run.
     """
     run = reading.read_run(workdir)
+    drawn = curves.stage_curves({"": run.metrics}, apart=watch.CURVES)
     page = (
         _environment()
         .get_template("page.html")
@@ -44,8 +51,10 @@ def write_report(
             changes=sections.changes(run, preset),
             config=sections.config_groups(run.config),
             stages=sections.stages(run),
-            curves=curves.stage_curves({"": run.metrics}),
+            curves=drawn,
+            watch=watch.watch(run, drawn),
             tables=tabulate.tables({"": run.tables}),
+            studies=tabulate.studies(map(reading.read_study, studies)),
             drops=sections.drops(run),
             pair_cells=sections.pair_cells(run),
             samples=browsers.samples({"": run}),
@@ -94,6 +103,32 @@ def write_comparison(
         )
     )
     return _write(pathlib.Path(path), page)
+
+
+def write_tables(
+    path: str | os.PathLike[str],
+    found: Mapping[str, list[dict[str, Any]] | Missing],
+    *,
+    title: str,
+) -> pathlib.Path:
+    """Write a page of tables and return its path.
+
+    Args:
+      path: file to write, such as ``tables.html``.
+      found: tables as ``tables.as_json`` makes them, by the name that leads to them.
+      title: of the page.
+    """
+    path = pathlib.Path(path)
+    page = (
+        _environment()
+        .get_template("tables.html")
+        .render(
+            title=title,
+            folder=path.parent,
+            shown={name: tabulate.tables({"": part}) for name, part in found.items()},
+        )
+    )
+    return _write(path, page)
 
 
 def _write(path: pathlib.Path, page: str) -> pathlib.Path:

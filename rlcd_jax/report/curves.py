@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlcd_jax.estimates import Missing
@@ -47,22 +47,25 @@ OPTIONAL = ("Margin", "Distinct n-grams")  # not named when they are not there
 
 def stage_curves(
     runs: Mapping[str, list[dict[str, Any]] | Missing],
+    *,
+    apart: Collection[str] = (),
 ) -> list[dict[str, Any]] | Missing:
     """Return for each stage its first curves, its other curves and single figures.
 
     Args:
       runs: rows of ``metrics.jsonl`` by the run's label, "" for a single run.
+      apart: titles of first curves that another section shows.
 
     Returns:
-      Dicts with stage, panels, others, figures (name, run, value) and ``not_there``,
-      the titles of first curves for which nothing was recorded.
+      Dicts with stage, panels, the panels ``apart``, others, figures (name, run, value)
+      and ``not_there``, the titles of first curves for which nothing was recorded.
     """
     there = {k: rows for k, rows in runs.items() if not reading.is_missing(rows)}
     if not there:
         return next(iter(runs.values()))
     stages = dict.fromkeys(row["stage"] for rows in there.values() for row in rows)
     ordered = sorted(stages, key=_order)
-    return [_stage(stage, there) for stage in ordered]
+    return [_stage(stage, there, apart) for stage in ordered]
 
 
 def _order(stage: str) -> int:
@@ -70,21 +73,24 @@ def _order(stage: str) -> int:
     return names.index(stage) if stage in names else len(names)
 
 
-def _stage(stage: str, runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _stage(
+    stage: str, runs: Mapping[str, list[dict[str, Any]]], apart: Collection[str]
+) -> dict[str, Any]:
     series = {
         label: _series([row for row in rows if row["stage"] == stage])
         for label, rows in runs.items()
     }
     names = list(dict.fromkeys(name for found in series.values() for name in found))
-    panels, not_there, used = [], [], set()
+    panels, elsewhere, not_there, used = [], [], [], set()
     for panel in PANELS.get(stage, ()):
         pattern = re.compile(rf"(?:^|/)(?:(?:{HELD_OUT})[_/])*(?:{panel.leaf})$")
         matched = [name for name in names if pattern.search(name)]
         used.update(matched)
         if matched:
             lines = _lines(matched, series)
-            panels.append(plots.curve(panel.title, lines, unit=panel.unit))
-        elif panel.title not in OPTIONAL:
+            place = elsewhere if panel.title in apart else panels
+            place.append(plots.curve(panel.title, lines, unit=panel.unit))
+        elif panel.title not in (*OPTIONAL, *apart):
             not_there.append(panel.title.lower())
     rest = [name for name in names if name not in used]
     long = [
@@ -101,6 +107,7 @@ def _stage(stage: str, runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, An
     return {
         "stage": stage,
         "panels": [svg for svg in panels if svg],
+        "apart": [svg for svg in elsewhere if svg],
         "not_there": not_there,
         "others": [svg for svg in others if svg],
         "left_out": max(0, len(long) - MAX_OTHERS),

@@ -46,13 +46,18 @@ SMOOTH_FROM = 80  # points from which a running mean is drawn over the line
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One curve: values at steps; ``run`` and ``held_out`` choose how it looks."""
+    """One curve: values at steps; ``run`` and ``held_out`` choose how it looks.
+
+    ``low`` and ``high``, when given, bound a band around the values.
+    """
 
     label: str
     steps: Sequence[int]
     values: Sequence[float]
     run: str = ""
     held_out: bool = False
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +123,8 @@ def intervals(
         axes.set_ylim(len(dots) - 0.4, -0.6)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
+        room = 6 if max(map(len, names)) < 26 else 4  # long names leave little of it
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(room))
         axes.margins(x=0.06)
         return _svg(page, title)
 
@@ -167,6 +173,8 @@ def _draw(axes: object, line: Line, colour: str, dash: str, under: bool) -> None
     steps, values = np.asarray(line.steps), np.asarray(line.values, np.float64)
     look = {"color": colour, "ls": dash, "label": line.label or None}
     width = 2.6 if under else 1.7
+    if line.low:
+        axes.fill_between(steps, line.low, line.high, color=colour, alpha=0.14, lw=0)
     if len(values) < SMOOTH_FROM:
         few = len(values) <= 25
         axes.plot(steps, values, lw=width, marker="o" if few else "", ms=3.5, **look)

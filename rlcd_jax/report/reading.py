@@ -14,6 +14,7 @@ from typing import Any
 
 from rlcd_jax import records
 from rlcd_jax.estimates import Missing
+from rlcd_jax.human import results
 
 # Stages in the order in which they run, with their folders and what they make.
 STAGES = {
@@ -25,6 +26,8 @@ STAGES = {
 }
 SAMPLE_FIELDS = ("prompt_id", "prompt", "system", "reply")
 POLICY_SAMPLE_FIELDS = ("prompt_id", "prompt", "reply")
+STUDY_TABLES = ("table", "annotators")
+STUDY_JUDGES = "judges"  # there when the study was read with verdicts
 VERDICT_FIELDS = ("prompt_id", "judge", "system_1", "system_2", "winner")
 
 
@@ -61,6 +64,14 @@ class Run:
         return next(stage for stage in self.stages if stage.name == name)
 
 
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The tables that a human study left, or why there are none."""
+
+    folder: pathlib.Path
+    tables: tuple[list[dict[str, Any]] | Missing, ...]
+
+
 def is_missing(part: Any) -> bool:
     """Say whether a part stands for something that is not there."""
     return isinstance(part, Missing)
@@ -95,6 +106,27 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
         tables=_part(folder, "evaluate/table.json", _tables),
         plan=_part(folder, "plan.json", _json_object),
     )
+
+
+def read_study(folder: str | os.PathLike[str]) -> Study:
+    """Return the tables of a study, from the results of ``experiments.human read``."""
+    place = pathlib.Path(folder)
+    if not (place / results.RESULTS).is_dir():
+        how = f"first: python -m experiments.human read --folder {place}"
+        there = f"{results.RESULTS}/ is not there; {how}"
+        reason = there if place.is_dir() else f"the folder {place} is not there"
+        return Study(place, (Missing(reason),))
+    names = [f"{results.RESULTS}/{stem}.json" for stem in STUDY_TABLES]
+    other = f"{results.RESULTS}/{STUDY_JUDGES}.json"
+    names += [other] if (place / other).exists() else []
+    return Study(place, tuple(_part(place, name, _tables) for name in names))
+
+
+def read_tables(
+    folder: str | os.PathLike[str], stem: str
+) -> list[dict[str, Any]] | Missing:
+    """Return the tables in ``stem.json``, or the reason why there are none."""
+    return _part(pathlib.Path(folder), f"{stem}.json", _tables)
 
 
 def _part(
@@ -173,6 +205,7 @@ def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
     def find(value: Any) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             if {"caption", "columns", "rows"} <= value.keys():
+                _check_table(value)
                 return [value]
             value = list(value.values())
         if not isinstance(value, list):
@@ -183,3 +216,14 @@ def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
     if not found:
         raise ValueError("no table with caption, columns and rows is in it")
     return found
+
+
+def _check_table(table: dict[str, Any]) -> None:
+    """Refuse a table without names of its columns and rows, or without cells."""
+    for part, fields in (("columns", {"name"}), ("rows", {"name", "cells"})):
+        for entry in table[part]:
+            if not (isinstance(entry, dict) and fields <= entry.keys()):
+                raise ValueError(
+                    f"an entry of {part!r} of table {table['caption']!r} lacks "
+                    f"{' or '.join(sorted(fields))}"
+                )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlcd_jax.estimates import Missing
-from rlcd_jax.report import plots, sections
+from rlcd_jax.report import plots, reading, sections
+
+BLANK = ("", "-")  # texts that go with any column
+EVEN = ("win rate", "wins over", "equal length", "judge, %")  # where one half is even
 
 
 def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
@@ -31,6 +34,22 @@ def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
     for place in range(max(map(len, there.values()), default=0)):
         found = [(k, part[place]) for k, part in there.items() if place < len(part)]
         shown.append(_joined(found))
+    return shown
+
+
+def studies(found: Iterable[reading.Study]) -> list[tuple[str, list[Any]]]:
+    """Return the tables of each human study by its folder.
+
+    They have no plots: their rows are few, and columns of one row are of many units.
+    """
+    shown = []
+    for study in found:
+        parts = [entry for part in study.tables for entry in tables({"": part})]
+        parts = [
+            entry if isinstance(entry, Missing) else entry | {"plots": []}
+            for entry in parts
+        ]
+        shown.append((str(study.folder), parts))
     return shown
 
 
@@ -123,7 +142,18 @@ def _cell(cell: Any, column: dict[str, Any], with_num: bool) -> dict[str, str]:
         return {"kind": "estimate", "text": value, "interval": interval, "below": below}
     if isinstance(cell, float):
         return {"kind": "number", "text": f"{scale * cell:.{digits}f}"}
-    return {"kind": "number" if isinstance(cell, int) else "text", "text": str(cell)}
+    if cell in BLANK:
+        return {"kind": "blank", "text": cell}
+    return {"kind": "number" if _is_number(cell) else "text", "text": str(cell)}
+
+
+def _is_number(cell: Any) -> bool:
+    """Say whether a cell reads as a number, as the text of a p-value does."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _plot(
@@ -131,14 +161,16 @@ def _plot(
 ) -> plots.Svg | None:
     """Return dots and whiskers of a column's estimates, a row each."""
     scale = 100.0 if column.get("percent") else 1.0
+    twice = len({(label, row["name"]) for label, row in entries}) < len(entries)
     dots = []
     for label, row in entries:
         cell = row["cells"].get(column["name"])
         if sections.is_estimate(cell):
             figures = (scale * cell[name] for name in ("value", "low", "high"))
-            dots.append(plots.Dot(" · ".join(_row_key(row)), *figures, run=label))
+            name = " · ".join(_row_key(row)) if twice else row["name"]
+            dots.append(plots.Dot(name, *figures, run=label))
     if not dots:
         return None
     name = column["name"].lower()
-    even = 0.5 * scale if "win rate" in name or "equal length" in name else None
+    even = 0.5 * scale if any(part in name for part in EVEN) else None
     return plots.intervals(column["name"], dots, reference=even)
