@@ -95,6 +95,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.prompts.hh_dir = ""  # folder of hh-rlhf in the official layout
     config.prompts.hh_train_split = "train"  # the part of hh-rlhf to simulate on
     config.prompts.hh_test_split = "test"  # the part to hold out
+    # The part of hh-rlhf on which checkpoints are chosen, App. E; the other parts are
+    # taken without its prompts, so that they share none. "": no such part.
+    config.prompts.hh_dev_split = "test[:1000]"
     config.prompts.data_dir = ""  # where data sets are prepared; "": ~/.cache/rlcd_jax
     config.prompts.limit = 0  # training prompts, 0: all
     return config
@@ -204,14 +207,20 @@ def _policy() -> ConfigDict:
     policy.temperature = 1.0  # method
     policy.ratio_tolerance = 0.05  # largest |ratio - 1| on the first minibatch
     policy.checkpoint_every = 20  # PPO steps; method
-    policy.sample_prompts = 4  # prompts whose replies are saved with a checkpoint
+    # Held-out prompts of the part dev that each checkpoint answers; 0: none.
+    policy.dev_prompts = 64
+    # Which checkpoint is the policy: "last", the method; "dev_score": the one whose
+    # replies to these prompts the preference model scores highest, as App. E does
+    # over its grid. There are as many to choose from as checkpoint_every makes.
+    policy.choose = "last"
+    policy.kl_limit = 0.0  # nats a reply, of those chosen from; 0: none; method: none
     return policy
 
 
 def _evaluate() -> ConfigDict:
     evaluate = ConfigDict()
     evaluate.systems = ("base", "policy")  # of this run: base, distill, policy
-    evaluate.checkpoints = ()  # of other runs, each "name=folder of checkpoints"
+    evaluate.checkpoints = ()  # of other runs, each "name=RUN/policy/checkpoints"
     evaluate.prompts = 0  # held-out prompts, 0: all
     evaluate.samples_per_prompt = 1  # replies of a system to each prompt
     evaluate.temperature = 1.0  # method
@@ -272,6 +281,7 @@ def _full(config: ConfigDict) -> None:
     config.policy.kl_coef = 0.02
     config.policy.terminal_mode = "none"  # most replies of this length are cut
     config.policy.checkpoint_every = 6
+    config.policy.dev_prompts = 32
     config.evaluate.reply_tokens = 64
     config.evaluate.samples_per_prompt = 4
     config.evaluate.judges = ("lexicon",)  # 135M as a judge flips with the order
@@ -297,6 +307,7 @@ def _quick(config: ConfigDict) -> None:
     config.policy.update_batch = 16
     config.policy.warmup_steps = 1
     config.policy.checkpoint_every = 20
+    config.policy.dev_prompts = 8
     config.policy.reply_tokens = 40
     config.policy.prompt_tokens = 48
     config.evaluate.reply_tokens = 40
@@ -324,6 +335,7 @@ def _smoke(config: ConfigDict) -> None:
     config.policy.prompt_tokens = 256
     config.policy.reply_tokens = 12
     config.policy.checkpoint_every = 1
+    config.policy.dev_prompts = 2
     config.evaluate.prompts = 3
     config.evaluate.samples_per_prompt = 1
     config.evaluate.reply_tokens = 12

@@ -22,6 +22,7 @@ from rlcd_jax import report  # noqa: E402
 from rlcd_jax.stages import (  # noqa: E402
     distill_context,
     evaluate_policy,
+    policy_choice,
     simulate_pairs,
     train_policy,
     train_preference,
@@ -103,6 +104,8 @@ def run_stages(
             config.model.cache_dir = str(embedded.default_cache_dir(os.environ))
     for name in stages:  # refuse another config before anything is written
         workspace.finished(config, workdir, name)
+    if "policy" in stages:  # its mistakes would show after the longest stages
+        policy_choice.check(config.policy)
     workspace.open_run(config, workdir)
     for name in stages:
         started = time.monotonic()

@@ -60,14 +60,18 @@ def distill(config: ConfigDict) -> graph.Cost:
 
 
 def policy(config: ConfigDict) -> graph.Cost:
-    """Return the cost of PPO: policy and value learn, four models read."""
+    """Return the cost of PPO: policy and value learn, four models read.
+
+    Each checkpoint answers dev prompts, which three models read.
+    """
     section = config.policy
     replies = section.steps * section.rollouts
-    whole = replies * (section.prompt_tokens + section.reply_tokens)
+    dev = -(-section.steps // section.checkpoint_every) * section.dev_prompts
+    length = section.prompt_tokens + section.reply_tokens
     return graph.Cost(
-        generated=float(replies * section.reply_tokens),
-        trained=2.0 * section.epochs * whole,
-        scored=4.0 * whole,
+        generated=float((replies + dev) * section.reply_tokens),
+        trained=2.0 * section.epochs * replies * length,
+        scored=(4.0 * replies + 3.0 * dev) * length,
     )
 
 

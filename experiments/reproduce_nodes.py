@@ -259,7 +259,7 @@ class Recipes:
           task: name of the task.
           seed: root seed.
           generates: name the model that makes pairs, not the one that is aligned.
-          split: "dev" or "test" for nodes that read held-out prompts. Others that read
+          split: "test" for nodes that read the held-out prompts. Others that read
             hh-rlhf's held-out side read human pairs, which are of its train part.
         """
         setup = self.setup
@@ -272,8 +272,10 @@ class Recipes:
             config.name = method
             config.prompts.hh_dir = setup.hh_dir
             config.preference.human_pairs = 0  # agreement is a node of its own
-            parts = {"dev": "test[:1000]", "test": "test[1000:2000]"}  # the paper's
-            config.prompts.hh_test_split = parts.get(split, "train")
+            config.prompts.hh_dev_split = "test[:1000]"  # as is the other, the paper's
+            config.prompts.hh_test_split = (
+                "test[1000:2000]" if split == "test" else "train"
+            )
         return config
 
     def task(self, name: str) -> tasks.Task:
@@ -288,18 +290,13 @@ class Recipes:
         return [(kl, count) for kl in self.setup.kl for count in steps]
 
     def _tune(self, label: str, config: ConfigDict, trained, own) -> graph.Node:
-        source = config.prompts.source
-        part = "test" if source == "hh_rlhf" else "dev"
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.prompts.hh_test_split = "test[:1000]"
         return graph.make_node(
             "tune",
             label,
             config,
             links=(("system", trained, "policy"), own),
-            settings={"part": part},
-            cost=costs.sample(config, part),
+            settings={"part": "dev"},
+            cost=costs.sample(config, "dev"),
         )
 
     def _distilled(self, task: str, seed: int) -> graph.Node:

@@ -9,7 +9,13 @@ from typing import Any
 from experiments import launch
 from experiments import reproduce_graph as graph
 from rlcd_jax import chat_api, judges_api, pairs, records, verdicts
-from rlcd_jax.stages import held_out_replies, label_accuracy, relabel_pairs, workspace
+from rlcd_jax.stages import (
+    held_out_replies,
+    label_accuracy,
+    policy_choice,
+    relabel_pairs,
+    workspace,
+)
 
 CHOSEN = "chosen"  # link to the policy that a select node chose
 
@@ -139,7 +145,7 @@ def _answer(
 ) -> Mapping[str, Any]:
     """Sample replies of the linked system, or of the base model without a link."""
     linked = place / "system"
-    checkpoints = linked / "checkpoints" if linked.is_symlink() else None
+    checkpoints = policy_choice.find_policy(linked) if linked.is_symlink() else None
     return held_out_replies.answer(
         node.config, place, system=system, checkpoints=checkpoints, part=part
     )

@@ -25,7 +25,7 @@ import numpy as np
 
 from rlcd_jax import checkpoint, tokenizer
 from rlcd_jax.models import llama, presets, table
-from rlcd_jax.stages import inputs
+from rlcd_jax.stages import inputs, policy_choice
 from rlcd_jax.weights import embedded, hf, resolve
 
 CHECK_TOKENS = 64  # tokens of the text whose logits are compared
@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     hand = commands.add_parser("export", help="write a checkpoint as a HF folder")
     hand.add_argument(
-        "--checkpoint", required=True, help="RUN/policy/checkpoints, or a step in it"
+        "--checkpoint",
+        required=True,
+        help="RUN/policy/checkpoints for the run's policy, or a step in it",
     )
     hand.add_argument("--item", default="policy", help="which of its items")
     hand.add_argument("--model", help="model of the run; default: its config.json's")
@@ -93,10 +95,12 @@ def read_model(args: argparse.Namespace) -> Source:
 
 
 def read_run(args: argparse.Namespace) -> Source:
-    """Return the weights of a run's checkpoint, the latest step if none is named."""
+    """Return the weights of a run's checkpoint, its policy's if no step is named."""
     folder, step = pathlib.Path(args.checkpoint), None
     if folder.name.isdecimal():
         folder, step = folder.parent, int(folder.name)
+    else:
+        folder = policy_choice.find_policy(folder)
     step = checkpoint.latest_step(folder) if step is None else step
     if step is None:
         raise ValueError(f"{folder} holds no checkpoint; name RUN/STAGE/checkpoints")

@@ -102,6 +102,11 @@ class Checkpointer:
         """Return the steps in the folder in rising order."""
         return sorted(self._manager.all_steps())
 
+    def remove(self, step: int) -> None:
+        """Delete one step that is in the folder."""
+        self.wait()
+        self._manager.delete(int(step))
+
     def wait(self) -> None:
         """Return when all that was saved is whole on disk; raise what went wrong."""
         self._manager.wait_until_finished()

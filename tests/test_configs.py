@@ -159,9 +159,11 @@ def test_every_task_has_prompts_for_training_and_test():
     for name in TASKS:
         config = get("rlcd", f"task={name},size=full")
         task = tasks.load_task(name)
-        parts = [inputs.load_prompts(config, task, part) for part in ("train", "test")]
+        parts = [inputs.load_prompts(config, task, part) for part in tasks.SPLITS]
         ids = [{prompt.id for prompt in part} for part in parts]
-        assert all(ids) and not ids[0] & ids[1]
+        assert all(ids) and len(set.union(*ids)) == sum(map(len, ids))
+        few = inputs.load_prompts(config, task, "dev", limit=2)
+        assert few == parts[1][:2] and len(few) == 2
     assert engine.Request  # the engine imports without a device
 
 

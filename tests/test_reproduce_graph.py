@@ -51,8 +51,10 @@ def test_generator_makes_the_pairs_and_only_them():
     assert specs["preference"] == specs["policy"] == ("hf:seven", "hh_rlhf")
     assert len([node for node in found if node.stage == "policy"]) == 24
     sample = recipes.sample("rlcd", "harmless", 1).config.prompts.hh_test_split
-    tune = next(node for node in found if node.stage == "tune").config.prompts
-    assert (tune.hh_test_split, sample) == ("test[:1000]", "test[1000:2000]")
+    tune = next(node for node in found if node.stage == "tune")
+    assert tune.settings["part"] == "dev"
+    assert tune.config.prompts.hh_dev_split == "test[:1000]"
+    assert sample == "test[1000:2000]"
 
 
 def test_outline_keeps_the_papers_twenty_steps():
@@ -157,7 +159,9 @@ def test_forecast_adds_up(tmp_path):
     policy = recipes.policy("rlcd", "harmless", 1).parents[0]
     section = policy.config.policy
     whole = section.rollouts * section.steps * (256 + 12)
-    assert policy.cost == graph.Cost(section.rollouts * 12.0, 2.0 * whole, 4.0 * whole)
+    dev = section.dev_prompts  # one checkpoint
+    generated, scored = (section.rollouts + dev) * 12.0, 4.0 * whole + 3.0 * dev * 268
+    assert policy.cost == graph.Cost(generated, 2.0 * whole, scored)
     cost = graph.Cost(generated=3_600e3, trained=7_200e3, scored=0.0)
     assert costs.hours(cost, recipes.setup.scale) == pytest.approx(2.0)
 

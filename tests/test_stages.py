@@ -88,7 +88,7 @@ def test_run_leaves_every_file_of_the_design(finished_run):
     for stage, step in (("preference", 3), ("distill", 4), ("policy", 2)):
         assert checkpoint.latest_step(finished_run / stage / "checkpoints") == step
     samples = records.read_jsonl(finished_run / "policy/samples/000002.jsonl")
-    assert len(samples) == 4 and all(row["prompt"] for row in samples)
+    assert len(samples) == 2 and all(row["prompt"] for row in samples)
     answers = records.read_jsonl(
         finished_run / "evaluate/samples.jsonl", evaluate_policy.Answer
     )

@@ -25,6 +25,7 @@ from rlcd_jax.stages import (
     comparison,
     generation,
     inputs,
+    policy_choice,
     scorers,
     train_preference,
     workspace,
@@ -128,7 +129,9 @@ def find_systems(
                 "systems of other runs go to evaluate.checkpoints as 'name=folder'"
             )
         shown = config.name if name == "policy" else name
-        systems[shown] = workspace.stage_folder(workdir, name) / "checkpoints"
+        systems[shown] = policy_choice.find_policy(
+            workspace.stage_folder(workdir, name)
+        )
     for entry in config.evaluate.checkpoints:
         name, equals, folder = entry.partition("=")
         if not (name and equals and folder) or name in systems:
@@ -136,7 +139,7 @@ def find_systems(
                 f"evaluate.checkpoints has {entry!r}; accepted: 'name=folder' with a "
                 f"name that is not one of {', '.join(systems)}"
             )
-        systems[name] = pathlib.Path(folder)
+        systems[name] = policy_choice.find_policy(folder)
     for name, folder in systems.items():
         if folder is not None and checkpoint.latest_step(folder) is None:
             raise ValueError(

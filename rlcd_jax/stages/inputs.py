@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -117,38 +117,69 @@ def cache_dir(config: ConfigDict) -> pathlib.Path:
 
 
 def load_prompts(
-    config: ConfigDict, task: tasks.Task, part: str
+    config: ConfigDict, task: tasks.Task, part: str, *, limit: int | None = None
 ) -> list[records.Prompt]:
-    """Return the prompts of a part of the data.
+    """Return the prompts of a part of the data; the others share none with "dev".
 
     Args:
       config: of the run.
       task: the task.
-      part: "train" for simulation and PPO, "test" for the held-out prompts.
+      part: "train" for simulation and PPO, "dev" for the prompts on which checkpoints
+        and settings are chosen, "test" for those of the evaluation.
+      limit: how many at most, 0: all; None: as many as the config says, which is
+        ``prompts.limit`` for "train" and ``evaluate.prompts`` for the others.
     """
     source = config.prompts.source
     if source == "package":
         found = tasks.load_prompts(task, part)
     elif source == "hh_rlhf":
-        if not task.hh_config:
-            raise ValueError(
-                f"prompts.source='hh_rlhf' but task {task.name!r} has no hh-rlhf "
-                "subset; accepted for it: 'package' or a path to prompts"
-            )
-        split = {
-            "train": config.prompts.hh_train_split,
-            "test": config.prompts.hh_test_split,
-        }[part]
-        found = hh_rlhf.load_prompts(
-            task.hh_config,
-            split,
-            manual_dir=config.prompts.hh_dir or None,
-            data_dir=data_dir(config),
-        )
+        found = _hh_prompts(config, task, part)
     else:
         found = tasks.load_prompts(task, part, source)
-    limit = config.prompts.limit if part == "train" else config.evaluate.prompts
+    if limit is None:
+        limit = config.prompts.limit if part == "train" else config.evaluate.prompts
     return list(found)[: limit or None]
+
+
+def _hh_prompts(
+    config: ConfigDict, task: tasks.Task, part: str
+) -> Sequence[records.Prompt]:
+    """Return a part of hh-rlhf; what belongs to dev is left out of the others."""
+    if not task.hh_config:
+        raise ValueError(
+            f"prompts.source='hh_rlhf' but task {task.name!r} has no hh-rlhf "
+            "subset; accepted for it: 'package' or a path to prompts"
+        )
+    splits = {
+        "train": config.prompts.hh_train_split,
+        "dev": config.prompts.hh_dev_split,
+        "test": config.prompts.hh_test_split,
+    }
+
+    def read(name: str) -> Sequence[records.Prompt]:
+        if not splits[name]:
+            return ()
+        try:
+            return hh_rlhf.load_prompts(
+                task.hh_config,
+                splits[name],
+                manual_dir=config.prompts.hh_dir or None,
+                data_dir=data_dir(config),
+            )
+        except ValueError as error:
+            where = f"prompts.hh_{name}_split={splits[name]!r}"
+            raise ValueError(f"{where} cannot be read: {error}") from error
+
+    found = read(part)
+    # Slices of two files have nothing in common, and one file may not be there.
+    if part == "dev" or _file(splits[part]) != _file(splits["dev"]):
+        return found
+    chosen_on = {prompt.id for prompt in read("dev")}
+    return [prompt for prompt in found if prompt.id not in chosen_on]
+
+
+def _file(split: str) -> str:
+    return split.partition("[")[0]
 
 
 def data_dir(config: ConfigDict) -> pathlib.Path:

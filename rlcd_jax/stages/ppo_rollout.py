@@ -67,20 +67,37 @@ class Notes:
 
 def usable_dialogues(found: inputs.Inputs) -> tuple[list[Dialogue], int]:
     """Return the training prompts that fit, and how many do not."""
-    limit = found.config.policy.prompt_tokens
-    out, too_long = [], 0
-    for prompt in inputs.load_prompts(found.config, found.task, "train"):
-        text = prompts.plain_prompt(prompt, found.task, found.text_tokenizer.chat)
-        ids = tuple(found.text_tokenizer.encode(text))
-        if len(ids) > limit:
-            too_long += 1
-        else:
-            out.append(Dialogue(prompt.id, text, ids))
+    loaded = inputs.load_prompts(found.config, found.task, "train")
+    out = _fitting(found, loaded)
     if not out:
         raise ValueError(
-            f"none of {too_long} prompts fits in policy.prompt_tokens={limit}; raise it"
+            f"none of {len(loaded)} prompts fits in policy.prompt_tokens="
+            f"{found.config.policy.prompt_tokens}; raise it"
         )
-    return out, too_long
+    return out, len(loaded) - len(out)
+
+
+def dev_dialogues(found: inputs.Inputs) -> list[Dialogue]:
+    """Return the first dev prompts that fit, as many as the policy section asks for.
+
+    Fewer where the part has no more; what evaluation is limited to does not count.
+    """
+    wanted = found.config.policy.dev_prompts
+    if not wanted:
+        return []
+    loaded = inputs.load_prompts(found.config, found.task, "dev", limit=0)
+    return _fitting(found, loaded)[:wanted]
+
+
+def _fitting(found: inputs.Inputs, loaded: Sequence[records.Prompt]) -> list[Dialogue]:
+    """Return the prompts that ``policy.prompt_tokens`` has room for."""
+    out = []
+    for prompt in loaded:
+        text = prompts.plain_prompt(prompt, found.task, found.text_tokenizer.chat)
+        ids = tuple(found.text_tokenizer.encode(text))
+        if len(ids) <= found.config.policy.prompt_tokens:
+            out.append(Dialogue(prompt.id, text, ids))
+    return out
 
 
 class Actor:
@@ -90,6 +107,7 @@ class Actor:
         section = found.config.policy
         self.found, self.section = found, section
         self.dialogues, self.too_long = usable_dialogues(found)
+        self.dev_dialogues = dev_dialogues(found)
         self.sampler = generation.make_engine(
             found, section.prompt_tokens, section.reply_tokens
         )
@@ -130,7 +148,11 @@ class Actor:
     def generate(
         self, policy: Params, dialogues: Sequence[Dialogue], step: int
     ) -> list[Sampled]:
-        """Return one reply to each prompt, keyed by (seed, step, place, prompt)."""
+        """Return one reply to each prompt, keyed by (seed, step, place, prompt).
+
+        Step 0 stands for dev prompts: all checkpoints draw with the same keys, so
+        that their replies differ by the weights alone.
+        """
         generation.load(self.sampler, policy, self.found.mesh)
         seed, task = self.found.config.seed, self.found.task
         requests = [
@@ -144,7 +166,8 @@ class Actor:
             )
             for place, dialogue in enumerate(dialogues)
         ]
-        replies = generation.generate(self.sampler, requests, f"rollout {step}")
+        what = f"rollout {step}" if step else "dev prompts"
+        replies = generation.generate(self.sampler, requests, what)
         return [Sampled(*pair) for pair in zip(dialogues, replies, strict=True)]
 
     def roll_out(
@@ -161,14 +184,7 @@ class Actor:
           The rollout, the notes with the reward scale measured if it was not, and
           metrics.
         """
-        section = self.section
-        packed = packing.pack(
-            [one.dialogue.ids for one in sampled],
-            [one.reply.tokens for one in sampled],
-            prompt_length=section.prompt_tokens,
-            response_length=section.reply_tokens,
-            pad_id=self.found.text_tokenizer.pad_id,
-        )
+        section, packed = self.section, self._pack(sampled)
         logprobs, entropy = self._by_rows(
             self._logprobs_entropy, params["policy"], packed
         )
@@ -218,6 +234,29 @@ class Actor:
             [*one.dialogue.ids, *cut(one.reply.tokens), *self.mark] for one in sampled
         ]
         return self._rewards(rows)
+
+    def log_ratios(self, policy: Params, sampled: Sequence[Sampled]) -> np.ndarray:
+        """Return log policy / reference of each whole reply, [B] float32, in nats.
+
+        Its mean over replies that the policy drew is the estimate k1 of the KL, without
+        the clamp of other estimators. The programs are those of the rollout.
+        """
+        # Full parts only: one of another size would be compiled for.
+        spare = -len(sampled) % self._rows
+        packed = self._pack([*sampled, *[sampled[-1]] * spare])
+        logprobs, _ = self._by_rows(self._logprobs_entropy, policy, packed)
+        ref_logprobs, _ = self._by_rows(self._logprobs, self._reference, packed)
+        ratios = np.where(packed.response_mask, logprobs - ref_logprobs, 0.0)
+        return ratios.sum(axis=1, dtype=np.float32)[: len(sampled)]
+
+    def _pack(self, sampled: Sequence[Sampled]) -> packing.Packed:
+        return packing.pack(
+            [one.dialogue.ids for one in sampled],
+            [one.reply.tokens for one in sampled],
+            prompt_length=self.section.prompt_tokens,
+            response_length=self.section.reply_tokens,
+            pad_id=self.found.text_tokenizer.pad_id,
+        )
 
     def _by_rows(self, program: Callable, params: Params, packed: Any) -> Any:
         """Run a program over a few rows at a time, as many as the update takes."""
