@@ -8,23 +8,36 @@ from typing import Any
 
 from experiments import launch
 from experiments import reproduce_graph as graph
-from rlcd_jax import chat_api, judges_api, pairs, records, verdicts
+from rlcd_jax import chat_api, checkpoint, judges_api, pairs, records, verdicts
 from rlcd_jax.stages import (
+    distill_context,
     held_out_replies,
     label_accuracy,
     policy_choice,
     relabel_pairs,
+    train_preference,
     workspace,
 )
 
 CHOSEN = "chosen"  # link to the policy that a select node chose
+# What later nodes read of a finished stage's checkpoints. The rest, moments and value
+# model, is four fifths of the disk that a grid of policies would take.
+KEPT = {
+    "preference": train_preference.ITEM,
+    "distill": distill_context.ITEM,
+    "policy": policy_choice.ITEM,
+}
 
 
 def _stage(name: str) -> Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]:
     """Return a stage of the library as the function of a node."""
 
     def run(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
-        return launch.STAGES[name](node.config, str(place))
+        summary = launch.STAGES[name](node.config, str(place))
+        if name in KEPT:
+            folder = workspace.stage_folder(place, name) / "checkpoints"
+            checkpoint.keep_items(folder, (KEPT[name],))
+        return summary
 
     return run
 

@@ -10,7 +10,7 @@ are saved in the dtype they live in, and can be restored into any sharding.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -175,6 +175,20 @@ def restore(
 def read_meta(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """Return the JSON object of one step without reading any array."""
     return restore(folder, step, {})[1]
+
+
+def keep_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
+    """Delete all items but these of every step: nothing can resume from it then.
+
+    Args:
+      folder: folder of the checkpoints, which nobody is writing to.
+      names: items to keep, such as the weights without the optimizer's moments.
+    """
+    folder = _absolute(folder)
+    for step in _steps(folder):
+        for name in _items(folder, step):
+            if name not in names:
+                (folder / str(step) / name).rmtree()
 
 
 def abstract_like(item: Tree, sharding: Any = None) -> Tree:

@@ -193,3 +193,20 @@ def test_save_refuses_a_step_that_is_not_later(tmp_path):
         keeper.save(5, {"params": params()}, {})
         with pytest.raises(ValueError, match="already holds step 5"):
             keeper.save(4, {"params": params()}, {})
+
+
+def test_keep_items_leaves_the_rest_readable(tmp_path):
+    items = {"policy": params(), "value": params(), "optimizer": params()}
+    with checkpoint.Checkpointer(tmp_path, max_to_keep=None) as keeper:
+        for step in (2, 5):
+            keeper.save(step, items, {"note": step})
+    checkpoint.keep_items(tmp_path, ("policy",))
+    checkpoint.keep_items(tmp_path, ("policy",))  # again, as after a kill
+    assert checkpoint.latest_step(tmp_path) == 5
+    abstract = checkpoint.abstract_like(items["policy"])
+    for step in (2, 5):
+        found, meta = checkpoint.restore(tmp_path, step, {"policy": abstract})
+        assert_same_bits(found["policy"], items["policy"])
+        assert meta == {"note": step}
+        with pytest.raises(ValueError, match="has no item 'value'; it has policy"):
+            checkpoint.restore(tmp_path, step, {"value": abstract})

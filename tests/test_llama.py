@@ -133,7 +133,7 @@ def test_remat_does_not_change_gradients():
 
 
 def test_remat_keeps_what_it_says():
-    """"full" computes each product of a layer again, "dots" those of attention only."""
+    """ "full" computes each product of a layer again, "dots" those of attention only."""
     tokens, mask = jnp.ones((2, 40), jnp.int32), jnp.ones((2, 40), bool)
     counts = {}
     for remat in llama.REMAT:

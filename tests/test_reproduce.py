@@ -128,6 +128,12 @@ def test_killed_and_started_again_makes_every_node_once(world):
     assert on_disk == set(world.made)
 
 
+def test_finished_nodes_keep_weights_and_no_moments(world):
+    items = (world.root / "nodes").glob("*/*/checkpoints/*/*")
+    names = {path.name for path in items if path.is_dir()}
+    assert names == {"preference", "policy", "meta"}
+
+
 def test_a_second_command_makes_nothing(world):
     made = []
     before = (world.root / "tables" / "table_3.json").read_bytes()
