@@ -81,13 +81,14 @@ def product(x: jax.Array, weight: jax.Array, dtype: str) -> jax.Array:
     rows_first = f"{lead}i,oi->{lead}o"
     if math.prod(x.shape[:-1]) > FEW_ROWS:
         out = contract(rows_first, x, weight, dtype)
-        return ad_checkpoint.checkpoint_name(out, NAME)
-    return jax.lax.platform_dependent(
-        x,
-        weight,
-        cpu=functools.partial(_weight_first, lead, dtype),
-        default=lambda x, weight: contract(rows_first, x, weight, dtype),
-    )
+    else:
+        out = jax.lax.platform_dependent(
+            x,
+            weight,
+            cpu=functools.partial(_weight_first, lead, dtype),
+            default=lambda x, weight: contract(rows_first, x, weight, dtype),
+        )
+    return ad_checkpoint.checkpoint_name(out, NAME)
 
 
 def _weight_first(lead: str, dtype: str, x: jax.Array, weight: jax.Array) -> jax.Array:
