@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from typing import Any
 
 import jax
@@ -84,10 +83,7 @@ def run(args: argparse.Namespace, cfg: llama.LlamaConfig) -> dict[str, Any]:
     engine.generate(jobs)  # compiles
 
     def ours() -> float:
-        engine.scheduler.forget()
-        start = time.perf_counter()
-        engine.generate(jobs)
-        return (time.perf_counter() - start) / args.pairs
+        return bench_decode.timed(engine, jobs)[0] / args.pairs
 
     released = {"static": _static(args, cfg, params, longest)}
     if args.peer == "hf":
@@ -125,10 +121,7 @@ def _static(args, cfg, params, longest: int):
     static.generate(jobs)  # compiles
 
     def seconds() -> float:
-        static.scheduler.forget()
-        start = time.perf_counter()
-        static.generate(jobs)
-        return (time.perf_counter() - start) / (RELEASED_BATCH / 2)
+        return bench_decode.timed(static, jobs)[0] / (RELEASED_BATCH / 2)
 
     return seconds
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import reproduce_graph as graph
 from experiments import reproduce_nodes as nodes
-from rlcd_jax import estimates, published, records, tables
+from rlcd_jax import estimates, published, records, tables, verdicts
 
 NAMES = {
     "base": "base model",
@@ -118,6 +118,22 @@ def p_value(one: ByPrompt, two: ByPrompt, recipes: nodes.Recipes) -> tables.Cell
         resamples=resamples(recipes),
     )
     return f"{gap.p_value:.2g}"
+
+
+def wins(
+    by_seed: Sequence[Sequence[verdicts.Verdict]], recipes: nodes.Recipes
+) -> tuple[tables.Cell, ...]:
+    """Return the first system's win rate, p, the rate at equal length, that by seed."""
+    given = [verdict for own in by_seed for verdict in own]
+    points = by_prompt((v.prompt_id, v.points) for v in given)
+    against = {prompt_id: 1 - value for prompt_id, value in points.items()}
+    rates = [100 * sum(v.points for v in own) / len(own) for own in by_seed if own]
+    return (
+        interval(points, recipes),
+        p_value(points, against, recipes),
+        verdicts.equal_length_rate(given, level=LEVEL),
+        ", ".join(f"{rate:.1f}" for rate in rates),
+    )
 
 
 def resamples(recipes: nodes.Recipes) -> int:

@@ -156,15 +156,14 @@ def _scored(
 
 
 def _scores(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> dict[str, float]:
-    rows = [
-        row
-        for node in own
-        for row in records.read_jsonl(
-            graph.folder(recipes.setup.root, node) / held_out_replies.SCORES,
-            verdicts.Score,
-        )
-    ]
+    rows = [row for node in own for row in read_scores(recipes, node)]
     return cells.by_prompt((row.prompt_id, row.score) for row in rows)
+
+
+def read_scores(recipes: nodes.Recipes, node: graph.Node) -> list[verdicts.Score]:
+    """Return the scores of single replies that a node holds."""
+    path = graph.folder(recipes.setup.root, node) / held_out_replies.SCORES
+    return records.read_jsonl(path, verdicts.Score)
 
 
 def lengths(recipes: nodes.Recipes) -> cells.Plan:

@@ -10,7 +10,7 @@ from experiments import reproduce_graph as graph
 from experiments import reproduce_measures as measures
 from experiments import reproduce_nodes as nodes
 from rlcd_jax import estimates, judges, records, tables, verdicts
-from rlcd_jax.stages import held_out_replies
+from rlcd_jax.stages import evaluate_policy, held_out_replies
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed")
 BASE = SYSTEMS[0]
@@ -86,13 +86,15 @@ def _judge(recipes: nodes.Recipes, task: str) -> str | estimates.Missing:
 def _table(recipes: nodes.Recipes, found, made: dict[str, Made]) -> tables.Table:
     rows = []
     for place in found:
+        own = made.get(place.task)
+        read = {s: _read(recipes, own, s) for s in SYSTEMS} if own else {}
         for system in SYSTEMS:
             title = f"{cells.NAMES[system]}, {place.task}"
-            if place.missing:
+            if own is None:
                 blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
                 rows.append((title, (place.missing, *blank)))
             else:
-                rows.append((title, _row(recipes, made[place.task], system)))
+                rows.append((title, _row(recipes, own, read, system)))
     more = (
         "Judge: the VADER sentiment lexicon where the task is about tone, else a "
         "preference model of human pairs; no method sees it. A win is a higher score "
@@ -111,78 +113,68 @@ def _table(recipes: nodes.Recipes, found, made: dict[str, Made]) -> tables.Table
     )
 
 
-def _row(recipes: nodes.Recipes, made: Made, system: str) -> tuple[tables.Cell, ...]:
-    answers = measures.read_answers(recipes, made.samples[system])
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """One system's replies of one seed, and their scores; none without a judge."""
+
+    answers: list[evaluate_policy.Answer]
+    scores: list[verdicts.Score]
+
+
+def _read(recipes: nodes.Recipes, made: Made, system: str) -> list[Judged]:
+    """Return what the nodes of a system hold, by seed."""
+    found = []
+    for seed, node in enumerate(made.samples[system]):
+        answers = measures.read_answers(recipes, (node,))
+        scores = []
+        if made.judge == LEXICON:
+            scores = judges.lexicon_scores(held_out_replies.as_samples(answers))
+        elif made.judge == PEOPLE:
+            scores = measures.read_scores(recipes, made.rewards[system][seed])
+        found.append(Judged(answers, scores))
+    return found
+
+
+def _row(
+    recipes: nodes.Recipes, made: Made, read: dict[str, list[Judged]], system: str
+) -> tuple[tables.Cell, ...]:
+    answers = [answer for one in read[system] for answer in one.answers]
     tokens = cells.by_prompt((a.prompt_id, a.num_tokens) for a in answers)
     nats = cells.by_prompt((a.prompt_id, a.divergence) for a in answers)
-    judged = _judged(recipes, made, system)
     return (
-        *judged,
+        *_judged(recipes, made.judge, read, system),
         "-" if system == BASE else cells.interval(nats, recipes),
         cells.interval(tokens, recipes),
         _accuracy(recipes, made.preference.get(system, ())),
     )
 
 
-def _judged(recipes: nodes.Recipes, made: Made, system: str) -> tuple[tables.Cell, ...]:
+def _judged(
+    recipes: nodes.Recipes,
+    judge: str | estimates.Missing,
+    read: dict[str, list[Judged]],
+    system: str,
+) -> tuple[tables.Cell, ...]:
     """Return what the judge says: its name, score, wins, p, equal length, by seed."""
-    if isinstance(made.judge, estimates.Missing):
-        return (made.judge, *[""] * 5)
-    scores = [
-        score
-        for seed in range(len(recipes.setup.seeds))
-        for score in _scores(recipes, made, system, seed)
-    ]
-    mean = cells.interval(
-        cells.by_prompt((s.prompt_id, s.score) for s in scores), recipes
-    )
-    if system == BASE:
-        return (made.judge, mean, "-", "-", "-", "-")
-    by_seed = [
-        _verdicts(recipes, made, system, seed)
-        for seed in range(len(recipes.setup.seeds))
-    ]
-    given = [verdict for own in by_seed for verdict in own]
-    points = cells.by_prompt((v.prompt_id, v.points) for v in given)
-    against = {name: 1 - value for name, value in points.items()}
-    rates = [100 * sum(v.points for v in own) / len(own) for own in by_seed if own]
-    return (
-        made.judge,
-        mean,
-        cells.interval(points, recipes),
-        cells.p_value(points, against, recipes),
-        verdicts.equal_length_rate(given, level=cells.LEVEL),
-        ", ".join(f"{rate:.1f}" for rate in rates),
-    )
-
-
-def _verdicts(
-    recipes: nodes.Recipes, made: Made, system: str, seed: int
-) -> list[verdicts.Verdict]:
-    """Return the verdicts on a system (first) and the base model, of one seed."""
-    samples = [
-        sample
-        for name in (system, BASE)
-        for sample in held_out_replies.as_samples(
-            measures.read_answers(recipes, made.samples[name][seed : seed + 1])
+    if isinstance(judge, estimates.Missing):
+        return (judge, *[""] * 5)
+    scores = [score for one in read[system] for score in one.scores]
+    by_prompt = cells.by_prompt((s.prompt_id, s.score) for s in scores)
+    wins: tuple[tables.Cell, ...] = ("-",) * 4
+    if system != BASE:
+        epsilon = judges.LEXICON_EPSILON if judge == LEXICON else 0.0
+        wins = cells.wins(
+            [
+                judges.compare_scores(
+                    held_out_replies.as_samples([*one.answers, *base.answers]),
+                    [*one.scores, *base.scores],
+                    epsilon=epsilon,
+                )
+                for one, base in zip(read[system], read[BASE], strict=True)
+            ],
+            recipes,
         )
-    ]
-    scores = [
-        score for name in (system, BASE) for score in _scores(recipes, made, name, seed)
-    ]
-    epsilon = judges.LEXICON_EPSILON if made.judge == LEXICON else 0.0
-    return judges.compare_scores(samples, scores, epsilon=epsilon)
-
-
-def _scores(
-    recipes: nodes.Recipes, made: Made, system: str, seed: int
-) -> list[verdicts.Score]:
-    if made.judge == LEXICON:
-        answers = measures.read_answers(recipes, made.samples[system][seed : seed + 1])
-        return judges.lexicon_scores(held_out_replies.as_samples(answers))
-    node = made.rewards[system][seed]
-    path = graph.folder(recipes.setup.root, node) / held_out_replies.SCORES
-    return records.read_jsonl(path, verdicts.Score)
+    return (judge, cells.interval(by_prompt, recipes), *wins)
 
 
 def _accuracy(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> tables.Cell:
@@ -190,7 +182,7 @@ def _accuracy(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> tables.Cell:
     found = [
         records.read_summary(graph.folder(recipes.setup.root, node)) for node in own
     ]
-    values = [one["held_out_accuracy"].get("value") for one in found]
+    values = [one.get("held_out_accuracy", {}).get("value") for one in found]
     if not values or None in values:
         return "-"
     return sum(values) / len(values)

@@ -119,23 +119,18 @@ def _win_cells(
     setup = recipes.setup
     by_seed = [_read(recipes, node, question) for node in made]
     given = [verdict for own in by_seed for verdict in own]
-    points = cells.by_prompt((v.prompt_id, v.points) for v in given)
-    rate = cells.interval(points, recipes)
-    against = {prompt_id: 1 - value for prompt_id, value in points.items()}
+    rate, p_value, equal_length, seeds = cells.wins(by_seed, recipes)
     if setup.api is None:
         rates = (estimates.Missing(setup.api_missing), rate)
     else:
         rates = (rate, estimates.Missing("not asked, as there is an API judge"))
-    seeds = [
-        f"{100 * sum(v.points for v in own) / len(own):.1f}" for own in by_seed if own
-    ]
     return (
         *rates,
-        cells.p_value(points, against, recipes),
-        verdicts.equal_length_rate(given, level=cells.LEVEL),
+        p_value,
+        equal_length,
         sum(v.flips for v in given) / len(given),
         sum(v.winner == "none" for v in given) / len(given),
-        ", ".join(seeds),
+        seeds,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from unittest import mock
 
 import jax
@@ -47,6 +48,13 @@ FIELDS = {
     "policy.ratio_tolerance": 1e-3,
     "evaluate.judges": ("lexicon", "log_odds"),
 }
+
+
+def write_hh(path: pathlib.Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write rows as hh-rlhf has them: a folder a subset, a gzipped JSONL a split."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def tiny_config(name: str = "quickstart", task: str = "cheerful", **fields):

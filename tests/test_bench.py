@@ -1,10 +1,10 @@
 """The benchmarks at the smallest size: what they print, and that it adds up."""
 
-import gzip
 import json
 
 import numpy as np
 import pytest
+import runs
 
 from experiments import bench, bench_decode, bench_peer, bench_simulate
 from rlcd_jax.models import presets
@@ -51,13 +51,12 @@ def test_simulate_prints_pairs_and_the_ratio(capsys):
 
 
 def test_reply_lengths_are_those_of_real_replies(tmp_path):
-    folder = tmp_path / "harmless-base"
-    folder.mkdir()
-    with gzip.open(folder / "train.jsonl.gz", "wt") as file:
-        for size in (9, 18, 9000):
-            start = "\n\nHuman: May I?\n\nAssistant:"
-            row = {"chosen": start + "x" * size, "rejected": start + " no"}
-            file.write(json.dumps(row) + "\n")
+    start = "\n\nHuman: May I?\n\nAssistant:"
+    rows = [
+        {"chosen": start + "x" * size, "rejected": start + " no"}
+        for size in (9, 18, 9000)
+    ]
+    runs.write_hh(tmp_path / "harmless-base" / "train.jsonl.gz", rows)
     lengths = bench_simulate.reply_lengths(str(tmp_path), 200)
     assert set(lengths) == {2, 4, bench_simulate.RELEASED_TOKENS}
     np.testing.assert_array_equal(

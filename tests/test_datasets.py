@@ -7,17 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import runs
 
 from rlcd_jax import prompts, records, tasks
 from rlcd_jax.datasets import hh_rlhf, order, simulated_pairs
 
 TASK = tasks.load_task("harmless")
-
-
-def write_rows(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def dialogue(number, reply):
@@ -45,9 +40,9 @@ def folder(tmp_path_factory):
         {"chosen": dialogue(99, "One."), "rejected": dialogue(97, "Two.")},
         {"chosen": dialogue(96, ""), "rejected": dialogue(96, "Two.")},
     ]
-    write_rows(path / "harmless-base" / "test.jsonl.gz", rows(40) + odd)
-    write_rows(path / "helpful-base" / "train.jsonl.gz", rows(3))
-    write_rows(path / "helpful-base" / "test.jsonl.gz", rows(2))
+    runs.write_hh(path / "harmless-base" / "test.jsonl.gz", rows(40) + odd)
+    runs.write_hh(path / "helpful-base" / "train.jsonl.gz", rows(3))
+    runs.write_hh(path / "helpful-base" / "test.jsonl.gz", rows(2))
     return path
 
 
@@ -118,7 +113,7 @@ def test_builder_offers_the_splits_that_are_there(places):
 
 
 def test_prepare_never_takes_a_part_for_the_whole(places, tmp_path):
-    write_rows(tmp_path / "helpful-base" / "test.jsonl.gz", rows(1))
+    runs.write_hh(tmp_path / "helpful-base" / "test.jsonl.gz", rows(1))
     data_dir = places["data_dir"]
     loaded = hh_rlhf.load_prompts(
         "helpful-base", "test", manual_dir=tmp_path, data_dir=data_dir

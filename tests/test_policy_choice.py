@@ -1,6 +1,5 @@
 """The choice of a checkpoint: the rule in a run, killed at any point, and its users."""
 
-import gzip
 import json
 import types
 
@@ -152,13 +151,10 @@ def test_dev_prompts_are_no_training_and_no_test_prompts(finished_run):
 
 def test_dev_prompts_of_hh_rlhf_are_in_no_other_part(tmp_path):
     folder = tmp_path / "hh" / "harmless-base"
-    folder.mkdir(parents=True)
     for split, num in (("train", 6), ("test", 8)):
-        with gzip.open(folder / f"{split}.jsonl.gz", "wt") as file:
-            for i in range(num):
-                start = f"\n\nHuman: May I, {split} {i}?\n\nAssistant:"
-                row = {"chosen": f"{start} Yes.", "rejected": f"{start} No."}
-                file.write(json.dumps(row) + "\n")
+        starts = [f"\n\nHuman: May I, {split} {i}?\n\nAssistant:" for i in range(num)]
+        rows = [{"chosen": f"{one} Yes.", "rejected": f"{one} No."} for one in starts]
+        runs.write_hh(folder / f"{split}.jsonl.gz", rows)
 
     def numbers(part, **prompts):
         given = {"source": "hh_rlhf", "hh_dir": str(folder.parent), "limit": 0}

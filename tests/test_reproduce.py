@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import gzip
 import html
 import json
 import re
@@ -72,13 +71,13 @@ def world(tmp_path_factory):
     """Return a folder with all tables, made by a command that was killed once."""
     base = tmp_path_factory.mktemp("reproduce")
     hh = base / "hh" / "harmless-base"
-    hh.mkdir(parents=True)
     for split, num in (("train", 8), ("test", 4)):
-        with gzip.open(hh / f"{split}.jsonl.gz", "wt") as file:
-            for i in range(num):
-                start = f"\n\nHuman: May I, {split} {i}?\n\nAssistant:"
-                row = {"chosen": f"{start} Kindly {i}.", "rejected": f"{start} Go {i}."}
-                file.write(json.dumps(row) + "\n")
+        rows = []
+        for i in range(num):
+            start = f"\n\nHuman: May I, {split} {i}?\n\nAssistant:"
+            row = {"chosen": f"{start} Kindly {i}.", "rejected": f"{start} Go {i}."}
+            rows.append(row)
+        runs.write_hh(hh / f"{split}.jsonl.gz", rows)
     shots = base / "shots.txt"
     shots.write_text("Question: which? (A) or (B)\nThe answer is: (A)")
     found = types.SimpleNamespace(root=base / "w", data=base / "data", made=[])
