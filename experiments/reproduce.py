@@ -6,14 +6,16 @@
 The first says what would be made and what it may cost. The second makes it: a graph of
 runs in D/nodes, shared by all tables, each made once; killed and started again it goes
 on. Tables are printed, the paper's figure beside ours, and written to D/tables as
-markdown and JSON, and all of them as one page, D/tables/tables.html. What cannot be
-made is marked as missing, with the reason.
+markdown and JSON, and all of them as one page, D/tables/tables.html; beside methods
+stand the curves of PPO as SVG. What cannot be made is marked as missing, with the
+reason.
 
   2 people     3 a judge     5 preference models on human pairs     6 Rescore
   16 few-shot RLAIF     23 people and judge     28, 29 held-out reward
   36 label accuracy     40 human pairs mixed in     perplexity, diversity, length
   theory (Appendix N)     methods (all of them against the base model)     all
 
+Shots of Table 16: --shots FILE, or --shots human:4 for so many human pairs of hh-rlhf.
 A judge behind an OpenAI-compatible interface: --judge_url, --judge_name, --max_cost,
 its key in the environment variable OPENAI_API_KEY. Without it a local model judges.
 """
@@ -37,8 +39,9 @@ from experiments import reproduce_nodes as nodes
 from experiments import reproduce_scales as scales
 from experiments import reproduce_stages as stages
 from experiments import reproduce_tables as pairs_of_systems
-from rlcd_jax import chat_api, estimates, report, tables
+from rlcd_jax import chat_api, estimates, records, report, tables
 from rlcd_jax.report import reading
+from rlcd_jax.stages import shots
 
 KEY = "OPENAI_API_KEY"
 TABLES = "tables"  # folder
@@ -101,22 +104,30 @@ def make_table(setup: scales.Setup, name: str, plan: cells.Plan) -> None:
     """Make the nodes of a table, then write and print it."""
     graph.make(setup.root, plan.nodes, stages.STAGES)
     table = plan.build()
-    tables.write_table(table, setup.root / TABLES, f"table_{name}")
+    place, stem = setup.root / TABLES, f"table_{name}"
+    tables.write_table(table, place, stem)
+    for path in place.glob(f"{stem}_*.svg"):  # of a command with other tasks
+        path.unlink()
+    for what, svg in plan.figures(table).items():
+        records.write_text(place / f"{stem}_{pathlib.Path(what).stem}.svg", svg)
     print(tables.markdown(table), flush=True)
 
 
 def write_page(setup: scales.Setup, failed: Mapping[str, ValueError]) -> pathlib.Path:
     """Write all tables of the folder, old and new, as one page; return its path."""
     place = setup.root / TABLES
-    found = {}
+    found, figures = {}, {}
     for name in sorted(PLANS, key=_place):
         title = f"Table {name}" if name.isdigit() else name.capitalize()
         if name in failed:
             found[title] = estimates.Missing(f"table {name}: {failed[name]}")
         elif (place / f"table_{name}.json").exists():
             found[title] = reading.read_tables(place, f"table_{name}")
+            drawn = sorted(place.glob(f"table_{name}_*.svg"))
+            figures[title] = [path.read_text("utf-8") for path in drawn]
     title = f"Reproduction, scale {setup.scale.name}"
-    return report.write_tables(place / report.TABLES_NAME, found, title=title)
+    path = place / report.TABLES_NAME
+    return report.write_tables(path, found, title=title, figures=figures)
 
 
 def _place(name: str) -> tuple[bool, bool, int]:
@@ -163,9 +174,6 @@ def read_setup(args: argparse.Namespace) -> scales.Setup:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds {args.seeds} names one twice; accepted: each once")
     asked = tuple(filter(None, args.tasks.split(",")))
-    shots = pathlib.Path(args.shots).read_text("utf-8") if args.shots else ""
-    if args.shots and not shots.strip():
-        raise ValueError(f"--shots {args.shots} is empty; accepted: solved examples")
     return scales.Setup(
         scale=scale,
         root=pathlib.Path(args.workdir),
@@ -177,7 +185,7 @@ def read_setup(args: argparse.Namespace) -> scales.Setup:
         steps=tuple(_numbers(args.steps, "--steps", int)) or scale.steps,
         fields=scales.parse_fields(args.set),
         hh_dir=args.hh_dir,
-        shots=shots,
+        shots=_shots(args.shots),
         studies=tuple(map(pathlib.Path, args.studies)),
         api=api,
         api_key=os.environ.get(KEY),
@@ -186,6 +194,16 @@ def read_setup(args: argparse.Namespace) -> scales.Setup:
         trials=args.trials,
         dry=args.dry_run,
     )
+
+
+def _shots(asked: str) -> str:
+    """Return the text of a file of shots, or what was asked for instead of a file."""
+    if not asked or shots.human_count(asked):
+        return asked
+    text = pathlib.Path(asked).read_text("utf-8")
+    if not text.strip():
+        raise ValueError(f"--shots {asked} is empty; accepted: solved examples")
+    return text
 
 
 def _same(args: argparse.Namespace, scale: scales.Scale) -> str:
@@ -250,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a config field of every run, such as mesh.fsdp=8",
     )
     parser.add_argument("--hh_dir", default="", help="hh-rlhf in the official layout")
-    parser.add_argument("--shots", default="", help="file of shots for Table 16")
+    parser.add_argument("--shots", default="", help="for Table 16: a file, or human:N")
     parser.add_argument("--studies", nargs="+", default=[], help="of human evaluation")
     parser.add_argument("--perplexity_model", default="", help="default: the model")
     parser.add_argument("--trials", type=int, default=3_000_000, help="of Appendix N")

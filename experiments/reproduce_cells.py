@@ -33,10 +33,19 @@ ByPrompt = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The nodes of a table, and how it is built once they are made."""
+    """The nodes of a table, and how it is built once they are made.
+
+    ``figures`` returns what is drawn of the table, as SVG by a name.
+    """
 
     nodes: tuple[graph.Node, ...]
     build: Callable[[], tables.Table]
+    figures: Callable[[tables.Table], Mapping[str, str]] = lambda table: {}
+
+
+def row_title(system: str, task: str) -> str:
+    """Return the name of a row of one system."""
+    return f"{NAMES[system]}, {task}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from experiments import reproduce_graph as graph
 from experiments import reproduce_scales as scales
 from rlcd_jax.stages import inputs
+from rlcd_jax.stages import shots as solved
 
 HH_LINES = {"harmless-base": 42_537, "helpful-base": 43_835}  # of the train files
 HH_HELD_OUT = 1_000  # prompts of the dev and of the test part
@@ -36,7 +37,9 @@ def simulate(config: ConfigDict) -> graph.Cost:
 def relabel(config: ConfigDict, shots: str) -> graph.Cost:
     """Return the cost of asking for the better letter of each pair."""
     pairs = num_prompts(config, "train") * config.pairs.samples_per_prompt
-    text = config.pairs.prompt_tokens + 2 * config.pairs.reply_tokens + len(shots) / 4
+    text = config.pairs.prompt_tokens + 2 * config.pairs.reply_tokens
+    people = solved.human_count(shots)
+    text += people * text if people else len(shots) / 4
     return graph.Cost(scored=pairs * text * (1 + config.pairs.both_orders))
 
 

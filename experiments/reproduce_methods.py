@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from experiments import reproduce_cells as cells
+from experiments import reproduce_curves as curves
 from experiments import reproduce_graph as graph
 from experiments import reproduce_measures as measures
 from experiments import reproduce_nodes as nodes
@@ -18,7 +19,7 @@ LEXICON, PEOPLE = "lexicon", "model of human pairs"
 COLUMNS = (
     tables.Column("Judge"),
     tables.Column("Score", digits=3),
-    tables.Column("Wins over base, %", digits=1, percent=True),
+    tables.Column(curves.WINS, digits=1, percent=True),
     tables.Column("p"),
     tables.Column("At equal length, %", digits=1, percent=True),
     tables.Column("By seed, %"),
@@ -49,7 +50,15 @@ def compared(recipes: nodes.Recipes) -> cells.Plan:
         for several in part.values()
         for node in several
     )
-    return cells.Plan(wanted, lambda: _table(recipes, found, made))
+
+    def drawn(table: tables.Table) -> dict[str, str]:
+        shown = {
+            task: curves.sheet(recipes, table, task, SYSTEMS, own.preference)
+            for task, own in made.items()
+        }
+        return {task: str(svg) for task, svg in shown.items() if svg}
+
+    return cells.Plan(wanted, lambda: _table(recipes, found, made), drawn)
 
 
 def _nodes(recipes: nodes.Recipes, task: str) -> Made:
@@ -89,7 +98,7 @@ def _table(recipes: nodes.Recipes, found, made: dict[str, Made]) -> tables.Table
         own = made.get(place.task)
         read = {s: _read(recipes, own, s) for s in SYSTEMS} if own else {}
         for system in SYSTEMS:
-            title = f"{cells.NAMES[system]}, {place.task}"
+            title = cells.row_title(system, place.task)
             if own is None:
                 blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
                 rows.append((title, (place.missing, *blank)))

@@ -13,6 +13,7 @@ from experiments import reproduce_graph as graph
 from experiments import reproduce_scales as scales
 from rlcd_jax import records, tasks
 from rlcd_jax.stages import inputs
+from rlcd_jax.stages import shots as solved
 
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {
@@ -60,12 +61,15 @@ class Recipes:
                 )
             source = self.pairs("rlcd" if root == "rescore" else "rlaif", task, seed)
             shots = self.setup.shots if root == "rlaif_few" else ""
+            settings = {"shots": shots}
+            if solved.human_count(shots):
+                settings["hh_rlhf"] = self._hh
             return graph.make_node(
                 "relabel",
                 label,
                 config,
                 links=(("source", source, "pairs"),),
-                settings={"shots": shots},
+                settings=settings,
                 cost=costs.relabel(config, shots),
             )
 

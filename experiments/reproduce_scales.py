@@ -67,7 +67,7 @@ class Setup:
     steps: tuple[int, ...]
     fields: Mapping[str, Any]
     hh_dir: str
-    shots: str  # the text, not the file
+    shots: str  # the text, not the file; or human:N
     studies: tuple[pathlib.Path, ...]
     api: chat_api.ApiSettings | None
     api_key: str | None

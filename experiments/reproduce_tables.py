@@ -9,6 +9,7 @@ from experiments import reproduce_graph as graph
 from experiments import reproduce_nodes as nodes
 from rlcd_jax import estimates, published, records, tables, verdicts
 from rlcd_jax.human import agreement, ratings, reading, results
+from rlcd_jax.stages import shots
 
 COMPARISONS = {
     "3": (("rlcd", "rlaif"), ("rlcd", "distill"), ("rlcd", "base")),
@@ -22,7 +23,7 @@ CAPTIONS = {
     "16": "Table 16: RLCD against few-shot RLAIF",
     "40": "Table 40: 20 % of the pairs of both methods are human ones",
 }
-NO_SHOTS = "unpublished shots; others: --shots FILE"
+NO_SHOTS = "unpublished shots; others: --shots FILE or human:N"
 NO_STUDY = "no study folder: --studies"
 HOW_TO_STUDY = (
     "Human scores come from studies: `python -m experiments.human make --task TASK "
@@ -54,9 +55,11 @@ def _paper_tasks(name: str) -> tuple[str, ...]:
 
 
 def _lacks(recipes: nodes.Recipes, name: str, task: str) -> estimates.Missing | None:
-    if name == "16" and not recipes.setup.shots:
+    asked = recipes.setup.shots
+    if name == "16" and not asked:
         return estimates.Missing(NO_SHOTS)
-    return cells.lacks_people(recipes, task) if name == "40" else None
+    by_people = name == "40" or (name == "16" and shots.human_count(asked))
+    return cells.lacks_people(recipes, task) if by_people else None
 
 
 def _verdict_nodes(recipes, pair, task) -> tuple[graph.Node, ...]:
@@ -99,6 +102,11 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
         else f"API judge: {setup.api.model}; a flip is a tie.",
         "At equal length: by a logistic regression, on one reply a prompt.",
     )
+    if name == "16":
+        people = shots.human_count(setup.shots)
+        what = f"{people} pairs of hh-rlhf with the choice of people"
+        own = what if people else "solved examples given by the user"
+        more += (f"Shots: {own}; those of the paper are not published.",)
     return tables.Table(
         CAPTIONS[name],
         "Comparison",

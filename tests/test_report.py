@@ -10,7 +10,7 @@ from made_run import FOLDED_WORD, make_pair, make_run, metric_rows
 from configs import rlcd
 from experiments import report as command
 from rlcd_jax import estimates, records, report, tables
-from rlcd_jax.report import reading, sections
+from rlcd_jax.report import plots, reading, sections
 
 
 @pytest.fixture(scope="module")
@@ -231,13 +231,18 @@ def test_write_tables_shows_tables_and_what_is_missing(tmp_path):
         "Table 2": reading.read_tables(tmp_path / "results", "table"),
         "Table 3": reading.read_tables(tmp_path / "results", "table_3"),
     }
+    drawn = plots.sheet("Curves", [plots.Panel("x", [plots.Line("a", [1], [2])])])
     path = report.write_tables(
-        tmp_path / report.TABLES_NAME, found, title="All <of> it"
+        tmp_path / report.TABLES_NAME,
+        found,
+        title="All <of> it",
+        figures={"Table 2": [str(drawn)]},
     )
     page = Reader(path.read_text())
     assert not page.unbalanced and "All <of> it" in page.text
     assert "6.50 [6.15, 6.85]" in page.text
     assert "Missing: table_3.json is not there." in page.text
+    assert path.read_text().count('aria-label="Curves"') == 1
     targets = [a["href"][1:] for tag, a in page.tags if tag == "a"]
     assert targets == [a["id"] for tag, a in page.tags if tag == "section"]
     assert not {"script", "link", "img"} & {tag for tag, _ in page.tags}

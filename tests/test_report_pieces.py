@@ -1,7 +1,10 @@
 """Tests of the pieces of rlcd_jax.report: figures, curves, tables and browsers."""
 
+import collections
 import dataclasses
 import json
+import re
+from xml.etree import ElementTree
 
 import pytest
 from made_run import make_pair, make_run, metric_rows
@@ -262,3 +265,36 @@ def test_plots_name_the_judge_only_where_rows_share_a_name():
 def test_plots_of_nothing_are_nothing():
     assert plots.intervals("x", []) is None
     assert plots.curve("x", []) is None
+    assert plots.sheet("x", [plots.Panel("y"), plots.Panel("z", lines=[])]) is None
+
+
+def test_sheet_gives_a_label_one_colour_and_names_it_once():
+    names = ("one", "two", "three")
+    lines = [plots.Line(name, [1, 2], [k, k + 1]) for k, name in enumerate(names)]
+    dots = [plots.Dot(name, 5, 4, 6) for name in (*names[::-1], "four")]
+    panels = [
+        plots.Panel("A", lines=lines, unit="nats"),
+        plots.Panel("nothing"),
+        plots.Panel("B", lines=lines[:2]),
+        plots.Panel("C", dots=dots, reference=5),
+    ]
+    text = str(plots.sheet("Whole <sheet>", panels))
+    ElementTree.fromstring(text)
+    assert "nothing" not in text and "Whole &lt;sheet&gt;" in text
+    shown = re.findall(r">(one|two|three|four)</text>", text)
+    assert collections.Counter(shown) == {"one": 2, "two": 2, "three": 2, "four": 1}
+    drawn = collections.Counter(re.findall("stroke: (#[0-9a-f]{6})", text))
+    assert all(drawn[colour] for colour in plots.COLOURS[:4])
+    assert not drawn[plots.COLOURS[4]]
+
+
+def test_common_notes_are_taken_out_of_their_tables():
+    shown = [
+        {"notes": ["a", "b"]},
+        estimates.Missing("no table"),
+        {"notes": ["c", "b"]},
+        {"notes": ["b"]},
+    ]
+    assert tabulate.take_common_notes(shown) == ["b"]
+    assert [t["notes"] for t in shown if isinstance(t, dict)] == [["a"], ["c"], []]
+    assert tabulate.take_common_notes([{"notes": ["b"]}]) == []

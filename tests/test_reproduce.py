@@ -7,12 +7,13 @@ import json
 import re
 import types
 from unittest import mock
+from xml.etree import ElementTree
 
 import pytest
 import runs
 
 from experiments import human as human_command
-from experiments import launch, reproduce
+from experiments import launch, reproduce, reproduce_curves
 from experiments import reproduce_graph as graph
 from experiments import reproduce_nodes as nodes
 from experiments import reproduce_stages as stages
@@ -78,10 +79,8 @@ def world(tmp_path_factory):
             row = {"chosen": f"{start} Kindly {i}.", "rejected": f"{start} Go {i}."}
             rows.append(row)
         runs.write_hh(hh / f"{split}.jsonl.gz", rows)
-    shots = base / "shots.txt"
-    shots.write_text("Question: which? (A) or (B)\nThe answer is: (A)")
     found = types.SimpleNamespace(root=base / "w", data=base / "data", made=[])
-    found.more = ("--hh_dir", hh.parent, "--shots", shots)
+    found.more = ("--hh_dir", hh.parent, "--shots", "human:2")
     stopping = counting(found.made, KILLED_AT)
     with mock.patch.object(stages, "STAGES", stopping), contextlib.suppress(Stop):
         command(found, "all", *found.more)
@@ -136,9 +135,11 @@ def test_finished_nodes_keep_weights_and_no_moments(world):
 def test_a_second_command_makes_nothing(world):
     made = []
     before = (world.root / "tables" / "table_3.json").read_bytes()
+    other = world.root / "tables" / "table_methods_other.svg"
+    other.write_text("of a command with other tasks")
     with mock.patch.object(stages, "STAGES", counting(made)):
         command(world, "all", *world.more)
-    assert made == []
+    assert made == [] and not other.exists()
     assert (world.root / "tables" / "table_3.json").read_bytes() == before
 
 
@@ -185,8 +186,35 @@ def test_page_shows_all_tables_and_loads_nothing(world):
     for name in reproduce.PLANS:
         path = world.root / f"tables/table_{name}.json"
         assert html.escape(json.loads(path.read_text())["caption"]) in page
-    assert page.count("<section") == len(reproduce.PLANS)
+    assert page.count("<section") == len(reproduce.PLANS) + 1  # and shared notes
+    table = json.loads((world.root / "tables/table_36.json").read_text())
+    text = html.unescape(page)
+    assert all(text.count(note) == 1 for note in table["notes"])
     assert not re.search(r"src=|<link|<script|url\(http|@import", page)
+
+
+def test_curves_of_the_chosen_policies_are_a_figure_that_stands_alone(world):
+    path = world.root / "tables/table_methods_harmless.svg"
+    text = path.read_text()
+    ElementTree.fromstring(text)
+    names = [reproduce.methods.cells.NAMES[s] for s in reproduce.methods.SYSTEMS]
+    titles = [title for title, _, _ in reproduce_curves.METRICS]
+    for shown in (*names[1:], *titles, reproduce_curves.WINS, "seeds 1"):
+        assert shown in text
+    assert text in (world.root / "tables/tables.html").read_text()
+
+
+def test_curves_are_means_over_seeds_with_their_range():
+    seeds = [
+        [{"step": 1, "kl": 1.0}, {"step": 2, "kl": 2.0}, {"step": 3, "kl": 9.0}],
+        [{"step": 1, "kl": 3.0, "other": 1.0}, {"step": 2, "kl": 2.0}],
+    ]
+    (line,) = reproduce_curves._lines({"RLCD": seeds}, "kl")
+    assert (line.label, line.steps, line.values) == ("RLCD", [1, 2], [2.0, 2.0])
+    assert (line.low, line.high) == ([1.0, 2.0], [3.0, 2.0])
+    assert reproduce_curves._lines({"RLCD": seeds}, "other") == []
+    (alone,) = reproduce_curves._lines({"RLCD": seeds[:1]}, "kl")
+    assert alone.values == [1.0, 2.0, 9.0] and not alone.low
 
 
 @pytest.mark.parametrize("name", ["3", "6", "16", "40"])
@@ -199,6 +227,8 @@ def test_judged_tables_have_intervals_and_name_the_judge(world, name):
         assert row["Ours, API judge, %"]["missing"].startswith("no API judge")
         assert 0 <= row["Flips, %"] <= 1 and float(row["By seed, %"]) >= 0
     assert "log-odds of random:tiny, which is not GPT-4" in notes
+    shots = "Shots: 2 pairs of hh-rlhf with the choice of people"
+    assert (shots in notes) == (name == "16")
 
 
 def test_methods_are_compared_with_base_by_the_model_of_human_pairs(world):

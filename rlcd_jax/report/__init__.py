@@ -15,7 +15,7 @@ import jinja2
 
 from rlcd_jax import records
 from rlcd_jax.estimates import Missing
-from rlcd_jax.report import browsers, curves, reading, sections, tabulate, watch
+from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
 
 FILE_NAME = "report.html"
 COMPARISON_NAME = "compare.html"
@@ -110,6 +110,7 @@ def write_tables(
     found: Mapping[str, list[dict[str, Any]] | Missing],
     *,
     title: str,
+    figures: Mapping[str, Sequence[str]] | None = None,
 ) -> pathlib.Path:
     """Write a page of tables and return its path.
 
@@ -117,15 +118,20 @@ def write_tables(
       path: file to write, such as ``tables.html``.
       found: tables as ``tables.as_json`` makes them, by the name that leads to them.
       title: of the page.
+      figures: SVG texts of ``plots`` to show below tables, by the same names.
     """
     path = pathlib.Path(path)
+    shown = {name: tabulate.tables({"": part}) for name, part in found.items()}
+    notes = tabulate.take_common_notes([t for own in shown.values() for t in own])
     page = (
         _environment()
         .get_template("tables.html")
         .render(
             title=title,
             folder=path.parent,
-            shown={name: tabulate.tables({"": part}) for name, part in found.items()},
+            shown=shown,
+            notes=notes,
+            figures={k: list(map(plots.Svg, v)) for k, v in (figures or {}).items()},
         )
     )
     return _write(path, page)

@@ -71,6 +71,17 @@ class Dot:
     run: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One plot of a sheet: lines over steps, or dots with intervals."""
+
+    title: str
+    lines: Sequence[Line] = ()
+    dots: Sequence[Dot] = ()
+    unit: str = ""
+    reference: float | None = None
+
+
 def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
     """Return lines over steps as SVG; None without anything to draw.
 
@@ -81,14 +92,7 @@ def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
     with matplotlib.rc_context(STYLE):
         page = figure.Figure(figsize=(4.3, 2.55), layout="constrained")
         axes = page.subplots()
-        _title(axes, title, unit)
-        styles = _styles(lines)
-        for line, (colour, dash) in zip(lines, styles, strict=True):
-            _draw(axes, line, colour, dash, under=line.run < lines[-1].run)
-        axes.set_xlabel("step", fontsize=8)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
-        axes.margins(x=0.02, y=0.1)
+        _draw_lines(axes, title, lines, unit, _styles(lines))
         if any(line.label for line in lines):
             _legend(axes, len(lines))
         return _svg(page, title)
@@ -107,26 +111,96 @@ def intervals(
     if not dots:
         return None
     runs = list(dict.fromkeys(dot.run for dot in dots))
+    colours = [COLOURS[runs.index(dot.run) % len(COLOURS)] for dot in dots]
     with matplotlib.rc_context(STYLE):
         size = (4.3, 0.7 + 0.25 * len(dots))
         page = figure.Figure(figsize=size, layout="constrained")
-        axes = page.subplots()
-        _title(axes, title, "")
-        for place, dot in enumerate(dots):
-            colour = COLOURS[runs.index(dot.run) % len(COLOURS)]
-            axes.plot([dot.low, dot.high], [place] * 2, color=colour, lw=2, alpha=0.55)
-            axes.plot([dot.value], [place], "o", color=colour, ms=5.5)
-        if reference is not None:
-            axes.axvline(reference, color=FAINT, lw=1, ls=(0, (3, 3)), zorder=0)
-        names = [" · ".join(filter(None, (_short(d.label), d.run))) for d in dots]
-        axes.set_yticks(range(len(dots)), names, color=INK)
-        axes.set_ylim(len(dots) - 0.4, -0.6)
-        axes.grid(False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        room = 6 if max(map(len, names)) < 26 else 4  # long names leave little of it
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(room))
-        axes.margins(x=0.06)
+        _draw_dots(page.subplots(), title, dots, colours, reference)
         return _svg(page, title)
+
+
+def sheet(title: str, panels: Sequence[Panel]) -> Svg | None:
+    """Return several plots as one SVG that also stands alone, three beside another.
+
+    A label has one colour in all panels and stands once, below them.
+
+    Args:
+      title: of the whole.
+      panels: from left to right; those without anything to draw are left out.
+
+    Returns:
+      The plots on white, for a page may be dark; None without anything to draw.
+    """
+    panels = [panel for panel in panels if panel.lines or panel.dots]
+    if not panels:
+        return None
+    labels = dict.fromkeys(line.label for panel in panels for line in panel.lines)
+    labels |= dict.fromkeys(dot.label for panel in panels for dot in panel.dots)
+    colours = dict(zip(labels, itertools.cycle(COLOURS), strict=False))
+    across = min(3, len(panels))
+    down = math.ceil(len(panels) / across)
+    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
+        size = (3.5 * across, 0.55 + 2.3 * down)
+        page = figure.Figure(figsize=size, layout="constrained")
+        grid = page.subplots(down, across, squeeze=False).flat
+        shown: dict[str, object] = {}
+        for axes, panel in itertools.zip_longest(grid, panels):
+            if panel is None:
+                axes.set_axis_off()
+            elif panel.lines:
+                styles = [(colours[line.label], "-") for line in panel.lines]
+                _draw_lines(axes, panel.title, panel.lines, panel.unit, styles)
+                handles, names = axes.get_legend_handles_labels()
+                shown |= dict(zip(names, handles, strict=True))
+            else:
+                own = [colours[dot.label] for dot in panel.dots]
+                _draw_dots(axes, panel.title, panel.dots, own, panel.reference)
+        page.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK, weight="bold")
+        if shown:
+            where = "outside lower center"
+            page.legend(shown.values(), shown, loc=where, ncols=len(shown), fontsize=9)
+        return _svg(page, title)
+
+
+def _draw_lines(
+    axes: object,
+    title: str,
+    lines: Sequence[Line],
+    unit: str,
+    styles: Sequence[tuple[str, str]],
+) -> None:
+    """Draw lines of the given colours and dashes, without a legend."""
+    _title(axes, title, unit)
+    for line, (colour, dash) in zip(lines, styles, strict=True):
+        _draw(axes, line, colour, dash, under=line.run < lines[-1].run)
+    axes.set_xlabel("step", fontsize=8)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.margins(x=0.02, y=0.1)
+
+
+def _draw_dots(
+    axes: object,
+    title: str,
+    dots: Sequence[Dot],
+    colours: Sequence[str],
+    reference: float | None,
+) -> None:
+    """Draw dots with whiskers, one a row, in the given colours."""
+    _title(axes, title, "")
+    for place, (dot, colour) in enumerate(zip(dots, colours, strict=True)):
+        axes.plot([dot.low, dot.high], [place] * 2, color=colour, lw=2, alpha=0.55)
+        axes.plot([dot.value], [place], "o", color=colour, ms=5.5)
+    if reference is not None:
+        axes.axvline(reference, color=FAINT, lw=1, ls=(0, (3, 3)), zorder=0)
+    names = [" · ".join(filter(None, (_short(d.label), d.run))) for d in dots]
+    axes.set_yticks(range(len(dots)), names, color=INK)
+    axes.set_ylim(len(dots) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    room = 6 if max(map(len, names)) < 26 else 4  # long names leave little of it
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(room))
+    axes.margins(x=0.06)
 
 
 def _legend(axes: object, entries: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,6 +36,19 @@ def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
         found = [(k, part[place]) for k, part in there.items() if place < len(part)]
         shown.append(_joined(found))
     return shown
+
+
+def take_common_notes(shown: Iterable[Any]) -> list[str]:
+    """Take the notes that several tables share out of them and return them.
+
+    Args:
+      shown: what ``tables`` returned; its entries lose their shared notes.
+    """
+    there = [entry for entry in shown if not isinstance(entry, Missing)]
+    counts = collections.Counter(note for entry in there for note in entry["notes"])
+    for entry in there:
+        entry["notes"] = [note for note in entry["notes"] if counts[note] == 1]
+    return [note for note, count in counts.items() if count > 1]
 
 
 def studies(found: Iterable[reading.Study]) -> list[tuple[str, list[Any]]]:

@@ -18,8 +18,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import pairs, prompts, records
 from rlcd_jax.stages import inputs, scorers, simulate_pairs, workspace
-
-BREAK = "\n\n\n\n"  # between blocks of a scoring prompt
+from rlcd_jax.stages import shots as shots_of
 
 
 def relabel_pairs(
@@ -35,7 +34,8 @@ def relabel_pairs(
       config: of the run; the model is the scorer, ``pairs`` says how it is asked.
       workdir: folder of the run.
       source: a ``pairs.jsonl``.
-      shots: solved examples to put before each scoring prompt; "" for none.
+      shots: solved examples to put before each scoring prompt, as text or "human:N"
+        for human pairs; "" for none.
 
     Returns:
       The summary of the pairs.
@@ -54,8 +54,8 @@ def relabel_pairs(
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]
         texts += [prompts.scoring_prompt(plain, a, b, question) for a, b in orders]
-    if shots.strip():
-        texts = [shots.strip() + BREAK + text for text in texts]
+    if solved := shots_of.as_text(shots, config, found):
+        texts = [solved + prompts.BLOCK + text for text in texts]
     _check_length(found, texts)
     logits = scorers.letter_scorer(found, found.load_base())(texts)
     step = 1 + config.pairs.both_orders

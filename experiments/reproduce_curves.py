@@ -1,0 +1,112 @@
+"""Curves of PPO beside the table of all methods: how each policy came to its row.
+
+A curve is the mean over seeds of the policy that was chosen, its band their range.
+"""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from experiments import reproduce_cells as cells
+from experiments import reproduce_graph as graph
+from experiments import reproduce_nodes as nodes
+from experiments import reproduce_stages as stages
+from rlcd_jax import estimates, records, tables
+from rlcd_jax.report import plots
+
+WINS = "Wins over base, %"
+# Title, metric and unit of each panel.
+METRICS = (
+    ("Reward of rollouts", "rollout/score_mean", "deviations of the first step"),
+    ("Reward of dev replies", "dev/reward_mean", "by the method's own model"),
+    ("KL from the base model", "rollout/k1_sum_mean", "nats a reply"),
+    ("Entropy", "rollout/entropy", "nats a token"),
+    ("Length", "rollout/response_length_mean", "tokens a reply"),
+)
+
+
+def sheet(
+    recipes: nodes.Recipes,
+    table: tables.Table,
+    task: str,
+    systems: Sequence[str],
+    trained: Collection[str],
+) -> plots.Svg | None:
+    """Return the curves and the final win rates of a task's systems as one figure.
+
+    Args:
+      recipes: the nodes, made.
+      table: the comparison with the base model.
+      task: its name.
+      systems: which systems have rows.
+      trained: those of them that PPO made.
+    """
+    dots = _wins(table, task, systems)
+    rows = {
+        cells.NAMES[system]: [
+            _metrics(recipes, system, task, seed) for seed in recipes.setup.seeds
+        ]
+        for system in systems
+        if system in trained
+    }
+    panels = [
+        plots.Panel(title, lines=_lines(rows, metric), unit=unit)
+        for title, metric, unit in METRICS
+    ]
+    panels.append(plots.Panel(WINS, dots=dots, reference=50.0))
+    seeds = ", ".join(map(str, recipes.setup.seeds))
+    return plots.sheet(f"{task}: PPO by method, seeds {seeds}", panels)
+
+
+def _wins(table: tables.Table, task: str, systems: Sequence[str]) -> list[plots.Dot]:
+    place = [column.name for column in table.columns].index(WINS)
+    rows = dict(table.rows)
+    found = {
+        cells.NAMES[system]: rows[cells.row_title(system, task)][place]
+        for system in systems
+    }
+    return [
+        plots.Dot(name, 100 * cell.value, 100 * cell.low, 100 * cell.high)
+        for name, cell in found.items()
+        if isinstance(cell, estimates.Estimate)
+    ]
+
+
+def _metrics(
+    recipes: nodes.Recipes, method: str, task: str, seed: int
+) -> list[dict[str, float]]:
+    """Return the rows of the chosen policy, one a PPO step."""
+    chosen = graph.folder(recipes.setup.root, recipes.policy(method, task, seed))
+    run = pathlib.Path(chosen / stages.CHOSEN).resolve().parent
+    return records.read_jsonl(run / "metrics.jsonl", drop_truncated=True)
+
+
+def _lines(
+    rows: dict[str, list[list[dict[str, float]]]], metric: str
+) -> list[plots.Line]:
+    """Return a line for each method with the metric, over steps of all its seeds."""
+    lines = []
+    for name, by_seed in rows.items():
+        found: dict[int, list[float]] = collections.defaultdict(list)
+        for own in by_seed:
+            for row in own:
+                if metric in row:
+                    found[int(row["step"])].append(row[metric])
+        steps = sorted(step for step in found if len(found[step]) == len(by_seed))
+        if steps:
+            values = np.array([found[step] for step in steps])
+            several = values.shape[1] > 1
+            lines.append(
+                plots.Line(
+                    name,
+                    steps,
+                    values.mean(1).tolist(),
+                    low=values.min(1).tolist() if several else (),
+                    high=values.max(1).tolist() if several else (),
+                )
+            )
+    return lines
