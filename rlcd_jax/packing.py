@@ -143,46 +143,6 @@ def cut_reply(
     return ids[:num_whole] + (encode(rest) if rest else [])
 
 
-def score_tokens(
-    prompt_ids: Sequence[Ids],
-    reply_ids: Sequence[Ids],
-    mark_ids: Ids,
-    *,
-    length: int,
-    pad_id: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what the preference model reads: prompt, reply, closing mark.
-
-    Rows are padded left, so that the mark's last token, where the reward is read,
-    is the last of every row. A row that is too long loses its beginning: the reply
-    and the mark are what the two candidates of a pair differ in. (The release cuts
-    on the right, which makes the candidates of long dialogues identical.)
-
-    Args:
-        prompt_ids: B sequences, with the beginning-of-sequence id if there is one.
-        reply_ids: B sequences, as `cut_reply` leaves them.
-        mark_ids: the header of the next human turn, always in this one encoding.
-        length: T of the rows.
-        pad_id: fills the rest.
-
-    Returns:
-        tokens [B, T] int32, mask [B, T] bool, truncated [B] bool.
-    """
-    if len(prompt_ids) != len(reply_ids):
-        raise ValueError(f"{len(prompt_ids)} prompts but {len(reply_ids)} replies")
-    if len(mark_ids) >= length:
-        raise ValueError(
-            f"length is {length}; it must exceed the {len(mark_ids)} tokens of the mark"
-        )
-    rows = [
-        [*prompt, *reply, *mark_ids]
-        for prompt, reply in zip(prompt_ids, reply_ids, strict=True)
-    ]
-    truncated = np.array([len(row) > length for row in rows], bool)
-    kept = [row[-length:] for row in rows]
-    return *_pad("row", kept, length, pad_id, left=True), truncated
-
-
 def _pad(
     name: str, rows: Sequence[Ids], length: int, pad_id: int, *, left: bool
 ) -> tuple[np.ndarray, np.ndarray]:

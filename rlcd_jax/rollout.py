@@ -249,11 +249,6 @@ def minibatch_order(
     return jax.random.permutation(key, num_rows).reshape(-1, minibatch_size)
 
 
-def select_rows(rollout: Rollout, rows: jax.Array) -> Rollout:
-    """Return the rollout of some rows, `rows` being [b] int32."""
-    return jax.tree.map(lambda array: array[rows], rollout)
-
-
 def first_minibatch_check(metrics: dict[str, float], *, tolerance: float) -> None:
     """Raise a RuntimeError unless the first minibatch sees an unchanged policy.
 

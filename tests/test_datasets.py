@@ -10,7 +10,7 @@ import pytest
 import runs
 
 from rlcd_jax import prompts, records, tasks
-from rlcd_jax.datasets import hh_rlhf, order, simulated_pairs
+from rlcd_jax.datasets import hh_rlhf, simulated_pairs
 
 TASK = tasks.load_task("harmless")
 
@@ -201,20 +201,9 @@ def test_simulated_pairs_give_every_record_back(tmp_path):
         simulated_pairs.prepare(tmp_path / "none.jsonl", tmp_path)
 
 
-def test_epoch_order_is_a_fixed_permutation_of_each_epoch():
-    first = order.epoch_order(100, seed=0, epoch=0)
-    assert sorted(first) == list(range(100)) and first != tuple(range(100))
-    assert first == order.epoch_order(100, seed=0, epoch=0)
-    others = {order.epoch_order(100, seed=s, epoch=e) for s in (0, 1) for e in (0, 1)}
-    assert len(others) == 4
-    assert order.epoch_order(8, seed=0, epoch=0) == (4, 6, 0, 2, 5, 1, 3, 7)
-    places = [order.epoch_order(20, seed=s, epoch=0).index(3) for s in range(400)]
-    assert abs(sum(places) / 400 - 9.5) < 1.0  # 3.5 standard errors of a uniform place
-
-
 def test_datasets_import_neither_tensorflow_nor_jax():
     code = (
-        "import sys; from rlcd_jax.datasets import hh_rlhf, simulated_pairs, order; "
+        "import sys; from rlcd_jax.datasets import hh_rlhf, simulated_pairs; "
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'jax')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -100,35 +100,3 @@ def test_cut_reply_by_hand(ids, expected):
 def test_cut_reply_takes_the_earliest_of_several_stop_strings():
     assert _cut([1, 4, 2, 4, 4, 5, 6], ("\n\nHuman:", "\n")) == [1]
     assert _cut([1, 4, 2], ()) == [1, 4, 2]
-
-
-def test_score_tokens_by_hand():
-    tokens, mask, truncated = packing.score_tokens(
-        [[1, 2], [1, 2, 3], [1]],
-        [[5], [6, 7], []],
-        [8, 9],
-        length=6,
-        pad_id=0,
-    )
-    expected = [[0, 1, 2, 5, 8, 9], [2, 3, 6, 7, 8, 9], [0, 0, 0, 1, 8, 9]]
-    np.testing.assert_array_equal(tokens, expected)
-    np.testing.assert_array_equal(mask, np.array(expected) > 0)
-    np.testing.assert_array_equal(truncated, [False, True, False])
-    assert tokens.dtype == np.int32 and mask.dtype == bool
-
-
-def test_score_tokens_keep_replies_of_long_prompts_apart():
-    prompt = list(range(1, 50))
-    tokens, _, truncated = packing.score_tokens(
-        [prompt, prompt], [[60], [61]], [8, 9], length=10, pad_id=0
-    )
-    assert truncated.all()
-    assert np.any(tokens[0] != tokens[1])
-    np.testing.assert_array_equal(tokens[:, -2:], [[8, 9], [8, 9]])
-
-
-def test_score_tokens_refuse_a_length_without_room():
-    with pytest.raises(ValueError, match="length is 2.*2 tokens of the mark"):
-        packing.score_tokens([[1]], [[2]], [8, 9], length=2, pad_id=0)
-    with pytest.raises(ValueError, match="1 prompts but 2 replies"):
-        packing.score_tokens([[1]], [[2], [3]], [8, 9], length=9, pad_id=0)

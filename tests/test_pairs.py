@@ -7,7 +7,6 @@ import random
 import pytest
 
 from rlcd_jax import draws, pairs, prompts, records, tasks, tokenizer
-from rlcd_jax.datasets import order
 from rlcd_jax.decode import requests as engine
 
 TASK = tasks.load_task("cheerful")
@@ -104,6 +103,12 @@ def test_simulate_labels_the_positive_side_by_construction():
         assert pair.scoring is None and pair.seed == 7 and pair.generator == "fake"
 
 
+def in_prompt_order(lines):
+    """Return pairs, or prompts that were dropped, in the order of the prompts."""
+    places = [prompt.id for prompt in PROMPTS]
+    return sorted(lines, key=lambda line: places.index(line.prompt_id))
+
+
 def test_simulate_ignores_completion_order_and_prompt_order():
     found, dropped, summary = simulate(generate=FakeEngine(shuffle=False))
     again = simulate(generate=FakeEngine(shuffle=True))
@@ -112,7 +117,7 @@ def test_simulate_ignores_completion_order_and_prompt_order():
     assert kept == [p.id for p in PROMPTS if p.id in kept]
     backwards, lost, _ = simulate(PROMPTS[::-1])
     assert backwards == found[::-1]
-    assert order.in_prompt_order(backwards, PROMPTS) == found
+    assert in_prompt_order(backwards) == found
     assert sorted(map(str, lost)) == sorted(map(str, dropped))
 
 
@@ -138,13 +143,11 @@ def test_simulate_can_draw_any_pair_again_alone():
 @pytest.mark.parametrize("process_count", [1, 2, 3, 7])
 def test_simulate_on_several_processes_gives_the_same_pairs(process_count):
     found, dropped, _ = simulate()
-    parts = [
-        simulate(order.shard(PROMPTS, i, process_count)) for i in range(process_count)
-    ]
+    parts = [simulate(PROMPTS[i::process_count]) for i in range(process_count)]
     merged = [pair for part in parts for pair in part[0]]
-    assert order.in_prompt_order(merged, PROMPTS) == found
+    assert in_prompt_order(merged) == found
     lost = [line for part in parts for line in part[1]]
-    assert order.in_prompt_order(lost, PROMPTS) == dropped
+    assert in_prompt_order(lost) == dropped
 
 
 def test_sample_retries_in_full_waves_with_the_same_text():
@@ -365,7 +368,6 @@ def test_alpha_moves_away_from_the_opposite_prompt():
         (lambda: simulate(rows=(RLCD, RLCD)), "one or more distinct cells"),
         (lambda: simulate(max_tries=0), "'max_tries' is 0; accepted: at least 1"),
         (lambda: simulate(generate=lambda r: []), "answered 0 of 120 requests"),
-        (lambda: order.shard(PROMPTS, 2, 2), "process 2 of 2"),
         (
             lambda: pairs.simulate(
                 PROMPTS, TASK, BYTES, FakeEngine(), rows=(RLAIF,), settings=SETTINGS

@@ -282,7 +282,7 @@ def test_first_step_has_no_kl_unit_ratios_and_the_score_as_return(estimator):
     np.testing.assert_allclose(made.returns, everywhere, rtol=1e-6)
     np.testing.assert_allclose(made.advantages, everywhere, rtol=1e-6)
 
-    part = rollout.select_rows(made, np.array([2, 0]))
+    part = jax.tree.map(lambda array: array[np.array([2, 0])], made)
     _, policy = losses.ppo_policy(
         logprobs[[2, 0]],
         part.logprobs,
@@ -301,14 +301,6 @@ def test_first_step_has_no_kl_unit_ratios_and_the_score_as_return(estimator):
         statistics="masked",
     )
     np.testing.assert_allclose(value["value/explained_variance"], 0, atol=1e-6)
-
-
-def test_select_rows_takes_every_field():
-    made, _ = rollout.assemble(_packed(), *_arrays(7), kl_coef=0.1, rules=CORRECTED)
-    part = rollout.select_rows(made, np.array([3, 1]))
-    np.testing.assert_array_equal(part.scores, made.scores[jnp.array([3, 1])])
-    np.testing.assert_array_equal(part.packed.tokens, made.packed.tokens[[3, 1]])
-    assert part.packed.mask.shape == (2, 7)
 
 
 def test_rollout_is_frozen():
