@@ -226,6 +226,7 @@ def _evaluate() -> ConfigDict:
     evaluate.temperature = 1.0  # method
     evaluate.top_p = 0.9  # method
     evaluate.reply_tokens = 300  # method
+    evaluate.cleanup = "corrected"  # "released": names of roles are cut as well
     evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
     evaluate.preference_judge = ""  # workdir of a preference model of other data
     evaluate.interval = 0.95  # coverage of the bootstrap intervals
@@ -245,6 +246,7 @@ def _as_released(config: ConfigDict) -> None:
     config.policy.whiten_rewards = True
     config.policy.statistics = "padded"
     config.policy.normalise_reward = False
+    config.evaluate.cleanup = "released"
 
 
 def _paper(config: ConfigDict) -> None:

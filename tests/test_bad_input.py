@@ -203,6 +203,7 @@ def test_mesh_that_does_not_fit_is_refused(tmp_path, mesh, message):
         ),
         ({"evaluate__judges": ("x",)}, "evaluate", "evaluate.judges has 'x'; accepted"),
         ({"evaluate__systems": ("x",)}, "evaluate", "evaluate.systems has 'x'"),
+        ({"evaluate__cleanup": "x"}, "evaluate", "accepted: corrected, released"),
         ({"evaluate__checkpoints": ("x",)}, "evaluate", "accepted: 'name=folder'"),
         ({"model__dtype": "float16"}, "simulate", "dtype='float16'; accepted"),
         ({"model__attention": "cudnn"}, "simulate", "needs dtype='bfloat16'"),

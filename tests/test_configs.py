@@ -114,7 +114,8 @@ def test_presets_differ_in_what_the_release_did():
     assert (one.policy.statistics, other.policy.statistics) == ("masked", "padded")
     assert not one.policy.first_step_idle and other.policy.first_step_idle
     assert (one.pairs.top_k, other.pairs.top_k) == (0, 50)
-    assert one.pairs.cleanup == "corrected" and other.pairs.cleanup == "released"
+    for part in ("pairs", "evaluate"):
+        assert (one[part].cleanup, other[part].cleanup) == ("corrected", "released")
 
 
 def test_paper_size_has_the_numbers_of_the_paper():

@@ -161,6 +161,24 @@ def test_a_later_section_may_change_without_touching_earlier_stages(
     assert summaries["preference"]["train_pairs"] == 6
 
 
+def test_evaluate_cleans_replies_as_the_config_says(tmp_path, monkeypatch):
+    def shown(cleanup):
+        config = runs.tiny_config(
+            evaluate__prompts=2, evaluate__systems=("base",), evaluate__cleanup=cleanup
+        )
+        runs.run(config, tmp_path / cleanup, "evaluate")
+        path = tmp_path / cleanup / "evaluate/samples.jsonl"
+        return [row.reply for row in records.read_jsonl(path, evaluate_policy.Answer)]
+
+    own = evaluate_policy.CLEANUPS["released"]
+
+    def with_roles(text):  # a random model's replies have none
+        return own(f"Assistant: {text} Human: more")
+
+    monkeypatch.setitem(evaluate_policy.CLEANUPS, "released", with_roles)
+    assert shown("released") == shown("corrected")
+
+
 # --- killed and resumed ---------------------------------------------------------------
 
 

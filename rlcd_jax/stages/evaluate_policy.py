@@ -34,6 +34,7 @@ from rlcd_jax.stages import (
 Params = Any
 BASE = "base"
 JUDGES = ("lexicon", "log_odds", "preference")
+CLEANUPS = {"corrected": str.strip, "released": prompts.postprocess_eval}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     started = time.monotonic()
     found = inputs.load_inputs(config)
     chosen = usable_judges(found)
+    cleanup(config.evaluate)  # a wrong one is refused before anything is loaded
     systems = find_systems(config, workdir)
     folder = workspace.begin(config, workdir, "evaluate")
     base = found.load_base()
@@ -115,6 +117,19 @@ def usable_judges(found: inputs.Inputs) -> list[str]:
     return [name for name in section.judges if name in found.task.judges]
 
 
+def cleanup(section: ConfigDict) -> Callable[[str], str]:
+    """Return what ``evaluate.cleanup`` does to the text of a reply.
+
+    Raises:
+      ValueError: it has no such value.
+    """
+    if section.cleanup not in CLEANUPS:
+        raise ValueError(
+            f"evaluate.cleanup={section.cleanup!r}; accepted: {', '.join(CLEANUPS)}"
+        )
+    return CLEANUPS[section.cleanup]
+
+
 def find_systems(
     config: ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, pathlib.Path | None]:
@@ -156,6 +171,7 @@ def answer_all(
 ) -> list[Answer]:
     """Return the answers of all systems; request n has the same key in each."""
     section = found.config.evaluate
+    clean = cleanup(section)
     dialogues = inputs.repeat_prompts(dialogues, section.samples_per_prompt)
     chat = found.text_tokenizer.chat
     texts = [prompts.plain_prompt(prompt, found.task, chat) for prompt in dialogues]
@@ -192,7 +208,7 @@ def answer_all(
                 prompt_id=request.id,
                 system=name,
                 prompt=text,
-                reply=reply.text.strip(),
+                reply=clean(reply.text),
                 finish=reply.finish,
                 num_tokens=len(reply.tokens),
                 divergence=float(nats),
