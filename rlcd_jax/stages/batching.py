@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import grain
 import numpy as np
 
-from rlcd_jax import tokenizer
+from rlcd_jax import metrics, tokenizer
 
 Ids = Sequence[int]
 
@@ -61,7 +62,7 @@ def map_rows(
     batch_size: int,
     lengths: Sequence[int],
     pad_id: int,
-    advance: Callable[[int], None] | None = None,
+    what: str = "",
 ) -> np.ndarray:
     """Run a program over all rows, alike lengths together, and keep their order.
 
@@ -71,21 +72,25 @@ def map_rows(
       batch_size: B of every call; the last batch is filled with copies of its row.
       lengths: rising, the values that T may take: each is compiled once.
       pad_id: fills the rest.
-      advance: called with the number of rows that were done.
+      what: what is done, for a progress bar; "": none is shown.
 
     Returns:
       [len(rows), …], row i of the result for row i.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     pieces = []
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        filled = chosen + chosen[-1:] * (batch_size - len(chosen))
-        length = fitting_length(max(len(rows[i]) for i in chosen), lengths)
-        tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
-        pieces.append(np.asarray(program(tokens, mask))[: len(chosen)])
-        if advance:
-            advance(len(chosen))
+    with contextlib.ExitStack() as stack:
+        bar = metrics.Progress(what, len(rows), unit="texts") if what else None
+        if bar:
+            stack.enter_context(bar)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            filled = chosen + chosen[-1:] * (batch_size - len(chosen))
+            length = fitting_length(max(len(rows[i]) for i in chosen), lengths)
+            tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
+            pieces.append(np.asarray(program(tokens, mask))[: len(chosen)])
+            if bar:
+                bar.advance(len(chosen))
     if not pieces:
         return np.zeros((0,), np.float32)
     result = np.concatenate(pieces)

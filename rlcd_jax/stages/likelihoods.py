@@ -67,6 +67,7 @@ def reply_scorer(
                 batch_size=scorers.rows_at_once(found),
                 lengths=batching.doubling_lengths(longest),
                 pad_id=found.text_tokenizer.pad_id,
+                what="likelihoods",
             )
 
     return score

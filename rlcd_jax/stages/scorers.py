@@ -85,6 +85,7 @@ def letter_scorer(
                 batch_size=rows_at_once(found),
                 lengths=batching.doubling_lengths(max(map(len, rows)), 128),
                 pad_id=found.text_tokenizer.pad_id,
+                what="answer letters",
             )
         return [(float(a), float(b)) for a, b in pairs]
 
@@ -184,6 +185,7 @@ def divergence_scorer(
                 batch_size=rows_at_once(found),
                 lengths=batching.doubling_lengths(longest),
                 pad_id=found.text_tokenizer.pad_id,
+                what="KL of replies",
             )
 
     return measure
