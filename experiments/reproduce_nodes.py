@@ -28,6 +28,7 @@ METHODS = {
     "mixed": "mixed",
 }
 HUMAN_SHARE = 0.2  # Table 40
+JUDGE_SEED = 42  # of the preference model of human pairs
 HELD_OUT = "human"  # label of the preference model of human pairs
 
 
@@ -99,7 +100,7 @@ class Recipes:
         """Return the node of a preference model of human pairs: one for all seeds."""
 
         def make() -> graph.Node:
-            config = self.config("rlcd", task, self.setup.seeds[0])
+            config = self.config("rlcd", task, JUDGE_SEED)
             _update(config, data="hh_rlhf", data_limit=self.setup.scale.human_pairs)
             return graph.make_node(
                 "preference",

@@ -39,6 +39,11 @@ def test_key_depends_on_what_the_result_depends_on():
     assert not set(first.values()) & set(before.values())
 
 
+def test_the_model_of_human_pairs_is_one_whatever_the_seeds():
+    one, two = (make_recipes("unused", "--seeds", seeds) for seeds in ("3", "1,2"))
+    assert len({r.held_out_preference("harmless").key for r in (one, two)}) == 1
+
+
 def test_generator_makes_the_pairs_and_only_them():
     models = ("--model", "hf:seven", "--generator", "hf:thirty")
     recipes = make_recipes("unused", *models, scale="llama-30b")
