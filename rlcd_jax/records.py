@@ -186,23 +186,6 @@ def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
     write_text(path, "".join(_line(row) for row in rows))
 
 
-def append_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
-    """Add records to a local file; a line cut short by a killed writer is removed."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        file.seek(0)
-        whole, last = 0, b""
-        for last in file:
-            whole += len(last) if last.endswith(b"\n") else 0
-        if last and not last.endswith(b"\n"):
-            if _is_json(last):  # written by hand, only the newline is missing
-                file.write(b"\n")
-            else:
-                file.truncate(whole)
-        file.write("".join(_line(row) for row in rows).encode())
-
-
 def read_jsonl(
     path: epath.PathLike, cls: type = dict, *, drop_truncated: bool = False
 ) -> list[Any]:

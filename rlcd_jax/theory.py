@@ -256,45 +256,6 @@ def fit_scorer(agreement: float, sigma_generator: float) -> float:
     return max(0.0, sigma_generator * math.cos(angle) / math.sin(angle))
 
 
-def fit_three_judges(
-    agreement_12: float, agreement_13: float, agreement_23: float
-) -> tuple[float, float, float]:
-    """Return three judges' accuracies from how often they agree with each other.
-
-    No judge need be right: with independent noises the observed differences of two
-    judges correlate as ``sin(pi (agreement - 1/2)) = l_i l_j``, where ``l_i`` is the
-    correlation of judge i with the truth, so ``l_1^2 = r_12 r_13 / r_23``. The accuracy
-    is ``1/2 + arcsin(l_i) / pi``. Judges that share a bias look better than they are.
-
-    Args:
-      agreement_12: share of same-prompt pairs on which judges 1 and 2 agree, no ties.
-      agreement_13: the same for judges 1 and 3.
-      agreement_23: the same for judges 2 and 3.
-
-    Raises:
-      ValueError: an agreement is not in (0.5, 1], or the three cannot come from
-        independent noises.
-    """
-    given = (agreement_12, agreement_13, agreement_23)
-    if not all(0.5 < value <= 1.0 for value in given):
-        raise ValueError(
-            f"agreements must lie in (0.5, 1], got {given}; a judge that agrees with "
-            "another by chance or less does not fit the model"
-        )
-    r_12, r_13, r_23 = (math.sin(math.pi * (value - 0.5)) for value in given)
-    squares = (r_12 * r_13 / r_23, r_12 * r_23 / r_13, r_13 * r_23 / r_12)
-    if max(squares) > 1.0 + 1e-9:
-        raise ValueError(
-            f"agreements {given} are inconsistent: they imply a judge that is more "
-            "than perfect; measure them on more pairs, or the noises are not "
-            "independent"
-        )
-    one, two, three = (
-        0.5 + math.asin(min(1.0, math.sqrt(square))) / math.pi for square in squares
-    )
-    return one, two, three
-
-
 def _named(values: np.ndarray) -> LabelAccuracy:
     """Return numbers in the order of SIMULATED under their names."""
     return LabelAccuracy(**dict(zip(SIMULATED, map(float, values), strict=True)))

@@ -1,16 +1,13 @@
-"""What judges say about systems: samples, scores, verdicts, and tables of them."""
+"""What judges say about systems: samples, scores and verdicts."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-import numpy as np
-
-from rlcd_jax import estimates, records, schema, tables, win_rates
+from rlcd_jax import estimates, records, schema, win_rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,89 +180,3 @@ def contests(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
         for one, two in itertools.combinations(systems, 2)
         for prompt_id in texts
     ]
-
-
-def verdict_table(
-    verdicts: Sequence[Verdict],
-    *,
-    caption: str = "Win rate of the first system over the second",
-    unparsed_is_half: bool = False,
-    level: float = 0.95,
-) -> tables.Table:
-    """Return one row for each judge and two systems.
-
-    Args:
-      verdicts: of any judges and systems.
-      caption: of the table.
-      unparsed_is_half: count an unread answer as half a win, as the paper does; by
-        default the prompt is left out. Either way it is counted in its own column.
-      level: coverage of the intervals.
-    """
-    groups: dict[tuple[str, str, str], list[Verdict]] = collections.defaultdict(list)
-    for verdict in verdicts:
-        groups[verdict.judge, verdict.system_1, verdict.system_2].append(verdict)
-    rows = []
-    for (judge, system_1, system_2), group in groups.items():
-        read = [v for v in group if unparsed_is_half or v.winner != "none"]
-        points = [verdict.points for verdict in read]
-        rate = win_rates.win_rate(points, level=level)
-        controlled = win_rates.length_controlled_win_rate(
-            points,
-            [verdict.length_1 for verdict in read],
-            [verdict.length_2 for verdict in read],
-            level=level,
-        )
-        counts = collections.Counter(verdict.winner for verdict in group)
-        p_value = rate if isinstance(rate, estimates.Missing) else f"{rate.p_value:.2g}"
-        cells = (judge, rate, controlled, p_value, counts["1"], counts["tie"])
-        cells += (counts["2"], sum(v.flips for v in group), counts["none"])
-        rows.append((f"{system_1} over {system_2}", cells))
-    columns = (
-        tables.Column("Judge"),
-        tables.Column("Win rate, %", digits=1, percent=True),
-        tables.Column("At equal length, %", digits=1, percent=True),
-        tables.Column("p"),
-        *(tables.Column(name) for name in ("Wins", "Ties", "Losses")),
-        *(tables.Column(name) for name in ("Flips", "Unparsed")),
-    )
-    notes = (
-        "A tie is half a win; a flip (the choice changes with the order) is a tie.",
-        "Unparsed answers count half." if unparsed_is_half else "Unparsed: left out.",
-        "p: exact sign test on the prompts that have a winner; not corrected for the "
-        "number of rows.",
-    )
-    return tables.Table(caption, "Comparison", columns, tuple(rows), notes)
-
-
-def score_table(
-    scores: Sequence[Score],
-    *,
-    seed: int,
-    caption: str = "Mean score of each system",
-    level: float = 0.95,
-) -> tables.Table:
-    """Return one row for each system and one column for each judge of single replies.
-
-    Args:
-      scores: of any judges and systems.
-      seed: of the bootstrap over prompts.
-      caption: of the table.
-      level: coverage of the intervals.
-    """
-    groups: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
-    for score in scores:
-        groups[score.system, score.judge].append(score.score)
-    judges = list(dict.fromkeys(score.judge for score in scores))
-    systems = list(dict.fromkeys(score.system for score in scores))
-
-    def cell(system: str, judge: str) -> tables.Cell:
-        values = groups.get((system, judge), [])
-        if len(values) < 2:
-            return estimates.Missing(f"{len(values)} scores are too few")
-        return estimates.bootstrap_interval(np.array(values), seed=seed, level=level)
-
-    rows = tuple(
-        (system, tuple(cell(system, judge) for judge in judges)) for system in systems
-    )
-    columns = tuple(tables.Column(judge, digits=3) for judge in judges)
-    return tables.Table(caption, "System", columns, rows)

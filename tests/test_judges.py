@@ -12,11 +12,9 @@ import pytest
 
 from rlcd_jax import (
     chat_api,
-    estimates,
     judges,
     judges_api,
     records,
-    tables,
     verdicts,
     win_rates,
 )
@@ -81,28 +79,6 @@ def test_verdicts_survive_a_file(tmp_path):
         verdict("3")
 
 
-def test_verdict_table_counts_everything():
-    given = [verdict("1")] * 6 + [verdict("tie", flips=1)] * 2 + [verdict("2")] * 2
-    given += [verdict("none", unparsed=1)] * 2
-    (row,) = tables.as_json(verdicts.verdict_table(given))["rows"]
-    cells = row["cells"]
-    assert row["name"] == "rlcd over rlaif"
-    assert cells["Win rate, %"]["value"] == pytest.approx(0.7)
-    assert cells["Win rate, %"]["num"] == 10
-    assert cells["At equal length, %"]["value"] == pytest.approx(0.7)
-    names = ("Wins", "Ties", "Losses", "Flips", "Unparsed")
-    assert [cells[name] for name in names] == [6, 2, 2, 2, 2]
-    (row,) = tables.as_json(verdicts.verdict_table(given, unparsed_is_half=True))[
-        "rows"
-    ]
-    assert row["cells"]["Win rate, %"]["value"] == pytest.approx(8 / 12)
-
-
-def test_verdict_table_without_read_answers_shows_no_number():
-    text = tables.markdown(verdicts.verdict_table([verdict("none", unparsed=2)]))
-    assert text.count("missing: no verdicts") == 2 and "%]" not in text
-
-
 def test_seen_from_puts_a_system_first():
     given = verdict("1", length_1=3, length_2=8, score_1=0.5, score_2=0.1)
     assert verdicts.seen_from(given, "rlcd") is given
@@ -143,15 +119,6 @@ def test_equal_length_rate_refuses_verdicts_on_other_systems():
     with pytest.raises(ValueError, match="one judge, one first and one second system"):
         verdicts.equal_length_rate([verdict("1"), turned])
     assert verdicts.equal_length_rate([]).reason.startswith("0 verdicts")
-
-
-def test_score_table_has_systems_and_judges():
-    scores = [verdicts.Score(f"p{i}", "lexicon", "rlcd", i / 4) for i in range(5)]
-    scores.append(verdicts.Score("p0", "preference", "rlcd", 1.0))
-    table = verdicts.score_table(scores, seed=0)
-    ((name, (mean, missing)),) = table.rows
-    assert name == "rlcd" and mean.value == 0.5 and mean.low < 0.5 < mean.high
-    assert missing == estimates.Missing("1 scores are too few")
 
 
 # --- judges of single replies -----------------------------------------------
@@ -212,8 +179,7 @@ def test_compare_scores_names_the_reply_without_score():
 
 
 def rate_of(given):
-    (row,) = tables.as_json(verdicts.verdict_table(given))["rows"]
-    return row["cells"]["Win rate, %"]["value"]
+    return sum(verdict.points for verdict in given) / len(given)
 
 
 @pytest.mark.parametrize("by_mean", [False, True])

@@ -115,23 +115,9 @@ def test_fits_find_what_made_the_numbers():
     assert theory.predict(1.0, 1.0, math.inf, 0.2).rescore == pytest.approx(0.5)
 
 
-def test_fit_three_judges_needs_no_truth():
-    rng = np.random.default_rng(0)
-    truth = rng.normal(0, 1, 400_000)
-    noises = (0.5, 1.0, 2.0)
-    votes = [truth + rng.normal(0, noise, truth.size) > 0 for noise in noises]
-    agreements = [np.mean(votes[i] == votes[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-    for found, vote in zip(theory.fit_three_judges(*agreements), votes, strict=True):
-        assert found == pytest.approx(np.mean(vote == (truth > 0)), abs=0.005)
-
-
 def test_errors_name_the_value():
     with pytest.raises(ValueError, match="sigma_generator .* got 0"):
         theory.rlaif_accuracy(0, 1)
-    with pytest.raises(ValueError, match="inconsistent"):
-        theory.fit_three_judges(0.95, 0.95, 0.55)
-    with pytest.raises(ValueError, match="0.4"):
-        theory.fit_three_judges(0.9, 0.4, 0.9)
     with pytest.raises(ValueError, match="agreement"):
         theory.fit_scorer(1.1, 1.0)
     with pytest.raises(ValueError, match="differences"):
