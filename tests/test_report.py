@@ -259,6 +259,7 @@ def test_write_comparison_shows_both_runs(whole_run, tmp_path):
     assert "0.660 [0.590, 0.730]" in page.text and "0.710 [0.640, 0.780]" in page.text
     assert re.search(r"policy\.kl_coef 0\.02 0\.04", page.text)
     assert "A · rlcd" in page.text and "B · rlcd" in page.text  # labels of the dots
+    assert "Over-optimisation watch No warning." in page.text
     (browser,) = page.browsers
     heads = [cell["head"] for cell in browser["views"][0]["rows"][0]["cells"]]
     assert heads == [
@@ -279,6 +280,7 @@ def test_write_comparison_with_a_run_that_has_only_a_config(whole_run, tmp_path)
     )
     page = Reader(path.read_text())
     assert "Missing: B: metrics.jsonl is not there." in page.text
+    assert "B: Not recorded" not in page.text and "A : Held-out judge" in page.text
     assert "Missing: B: evaluate/table.json is not there." in page.text
     assert "0.660 [0.590, 0.730]" in page.text
 

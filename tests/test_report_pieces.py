@@ -147,6 +147,31 @@ def test_watch_is_nothing_without_ppo(whole_run):
     assert watched(run, metrics=none)["panels"]  # of the samples alone
 
 
+def test_watch_of_two_runs_has_their_lines_together(whole_run):
+    run = reading.read_run(whole_run)
+    none = estimates.Missing("x is not there")
+    collapsed = dataclasses.replace(
+        run,
+        config={"task": "harmless"},
+        metrics=[
+            {"stage": "policy", "step": n, "rollout/entropy": 3.0 if n < 5 else 0.3}
+            for n in range(1, 10)
+        ],
+    )
+    found = watch.compared({"A": run, "B": collapsed})
+    ((label, step, what, _),) = found["warnings"]
+    assert (label, step, what) == ("B", 6, "Entropy collapses")
+    judge, distinct = found["panels"]
+    assert ">A</text>" in judge and ">B</text>" not in judge
+    assert ">A</text>" in distinct and ">B</text>" in distinct
+    notes = {note.partition(":")[0]: label for label, note in found["notes"]}
+    assert notes["A warning"] == "" and notes["Not recorded, so not watched"] == "B"
+    bare = dataclasses.replace(run, metrics=none, policy_samples=none)
+    (alone,) = {label for label, _ in watch.compared({"A": bare, "B": run})["notes"]}
+    assert alone == "B"
+    assert watch.compared({"A": bare, "B": bare}) is None
+
+
 def test_read_study_names_what_it_cannot_read(tmp_path):
     def reasons():
         study = reading.read_study(tmp_path / "s")

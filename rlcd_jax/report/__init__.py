@@ -96,6 +96,7 @@ def write_comparison(
             environment=sections.differences(one.environment, two.environment),
             stages={label: sections.stages(run) for label, run in runs.items()},
             curves=curves.stage_curves({k: run.metrics for k, run in runs.items()}),
+            watch=watch.compared(runs),
             tables=tabulate.tables({k: run.tables for k, run in runs.items()}),
             drops={label: sections.drops(run) for label, run in runs.items()},
             samples=browsers.samples(runs),

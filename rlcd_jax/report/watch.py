@@ -7,7 +7,7 @@ task names it, for it needs no model; without it the other curves are watched al
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rlcd_jax import diagnostics, estimates, judges, overoptimisation, tables, tasks
@@ -28,7 +28,18 @@ NAMES = {
     "entropy": "entropy",
     "distinct_2": "distinct-2",
 }
+LIMITS = overoptimisation.Limits()
 STEPS = 40  # rows of the table, beside those with saved replies
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What was seen of one run: its points, warnings, and the table of both."""
+
+    points: list[overoptimisation.Point]
+    warned: list[overoptimisation.Warned]
+    table: tables.Table
+    task: tasks.Task | estimates.Missing
 
 
 def watch(
@@ -43,6 +54,55 @@ def watch(
     Returns:
       A dict with warnings of (step, what, detail), panels, table and notes.
     """
+    seen = _look(run)
+    if seen is None:
+        return None
+    (shown,) = tabulate.tables({"": [tables.as_json(_without_notes(seen.table))]})
+    parts = [] if isinstance(drawn, estimates.Missing) else drawn
+    apart = [
+        svg for part in parts if part["stage"] == "policy" for svg in part["apart"]
+    ]
+    return {
+        "warnings": [(w.step, KINDS[w.kind], w.detail) for w in seen.warned],
+        "panels": apart + _panels({"": seen}),
+        "table": shown | {"plots": []},
+        "notes": _notes(seen),
+    }
+
+
+def compared(runs: Mapping[str, reading.Run]) -> dict[str, Any] | None:
+    """Return the section of several runs, by label, or None where no PPO left anything.
+
+    Reward, KL, length and entropy are among the other curves of a comparison.
+
+    Returns:
+      A dict with warnings of (label, step, what, detail), panels, and notes of (label,
+      note), the label being "" where a note is about all.
+    """
+    looked = {label: _look(run) for label, run in runs.items()}
+    seen = {label: one for label, one in looked.items() if one is not None}
+    if not seen:
+        return None
+    notes: dict[str, list[str]] = {}
+    for label, one in seen.items():
+        for note in _notes(one):
+            notes.setdefault(note, []).append(label)
+    return {
+        "warnings": [
+            (label, w.step, KINDS[w.kind], w.detail)
+            for label, one in seen.items()
+            for w in one.warned
+        ],
+        "panels": _panels(seen),
+        "notes": [
+            ("" if len(labels) == len(runs) else " ".join(labels), note)
+            for note, labels in notes.items()
+        ],
+    }
+
+
+def _look(run: reading.Run) -> Seen | None:
+    """Return what there is to see of a run; None where PPO left nothing."""
     rows = [] if reading.is_missing(run.metrics) else run.metrics
     rows = [row for row in rows if row["stage"] == "policy"]
     samples = {} if reading.is_missing(run.policy_samples) else run.policy_samples
@@ -51,25 +111,14 @@ def watch(
     task = _outside_task(run)
     outside = None if reading.is_missing(task) else diagnostics.lexicon
     points = overoptimisation.watch_points(rows, samples, outside)
-    limits = overoptimisation.Limits()
-    warned = overoptimisation.warnings(points, limits)
+    warned = overoptimisation.warnings(points, LIMITS)
     table = overoptimisation.watch_table(
         points,
         warned,
         judge=judges.LEXICON if outside else None,
         every=max(1, len(points) // STEPS),
     )
-    (shown,) = tabulate.tables({"": [tables.as_json(_without_notes(table))]})
-    parts = [] if isinstance(drawn, estimates.Missing) else drawn
-    apart = [
-        svg for part in parts if part["stage"] == "policy" for svg in part["apart"]
-    ]
-    return {
-        "warnings": [(w.step, KINDS[w.kind], w.detail) for w in warned],
-        "panels": apart + [svg for svg in _panels(points, table) if svg],
-        "table": shown | {"plots": []},
-        "notes": _notes(points, task, limits),
-    }
+    return Seen(points, warned, table, task)
 
 
 def _outside_task(run: reading.Run) -> tasks.Task | estimates.Missing:
@@ -92,44 +141,36 @@ def _without_notes(table: tables.Table) -> tables.Table:
     return dataclasses.replace(table, notes=())
 
 
-def _panels(
-    points: Sequence[overoptimisation.Point], table: tables.Table
-) -> list[plots.Svg | None]:
+def _panels(seen: Mapping[str, Seen]) -> list[plots.Svg]:
     """Return the curves that come from saved replies: judge and repetition."""
-    judged = [
-        (int(step), cells[1])
-        for step, cells in table.rows
-        if isinstance(cells[1], estimates.Estimate)
+    held_out, distinct = [], []
+    for label, one in seen.items():
+        judged = [
+            (int(step), cells[1])
+            for step, cells in one.table.rows
+            if isinstance(cells[1], estimates.Estimate)
+        ]
+        if judged:
+            steps, found = zip(*judged, strict=True)
+            low, high = ([getattr(e, end) for e in found] for end in ("low", "high"))
+            values = [estimate.value for estimate in found]
+            line = plots.Line(label, steps, values, label, low=low, high=high)
+            held_out.append(line)
+        known = [(p.step, p.distinct_2) for p in one.points if p.distinct_2 is not None]
+        if known:
+            distinct.append(plots.Line(label, *zip(*known, strict=True), label))
+    title, unit = f"Held-out judge: {judges.LEXICON}", "mean score of saved replies"
+    drawn = [
+        plots.curve(title, held_out, unit=unit),
+        plots.curve("Distinct-2", distinct, unit="of saved replies"),
     ]
-    held_out = plots.Line(
-        "",
-        [step for step, _ in judged],
-        [cell.value for _, cell in judged],
-        low=[cell.low for _, cell in judged],
-        high=[cell.high for _, cell in judged],
-    )
-    known = [(p.step, p.distinct_2) for p in points if p.distinct_2 is not None]
-    distinct = plots.Line("", *zip(*known, strict=True)) if known else None
-    return [
-        plots.curve(
-            f"Held-out judge: {judges.LEXICON}",
-            [held_out] if judged else [],
-            unit="mean score of saved replies",
-        ),
-        plots.curve(
-            "Distinct-2", [distinct] if distinct else [], unit="of saved replies"
-        ),
-    ]
+    return [svg for svg in drawn if svg]
 
 
-def _notes(
-    points: Sequence[overoptimisation.Point],
-    task: tasks.Task | estimates.Missing,
-    limits: overoptimisation.Limits,
-) -> list[str]:
+def _notes(seen: Seen) -> list[str]:
     """Return what was watched, what could not be, and when a curve is a warning."""
-    if isinstance(task, estimates.Missing):
-        notes = [f"Held-out judge: missing: {task.reason}."]
+    if isinstance(seen.task, estimates.Missing):
+        notes = [f"Held-out judge: missing: {seen.task.reason}."]
     else:
         notes = [
             f"Held-out judge: {judges.LEXICON}, which PPO never sees, on the replies "
@@ -138,14 +179,14 @@ def _notes(
     absent = [
         name
         for field, name in NAMES.items()
-        if all(getattr(point, field) is None for point in points)
+        if all(getattr(point, field) is None for point in seen.points)
     ]
     if absent:
         notes.append(f"Not recorded, so not watched: {', '.join(absent)}.")
     notes.append(
         "A warning: the held-out judge falls by more than "
-        f"{limits.fall:g} standard errors from its best step while the reward rises; "
-        f"entropy or distinct-2 below {limits.collapse:.0%} of the start; a length "
-        f"{limits.drift:.0%} away from it (means over {limits.window} recorded values)."
+        f"{LIMITS.fall:g} standard errors from its best step while the reward rises; "
+        f"entropy or distinct-2 below {LIMITS.collapse:.0%} of the start; a length "
+        f"{LIMITS.drift:.0%} away from it (means over {LIMITS.window} recorded values)."
     )
     return notes
