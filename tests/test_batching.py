@@ -47,3 +47,16 @@ def test_map_rows_shows_how_far_it_is_when_it_has_a_name(caplog):
     assert run("") == []
     (line,) = run("answer letters")
     assert line.startswith("answer letters: 5/5 texts (100.0 %)")
+
+
+@hypothesis.given(st.integers(0, 5000), st.sampled_from([2, 64, 128]))
+def test_rising_lengths_waste_little(longest, smallest):
+    lengths = batching.rising_lengths(longest, smallest)
+    assert lengths[0] == smallest and lengths[-1] >= longest
+    assert all(2 * b <= 3 * a for a, b in zip(lengths, lengths[1:], strict=False))
+    assert all(length < longest for length in lengths[:-1])
+
+
+def test_rising_lengths_by_hand():
+    assert batching.rising_lengths(500) == (64, 96, 128, 192, 256, 384, 512)
+    assert batching.rising_lengths(64) == (64,)

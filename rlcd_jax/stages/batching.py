@@ -47,11 +47,19 @@ def fitting_length(longest: int, lengths: Sequence[int]) -> int:
     return next((length for length in lengths if length >= longest), lengths[-1])
 
 
-def doubling_lengths(longest: int, smallest: int = 64) -> tuple[int, ...]:
-    """Return lengths smallest, 2 smallest, … up to the first that holds ``longest``."""
+def rising_lengths(longest: int, smallest: int = 64) -> tuple[int, ...]:
+    """Return lengths 64, 96, 128, 192, … up to the first that holds ``longest``.
+
+    Each is a third or a half above the one before: few programs, and little padding.
+
+    Args:
+      longest: of the rows, in tokens.
+      smallest: the first length, even.
+    """
     lengths = [smallest]
     while lengths[-1] < longest:
-        lengths.append(2 * lengths[-1])
+        power = smallest << len(lengths) // 2
+        lengths.append(power if len(lengths) % 2 == 0 else power * 3 // 2)
     return tuple(lengths)
 
 

@@ -25,6 +25,7 @@ from rlcd_jax.stages import (
     comparison,
     generation,
     inputs,
+    letters,
     policy_choice,
     scorers,
     train_preference,
@@ -236,7 +237,7 @@ def _judge(
             given += judges.compare_scores(samples, new, epsilon=judges.LEXICON_EPSILON)
         elif name == "log_odds":
             question = next(iter(found.task.judge_questions.values()))
-            score = scorers.letter_scorer(found, base)
+            score = letters.letter_scorer(found, base)
             given += judges.log_odds(samples, score, question=question, by_mean=True)
         else:
             new = judges.preference_scores(

@@ -20,8 +20,8 @@ from rlcd_jax.stages import (
     batching,
     evaluate_policy,
     inputs,
+    letters,
     likelihoods,
-    scorers,
 )
 
 SAMPLES, SCORES = "samples.jsonl", "scores.jsonl"
@@ -124,7 +124,7 @@ def judge_locally(
 ) -> list[verdicts.Verdict]:
     """Return verdicts by the log-odds of the config's model, asked in both orders."""
     found = inputs.load_inputs(config)
-    score = scorers.letter_scorer(found, found.load_base())
+    score = letters.letter_scorer(found, found.load_base())
     samples = as_samples(answers)
     return judges.log_odds(samples, score, question=question, judge=judge, by_mean=True)
 

@@ -65,7 +65,7 @@ def reply_scorer(
                 one,
                 marked,
                 batch_size=scorers.rows_at_once(found),
-                lengths=batching.doubling_lengths(longest),
+                lengths=batching.rising_lengths(longest),
                 pad_id=found.text_tokenizer.pad_id,
                 what="likelihoods",
             )

@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from rlcd_jax import pairs, prompts, records
-from rlcd_jax.stages import inputs, scorers, simulate_pairs, workspace
+from rlcd_jax.stages import inputs, letters, simulate_pairs, workspace
 from rlcd_jax.stages import shots as shots_of
 
 
@@ -57,7 +57,7 @@ def relabel_pairs(
     if solved := shots_of.as_text(shots, config, found):
         texts = [solved + prompts.BLOCK + text for text in texts]
     _check_length(found, texts)
-    logits = scorers.letter_scorer(found, found.load_base())(texts)
+    logits = letters.letter_scorer(found, found.load_base())(texts)
     step = 1 + config.pairs.both_orders
     hard = simulate_pairs.settings(config).hard_labels
     labelled = [

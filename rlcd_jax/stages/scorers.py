@@ -1,4 +1,4 @@
-"""Compiled programs that score texts: answer letters, rewards, divergence.
+"""Compiled programs that score texts: rewards and divergence.
 
 Each maker takes parameters once and returns a host function over texts or rows of
 tokens; shapes are few, so programs are compiled a handful of times.
@@ -14,11 +14,10 @@ import jax
 import numpy as np
 
 from rlcd_jax import sharding
-from rlcd_jax.models import heads, llama
+from rlcd_jax.models import heads
 from rlcd_jax.stages import batching, inputs
 
 Params = Any
-LETTERS = ("A", "B")
 Ids = Sequence[int]
 
 
@@ -50,58 +49,6 @@ def rows_at_once(found: inputs.Inputs, wanted: int = 16) -> int:
     return max(1, wanted // ways) * ways
 
 
-def letter_scorer(
-    found: inputs.Inputs, params: Params
-) -> Callable[[Sequence[str]], list[tuple[float, float]]]:
-    """Return a function from scoring texts to the logits of the letters A and B.
-
-    The ids of the letters are those of the tokenised continuation of each text, one
-    token each. The released code takes the ids of bare letters, which differ.
-    """
-    params = frozen(found, params)
-
-    def program(params, tokens, mask, letters):
-        hidden, _ = llama.hidden_states(
-            params, found.cfg, tokens, heads.positions_of(mask), mask
-        )
-        logits = llama.logits(params, found.cfg, hidden[:, -1])
-        return logits[:, letters]
-
-    run = jax.jit(
-        program,
-        in_shardings=(None, *_batch_of(found, 2), None),
-        out_shardings=sharding.replicated(found.mesh),
-    )
-
-    def score(texts: Sequence[str]) -> list[tuple[float, float]]:
-        if not texts:
-            return []
-        letters = np.array([_letter_id(found, texts[0], x) for x in LETTERS], np.int32)
-        rows = [found.text_tokenizer.encode(text) for text in texts]
-        with jax.set_mesh(found.mesh):
-            pairs = batching.map_rows(
-                lambda tokens, mask: run(params, tokens, mask, letters),
-                rows,
-                batch_size=rows_at_once(found),
-                lengths=batching.doubling_lengths(max(map(len, rows)), 128),
-                pad_id=found.text_tokenizer.pad_id,
-                what="answer letters",
-            )
-        return [(float(a), float(b)) for a, b in pairs]
-
-    return score
-
-
-def _letter_id(found: inputs.Inputs, text: str, letter: str) -> int:
-    ids = found.text_tokenizer.continuation_ids(text, letter)
-    if len(ids) != 1:
-        raise ValueError(
-            f"the answer {letter!r} is {len(ids)} tokens after the scoring prompt; "
-            "scored labels need a tokenizer in which it is one token there"
-        )
-    return ids[0]
-
-
 def reward_scorer(
     found: inputs.Inputs, lengths: Sequence[int]
 ) -> Callable[[Params, Sequence[Ids]], np.ndarray]:
@@ -117,7 +64,7 @@ def reward_scorer(
 
     run = jax.jit(
         program,
-        in_shardings=(None, *_batch_of(found, 2)),
+        in_shardings=(None, *batch_of(found, 2)),
         out_shardings=sharding.replicated(found.mesh),
     )
 
@@ -158,7 +105,7 @@ def divergence_scorer(
 
     run = jax.jit(
         program,
-        in_shardings=(None, None, *_batch_of(found, 3)),
+        in_shardings=(None, None, *batch_of(found, 3)),
         out_shardings=sharding.replicated(found.mesh),
     )
 
@@ -183,7 +130,7 @@ def divergence_scorer(
                 one,
                 marked,
                 batch_size=rows_at_once(found),
-                lengths=batching.doubling_lengths(longest),
+                lengths=batching.rising_lengths(longest),
                 pad_id=found.text_tokenizer.pad_id,
                 what="KL of replies",
             )
@@ -191,5 +138,6 @@ def divergence_scorer(
     return measure
 
 
-def _batch_of(found: inputs.Inputs, count: int) -> tuple[Any, ...]:
+def batch_of(found: inputs.Inputs, count: int) -> tuple[Any, ...]:
+    """Return the shardings of ``count`` arrays with a row for each text."""
     return (sharding.batch_sharding(found.mesh),) * count

@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import draws, metrics, pairs, records
-from rlcd_jax.stages import generation, inputs, scorers, workspace
+from rlcd_jax.stages import generation, inputs, letters, workspace
 
 # (prompts) -> (pairs, dropped sides)
 Simulate = Callable[
@@ -48,7 +48,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     base = found.load_base()
     score = None
     if "scoring" in config.pairs.labels:
-        score = scorers.letter_scorer(found, base)
+        score = letters.letter_scorer(found, base)
     sampler = generation.make_engine(
         found, config.pairs.prompt_tokens, config.pairs.reply_tokens
     )

@@ -1,0 +1,165 @@
+"""Logits of the letters A and B after scoring prompts: how the model labels pairs.
+
+Texts that begin alike, as few-shot prompts do, have their common beginning read once:
+its keys and values stand before every row of every batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlcd_jax import sharding
+from rlcd_jax.decode import layout, programs
+from rlcd_jax.models import cached, heads, llama
+from rlcd_jax.stages import batching, inputs, scorers
+
+Params = Any
+Ids = Sequence[int]
+# (left-padded tokens [B, T] int32, mask [B, T], letters [2]) -> logits [B, 2]
+Run = Callable[[np.ndarray, np.ndarray, np.ndarray], jax.Array]
+
+LETTERS = ("A", "B")
+SHARED = 64  # tokens; fewer in common are not worth programs of their own
+
+
+def letter_scorer(
+    found: inputs.Inputs, params: Params
+) -> Callable[[Sequence[str]], list[tuple[float, float]]]:
+    """Return a function from scoring texts to the logits of the letters A and B.
+
+    The ids of the letters are those of the tokenised continuation of each text, one
+    token each. The released code takes the ids of bare letters, which differ.
+    """
+    params = scorers.frozen(found, params)
+    whole = _whole(found, params)
+    behind = functools.cache(lambda: _behind(found, params))
+
+    def score(texts: Sequence[str]) -> list[tuple[float, float]]:
+        if not texts:
+            return []
+        letters = np.array([_letter_id(found, texts[0], x) for x in LETTERS], np.int32)
+        rows = [found.text_tokenizer.encode(text) for text in texts]
+        shared = num_shared(rows)
+        if shared < SHARED:
+            shared = 0
+        with jax.set_mesh(found.mesh):
+            run = behind()(rows[0][:shared]) if shared else whole
+            rest = [row[shared:] for row in rows]
+            pairs = batching.map_rows(
+                lambda tokens, mask: run(tokens, mask, letters),
+                rest,
+                batch_size=scorers.rows_at_once(found),
+                lengths=batching.rising_lengths(max(map(len, rest))),
+                pad_id=found.text_tokenizer.pad_id,
+                what="answer letters",
+            )
+        return [(float(a), float(b)) for a, b in pairs]
+
+    return score
+
+
+def num_shared(rows: Sequence[Ids]) -> int:
+    """Return how many tokens all rows begin with; each keeps one of its own."""
+    first, last = min(rows), max(rows)  # in the order of a dictionary
+    common = len(os.path.commonprefix([list(first), list(last)]))
+    return min(common, min(map(len, rows)) - 1)
+
+
+def _letter_id(found: inputs.Inputs, text: str, letter: str) -> int:
+    ids = found.text_tokenizer.continuation_ids(text, letter)
+    if len(ids) != 1:
+        raise ValueError(
+            f"the answer {letter!r} is {len(ids)} tokens after the scoring prompt; "
+            "scored labels need a tokenizer in which it is one token there"
+        )
+    return ids[0]
+
+
+def _whole(found: inputs.Inputs, params: Params) -> Run:
+    """Return the program that reads whole texts."""
+
+    def program(params, tokens, mask, letters):
+        hidden, _ = llama.hidden_states(
+            params, found.cfg, tokens, heads.positions_of(mask), mask
+        )
+        return llama.logits(params, found.cfg, hidden[:, -1])[:, letters]
+
+    run = jax.jit(
+        program,
+        in_shardings=(None, *scorers.batch_of(found, 2), None),
+        out_shardings=sharding.replicated(found.mesh),
+    )
+    return functools.partial(run, params)
+
+
+def _behind(found: inputs.Inputs, params: Params) -> Callable[[Ids], Run]:
+    """Return a maker of programs that read texts behind a beginning.
+
+    What it makes takes rows without the beginning. Rows go to the program padded on
+    the right, since entry t of every row stands at the same place.
+    """
+    mesh = found.mesh
+    cfg = dataclasses.replace(found.cfg, attention="xla")  # a draft is of this kernel
+    places = layout.shardings(cfg, mesh if mesh.size > 1 else None)
+    form = functools.partial(llama.decode_form, cfg=cfg)
+    weights = jax.jit(form, out_shardings=places.params)(params)
+
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+    def read(weights, tokens):
+        rows, length = tokens.shape
+        entries = programs.prefill(
+            weights,
+            cfg=cfg,
+            part=None,
+            tokens=tokens,
+            offset=jnp.zeros(rows, jnp.int32),
+            length=jnp.full(rows, length, jnp.int32),
+        )
+        return jax.tree.map(lambda entry: entry[:1], entries)
+
+    run = jax.jit(
+        functools.partial(_read_on, cfg),
+        in_shardings=(None, None, *scorers.batch_of(found, 2), None),
+        out_shardings=sharding.replicated(mesh),
+    )
+
+    def make(beginning: Ids) -> Run:
+        copies = scorers.rows_at_once(found, 1)  # as many as the mesh divides
+        past = read(weights, np.tile(np.asarray(beginning, np.int32), (copies, 1)))
+
+        def behind(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray):
+            width, lengths = mask.shape[1], mask.sum(axis=1, dtype=np.int32)
+            order = (np.arange(width) + width - lengths[:, None]) % width
+            moved = np.take_along_axis(tokens, order, axis=1)
+            return run(weights, past, moved, lengths, letters)
+
+        return behind
+
+    return make
+
+
+def _read_on(cfg, weights, past, tokens, lengths, letters) -> jax.Array:
+    """Return logits [B, 2] of right-padded tokens [B, T] behind a cache of one row."""
+    rows, width = tokens.shape
+    shared = past.k[0].shape[2]
+    past = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), past)
+    window = llama.init_cache(cfg, rows, width)
+    steps = jnp.arange(width)[None]
+    hidden, _ = llama.hidden_states(
+        weights,
+        cfg,
+        tokens,
+        jnp.broadcast_to(shared + steps, tokens.shape),
+        steps < lengths[:, None],
+        cache=cached.draft(past, window, jnp.full(rows, shared, jnp.int32)),
+    )
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
+    return llama.logits(weights, cfg, last[:, 0])[:, letters]
