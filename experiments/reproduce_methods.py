@@ -108,7 +108,7 @@ def _table(recipes: nodes.Recipes, found, made: dict[str, Made]) -> tables.Table
         "Judge: the VADER sentiment lexicon where the task is about tone, else a "
         "preference model of human pairs; no method sees it. A win is a higher score "
         "on the same prompt; a tie is half. At equal length: by a logistic regression, "
-        "on one reply a prompt.",
+        "prompts as clusters.",
         "Preference model: accuracy on pairs of its own kind that were held out, mean "
         "over seeds; scored labels are the model's own guesses, so their rows do not "
         "compare with those labelled by construction.",

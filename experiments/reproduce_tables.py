@@ -100,7 +100,7 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
         f"Local judge: {local}, which is not GPT-4; the mean of both orders decides."
         if setup.api is None
         else f"API judge: {setup.api.model}; a flip is a tie.",
-        "At equal length: by a logistic regression, on one reply a prompt.",
+        "At equal length: by a logistic regression, prompts as clusters.",
     )
     if name == "16":
         people = shots.human_count(setup.shots)

@@ -114,8 +114,7 @@ def equal_length_rate(
 ) -> estimates.Estimate | estimates.Missing:
     """Estimate the win rate that is left when both replies are equally long.
 
-    One verdict a prompt enters the regression, the first: further draws and seeds of a
-    prompt are no observations of their own, and a mean over them is no verdict.
+    All draws and seeds of a prompt enter the regression; they are one cluster.
 
     Args:
       given: by one judge on one first and one second system.
@@ -130,11 +129,11 @@ def equal_length_rate(
             f"verdicts are about {sorted(sides)}; accepted: one judge, one first and "
             "one second system"
         )
-    first = {records.base_id(v.prompt_id): v for v in reversed(given)}.values()
     return win_rates.length_controlled_win_rate(
-        [v.points for v in first],
-        [v.length_1 for v in first],
-        [v.length_2 for v in first],
+        [v.points for v in given],
+        [v.length_1 for v in given],
+        [v.length_2 for v in given],
+        prompts=[records.base_id(v.prompt_id) for v in given],
         level=level,
     )
 

@@ -45,23 +45,29 @@ def length_controlled_win_rate(
     lengths_1: Sequence[float] | np.ndarray,
     lengths_2: Sequence[float] | np.ndarray,
     *,
+    prompts: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> estimates.Estimate | estimates.Missing:
     """Estimate the win rate that is left when both replies are equally long.
 
     A logistic regression ``P(first wins) = sigmoid(a + b (length_1 - length_2) / sd)``
-    is fitted, ties as half a win, and ``sigmoid(a)`` is returned with the Wald interval
-    of ``a``, which ties make too wide, not too narrow. It controls for length in this
-    one way only: an effect that is not logistic in the difference stays.
+    is fitted, ties as half a win, and ``sigmoid(a)`` is returned. Its interval is that
+    of ``a`` by the sandwich estimator with prompts as clusters, so several verdicts on
+    a prompt count for what they are worth; quantiles are Student's. It controls for
+    length in this one way only: an effect that is not logistic in the difference stays.
 
     Args:
-      points: [num] 1, 0.5 (tie) or 0 for each prompt.
+      points: [num] 1, 0.5 (tie) or 0 for each verdict.
       lengths_1: [num] length of the first system's reply.
       lengths_2: [num] length of the second system's reply, in the same unit.
+      prompts: [num] the prompt of each verdict; None: each has its own.
       level: coverage of the interval.
 
     Returns:
-      The estimate, or why there is none (too few, wins that the length separates).
+      The estimate over so many prompts, or why there is none (too few, wins that the
+      length separates).
+
+    Source: Liang & Zeger 1986 (the interval).
     """
     points = _points(points)
     one = estimates.vector(lengths_1, "lengths_1")
@@ -69,21 +75,27 @@ def length_controlled_win_rate(
     estimates.check_level(level)
     if gap.size != points.size:
         raise ValueError(f"{points.size} verdicts but {gap.size} pairs of lengths")
-    if points.size < 10:
-        return estimates.Missing(
-            f"{points.size} verdicts are too few for a length control"
-        )
-    if np.all(gap == 0):
+    names = [str(n) for n in range(points.size)] if prompts is None else list(prompts)
+    if len(names) != points.size:
+        raise ValueError(f"{points.size} verdicts but {len(names)} prompts")
+    count = len(set(names))
+    if count < 10:
+        return estimates.Missing(f"{count} prompts are too few for a length control")
+    if np.all(gap == 0) and count == points.size:
         return win_rate(points, level=level)
-    if np.all(gap == gap[0]):
+    if np.all(gap == gap[0]) and gap[0]:
         return estimates.Missing("the length difference is the same on every prompt")
-    design = np.stack([np.ones_like(gap), gap / gap.std()], axis=1)  # [num, 2]
     if _separable(points, gap):
-        return estimates.Missing("the length difference alone decides every verdict")
-    fit, covariance = _logistic(design, points)
-    z = special.ndtri((1 + level) / 2) * math.sqrt(covariance[0, 0])
-    low, value, high = special.expit([fit[0] - z, fit[0], fit[0] + z])
-    return estimates.Estimate(float(value), float(low), float(high), level, points.size)
+        return estimates.Missing(
+            "all verdicts are alike, or the length difference decides every verdict"
+        )
+    columns = [np.ones_like(gap)] + ([gap / gap.std()] if gap.any() else [])
+    design = np.stack(columns, axis=1)  # [num, 1 or 2]
+    fit, covariance = _logistic(design, points, names)
+    freedom = count - design.shape[1]
+    half = special.stdtrit(freedom, (1 + level) / 2) * math.sqrt(covariance[0, 0])
+    low, value, high = special.expit([fit[0] - half, fit[0], fit[0] + half])
+    return estimates.Estimate(float(value), float(low), float(high), level, count)
 
 
 def agreement_rate(
@@ -156,12 +168,16 @@ def _separable(points: np.ndarray, gap: np.ndarray) -> bool:
     """Say whether a logistic regression on the gap has no finite solution."""
     if points.min() == points.max() and points[0] != 0.5:
         return True
+    if not gap.any():
+        return False
     may_win, may_lose = gap[points > 0], gap[points < 1]  # a tie is in both
     return bool(may_win.min() >= may_lose.max() or may_win.max() <= may_lose.min())
 
 
-def _logistic(design: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a logistic regression; return coefficients and their covariance."""
+def _logistic(
+    design: np.ndarray, points: np.ndarray, clusters: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a logistic regression; return coefficients and their sandwich covariance."""
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logit = design @ weights
@@ -181,4 +197,10 @@ def _logistic(design: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.nd
         method="trust-exact",
         options={"gtol": 1e-8},
     )
-    return found.x, np.linalg.inv(curvature(found.x))
+    scores = design * (points - special.expit(design @ found.x))[:, None]
+    names, cluster = np.unique(clusters, return_inverse=True)
+    sums = np.zeros((len(names), design.shape[1]))
+    np.add.at(sums, cluster, scores)
+    bread = np.linalg.inv(curvature(found.x))
+    few = len(names) / (len(names) - 1)  # against too small a spread of few clusters
+    return found.x, few * bread @ (sums.T @ sums) @ bread

@@ -92,33 +92,34 @@ def test_seen_from_puts_a_system_first():
         verdicts.seen_from(given, "base")
 
 
-def test_equal_length_rate_takes_one_verdict_a_prompt():
+def test_equal_length_rate_makes_the_draws_of_a_prompt_one_cluster():
     rng = np.random.default_rng(0)
-    points = rng.choice(["1", "2", "tie"], 30)
-    lengths = rng.integers(1, 30, (30, 2))
-
-    def draw(n, i):
-        one, two = map(int, lengths[i])
-        fields = {"length_1": one, "length_2": two} if n == 0 else {"length_1": 99}
-        made = verdict(str(points[i]) if n == 0 else "1", **fields)
-        return dataclasses.replace(made, prompt_id=f"p{i}#{n}")
-
-    given = [draw(n, i) for i in range(30) for n in range(3)]
+    points = rng.choice(["1", "2", "tie"], 60)
+    lengths = rng.integers(1, 30, (60, 2))
+    names = [f"p{i % 20}#{i // 20}" for i in range(60)]
+    given = [
+        dataclasses.replace(
+            verdict(str(point), length_1=int(one), length_2=int(two)), prompt_id=name
+        )
+        for point, (one, two), name in zip(points, lengths, names, strict=True)
+    ]
     found = verdicts.equal_length_rate(given, level=0.9)
     worth = [{"1": 1.0, "2": 0.0, "tie": 0.5}[name] for name in points]
     expected = win_rates.length_controlled_win_rate(
-        worth, lengths[:, 0], lengths[:, 1], level=0.9
+        worth,
+        lengths[:, 0],
+        lengths[:, 1],
+        prompts=[f"p{i % 20}" for i in range(60)],
+        level=0.9,
     )
-    assert found.num == 30 and found.level == 0.9
-    for name in ("value", "low", "high"):
-        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6)
+    assert found == expected and found.num == 20 and found.level == 0.9
 
 
 def test_equal_length_rate_refuses_verdicts_on_other_systems():
     turned = verdicts.seen_from(verdict("1"), "rlaif")
     with pytest.raises(ValueError, match="one judge, one first and one second system"):
         verdicts.equal_length_rate([verdict("1"), turned])
-    assert verdicts.equal_length_rate([]).reason.startswith("0 verdicts")
+    assert verdicts.equal_length_rate([]).reason.startswith("0 prompts")
 
 
 # --- judges of single replies -----------------------------------------------

@@ -175,6 +175,57 @@ def test_length_controlled_win_rate_covers_as_often_as_it_says():
     assert 180 <= hits <= 199  # binomial(200, 0.95): 4.5 standard errors below, 3 above
 
 
+def test_length_controlled_win_rate_is_not_fooled_by_copies():
+    """A verdict that stands there four times says what it says once."""
+    rng = np.random.default_rng(2)
+    points, gap = rng.choice([0, 0.5, 1.0], 40), rng.normal(0, 9, 40)
+    names = [f"p{i}" for i in range(40)]
+    zeros = np.zeros(40)
+    once = win_rates.length_controlled_win_rate(points, gap, zeros)
+    four = win_rates.length_controlled_win_rate(
+        np.tile(points, 4), np.tile(gap, 4), np.zeros(160), prompts=names * 4
+    )
+    assert four.num == once.num == 40
+    for field in ("value", "low", "high"):
+        assert getattr(four, field) == pytest.approx(getattr(once, field), abs=1e-6)
+    ignored = win_rates.length_controlled_win_rate(
+        np.tile(points, 4), np.tile(gap, 4), np.zeros(160)
+    )
+    assert ignored.high - ignored.low < 0.6 * (once.high - once.low)
+
+
+def test_length_controlled_win_rate_at_equal_lengths_is_the_mean():
+    points = np.array([1.0, 1.0, 0.0, 0.5] * 12)
+    names = [f"p{i // 2}" for i in range(48)]
+    found = win_rates.length_controlled_win_rate(
+        points, np.ones(48), np.ones(48), prompts=names
+    )
+    assert found.value == pytest.approx(0.625) and found.num == 24
+    # By hand: the sums of a prompt are 2 - 1.25 and 0.5 - 1.25, by turns.
+    width = np.sqrt(24 / 23 * 24 * 0.75**2) / (48 * 0.625 * 0.375)
+    width *= special.stdtrit(23, 0.975)
+    expected = special.expit(special.logit(0.625) + np.array([-width, width]))
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_length_controlled_win_rate_covers_with_draws_that_are_alike(draws):
+    """Prompts differ in how often the first system wins; the intervals know it."""
+    rng = np.random.default_rng(3)
+    names = np.repeat([f"p{i}" for i in range(60)], draws)
+    truth = np.mean(special.expit(1.5 * rng.normal(size=1_000_000) + 0.3))
+    hits = 0
+    for _ in range(200):
+        own = np.repeat(1.5 * rng.normal(size=60) + 0.3, draws)
+        gap = rng.normal(0, 10, own.size)
+        points = (rng.random(own.size) < special.expit(own)).astype(float)
+        found = win_rates.length_controlled_win_rate(
+            points, gap, np.zeros(own.size), prompts=list(names)
+        )
+        hits += found.low <= truth <= found.high
+    assert 180 <= hits <= 199
+
+
 def test_length_controlled_win_rate_says_why_there_is_none():
     up = np.arange(20.0)
     control = win_rates.length_controlled_win_rate

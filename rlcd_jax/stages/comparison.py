@@ -137,8 +137,8 @@ def _notes(given, preference, level: float) -> tuple[str, ...]:
     if given:
         notes.append(
             "At equal length: the win rate left by a logistic regression on the "
-            "difference of the lengths in words; one reply a prompt, the first. "
-            f"Its interval is a {level:.0%} Wald interval."
+            "difference of the lengths in words, with a "
+            f"{level:.0%} sandwich interval whose clusters are prompts."
         )
     asked = [verdict for verdict in given if verdict.judge == "log_odds"]
     if asked:
