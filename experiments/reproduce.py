@@ -13,7 +13,7 @@ reason.
   2 people     3 a judge     5 preference models on human pairs     6 Rescore
   16 few-shot RLAIF     23 people and judge     28, 29 held-out reward
   36 label accuracy     40 human pairs mixed in     perplexity, diversity, length
-  theory (Appendix N)     methods (all of them against the base model)     all
+  theory (Appendix N)     methods (against the base model: all, or --methods)     all
 
 Shots of Table 16: --shots FILE, or --shots human:4 for so many human pairs of hh-rlhf.
 A judge behind an OpenAI-compatible interface: --judge_url, --judge_name, --max_cost,
@@ -179,6 +179,7 @@ def read_setup(args: argparse.Namespace) -> scales.Setup:
         root=pathlib.Path(args.workdir),
         seeds=seeds,
         tasks=asked,
+        methods=_methods(args.methods),
         model=args.model or scale.model,
         generator=args.generator or scale.generator or _same(args, scale),
         kl=tuple(_numbers(args.kl, "--kl", float)) or scale.kl,
@@ -194,6 +195,15 @@ def read_setup(args: argparse.Namespace) -> scales.Setup:
         trials=args.trials,
         dry=args.dry_run,
     )
+
+
+def _methods(asked: str) -> tuple[str, ...]:
+    """Return the methods to compare; mistakes in their names end here."""
+    known, named = methods.SYSTEMS[1:], tuple(filter(None, asked.split(",")))
+    for name in named:
+        if name not in known:
+            raise ValueError(f"--methods {name!r}; accepted: {', '.join(known)}")
+    return named
 
 
 def _shots(asked: str) -> str:
@@ -255,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry_run", action="store_true", help="list, make nothing")
     parser.add_argument("--seeds", default="1", help="root seeds, such as 1,2,3")
     parser.add_argument("--tasks", default="harmless,helpful", help="names or files")
+    parser.add_argument("--methods", default="", help="of --table methods, else all")
     parser.add_argument("--model", default="", help="spec of the aligned model")
     parser.add_argument("--generator", default="", help="spec of the pairs' model")
     parser.add_argument("--size", default="", help="of the configs; see configs.common")

@@ -41,6 +41,7 @@ class Made:
 
 def compared(recipes: nodes.Recipes) -> cells.Plan:
     """Return the plan of the comparison; its tasks are those that were asked for."""
+    systems = _systems(recipes)
     found = [p for p in cells.places(recipes) if p.task in recipes.setup.tasks]
     made = {p.task: _nodes(recipes, p.task) for p in found if not p.missing}
     wanted = tuple(
@@ -53,7 +54,7 @@ def compared(recipes: nodes.Recipes) -> cells.Plan:
 
     def drawn(table: tables.Table) -> dict[str, str]:
         shown = {
-            task: curves.sheet(recipes, table, task, SYSTEMS, own.preference)
+            task: curves.sheet(recipes, table, task, systems, own.preference)
             for task, own in made.items()
         }
         return {task: str(svg) for task, svg in shown.items() if svg}
@@ -61,8 +62,14 @@ def compared(recipes: nodes.Recipes) -> cells.Plan:
     return cells.Plan(wanted, lambda: _table(recipes, found, made), drawn)
 
 
+def _systems(recipes: nodes.Recipes) -> tuple[str, ...]:
+    """Return the base model and the methods that were asked for."""
+    asked = recipes.setup.methods
+    return tuple(s for s in SYSTEMS if s == BASE or not asked or s in asked)
+
+
 def _nodes(recipes: nodes.Recipes, task: str) -> Made:
-    seeds = recipes.setup.seeds
+    seeds, systems = recipes.setup.seeds, _systems(recipes)
     judge = _judge(recipes, task)
     rewards = {}
     if judge == PEOPLE:
@@ -71,15 +78,15 @@ def _nodes(recipes: nodes.Recipes, task: str) -> Made:
                 recipes.reply_scores("reply_rewards", system, task, seed)
                 for seed in seeds
             )
-            for system in SYSTEMS
+            for system in systems
         }
     return Made(
         judge,
-        {s: tuple(recipes.sample(s, task, seed) for seed in seeds) for s in SYSTEMS},
+        {s: tuple(recipes.sample(s, task, seed) for seed in seeds) for s in systems},
         rewards,
         {
             system: tuple(recipes.preference(system, task, seed) for seed in seeds)
-            for system in SYSTEMS
+            for system in systems
             if system not in (BASE, "distill")
         },
     )
@@ -93,11 +100,11 @@ def _judge(recipes: nodes.Recipes, task: str) -> str | estimates.Missing:
 
 
 def _table(recipes: nodes.Recipes, found, made: dict[str, Made]) -> tables.Table:
-    rows = []
+    rows, systems = [], _systems(recipes)
     for place in found:
         own = made.get(place.task)
-        read = {s: _read(recipes, own, s) for s in SYSTEMS} if own else {}
-        for system in SYSTEMS:
+        read = {s: _read(recipes, own, s) for s in systems} if own else {}
+        for system in systems:
             title = cells.row_title(system, place.task)
             if own is None:
                 blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)

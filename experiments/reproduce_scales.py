@@ -61,6 +61,7 @@ class Setup:
     root: pathlib.Path
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
+    methods: tuple[str, ...]  # of the comparison with the base model; (): all
     model: str
     generator: str
     kl: tuple[float, ...]

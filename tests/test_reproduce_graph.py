@@ -44,6 +44,16 @@ def test_the_model_of_human_pairs_is_one_whatever_the_seeds():
     assert len({r.held_out_preference("harmless").key for r in (one, two)}) == 1
 
 
+def test_only_the_methods_that_were_asked_for_are_compared():
+    def labels(*more):
+        recipes = make_recipes("unused", "--tasks", "cheerful", *more, table="methods")
+        nodes_of = graph.in_order(reproduce.methods.compared(recipes).nodes)
+        return {node.label.partition("-")[0] for node in nodes_of}
+
+    assert labels() == set(reproduce.methods.SYSTEMS)
+    assert labels("--methods", "rlcd,rlaif") == {"base", "rlcd", "rlaif"}
+
+
 def test_generator_makes_the_pairs_and_only_them():
     models = ("--model", "hf:seven", "--generator", "hf:thirty")
     recipes = make_recipes("unused", *models, scale="llama-30b")
@@ -181,6 +191,7 @@ def test_forecast_adds_up(tmp_path):
         (["--set", "policy.steps"], "accepted: section.field=value"),
         (["--hh_dir", "nowhere"], "holds no hh-rlhf files"),
         (["--tasks", "nonsense"], "nonsense"),
+        (["--methods", "rlcd,base"], "--methods 'base'; accepted: distill, rlaif"),
     ],
 )
 def test_wrong_arguments_end_in_one_message(tmp_path, capsys, more, message):
