@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from etils import epath
 
 from experiments import reproduce_graph as graph
 from experiments import reproduce_nodes as nodes
@@ -87,10 +88,14 @@ def _missing(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
 
 def lacks_people(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
     """Return why there are no human pairs for a task, or None."""
-    if not recipes.task(task).hh_config:
+    config, folder = recipes.task(task).hh_config, recipes.setup.hh_dir
+    if not config:
         return estimates.Missing(f"hh-rlhf has no pairs for {task}")
-    if not (recipes.setup.hh_dir or recipes.setup.dry):
+    if not (folder or recipes.setup.dry):
         return estimates.Missing(NO_HH)
+    train = f"{config}/train.jsonl.gz"  # known now, not after hours of other nodes
+    if folder and not (epath.Path(folder) / train).exists():
+        return estimates.Missing(f"--hh_dir has no {train}")
     return None
 
 

@@ -54,6 +54,19 @@ def test_only_the_methods_that_were_asked_for_are_compared():
     assert labels("--methods", "rlcd,rlaif") == {"base", "rlcd", "rlaif"}
 
 
+def test_a_task_without_its_human_pairs_is_known_before_anything_is_made(tmp_path):
+    (tmp_path / "harmless-base").mkdir()
+    (tmp_path / "harmless-base/train.jsonl.gz").touch()
+    recipes = make_recipes("unused", "--hh_dir", str(tmp_path))
+    lacks = reproduce.cells.lacks_people
+    assert lacks(recipes, "harmless") is None
+    reason = "--hh_dir has no helpful-base/train.jsonl.gz"
+    assert lacks(recipes, "helpful").reason == reason
+    assert lacks(recipes, "cheerful").reason == "hh-rlhf has no pairs for cheerful"
+    plan = reproduce.PLANS["29"](make_recipes("unused", "--hh_dir", str(tmp_path)))
+    assert not plan.nodes
+
+
 def test_generator_makes_the_pairs_and_only_them():
     models = ("--model", "hf:seven", "--generator", "hf:thirty")
     recipes = make_recipes("unused", *models, scale="llama-30b")
