@@ -1,23 +1,20 @@
-"""What every command does first and last: devices, caches, logs, errors for people."""
+"""What every command does first and last: devices, caches, logs, stages, the page."""
 
 from __future__ import annotations
 
 import logging as python_logging
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# Before the first import of transformers, which else says that there is no torch.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax  # noqa: E402
 from absl import logging  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from experiments.report import find_preset  # noqa: E402
+from experiments import command  # noqa: E402
 from rlcd_jax import report  # noqa: E402
 from rlcd_jax.stages import (  # noqa: E402
     distill_context,
@@ -112,16 +109,7 @@ def run_stages(
         STAGES[name](config, workdir)
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
     if jax.process_index() == 0:
-        page = report.write_report(workdir, preset=preset or find_preset(workdir))
+        page = report.write_report(
+            workdir, preset=preset or command.find_preset(workdir)
+        )
         logging.info("report: %s", page)
-
-
-def for_people(command: Callable[[], None]) -> None:
-    """Run a command; a mistake of the user ends in one message, not in a trace."""
-    try:
-        command()
-    except ValueError as error:
-        if os.environ.get("RLCD_JAX_TRACE"):
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)

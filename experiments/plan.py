@@ -26,7 +26,7 @@ from jax.experimental import mesh_utils, topologies
 from ml_collections import ConfigDict, config_flags
 from rich import box, console, table
 
-from experiments import launch
+from experiments import command
 from rlcd_jax import chips, sharding
 from rlcd_jax.stages import plan, plan_advice, plan_compile, plan_passes
 
@@ -300,8 +300,8 @@ def _measured_text(stage: plan.StagePlan, found: dict[str, Any]) -> str:
 def start() -> None:
     """Start the command; a mistake in the config is one message too."""
     flags.mark_flags_as_required(["config", "topology"])
-    launch.for_people(
-        lambda: app.run(lambda argv: launch.for_people(lambda: _run(argv)))
+    command.for_people(
+        lambda: app.run(lambda argv: command.for_people(lambda: _run(argv)))
     )
 
 

@@ -11,7 +11,7 @@ import argparse
 import pathlib
 
 from configs import common, quickstart
-from experiments import launch
+from experiments import command, launch
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     asked = parser.parse_args()
     workdir = asked.workdir or f"runs/quickstart-{asked.task}-{asked.size}"
 
-    def command() -> None:
+    def action() -> None:
         launch.prepare()
         config = quickstart.get_config(
             f"task={asked.task},model={asked.model},size={asked.size}"
@@ -33,7 +33,7 @@ def main() -> None:
         print((pathlib.Path(workdir) / "evaluate" / "table.md").read_text())
         print(f"Everything else: {workdir}/report.html")
 
-    launch.for_people(command)
+    command.for_people(action)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,16 @@ the run's preset, when its config file still exists.
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
+from experiments import command
 from rlcd_jax import report
 
 
-def main(argv: Sequence[str] | None = None) -> pathlib.Path:
-    """Write a page, say where it is, and return its path."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = command.make_parser("report", __doc__)
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two workdirs")
     parser.add_argument(
@@ -33,38 +31,19 @@ def main(argv: Sequence[str] | None = None) -> pathlib.Path:
         metavar="FOLDER",
         help="of human studies, read by experiments.human",
     )
-    flags = parser.parse_args(argv)
-    if flags.compare and flags.studies:
+    args = parser.parse_args(argv)
+    if args.compare and args.studies:
         parser.error("--studies belong to the report of one run; leave out --compare")
-    try:
-        if flags.compare:
-            path = pathlib.Path(flags.workdir) / report.COMPARISON_NAME
-            path = report.write_comparison(*flags.compare, path)
-        else:
-            preset = find_preset(flags.workdir)
-            path = report.write_report(
-                flags.workdir, preset=preset, studies=flags.studies
-            )
-    except ValueError as error:
-        parser.error(str(error))
-    print(path)
-    return path
+    command.for_people(lambda: print(write(args)))
 
 
-def find_preset(workdir: str) -> dict[str, Any] | None:
-    """Return the config that a run's method, task, model, preset and size stand for.
-
-    None when config.json does not say them, or no config of the method accepts them.
-    """
-    try:
-        config = json.loads((pathlib.Path(workdir) / "config.json").read_bytes())
-        fields = {name: config[name] for name in ("task", "preset", "size")}
-        fields["model"] = config["model"]["spec"]
-        method = importlib.import_module(f"configs.{config['name']}")
-        arg = ",".join(f"{name}={value}" for name, value in fields.items())
-        return method.get_config(arg).to_dict()
-    except (OSError, ImportError, KeyError, TypeError, ValueError):
-        return None
+def write(args: argparse.Namespace) -> pathlib.Path:
+    """Write a page and return its path."""
+    if args.compare:
+        path = pathlib.Path(args.workdir) / report.COMPARISON_NAME
+        return report.write_comparison(*args.compare, path)
+    preset = command.find_preset(args.workdir)
+    return report.write_report(args.workdir, preset=preset, studies=args.studies)
 
 
 if __name__ == "__main__":

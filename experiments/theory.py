@@ -19,38 +19,39 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from rlcd_jax import diagnostics, judges, label_noise, records, tables, tasks
+from experiments import command
+from rlcd_jax import tables
+from rlcd_jax.diagnosis import label_noise_files
+from rlcd_jax.paper import appendix_n_table
 
-SCORE_FIELDS = ("id", "score_1", "score_2")
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; the exit status is 1 if a published digit is missed."""
     args = _parser().parse_args(argv)
-    try:
-        if args.pairs:
-            table, wrong = run_table(args), []
-        else:
-            table = label_noise.paper_table(trials=args.trials, seed=args.seed)
-            wrong = label_noise.disagreements(table)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    command.for_people(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print a table; exit with 1 if a published digit is missed."""
+    wrong: list[str] = []
+    if args.pairs:
+        table = label_noise_files.files_table(
+            args.pairs, task_name=args.task, scores=args.scores, seed=args.seed
+        )
+    else:
+        table = appendix_n_table.paper_table(trials=args.trials, seed=args.seed)
+        wrong = appendix_n_table.disagreements(table)
     if args.json:
         print(json.dumps(tables.as_json(table), indent=2))
     else:
         print(tables.markdown(table), end="")
-    for line in wrong:
-        print(f"error: {line}", file=sys.stderr)
-    return 1 if wrong else 0
+    if wrong:
+        sys.stderr.writelines(f"error: {line}\n" for line in wrong)
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.theory",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser("theory", __doc__)
     parser.add_argument(
         "--pairs",
         nargs="+",
@@ -67,45 +68,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_table(args: argparse.Namespace) -> tables.Table:
-    """Return predicted and measured label accuracy of files of pairs."""
-    pairs = [p for path in args.pairs for p in records.read_jsonl(path, records.Pair)]
-    if not pairs:
-        raise ValueError(f"no pairs in {', '.join(map(str, args.pairs))}")
-    name, score = judges.LEXICON, diagnostics.lexicon
-    if args.scores:
-        found = read_scores(args.scores, pairs)
-        name, score = args.scores.name, lambda texts: [found[text] for text in texts]
-    task = tasks.load_task(args.task or pairs[0].task)
-    readings = diagnostics.measure(pairs, task, outside={name: score})
-    judged = label_noise.judged(diagnostics.one_each(readings), name)
-    return label_noise.run_table(judged, judge=name, seed=args.seed)
-
-
-def read_scores(
-    path: pathlib.Path, pairs: Sequence[records.Pair]
-) -> dict[tuple[str, str], float]:
-    """Return the score of each (prompt, reply) in the pairs."""
-    found = {}
-    for number, row in enumerate(records.read_jsonl(path), start=1):
-        absent = [field for field in SCORE_FIELDS if field not in row]
-        if absent:
-            raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
-        found[row["id"]] = (float(row["score_1"]), float(row["score_2"]))
-    lacking = [pair.id for pair in pairs if pair.id not in found]
-    if lacking:
-        raise ValueError(
-            f"{path} has no scores of {len(lacking)} pairs, such as {lacking[0]!r}; "
-            "give one row for each pair"
-        )
-    return {
-        (pair.prompt, reply): score
-        for pair in pairs
-        for reply, score in zip(
-            (pair.reply_1, pair.reply_2), found[pair.id], strict=True
-        )
-    }
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

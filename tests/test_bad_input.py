@@ -5,7 +5,7 @@ import json
 import pytest
 import runs
 
-from experiments import launch
+from experiments import command, launch
 from rlcd_jax import records
 from rlcd_jax.stages import inputs, workspace
 
@@ -227,11 +227,11 @@ def test_prompts_that_do_not_fit_are_named(tmp_path):
 
 
 def test_command_shows_a_message_and_no_trace(capsys):
-    def command():
+    def action():
         inputs.load_task(runs.tiny_config(task="nosuch"))
 
     with pytest.raises(SystemExit) as caught:
-        launch.for_people(command)
+        command.for_people(action)
     assert caught.value.code == 2
     told = capsys.readouterr().err
     assert told.startswith("error: unknown task 'nosuch'") and told.count("\n") == 1

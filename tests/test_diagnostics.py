@@ -1,4 +1,4 @@
-"""diagnostics and diagnostic_tables: readings of pairs and their tables."""
+"""pair_readings and reading_tables: readings of pairs and their tables."""
 
 import dataclasses
 import math
@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlcd_jax import (
-    diagnostic_tables,
-    diagnostics,
-    estimates,
-    records,
-    tables,
-    tasks,
-)
+from rlcd_jax import estimates, records, tables, tasks
+from rlcd_jax.diagnosis import pair_readings, reading_tables
 
 TASK = tasks.load_task("harmless")
-HOW = diagnostic_tables.Intervals(seed=0, resamples=500, level=0.95)
+HOW = reading_tables.Intervals(seed=0, resamples=500, level=0.95)
 
 
 def pair(number=0, positive="Please be kind.", negative="Go away!", **changes):
@@ -75,7 +69,7 @@ def rescored(one, prob_2, **scoring):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_measure_reads_from_the_positive_side(number):
-    (found,) = diagnostics.measure([pair(number, "So very kind", "No")], TASK)
+    (found,) = pair_readings.measure([pair(number, "So very kind", "No")], TASK)
     assert found.first.text == "So very kind" and found.second.text == "No"
     assert (found.first.tokens, found.second.tokens) == (3, 1)
     assert found.first.leaked == ("kind", "very") and found.second.leaked == ()
@@ -101,7 +95,7 @@ def test_measure_asks_for_each_reply_under_both_prompts():
         side_2="plain",
         affix_index=None,
     )
-    one, two, third = diagnostics.measure([*pairs, same], TASK, logprob=logprob)
+    one, two, third = pair_readings.measure([*pairs, same], TASK, logprob=logprob)
     assert len(asked) == 8 and third.first.own is None
     positive, negative = (f"Assistant ({a}):" for a in TASK.affixes[12])
     for start in (0, 4):
@@ -132,7 +126,7 @@ def test_measure_margins_estimate_the_divergence():
     def logprob(texts):
         return [table["kind" if "kind" in p else "evil", r] for p, r in texts]
 
-    found = diagnostics.measure(pairs[:4000], TASK, logprob=logprob)
+    found = pair_readings.measure(pairs[:4000], TASK, logprob=logprob)
     for side, p, q in (("first", ours, theirs), ("second", theirs, ours)):
         margins = [getattr(r, side).margin for r in found]
         error = np.std(margins) / math.sqrt(len(margins))
@@ -147,18 +141,18 @@ def test_measure_lends_scores_of_the_same_replies():
         rescored(pairs[1], 0.7, **flips, swapped_logit_a=0.0, swapped_logit_b=3.0),
         rescored(pair(2, positive="Other words"), 0.9),
     ]
-    one, two, three = diagnostics.measure(pairs, TASK, scored=scored)
+    one, two, three = pair_readings.measure(pairs, TASK, scored=scored)
     assert one.scored == pytest.approx(0.8) and one.flipped is True
     assert two.scored == 0.7 and two.flipped is False  # the positive side is second
     assert three.scored is None
-    (own,) = diagnostics.measure([scored[1]], TASK)
+    (own,) = pair_readings.measure([scored[1]], TASK)
     assert own.scored == own.label == 0.7
 
 
 def test_measure_same_prompt_pairs_by_their_label():
     plain = {"sampling": "same", "side_1": "plain", "side_2": "plain"}
     one = dataclasses.replace(rescored(pair(0), 0.8), **plain, affix_index=None)
-    (found,) = diagnostics.measure(
+    (found,) = pair_readings.measure(
         [one], TASK, outside={"length": lambda texts: [len(r) for _, r in texts]}
     )
     assert found.first.text == one.reply_2 and found.label == found.scored == 0.8
@@ -169,17 +163,17 @@ def test_measure_same_prompt_pairs_by_their_label():
 
 def test_measure_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="'harmless', got task 'helpful'"):
-        diagnostics.measure([pair()], tasks.load_task("helpful"))
+        pair_readings.measure([pair()], tasks.load_task("helpful"))
     with pytest.raises(ValueError, match="logprob gave 3 answers to 4"):
-        diagnostics.measure([pair()], TASK, logprob=lambda t: [0.0] * 3)
+        pair_readings.measure([pair()], TASK, logprob=lambda t: [0.0] * 3)
     with pytest.raises(ValueError, match="score 'x' .* 2 of them not finite"):
-        diagnostics.measure([pair()], TASK, outside={"x": lambda t: [math.nan] * 2})
+        pair_readings.measure([pair()], TASK, outside={"x": lambda t: [math.nan] * 2})
     with pytest.raises(ValueError, match="affix index 40; .* 0 to 15"):
-        diagnostics.contrast_texts(TASK, 40)
+        pair_readings.contrast_texts(TASK, 40)
 
 
 def test_lexicon_scores_the_reply():
-    good, bad = diagnostics.lexicon([("awful", "I love it"), ("", "I hate it")])
+    good, bad = pair_readings.lexicon([("awful", "I love it"), ("", "I hate it")])
     assert good > 0.5 and bad < -0.5
 
 
@@ -194,7 +188,7 @@ def cell(table, row, column):
 
 def test_by_prompt_averages_draws_of_one_prompt():
     entries = [("a#0", 1.0), ("a#1", 3.0), ("b", 5.0), ("c", None)]
-    assert diagnostic_tables.by_prompt(entries) == [2.0, 5.0]
+    assert reading_tables.by_prompt(entries) == [2.0, 5.0]
 
 
 def test_intervals_match_scipy():
@@ -220,14 +214,14 @@ def test_pairs_table_by_hand():
     scored = [
         rescored(p, abs(p.prob_2 - (0.4 if i else 0.7))) for i, p in enumerate(pairs)
     ]
-    found = diagnostics.measure(
+    found = pair_readings.measure(
         pairs,
         TASK,
         scored=scored,
         logprob=logprob,
         outside={"length": lambda t: [float(len(r)) for _, r in t]},
     )
-    table = diagnostic_tables.pairs_table(found, HOW)
+    table = reading_tables.pairs_table(found, HOW)
     row = "contrast-construction"
     assert cell(table, row, "pairs") == 6
     assert cell(table, row, "length gap, tokens").value == 1.0
@@ -245,15 +239,15 @@ def test_pairs_table_by_hand():
 
 
 def test_tables_name_what_is_missing():
-    found = diagnostics.measure([pair(i) for i in range(3)], TASK)
-    table = diagnostic_tables.pairs_table(found, HOW)
+    found = pair_readings.measure([pair(i) for i in range(3)], TASK)
+    table = reading_tables.pairs_table(found, HOW)
     row = "contrast-construction"
-    assert cell(table, row, "told apart, %") == diagnostic_tables.NO_LIKELIHOOD
-    assert cell(table, row, "scored: probability") == diagnostic_tables.NO_SCORES
+    assert cell(table, row, "told apart, %") == reading_tables.NO_LIKELIHOOD
+    assert cell(table, row, "scored: probability") == reading_tables.NO_SCORES
     assert "outside score: missing" in tables.markdown(table)
-    by_affix = diagnostic_tables.affixes_table(found, None, TASK, HOW)
+    by_affix = reading_tables.affixes_table(found, None, TASK, HOW)
     assert "not known" in cell(by_affix, "12:", "dropped +, %").reason
-    assert cell(by_affix, "3:", "overlap") == diagnostic_tables.NO_PAIR
+    assert cell(by_affix, "3:", "overlap") == reading_tables.NO_PAIR
     assert len(by_affix.rows) == 16
 
 
@@ -261,7 +255,7 @@ def test_sides_table_counts_each_side():
     pairs = [
         pair(i, "I can't do that", "kind kind kind kind kind kind") for i in range(4)
     ]
-    table = diagnostic_tables.sides_table(diagnostics.measure(pairs, TASK), HOW)
+    table = reading_tables.sides_table(pair_readings.measure(pairs, TASK), HOW)
     ours, theirs = "contrast-construction, positive", "contrast-construction, negative"
     assert cell(table, ours, "refusals, %").value == 1.0
     assert cell(table, theirs, "refusals, %").value == 0.0
@@ -281,14 +275,14 @@ def dropped(prompt_id, side, reason="no_end"):
 
 
 def test_drops_table_counts_prompts_by_side():
-    found = diagnostics.measure([pair(i) for i in range(6)], TASK)
+    found = pair_readings.measure([pair(i) for i in range(6)], TASK)
     lost = [
         dropped("p6", "negative"),
         dropped("p7", "negative"),
         dropped("p7", "positive"),
         dropped("p8", "positive", "prompt_too_long"),
     ]
-    table = diagnostic_tables.drops_table(found, lost, HOW)
+    table = reading_tables.drops_table(found, lost, HOW)
     for side, share in (("positive", 1 / 8), ("negative", 2 / 8)):
         row = f"contrast, {side}"
         assert cell(table, row, "dropped for it, %").value == share
@@ -304,22 +298,22 @@ def test_dropped_by_affix_draws_the_affix_again():
 
     pairs = [pair(i, affix_index=index(f"p{i}")) for i in range(5)]
     lost = [dropped("p8", "negative"), dropped("p9", "positive")]
-    found = diagnostic_tables.dropped_by_affix(pairs, lost, TASK)
+    found = reading_tables.dropped_by_affix(pairs, lost, TASK)
     expected = {}
     for one in lost:
         expected.setdefault(index(one.prompt_id), []).append(one)
     assert found == expected
-    table = diagnostic_tables.affixes_table(
-        diagnostics.measure(pairs, TASK), found, TASK, HOW
+    table = reading_tables.affixes_table(
+        pair_readings.measure(pairs, TASK), found, TASK, HOW
     )
     assert cell(table, f"{index('p8')}:", "dropped -, %").value > 0
     other = [dataclasses.replace(pairs[0], affix_index=(index("p0") + 1) % 16)]
-    assert diagnostic_tables.dropped_by_affix(other, lost, TASK) is None
+    assert reading_tables.dropped_by_affix(other, lost, TASK) is None
 
 
 def test_one_each_prefers_scored_readings():
     one, two = pair(0), rescored(pair(1), 0.6)
-    found = diagnostics.measure([one, two, pair(1)], TASK)
-    kept = diagnostics.one_each([found[0], found[2], found[1]])
+    found = pair_readings.measure([one, two, pair(1)], TASK)
+    kept = pair_readings.one_each([found[0], found[2], found[1]])
     assert [r.prompt_id for r in kept] == ["p0", "p1"]
     assert kept[1].scored == pytest.approx(0.6)

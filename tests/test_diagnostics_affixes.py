@@ -4,7 +4,8 @@ from importlib import resources
 
 import pytest
 
-from rlcd_jax import affixes, tables, tasks
+from rlcd_jax import tables, tasks
+from rlcd_jax.diagnosis import affixes
 
 NOTE, WARNING = affixes.NOTE, affixes.WARNING
 UNMATCHED, COUNT = "unmatched_words", "word_count"

@@ -10,6 +10,7 @@ import pytest
 from configs import rlcd
 from experiments import diagnose, theory
 from rlcd_jax import pairs, records, tasks
+from rlcd_jax.diagnosis import run_diagnostics
 from rlcd_jax.models import llama
 from rlcd_jax.stages import batching, inputs, likelihoods
 
@@ -79,13 +80,20 @@ def workdir(tmp_path):
     return tmp_path
 
 
+def refused(command, *args):
+    """Run a command that ends in a message for people."""
+    with pytest.raises(SystemExit) as caught:
+        command.main([str(arg) for arg in args])
+    assert caught.value.code == 2
+
+
 def test_theory_prints_the_papers_figures(capsys):
-    assert theory.main(["--trials", "20000"]) == 0
+    theory.main(["--trials", "20000"])
     out, err = capsys.readouterr()
     assert not err
     for published in ("0.750", "0.528", "0.574"):
         assert f"| {published} |" in " ".join(out.split())
-    assert theory.main(["--trials", "2000", "--json"]) == 0
+    theory.main(["--trials", "2000", "--json"])
     assert json.loads(capsys.readouterr().out)["caption"].endswith("(Appendix N)")
 
 
@@ -93,7 +101,7 @@ def test_theory_reads_pairs(workdir, capsys):
     path = workdir / "pairs/pairs.jsonl"
     rescored = workdir / "rescored.jsonl"
     records.write_jsonl(rescored, [make_pair(n, "scoring") for n in range(6)])
-    assert theory.main(["--pairs", str(path), str(rescored)]) == 0
+    theory.main(["--pairs", str(path), str(rescored)])
     out = capsys.readouterr().out
     assert "units of lexicon" in out and "from contrast pairs" in out
     rows = [line for line in out.splitlines() if line.startswith("| R")]
@@ -106,22 +114,22 @@ def test_theory_takes_scores_and_names_what_lacks(workdir, capsys):
     row = {"score_1": 1.0, "score_2": 0.0}
     all_rows = [{"id": f"p{n}/contrast-construction", **row} for n in range(6)]
     records.write_jsonl(scores, all_rows)
-    assert theory.main(["--pairs", str(path), "--scores", str(scores)]) == 0
+    theory.main(["--pairs", str(path), "--scores", str(scores)])
     assert "units of scores.jsonl: shift 0" in capsys.readouterr().out
     records.write_jsonl(scores, all_rows[1:])
-    assert theory.main(["--pairs", str(path), "--scores", str(scores)]) == 1
+    refused(theory, "--pairs", path, "--scores", scores)
     assert "no scores of 1 pairs, such as 'p0/" in capsys.readouterr().err
-    assert theory.main(["--pairs", str(workdir / "nothing.jsonl")]) == 1
+    refused(theory, "--pairs", workdir / "nothing.jsonl")
     assert "nothing.jsonl" in capsys.readouterr().err
 
 
-def test_diagnose_writes_its_files(workdir, capsys):
+def test_diagnose_writes_its_files(workdir):
     other = workdir / "rescore"
     rescored = [make_pair(n, "scoring") for n in range(6)]
     records.write_jsonl(other / "pairs/pairs.jsonl", rescored)
     records.write_jsonl(other / "pairs/dropped.jsonl", [])
     args = ["--workdir", str(workdir), "--likelihoods", "--scored", str(other)]
-    assert diagnose.main([*args, "--resamples", "50"]) == 0, capsys.readouterr().err
+    diagnose.main([*args, "--resamples", "50"])
     folder = workdir / "diagnostics"
     found = {path.name for path in folder.iterdir()}
     stems = ("pairs", "affixes", "watch")
@@ -147,16 +155,16 @@ def test_diagnose_writes_its_files(workdir, capsys):
 
 
 def test_diagnose_names_what_is_not_there(tmp_path, capsys):
-    assert diagnose.main(["--workdir", str(tmp_path)]) == 1
+    refused(diagnose, "--workdir", tmp_path)
     assert "config.json is not there" in capsys.readouterr().err
     config = rlcd.get_config("task=cheerful,model=random:tiny,size=smoke")
     records.write_json(tmp_path / "config.json", config.to_dict())
-    assert diagnose.main(["--workdir", str(tmp_path)]) == 1
+    refused(diagnose, "--workdir", tmp_path)
     assert "run the stage simulate first" in capsys.readouterr().err
 
 
 def test_reply_scorer_matches_a_plain_sum(workdir):
-    config, _ = diagnose.read_config(workdir)
+    config, _ = run_diagnostics.read_config(workdir)
     config.model.dtype = "float32"
     found = inputs.load_inputs(config)
     params = found.load_base()

@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from rlcd_jax import estimates, label_noise, tables, theory
+from rlcd_jax import estimates, tables
+from rlcd_jax.diagnosis import label_noise
+from rlcd_jax.paper import appendix_n, appendix_n_table
 
 MADE = {"shift": 0.8, "sigma_generator": 0.5, "sigma_scorer": 0.9}
 
@@ -44,7 +46,7 @@ def test_predicted_agrees_with_measured_and_with_theory():
     pairs = judged("contrast") + judged("same", seed=1)
     foretold = label_noise.predicted(label_noise.fit(pairs))
     found = label_noise.measured(pairs, 0.999)
-    exact = theory.predict(*MADE.values(), 0.2)
+    exact = appendix_n.predict(*MADE.values(), 0.2)
     for name, truth in (
         ("RLCD", exact.rlcd),
         ("RLAIF", exact.rlaif),
@@ -72,7 +74,7 @@ def test_fit_names_what_is_missing():
 def test_rescore_noise_inverts_the_closed_form():
     for shift, sigma in ((0.0, 1.0), (0.8, 0.5), (-2.0, 0.1), (30.0, 2.0)):
         for noise in (0.05, 1.0, 7.0):
-            accuracy = theory.rescore_accuracy(shift, sigma, noise)
+            accuracy = appendix_n.rescore_accuracy(shift, sigma, noise)
             if accuracy < 1.0 - 1e-9:
                 found = label_noise.rescore_noise(accuracy, shift, sigma)
                 assert found == pytest.approx(noise, rel=1e-4), (shift, sigma)
@@ -86,7 +88,7 @@ def test_rescore_noise_inverts_the_closed_form():
 def test_rescore_noise_without_shift_is_the_fit_of_rlaif():
     for agreement in (0.55, 0.7, 0.9):
         assert label_noise.rescore_noise(agreement, 0.0, 0.6) == pytest.approx(
-            theory.fit_scorer(agreement, 0.6), rel=1e-6
+            appendix_n.fit_scorer(agreement, 0.6), rel=1e-6
         )
 
 
@@ -105,7 +107,7 @@ def test_measured_leaves_undecided_pairs_out():
 def test_run_table_intervals_hold_the_truth():
     pairs = judged("contrast", 1500) + judged("same", 1500, seed=1)
     table = label_noise.run_table(pairs, judge="truth", seed=0, level=0.99)
-    exact = theory.predict(*MADE.values(), 0.2)
+    exact = appendix_n.predict(*MADE.values(), 0.2)
     for (name, cells), truth in zip(
         table.rows, (exact.rlcd, exact.rlaif, exact.rescore), strict=True
     ):
@@ -117,12 +119,12 @@ def test_run_table_intervals_hold_the_truth():
 
 
 def test_paper_table_has_the_published_digits():
-    table = label_noise.paper_table(trials=100_000, seed=0)
+    table = appendix_n_table.paper_table(trials=100_000, seed=0)
     assert "right more often than RLAIF's from shift 0.95 on" in table.notes[-1]
     rows = dict(table.rows)
-    for name, value, digits in label_noise.PUBLISHED:
+    for name, value, digits in appendix_n_table.PUBLISHED:
         assert rows[name][0] == f"{value:.{digits}f}" == f"{rows[name][1]:.{digits}f}"
-    assert label_noise.disagreements(table) == []
+    assert appendix_n_table.disagreements(table) == []
     for name, (_, exact, drawn) in rows.items():
         wide = 5 / 1.96 * (drawn.high - drawn.value)  # five standard errors
         assert abs(drawn.value - exact) <= wide + 1e-12, name
@@ -131,9 +133,9 @@ def test_paper_table_has_the_published_digits():
 
 
 def test_disagreements_show_a_wrong_digit():
-    table = label_noise.paper_table(trials=1000, seed=0)
+    table = appendix_n_table.paper_table(trials=1000, seed=0)
     name, cells = table.rows[0]
     wrong = dataclasses.replace(table, rows=((name, (cells[0], 0.7506, cells[2])),))
-    assert label_noise.disagreements(wrong) == [
+    assert appendix_n_table.disagreements(wrong) == [
         "RLAIF, all pairs: published 0.750, closed form 0.750600"
     ]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlcd_jax import estimates, overoptimisation, tables
+from rlcd_jax import estimates, tables
+from rlcd_jax.diagnosis import overoptimisation
 
 LIMITS = overoptimisation.Limits()
 

@@ -20,12 +20,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "tasks",
         "tables",
         "win_rates",
-        "theory",
+        "paper.appendix_n",
+        "paper.appendix_n_table",
         "packing",
         "chat_api",
-        "wording",
+        "diagnosis.wording",
         "diversity",
-        "published",
+        "paper.published",
         "chips",
     ),
     # F2 model, maths
@@ -48,18 +49,30 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "draws",
         "judges",
         "judges_api",
-        "diagnostics",
-        "diagnostic_tables",
-        "affixes",
-        "label_noise",
-        "overoptimisation",
+        "diagnosis.pair_readings",
+        "diagnosis.reading_tables",
+        "diagnosis.affixes",
+        "diagnosis.label_noise",
+        "diagnosis.label_noise_files",
+        "diagnosis.overoptimisation",
         "report",
         "human",
     ),
     # F6
     ("stages",),
+    # F7 beforehand
+    ("planning",),
+    # F8 from finished runs, and many of them
+    ("diagnosis", "paper"),
 )
-NO_JAX = ("records", "tasks", "prompts", "tables", "theory", "decode.scheduler")
+NO_JAX = (
+    "records",
+    "tasks",
+    "prompts",
+    "tables",
+    "paper.appendix_n",
+    "decode.scheduler",
+)
 LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
 
 

@@ -711,8 +711,12 @@ def test_rating_table_names_what_was_left_out():
 
 
 def run_command(capsys, *args):
-    status = command.main([str(arg) for arg in args])
-    return status, capsys.readouterr()
+    """Return the exit status of the command, and what it said."""
+    try:
+        command.main([str(arg) for arg in args])
+    except SystemExit as stopped:
+        return stopped.code, capsys.readouterr()
+    return 0, capsys.readouterr()
 
 
 def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
@@ -721,7 +725,7 @@ def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
     records.write_jsonl(run / "evaluate" / "samples.jsonl", rows)
     records.write_json(run / "config.json", {"task": "cheerful"})
     make = ["make", "--samples", run / "evaluate" / "samples.jsonl", "--systems"]
-    make += [*SYSTEMS, "--per_annotator", 26, "--annotators", 2, "--out", out]
+    make += [*SYSTEMS, "--per_annotator", 26, "--annotators", 2, "--workdir", out]
     status, shown = run_command(capsys, *make)
     assert status == 0 and "2 sheets of 28 items" in shown.out
     assert "Answer (A)" not in shown.out
@@ -731,13 +735,13 @@ def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
     for line in key.values():
         by_sheet[line.annotator].append(line)
     written = [study.Sheet(name, (), tuple(lines)) for name, lines in by_sheet.items()]
-    status, shown = run_command(capsys, "read", "--folder", out)
-    assert status == 1 and "holds no .csv or .json" in shown.err
+    status, shown = run_command(capsys, "read", "--workdir", out)
+    assert status == 2 and "holds no .csv or .json" in shown.err
     answer_all(out, made, written, likes_first)
     given = [verdict(f"p{n}", "2" if n % 2 else "1") for n in range(30)]
     records.write_jsonl(run / "evaluate" / "verdicts.jsonl", given)
     status, shown = run_command(
-        capsys, "read", "--folder", out, "--verdicts", run / "evaluate/verdicts.jsonl"
+        capsys, "read", "--workdir", out, "--verdicts", run / "evaluate/verdicts.jsonl"
     )
     assert status == 0
     assert "7.00 / 2.00 [7.00, 7.00]" in shown.out
@@ -753,12 +757,20 @@ def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
     }
     back = records.read_jsonl(out / "results" / "ratings.jsonl", reading.Judgment)
     assert len(back) == 56
-    assert run_command(capsys, *make)[0] == 1  # never overwrites
+    assert run_command(capsys, *make)[0] == 2  # never overwrites
 
 
 def test_command_errors_name_what_is_wrong(tmp_path, capsys):
     path = tmp_path / "samples.jsonl"
-    make = ["make", "--samples", path, "--systems", *SYSTEMS, "--out", tmp_path / "o"]
+    make = [
+        "make",
+        "--samples",
+        path,
+        "--systems",
+        *SYSTEMS,
+        "--workdir",
+        tmp_path / "o",
+    ]
     assert "is not there" in run_command(capsys, *make)[1].err
     path.write_text('{"prompt_id": "p", "system": "s", "prompt": "Hi"}\n')
     assert "row 1 has no field 'reply'" in run_command(capsys, *make)[1].err
@@ -785,9 +797,9 @@ def test_command_reads_gold_checks_from_a_file(tmp_path, capsys):
         "--annotators",
         2,
     ]
-    args += ["--gold_file", tmp_path / "gold.jsonl", "--out", tmp_path / "study"]
+    args += ["--gold_file", tmp_path / "gold.jsonl", "--workdir", tmp_path / "study"]
     status, shown = run_command(capsys, *args)
-    assert status == 1 and "needs 35 prompts" in shown.err
+    assert status == 2 and "needs 35 prompts" in shown.err
     args[args.index(5)] = 15
     assert run_command(capsys, *args)[0] == 0
     text = (tmp_path / "study/annotators/annotator-2.csv").read_text("utf-8")

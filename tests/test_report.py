@@ -8,7 +8,8 @@ import pytest
 from made_run import FOLDED_WORD, make_pair, make_run, metric_rows
 
 from configs import rlcd
-from experiments import report as command
+from experiments import command
+from experiments import report as report_command
 from rlcd_jax import estimates, records, report, tables
 from rlcd_jax.report import plots, reading, sections
 
@@ -289,31 +290,32 @@ def test_write_comparison_with_a_run_that_has_only_a_config(whole_run, tmp_path)
 
 
 def test_command_finds_the_preset_and_shows_what_was_changed(whole_run, capsys):
-    path = command.main(["--workdir", str(whole_run)])
-    assert capsys.readouterr().out.strip() == str(path)
+    report_command.main(["--workdir", str(whole_run)])
+    assert capsys.readouterr().out.strip() == str(whole_run / "report.html")
     preset = command.find_preset(whole_run)
     found = sections.changes(reading.read_run(whole_run), preset)
     assert [row[0] for row in found] == ["policy.steps"]
 
 
-def test_command_compares(whole_run, tmp_path):
-    path = command.main(
+def test_command_compares(whole_run, tmp_path, capsys):
+    report_command.main(
         ["--workdir", str(tmp_path), "--compare", str(whole_run), str(whole_run)]
     )
-    assert path == tmp_path / "compare.html" and path.exists()
+    path = tmp_path / "compare.html"
+    assert capsys.readouterr().out.strip() == str(path) and path.exists()
 
 
 def test_command_takes_studies_for_one_run_alone(whole_run, tmp_path, capsys):
     run = make_run(tmp_path / "run", pairs=3)
     study = make_study(tmp_path / "study")
-    path = command.main(["--workdir", str(run), "--studies", str(study)])
-    assert "Made table" in path.read_text()
+    report_command.main(["--workdir", str(run), "--studies", str(study)])
+    assert "Made table" in (run / "report.html").read_text()
     args = ["--workdir", str(tmp_path), "--compare", str(run), str(run)]
     with pytest.raises(SystemExit):
-        command.main([*args, "--studies", str(study)])
+        report_command.main([*args, "--studies", str(study)])
     assert "leave out --compare" in capsys.readouterr().err
 
 
 def test_command_refuses_an_empty_folder(tmp_path):
     with pytest.raises(SystemExit):
-        command.main(["--workdir", str(tmp_path)])
+        report_command.main(["--workdir", str(tmp_path)])

@@ -179,7 +179,7 @@ def test_read_study_names_what_it_cannot_read(tmp_path):
 
     assert reasons() == [f"the folder {tmp_path / 's'} is not there"]
     (tmp_path / "s").mkdir()
-    assert "experiments.human read --folder" in reasons()[0]
+    assert "experiments.human read --workdir" in reasons()[0]
     good = {"caption": "c", "columns": [{"name": "x"}], "rows": []}
     records.write_json(tmp_path / "s/results/table.json", good)
     assert reasons() == ["", "results/annotators.json is not there"]

@@ -12,12 +12,23 @@ from xml.etree import ElementTree
 import pytest
 import runs
 
+from configs import paper
+from experiments import command, launch, reproduce
 from experiments import human as human_command
-from experiments import launch, reproduce, reproduce_curves
-from experiments import reproduce_graph as graph
-from experiments import reproduce_nodes as nodes
-from experiments import reproduce_stages as stages
-from rlcd_jax import chat_api, published, records
+from rlcd_jax import chat_api, records
+from rlcd_jax.paper import (
+    cells,
+    curves,
+    graph,
+    labels,
+    methods,
+    node_stages,
+    nodes,
+    plans,
+    published,
+    read_config,
+    win_tables,
+)
 from rlcd_jax.stages import inputs, relabel_pairs, simulate_pairs
 
 # The smallest sizes that go through every line, all on one device.
@@ -38,17 +49,22 @@ class Stop(Exception):
     """Stands for whatever kills a run."""
 
 
-def command(world, table, *more):
-    """Run the command line as a user does; return what it printed is in tables/."""
-    args = ["--table", table, "--scale", "tiny", "--workdir", str(world.root)]
-    args += ["--tasks", "harmless", "--trials", "20000"]
-    fields = FIELDS | {"prompts.data_dir": str(world.data)}
-    for name, value in fields.items():
-        args += ["--set", f"{name}={value!r}"]
-    parsed = reproduce._parser().parse_args([*args, *map(str, more)])
+def make(root, table, fields):
+    """Make a table of scale tiny as a user's command does; return its recipes."""
+    config = paper.get_config(f"table={table},scale=tiny")
+    config.update_from_flattened_dict(fields)
     with runs.devices_by_mesh(), mock.patch.object(launch, "prepare"):
-        reproduce.run(parsed)
-    return nodes.Recipes(reproduce.read_setup(parsed))
+        reproduce.run(config, str(root), dry_run=False)
+    setup = read_config.read_setup(
+        config, root, make_config=command.method_config, cache_dir="", api_key=None
+    )
+    return nodes.Recipes(setup)
+
+
+def remake(world, table, **fields):
+    """Make a table in the folder of all; keyword fields have "__" for the dots."""
+    more = {name.replace("__", "."): value for name, value in fields.items()}
+    return make(world.root, table, {**world.fields, **more})
 
 
 def counting(made, kill_at=None):
@@ -64,7 +80,7 @@ def counting(made, kill_at=None):
 
         return noted
 
-    return {name: note(run) for name, run in stages.STAGES.items()}
+    return {name: note(run) for name, run in node_stages.STAGES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +95,18 @@ def world(tmp_path_factory):
             row = {"chosen": f"{start} Kindly {i}.", "rejected": f"{start} Go {i}."}
             rows.append(row)
         runs.write_hh(hh / f"{split}.jsonl.gz", rows)
-    found = types.SimpleNamespace(root=base / "w", data=base / "data", made=[])
-    found.more = ("--hh_dir", hh.parent, "--shots", "human:2")
+    found = types.SimpleNamespace(root=base / "w", made=[])
+    found.plain = {f"run.{name}": value for name, value in FIELDS.items()}
+    found.plain |= {"run.prompts.data_dir": str(base / "data")}
+    found.plain |= {"tasks": ("harmless",), "trials": 20_000}
+    people = {"hh_rlhf.dir": str(hh.parent), "shots": "human:2"}
+    found.fields = found.plain | people
     stopping = counting(found.made, KILLED_AT)
-    with mock.patch.object(stages, "STAGES", stopping), contextlib.suppress(Stop):
-        command(found, "all", *found.more)
+    with mock.patch.object(node_stages, "STAGES", stopping), contextlib.suppress(Stop):
+        remake(found, "all")
     assert len(found.made) == KILLED_AT
-    with mock.patch.object(stages, "STAGES", counting(found.made)):
-        found.recipes = command(found, "all", *found.more)
+    with mock.patch.object(node_stages, "STAGES", counting(found.made)):
+        found.recipes = remake(found, "all")
     return found
 
 
@@ -137,8 +157,8 @@ def test_a_second_command_makes_nothing(world):
     before = (world.root / "tables" / "table_3.json").read_bytes()
     other = world.root / "tables" / "table_methods_other.svg"
     other.write_text("of a command with other tasks")
-    with mock.patch.object(stages, "STAGES", counting(made)):
-        command(world, "all", *world.more)
+    with mock.patch.object(node_stages, "STAGES", counting(made)):
+        remake(world, "all")
     assert made == [] and not other.exists()
     assert (world.root / "tables" / "table_3.json").read_bytes() == before
 
@@ -152,14 +172,14 @@ def test_a_stage_that_dies_goes_on_from_what_it_has(world, tmp_path, monkeypatch
     done.unlink()
     two.unlink()
     asked = []
-    judge = stages.held_out_replies.judge_locally
+    judge = node_stages.held_out_replies.judge_locally
 
     def noting(config, answers, question, name):
         asked.append(question)
         return judge(config, answers, question, name)
 
-    monkeypatch.setattr(stages.held_out_replies, "judge_locally", noting)
-    command(world, "3", *world.more)
+    monkeypatch.setattr(node_stages.held_out_replies, "judge_locally", noting)
+    remake(world, "3")
     assert asked == [node.settings["questions"]["harmless_helpful"]]
     assert two.read_bytes() == kept and done.read_bytes() == mark and one.exists()
 
@@ -167,7 +187,7 @@ def test_a_stage_that_dies_goes_on_from_what_it_has(world, tmp_path, monkeypatch
 # --- the tables -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(reproduce.PLANS))
+@pytest.mark.parametrize("name", list(plans.PLANS))
 def test_every_table_is_written_with_its_paper_column(world, name):
     rows, notes = read(world, name)
     assert rows
@@ -183,10 +203,10 @@ def test_every_table_is_written_with_its_paper_column(world, name):
 
 def test_page_shows_all_tables_and_loads_nothing(world):
     page = (world.root / "tables/tables.html").read_text()
-    for name in reproduce.PLANS:
+    for name in plans.PLANS:
         path = world.root / f"tables/table_{name}.json"
         assert html.escape(json.loads(path.read_text())["caption"]) in page
-    assert page.count("<section") == len(reproduce.PLANS) + 1  # and shared notes
+    assert page.count("<section") == len(plans.PLANS) + 1  # and shared notes
     table = json.loads((world.root / "tables/table_36.json").read_text())
     text = html.unescape(page)
     assert all(text.count(note) == 1 for note in table["notes"])
@@ -197,9 +217,9 @@ def test_curves_of_the_chosen_policies_are_a_figure_that_stands_alone(world):
     path = world.root / "tables/table_methods_harmless.svg"
     text = path.read_text()
     ElementTree.fromstring(text)
-    names = [reproduce.methods.cells.NAMES[s] for s in reproduce.methods.SYSTEMS]
-    titles = [title for title, _, _ in reproduce_curves.METRICS]
-    for shown in (*names[1:], *titles, reproduce_curves.WINS, "seeds 1"):
+    names = [cells.NAMES[s] for s in methods.SYSTEMS]
+    titles = [title for title, _, _ in curves.METRICS]
+    for shown in (*names[1:], *titles, curves.WINS, "seeds 1"):
         assert shown in text
     assert text in (world.root / "tables/tables.html").read_text()
 
@@ -209,11 +229,11 @@ def test_curves_are_means_over_seeds_with_their_range():
         [{"step": 1, "kl": 1.0}, {"step": 2, "kl": 2.0}, {"step": 3, "kl": 9.0}],
         [{"step": 1, "kl": 3.0, "other": 1.0}, {"step": 2, "kl": 2.0}],
     ]
-    (line,) = reproduce_curves._lines({"RLCD": seeds}, "kl")
+    (line,) = curves._lines({"RLCD": seeds}, "kl")
     assert (line.label, line.steps, line.values) == ("RLCD", [1, 2], [2.0, 2.0])
     assert (line.low, line.high) == ([1.0, 2.0], [3.0, 2.0])
-    assert reproduce_curves._lines({"RLCD": seeds}, "other") == []
-    (alone,) = reproduce_curves._lines({"RLCD": seeds[:1]}, "kl")
+    assert curves._lines({"RLCD": seeds}, "other") == []
+    (alone,) = curves._lines({"RLCD": seeds[:1]}, "kl")
     assert alone.values == [1.0, 2.0, 9.0] and not alone.low
 
 
@@ -233,8 +253,8 @@ def test_judged_tables_have_intervals_and_name_the_judge(world, name):
 
 def test_methods_are_compared_with_base_by_the_model_of_human_pairs(world):
     rows, notes = read(world, "methods")
-    systems = reproduce.methods.SYSTEMS
-    names = [reproduce.methods.cells.NAMES[system] for system in systems]
+    systems = methods.SYSTEMS
+    names = [cells.NAMES[system] for system in systems]
     assert list(rows) == [f"{name}, harmless" for name in names]
     for title, row in rows.items():
         assert row["Judge"] == "model of human pairs" and is_estimate(row["Score"])
@@ -248,14 +268,16 @@ def test_methods_are_compared_with_base_by_the_model_of_human_pairs(world):
     assert "no method sees it" in notes
 
 
-def test_methods_without_people_name_what_is_missing(tmp_path, capsys):
+def test_methods_without_people_name_what_is_missing(tmp_path):
     """The forecast needs no data, and the nodes of the judge are not in it."""
-    parsed = ["--scale", "tiny", "--workdir", str(tmp_path), "--tasks", "harmless"]
-    args = reproduce._parser().parse_args(["--table", "methods", *parsed])
-    recipes = nodes.Recipes(reproduce.read_setup(args))
-    made = reproduce.methods._nodes(recipes, "harmless")
-    assert made.judge.reason == "no hh-rlhf folder: --hh_dir"
-    assert not made.rewards and set(made.samples) == set(reproduce.methods.SYSTEMS)
+    config = paper.get_config("table=methods,scale=tiny")
+    config.tasks = ("harmless",)
+    setup = read_config.read_setup(
+        config, tmp_path, make_config=command.method_config, cache_dir="", api_key=None
+    )
+    made = methods._nodes(nodes.Recipes(setup), "harmless")
+    assert made.judge.reason == "no hh-rlhf folder: --config.hh_rlhf.dir"
+    assert not made.rewards and set(made.samples) == set(methods.SYSTEMS)
 
 
 def test_mixed_pairs_are_those_of_both_labels(world):
@@ -274,7 +296,7 @@ def test_mixed_pairs_are_those_of_both_labels(world):
 
 
 def nodes_of(name):
-    return reproduce.pairs_of_systems.COMPARISONS[name]
+    return win_tables.COMPARISONS[name]
 
 
 def test_papers_figures_stand_beside_ours(world):
@@ -310,7 +332,9 @@ def test_measures_have_intervals_and_a_paired_test(world, name, column):
 
 def test_table_29_has_nothing_without_its_task(world):
     rows, _ = read(world, "29")
-    assert {row["Reward"]["missing"] for row in rows.values()} == {"not among --tasks"}
+    assert {row["Reward"]["missing"] for row in rows.values()} == {
+        "not among --config.tasks"
+    }
 
 
 def test_label_accuracy_counts_the_labels_that_the_held_out_model_shares(world):
@@ -386,12 +410,12 @@ def test_without_people_and_shots_the_tables_say_so(world):
         ("2", "no study folder"),
         ("23", "no study folder"),
     ):
-        command(world, name)
+        make(world.root, name, world.plain)
         rows, _ = read(world, name)
         row = next(row for title, row in rows.items() if "harmless" in title)
         found = [c["missing"] for c in row.values() if isinstance(c, dict)]
         assert found and found[0].startswith(reason), name
-    command(world, "all", *world.more)  # puts the others back, from what is there
+    remake(world, "all")  # puts the others back, from what is there
 
 
 def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkeypatch):
@@ -399,10 +423,10 @@ def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkey
         return ["(A) is better."] * len(texts)
 
     monkeypatch.setattr(chat_api.ChatApi, "ask_all", ask_all)
-    url = ("--judge_url", "http://localhost:1", "--judge_name", "says-a")
+    url = {"judge__url": "http://localhost:1", "judge__name": "says-a"}
     made = []
-    with mock.patch.object(stages, "STAGES", counting(made)):
-        command(world, "3", *world.more, *url)
+    with mock.patch.object(node_stages, "STAGES", counting(made)):
+        remake(world, "3", **url)
     assert {name.partition("-")[0] for name in made} == {"judge_api"}
     rows, notes = read(world, "3")
     row = rows["RLCD vs base model, harmless"]
@@ -416,16 +440,16 @@ def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkey
     differing = sum(len(both) == 2 for both in replies.values())
     assert differing >= 2  # one step of PPO is seen
     assert row["Flips, %"] == pytest.approx(differing / 3) and row["p"] == "1"
-    command(world, "3", *world.more)
+    remake(world, "3")
 
 
 def test_missing_api_key_is_said(world, monkeypatch):
-    monkeypatch.delenv(reproduce.KEY, raising=False)
-    url = ("--judge_url", "https://example.com/v1", "--judge_name", "gpt")
-    command(world, "3", *world.more, *url)
+    monkeypatch.delenv(read_config.KEY, raising=False)
+    url = {"judge__url": "https://example.com/v1", "judge__name": "gpt"}
+    remake(world, "3", **url)
     row = read(world, "3")[0]["RLCD vs RLAIF, harmless"]
     assert row["Ours, API judge, %"]["missing"] == "missing API key: OPENAI_API_KEY"
-    command(world, "3", *world.more)
+    remake(world, "3")
 
 
 def test_studies_fill_tables_2_and_23(world, tmp_path):
@@ -433,8 +457,8 @@ def test_studies_fill_tables_2_and_23(world, tmp_path):
     samples = graph.folder(world.root, node) / "samples.jsonl"
     args = ["make", "--samples", str(samples), "--systems", "rlcd", "base"]
     args += ["--task", "harmless", "--annotators", "1", "--per_annotator", "2"]
-    args += ["--repeats", "0", "--gold", "0", "--out", str(tmp_path / "study")]
-    assert human_command.main(args) == 0
+    args += ["--repeats", "0", "--gold", "0", "--workdir", str(tmp_path / "study")]
+    human_command.main(args)
     key = records.read_jsonl(tmp_path / "study/key/key.jsonl")
     study = json.loads((tmp_path / "study/key/study.json").read_text())
     answers = [
@@ -442,14 +466,14 @@ def test_studies_fill_tables_2_and_23(world, tmp_path):
     ]
     value = {"study": study["id"], "annotator": key[0]["annotator"], "answers": answers}
     records.write_json(tmp_path / "study/answers/a.json", value)
-    command(world, "2", "--studies", tmp_path / "study")
+    make(world.root, "2", {**world.plain, "studies": (str(tmp_path / "study"),)})
     rows, _ = read(world, "2")
     row = rows["RLCD vs base model, harmless"]
     assert row["Ours"].startswith("7.00 / 2.00") and row["Judgments"] == 2
     assert row["Paper, 7B"] == published.UNKNOWN
     row = rows["RLCD vs RLAIF, harmless"]
     assert row["Paper, 7B"] == "5.62 / 3.38 (Table 2)" and "missing" in row["Ours"]
-    command(world, "23", *world.more, "--studies", tmp_path / "study")
+    remake(world, "23", studies=(str(tmp_path / "study"),))
     row = read(world, "23")[0]["RLCD vs base model, harmless"]
     assert "Ours, %" in row and row["Judge"] == "log_odds of random:tiny, not GPT-4"
 
@@ -458,8 +482,8 @@ def test_a_table_that_fails_leaves_the_others(world, monkeypatch):
     def refuse(*_, **__):
         raise ValueError("no theory today")
 
-    monkeypatch.setattr(reproduce.labels.label_noise, "paper_table", refuse)
+    monkeypatch.setattr(labels.appendix_n_table, "paper_table", refuse)
     (world.root / "tables" / "table_3.json").unlink()
     with pytest.raises(ValueError, match="table theory: no theory today"):
-        command(world, "all", *world.more)
+        remake(world, "all")
     assert read(world, "3")

@@ -1,24 +1,49 @@
 """The graph of a reproduction without any model: names, order, choice, forecast."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from experiments import reproduce
-from experiments import reproduce_costs as costs
-from experiments import reproduce_graph as graph
-from experiments import reproduce_nodes as nodes
-from experiments import reproduce_scales as scales
-from experiments import reproduce_stages as stages
+from configs import paper
+from experiments import command, reproduce
 from rlcd_jax import records
+from rlcd_jax.paper import (
+    cells,
+    costs,
+    graph,
+    methods,
+    node_stages,
+    nodes,
+    plans,
+    read_config,
+)
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
-def make_recipes(root="unused", *more, table="3", scale="tiny"):
-    args = ["--table", table, "--scale", scale, "--workdir", str(root), *more]
-    return nodes.Recipes(reproduce.read_setup(reproduce._parser().parse_args(args)))
+def make_config(table="3", scale="tiny", **fields):
+    """Return a config of the tables; fields have "__" for their dots."""
+    config = paper.get_config(f"table={table},scale={scale}")
+    own = {name.replace("__", "."): value for name, value in fields.items()}
+    config.update_from_flattened_dict(own)
+    return config
 
 
-def keys(recipes, *more):
+def make_recipes(root="unused", **fields):
+    setup = read_config.read_setup(
+        make_config(**fields),
+        root,
+        make_config=command.method_config,
+        cache_dir="models",
+        api_key=None,
+    )
+    return nodes.Recipes(setup)
+
+
+def keys(recipes):
     """Return the names of all nodes of RLCD's replies by stage."""
     found = graph.in_order([recipes.sample("rlcd", "harmless", 1)])
     return {node.stage: node.key for node in found}
@@ -27,49 +52,49 @@ def keys(recipes, *more):
 def test_key_depends_on_what_the_result_depends_on():
     before = keys(make_recipes())
     assert list(before) == ["simulate", "preference", "policy", "select", "sample"]
-    free = ("--set", "mesh.data=1", "--set", "engine.num_slots=4")
-    free += ("--set", "model.cache_dir='elsewhere'", "--set", "evaluate.resamples=200")
-    assert keys(make_recipes("another", *free)) == before
-    later = keys(make_recipes("unused", "--set", "evaluate.reply_tokens=11"))
+    free = {"run__mesh__data": 1, "run__engine__num_slots": 4}
+    free |= {"run__model__cache_dir": "elsewhere", "run__evaluate__resamples": 200}
+    assert keys(make_recipes("another", **free)) == before
+    later = keys(make_recipes(run__evaluate__reply_tokens=11))
     assert [stage for stage in before if later[stage] != before[stage]] == ["sample"]
-    middle = keys(make_recipes("unused", "--set", "preference.epochs=2"))
+    middle = keys(make_recipes(run__preference__epochs=2))
     changed = [stage for stage in before if middle[stage] != before[stage]]
     assert changed == ["preference", "policy", "select", "sample"]
-    first = keys(make_recipes("unused", "--set", "pairs.alpha=1.5"))
+    first = keys(make_recipes(run__pairs__alpha=1.5))
     assert not set(first.values()) & set(before.values())
 
 
 def test_the_model_of_human_pairs_is_one_whatever_the_seeds():
-    one, two = (make_recipes("unused", "--seeds", seeds) for seeds in ("3", "1,2"))
+    one, two = (make_recipes(seeds=seeds) for seeds in ((3,), (1, 2)))
     assert len({r.held_out_preference("harmless").key for r in (one, two)}) == 1
 
 
 def test_only_the_methods_that_were_asked_for_are_compared():
-    def labels(*more):
-        recipes = make_recipes("unused", "--tasks", "cheerful", *more, table="methods")
-        nodes_of = graph.in_order(reproduce.methods.compared(recipes).nodes)
+    def labels(*names):
+        recipes = make_recipes(tasks=("cheerful",), methods=names, table="methods")
+        nodes_of = graph.in_order(methods.compared(recipes).nodes)
         return {node.label.partition("-")[0] for node in nodes_of}
 
-    assert labels() == set(reproduce.methods.SYSTEMS)
-    assert labels("--methods", "rlcd,rlaif") == {"base", "rlcd", "rlaif"}
+    assert labels() == set(methods.SYSTEMS)
+    assert labels("rlcd", "rlaif") == labels("rlcd,rlaif") == {"base", "rlcd", "rlaif"}
 
 
 def test_a_task_without_its_human_pairs_is_known_before_anything_is_made(tmp_path):
     (tmp_path / "harmless-base").mkdir()
     (tmp_path / "harmless-base/train.jsonl.gz").touch()
-    recipes = make_recipes("unused", "--hh_dir", str(tmp_path))
-    lacks = reproduce.cells.lacks_people
+    recipes = make_recipes(hh_rlhf__dir=str(tmp_path))
+    lacks = cells.lacks_people
     assert lacks(recipes, "harmless") is None
-    reason = "--hh_dir has no helpful-base/train.jsonl.gz"
+    reason = "hh_rlhf.dir has no helpful-base/train.jsonl.gz"
     assert lacks(recipes, "helpful").reason == reason
     assert lacks(recipes, "cheerful").reason == "hh-rlhf has no pairs for cheerful"
-    plan = reproduce.PLANS["29"](make_recipes("unused", "--hh_dir", str(tmp_path)))
+    plan = plans.PLANS["29"](make_recipes(hh_rlhf__dir=str(tmp_path)))
     assert not plan.nodes
 
 
 def test_generator_makes_the_pairs_and_only_them():
-    models = ("--model", "hf:seven", "--generator", "hf:thirty")
-    recipes = make_recipes("unused", *models, scale="llama-30b")
+    models = {"model": "hf:seven", "generator": "hf:thirty"}
+    recipes = make_recipes(**models, scale="llama-30b")
     found = graph.in_order([recipes.sample("rescore", "harmless", 1)])
     specs = {
         node.stage: (node.config.model.spec, node.config.prompts.source)
@@ -92,7 +117,7 @@ def test_outline_keeps_the_papers_twenty_steps():
 
 
 def test_methods_share_what_they_have_in_common():
-    recipes = make_recipes("unused", "--hh_dir", "")
+    recipes = make_recipes()
     pairs = {method: recipes.pairs(method, "harmless", 1) for method in nodes.METHODS}
     assert pairs["rlcd"] is pairs["distill"] is pairs["rlcd_human20"]
     assert pairs["rescore"].parents == (pairs["rlcd"],)
@@ -116,11 +141,11 @@ def fake_stages(made, rewards):
             records.write_json(place / "policy" / "kl.json", node.config.policy.kl_coef)
         return {}
 
-    return {name: note for name in stages.STAGES} | {"select": stages.select}
+    return {name: note for name in node_stages.STAGES} | {"select": node_stages.select}
 
 
 def test_select_takes_the_highest_reward_and_of_equal_ones_the_first(tmp_path):
-    recipes = make_recipes(tmp_path, "--kl", "0.1,0.2,0.3", "--steps", "1,2")
+    recipes = make_recipes(tmp_path, grid__kl_coef=(0.1, 0.2, 0.3), grid__steps=(1, 2))
     chosen = recipes.policy("rlcd", "harmless", 1)
     rewards = {(kl, n): 0.0 for kl in (0.1, 0.2, 0.3) for n in (1, 2)}
     rewards |= {(0.2, 2): 5.0, (0.3, 1): 5.0}
@@ -161,14 +186,14 @@ def test_make_refuses_a_node_whose_mark_is_of_another(tmp_path):
 
 @pytest.mark.parametrize(
     ("table", "scale"),
-    [(table, "tiny") for table in reproduce.PLANS]
-    + [("all", scale) for scale in scales.SCALES],
+    [(table, "tiny") for table in plans.PLANS]
+    + [("all", scale) for scale in paper.SCALES],
 )
 def test_every_table_has_a_forecast_that_makes_nothing(tmp_path, capsys, table, scale):
-    args = ["--table", table, "--scale", scale, "--workdir", str(tmp_path / "w")]
     shots = tmp_path / "shots.txt"
     shots.write_text("Two solved examples.")
-    reproduce.main([*args, "--shots", str(shots), "--dry_run", "--kl", "0.01"])
+    config = make_config(table, scale, shots=str(shots), grid__kl_coef=(0.01,))
+    reproduce.run(config, str(tmp_path / "w"), dry_run=True)
     shown = capsys.readouterr().out
     assert "to make: at most" in shown and f" {scale}:" in shown
     assert ("simulate-" in shown) == (table not in ("2", "23", "theory"))
@@ -177,10 +202,11 @@ def test_every_table_has_a_forecast_that_makes_nothing(tmp_path, capsys, table, 
 
 def test_forecast_adds_up(tmp_path):
     recipes = make_recipes(tmp_path)
-    wanted = [recipes.sample("rlcd", "harmless", 1)]
+    wanted = (recipes.sample("rlcd", "harmless", 1),)
+    chosen = {"one": cells.TablePlan(wanted, lambda: None)}
     fake = fake_stages([], {})
     graph.make(tmp_path, [recipes.preference("rlcd", "harmless", 1)], fake)
-    shown = reproduce.forecast(recipes.setup, wanted, whole=True).splitlines()
+    shown = plans.forecast(recipes.setup, chosen, whole=True).splitlines()
     states = [line.split("  ")[0].strip() for line in shown[1:-1]]
     assert states == ["exists", "exists", "to make", "to make", "to make"]
     assert shown[-1].startswith("5 nodes, 3 to make: at most ")
@@ -191,28 +217,55 @@ def test_forecast_adds_up(tmp_path):
     generated, scored = (section.rollouts + dev) * 12.0, 4.0 * whole + 3.0 * dev * 268
     assert policy.cost == graph.Cost(generated, 2.0 * whole, scored)
     cost = graph.Cost(generated=3_600e3, trained=7_200e3, scored=0.0)
-    assert costs.hours(cost, recipes.setup.scale) == pytest.approx(2.0)
+    assert costs.hours(cost, recipes.setup.config.rates) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("fields", "message"),
     [
-        (["--seeds", "1,x"], "--seeds '1,x'; accepted"),
-        (["--seeds", "1,1"], "names one twice"),
-        (["--kl", "-1"], "no negative numbers"),
-        (["--set", "policy.stepz=3"], "--set policy.stepz: no such field"),
-        (["--set", "policy.steps"], "accepted: section.field=value"),
-        (["--hh_dir", "nowhere"], "holds no hh-rlhf files"),
-        (["--tasks", "nonsense"], "nonsense"),
-        (["--methods", "rlcd,base"], "--methods 'base'; accepted: distill, rlaif"),
+        ({"seeds": (1, "x")}, r"seeds=\(1, 'x'\); accepted: one or more whole numbers"),
+        ({"seeds": ()}, "accepted: one or more whole numbers"),
+        ({"seeds": (1, 1)}, "names one twice"),
+        ({"grid__kl_coef": (-1,)}, "accepted: one or more numbers from 0"),
+        ({"grid__steps": (0,)}, "accepted: one or more whole numbers from 1"),
+        ({"hh_rlhf__dir": "nowhere"}, "holds no hh-rlhf files"),
+        ({"tasks": ("nonsense",)}, "nonsense"),
+        ({"tasks": ()}, "tasks=.. names none"),
+        ({"methods": ("rlcd,base",)}, "methods has 'base'; accepted: distill, rlaif"),
+        ({"table": "4"}, "table='4'; accepted: theory, methods, 2"),
     ],
 )
-def test_wrong_arguments_end_in_one_message(tmp_path, capsys, more, message):
-    args = ["--table", "3", "--scale", "tiny", "--workdir", str(tmp_path), "--dry_run"]
-    with pytest.raises(SystemExit) as caught:
-        reproduce.main([*args, *more])
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+def test_wrong_fields_are_refused_before_anything_is_made(tmp_path, fields, message):
+    fields = {"table": "3", **fields}
+    with pytest.raises(ValueError, match=message):
+        reproduce.run(make_config(**fields), str(tmp_path / "w"), dry_run=True)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.run.policy.stepz=3", "no field 'run.policy.stepz'"),
+        ("--config.run.policy.steps=3", "no field 'run.policy.steps'"),
+        ("--config.run.policy.rollouts=few", "run.policy.rollouts"),
+        ("--config.scale=llama-7b", "--config FILE:scale=VALUE"),
+        ("--config.methods=rlcd,base", "methods has 'base'; accepted: distill, rlaif"),
+    ],
+)
+def test_wrong_flags_end_in_one_message(tmp_path, flag, message):
+    argument = "configs/paper.py:table=3,scale=tiny"
+    words = ["-m", "experiments.reproduce", "--config", argument, flag, "--dry_run"]
+    done = subprocess.run(
+        [sys.executable, *words, "--workdir", str(tmp_path / "w")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0 and message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr and not (tmp_path / "w").exists()
 
 
 def test_a_job_of_several_processes_is_refused(monkeypatch):
@@ -223,14 +276,14 @@ def test_a_job_of_several_processes_is_refused(monkeypatch):
 
 
 def test_tables_without_weights_or_data_say_so(tmp_path, capsys):
-    args = ["--scale", "llama-30b", "--workdir", str(tmp_path), "--table"]
-    reproduce.main([*args, "3"])
+    reproduce.run(make_config("3", "llama-30b"), str(tmp_path), dry_run=False)
     shown = capsys.readouterr().out
     assert "missing: weights of llama-7b are not part of this project" in shown
     assert "60.3 / 39.7 (Table 3)" in shown and "unpublished prompts" in shown
-    reproduce.main([*args, "5", "--model", "hf:a", "--generator", "hf:b"])
+    given = make_config("5", "llama-30b", model="hf:a", generator="hf:b")
+    reproduce.run(given, str(tmp_path), dry_run=False)
     shown = capsys.readouterr().out
-    assert "missing: no hh-rlhf folder: --hh_dir" in shown
+    assert "missing: no hh-rlhf folder: --config.hh_rlhf.dir" in shown
     assert "55.9 / 0.542 (Table 5)" in shown
     assert not (tmp_path / "nodes").exists()
     assert (pathlib.Path(tmp_path) / "tables" / "table_5.json").exists()

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from rlcd_jax import diversity, estimates, published, records
+from rlcd_jax import diversity, estimates, records
+from rlcd_jax.paper import published
 from rlcd_jax.stages import label_accuracy, train_preference
 
 

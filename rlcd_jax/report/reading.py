@@ -112,7 +112,7 @@ def read_study(folder: str | os.PathLike[str]) -> Study:
     """Return the tables of a study, from the results of ``experiments.human read``."""
     place = pathlib.Path(folder)
     if not (place / results.RESULTS).is_dir():
-        how = f"first: python -m experiments.human read --folder {place}"
+        how = f"first: python -m experiments.human read --workdir {place}"
         there = f"{results.RESULTS}/ is not there; {how}"
         reason = there if place.is_dir() else f"the folder {place} is not there"
         return Study(place, (Missing(reason),))

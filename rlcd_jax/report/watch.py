@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlcd_jax import diagnostics, estimates, judges, overoptimisation, tables, tasks
+from rlcd_jax import estimates, judges, tables, tasks
+from rlcd_jax.diagnosis import overoptimisation, pair_readings
 from rlcd_jax.report import plots, reading, tabulate
 
 # Panels of `curves.PANELS` that stand in this section, and therefore nowhere else.
@@ -109,7 +110,7 @@ def _look(run: reading.Run) -> Seen | None:
     if not (rows or samples):
         return None
     task = _outside_task(run)
-    outside = None if reading.is_missing(task) else diagnostics.lexicon
+    outside = None if reading.is_missing(task) else pair_readings.lexicon
     points = overoptimisation.watch_points(rows, samples, outside)
     warned = overoptimisation.warnings(points, LIMITS)
     table = overoptimisation.watch_table(

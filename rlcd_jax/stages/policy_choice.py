@@ -23,7 +23,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, estimates, overoptimisation, records
+from rlcd_jax import checkpoint, estimates, records
+from rlcd_jax.diagnosis import overoptimisation
 from rlcd_jax.stages import ppo_rollout
 
 Params = Any

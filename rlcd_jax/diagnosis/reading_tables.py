@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from rlcd_jax import diagnostics, draws, estimates, records, tables, tasks, wording
+from rlcd_jax import draws, estimates, records, tables, tasks
+from rlcd_jax.diagnosis import pair_readings, wording
 from rlcd_jax.estimates import Missing
 
-Reading = diagnostics.Reading
+Reading = pair_readings.Reading
 Value = Callable[[Any], float | None]
 
 NO_LIKELIHOOD = Missing("no likelihoods were computed")
@@ -63,7 +64,7 @@ def by_prompt(entries: Iterable[tuple[str, float | None]]) -> list[float]:
 
 def sides_table(readings: Sequence[Reading], how: Intervals) -> tables.Table:
     """Return one row for each side of each cell: what its replies are like."""
-    groups: dict[str, list[tuple[Reading, diagnostics.Side]]] = {}
+    groups: dict[str, list[tuple[Reading, pair_readings.Side]]] = {}
     for reading in readings:
         for name, side in reading.sides:
             groups.setdefault(f"{reading.cell}, {name}", []).append((reading, side))
@@ -150,7 +151,7 @@ def drops_table(
     """Return one row for each side of each sampling: what the clean-up cost it."""
     rows = []
     for sampling in dict.fromkeys(r.sampling for r in [*readings, *dropped]):
-        kept = diagnostics.one_each([r for r in readings if r.sampling == sampling])
+        kept = pair_readings.one_each([r for r in readings if r.sampling == sampling])
         lost = [d for d in dropped if d.sampling == sampling]
         long = {d.prompt_id for d in lost if d.reason == draws.TOO_LONG}
         sides = ("positive", "negative") if sampling == "contrast" else ("plain",)
@@ -189,7 +190,7 @@ def affixes_table(
       task: of the run.
       how: to make intervals.
     """
-    contrast = diagnostics.one_each([r for r in readings if r.sampling == "contrast"])
+    contrast = pair_readings.one_each([r for r in readings if r.sampling == "contrast"])
     judges = _judges(contrast)
     columns = [tables.Column("pairs"), *_contrast_columns()]
     for what in ("refusals", "words of its affix", "dropped"):
@@ -200,7 +201,7 @@ def affixes_table(
     rows = []
     for index in range(len(task.affixes)):
         group = [r for r in contrast if r.affix_index == index]
-        positive, negative = diagnostics.contrast_texts(task, index)
+        positive, negative = pair_readings.contrast_texts(task, index)
         row = [len(group), *_contrast_cells(group, how)]
         for value in (lambda side: side.refuses, lambda side: bool(side.leaked)):
             row.append(how.share(_of(group, lambda r, v=value: v(r.first))))

@@ -5,12 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from experiments import reproduce_cells as cells
-from experiments import reproduce_curves as curves
-from experiments import reproduce_graph as graph
-from experiments import reproduce_measures as measures
-from experiments import reproduce_nodes as nodes
 from rlcd_jax import estimates, judges, records, tables, verdicts
+from rlcd_jax.paper import cells, curves, graph, measures, nodes
 from rlcd_jax.stages import evaluate_policy, held_out_replies
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed")
@@ -39,7 +35,7 @@ class Made:
     preference: dict[str, tuple[graph.Node, ...]]
 
 
-def compared(recipes: nodes.Recipes) -> cells.Plan:
+def compared(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of the comparison; its tasks are those that were asked for."""
     systems = _systems(recipes)
     found = [p for p in cells.places(recipes) if p.task in recipes.setup.tasks]
@@ -59,7 +55,15 @@ def compared(recipes: nodes.Recipes) -> cells.Plan:
         }
         return {task: str(svg) for task, svg in shown.items() if svg}
 
-    return cells.Plan(wanted, lambda: _table(recipes, found, made), drawn)
+    return cells.TablePlan(wanted, lambda: _table(recipes, found, made), drawn)
+
+
+def check(asked: Sequence[str]) -> None:
+    """Refuse a name that is none of the compared methods."""
+    for name in asked:
+        if name not in SYSTEMS[1:]:
+            accepted = ", ".join(SYSTEMS[1:])
+            raise ValueError(f"methods has {name!r}; accepted: {accepted}")
 
 
 def _systems(recipes: nodes.Recipes) -> tuple[str, ...]:

@@ -11,11 +11,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from experiments import reproduce_cells as cells
-from experiments import reproduce_graph as graph
-from experiments import reproduce_nodes as nodes
-from experiments import reproduce_stages as stages
 from rlcd_jax import estimates, records, tables
+from rlcd_jax.paper import cells, graph, node_stages, nodes
 from rlcd_jax.report import plots
 
 WINS = "Wins over base, %"
@@ -81,7 +78,7 @@ def _metrics(
 ) -> list[dict[str, float]]:
     """Return the rows of the chosen policy, one a PPO step."""
     chosen = graph.folder(recipes.setup.root, recipes.policy(method, task, seed))
-    run = pathlib.Path(chosen / stages.CHOSEN).resolve().parent
+    run = pathlib.Path(chosen / node_stages.CHOSEN).resolve().parent
     return records.read_jsonl(run / "metrics.jsonl", drop_truncated=True)
 
 

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from experiments import reproduce_graph as graph
-from experiments import reproduce_scales as scales
+from rlcd_jax.paper import graph
+from rlcd_jax.planning import counts
 from rlcd_jax.stages import inputs
 from rlcd_jax.stages import shots as solved
 
-HH_LINES = {"harmless-base": 42_537, "helpful-base": 43_835}  # of the train files
-HH_HELD_OUT = 1_000  # prompts of the dev and of the test part
 READS = 1 / 3  # of the work of training on a token, for reading it
-
-
-def num_prompts(config: ConfigDict, part: str) -> int:
-    """Return how many prompts a part has, without reading hh-rlhf."""
-    task = inputs.load_task(config)
-    limit = config.prompts.limit if part == "train" else config.evaluate.prompts
-    if config.prompts.source == "hh_rlhf":
-        found = HH_LINES.get(task.hh_config, 0) if part == "train" else HH_HELD_OUT
-        return min(found, limit or found)
-    return len(inputs.load_prompts(config, task, part))
 
 
 def simulate(config: ConfigDict) -> graph.Cost:
     """Return the cost of drawing pairs, each side once, and of labels by scoring."""
-    pairs = num_prompts(config, "train") * config.pairs.samples_per_prompt
+    pairs = counts.num_pairs(config, inputs.load_task(config))
     cost = graph.Cost(generated=2.0 * pairs * config.pairs.reply_tokens)
     if "scoring" not in config.pairs.labels:
         return cost
@@ -36,7 +24,7 @@ def simulate(config: ConfigDict) -> graph.Cost:
 
 def relabel(config: ConfigDict, shots: str) -> graph.Cost:
     """Return the cost of asking for the better letter of each pair."""
-    pairs = num_prompts(config, "train") * config.pairs.samples_per_prompt
+    pairs = counts.num_pairs(config, inputs.load_task(config))
     text = config.pairs.prompt_tokens + 2 * config.pairs.reply_tokens
     people = solved.human_count(shots)
     text += people * text if people else len(shots) / 4
@@ -46,18 +34,13 @@ def relabel(config: ConfigDict, shots: str) -> graph.Cost:
 def preference(config: ConfigDict) -> graph.Cost:
     """Return the cost of a preference model."""
     section = config.preference
-    if section.data == "hh_rlhf":
-        task = inputs.load_task(config)
-        pairs = section.data_limit or HH_LINES.get(task.hh_config, 0)
-    else:
-        pairs = num_prompts(config, "train") * config.pairs.samples_per_prompt
-        pairs *= len(config.pairs.labels)
+    pairs = counts.preference_pairs(config, inputs.load_task(config))
     return graph.Cost(trained=2.0 * pairs * section.lengths[-1] * section.epochs)
 
 
 def distill(config: ConfigDict) -> graph.Cost:
     """Return the cost of context distillation."""
-    replies = num_prompts(config, "train") * config.pairs.samples_per_prompt
+    replies = counts.num_pairs(config, inputs.load_task(config))
     section = config.distill
     return graph.Cost(trained=1.0 * replies * section.lengths[-1] * section.epochs)
 
@@ -68,8 +51,7 @@ def policy(config: ConfigDict) -> graph.Cost:
     Each checkpoint answers dev prompts, which three models read.
     """
     section = config.policy
-    replies = section.steps * section.rollouts
-    dev = -(-section.steps // section.checkpoint_every) * section.dev_prompts
+    replies, dev = counts.policy_replies(config)
     length = section.prompt_tokens + section.reply_tokens
     return graph.Cost(
         generated=float((replies + dev) * section.reply_tokens),
@@ -81,7 +63,8 @@ def policy(config: ConfigDict) -> graph.Cost:
 def sample(config: ConfigDict, part: str) -> graph.Cost:
     """Return the cost of replies to held-out prompts and of their divergence."""
     section = config.evaluate
-    replies = num_prompts(config, part) * section.samples_per_prompt
+    prompts = counts.num_prompts(config, inputs.load_task(config), part)
+    replies = prompts * section.samples_per_prompt
     whole = replies * (config.pairs.prompt_tokens + section.reply_tokens)
     return graph.Cost(generated=float(replies * section.reply_tokens), scored=2 * whole)
 
@@ -89,7 +72,8 @@ def sample(config: ConfigDict, part: str) -> graph.Cost:
 def judge(config: ConfigDict, questions: int, *, api: bool) -> graph.Cost:
     """Return the cost of verdicts in both orders."""
     section = config.evaluate
-    asked = 2 * num_prompts(config, "test") * section.samples_per_prompt * questions
+    prompts = counts.num_prompts(config, inputs.load_task(config), "test")
+    asked = 2 * prompts * section.samples_per_prompt * questions
     if api:
         return graph.Cost(calls=float(asked))
     text = config.pairs.prompt_tokens + 2 * section.reply_tokens
@@ -98,22 +82,23 @@ def judge(config: ConfigDict, questions: int, *, api: bool) -> graph.Cost:
 
 def pair_rewards(config: ConfigDict, *, human: bool) -> graph.Cost:
     """Return the cost of the rewards of pairs."""
-    pairs = num_prompts(config, "train") * config.pairs.samples_per_prompt
-    if human:
-        pairs = config.preference.human_pairs
+    pairs = config.preference.human_pairs
+    if not human:
+        pairs = counts.num_pairs(config, inputs.load_task(config))
     return graph.Cost(scored=2.0 * pairs * config.preference.lengths[-1])
 
 
 def reply_scores(config: ConfigDict) -> graph.Cost:
     """Return the cost of reading final replies once."""
     section = config.evaluate
-    replies = num_prompts(config, "test") * section.samples_per_prompt
+    prompts = counts.num_prompts(config, inputs.load_task(config), "test")
+    replies = prompts * section.samples_per_prompt
     text = config.pairs.prompt_tokens + section.reply_tokens
     return graph.Cost(scored=float(replies * text))
 
 
-def hours(cost: graph.Cost, scale: scales.Scale) -> float:
-    """Return the hours of a node at the rates of a scale."""
+def hours(cost: graph.Cost, rates: ConfigDict) -> float:
+    """Return the hours of a node at a config's rates in tokens a second."""
     work = cost.trained + READS * cost.scored
-    seconds = cost.generated / scale.generate_rate + work / scale.train_rate
+    seconds = cost.generated / rates.generate + work / rates.train
     return seconds / 3600

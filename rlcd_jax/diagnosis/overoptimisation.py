@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from rlcd_jax import estimates, tables, wording
+from rlcd_jax import estimates, tables
+from rlcd_jax.diagnosis import wording
 
 METRICS = {
     "score": "rollout/reward_mean",

@@ -6,18 +6,26 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments import launch
-from experiments import reproduce_graph as graph
 from rlcd_jax import chat_api, checkpoint, judges_api, pairs, records, verdicts
+from rlcd_jax.paper import graph
 from rlcd_jax.stages import (
     distill_context,
     held_out_replies,
     label_accuracy,
     policy_choice,
     relabel_pairs,
+    simulate_pairs,
+    train_policy,
     train_preference,
     workspace,
 )
+
+FUNCTIONS = {
+    "simulate": simulate_pairs.simulate_pairs,
+    "preference": train_preference.train_preference,
+    "distill": distill_context.distill_context,
+    "policy": train_policy.train_policy,
+}
 
 CHOSEN = "chosen"  # link to the policy that a select node chose
 # What later nodes read of a finished stage's checkpoints. The rest, moments and value
@@ -33,7 +41,7 @@ def _stage(name: str) -> Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]
     """Return a stage of the library as the function of a node."""
 
     def run(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
-        summary = launch.STAGES[name](node.config, str(place))
+        summary = FUNCTIONS[name](node.config, place)
         if name in KEPT:
             folder = workspace.stage_folder(place, name) / "checkpoints"
             checkpoint.keep_items(folder, (KEPT[name],))
@@ -139,7 +147,7 @@ def perplexity(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
 
 
 STAGES: dict[str, Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]] = {
-    **{name: _stage(name) for name in ("simulate", "preference", "distill", "policy")},
+    **{name: _stage(name) for name in FUNCTIONS},
     "relabel": relabel,
     "join": join,
     "tune": tune,

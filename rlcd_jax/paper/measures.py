@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments import reproduce_cells as cells
-from experiments import reproduce_graph as graph
-from experiments import reproduce_nodes as nodes
 from rlcd_jax import diversity, estimates, records, tables, verdicts
+from rlcd_jax.paper import cells, graph, nodes
 from rlcd_jax.stages import evaluate_policy, held_out_replies
 
 SYSTEMS = ("base", "distill", "rlaif", "rlcd")
@@ -27,7 +25,7 @@ def plan(
     *,
     tasks: Sequence[str] = cells.PAPER_TASKS,
     people: bool = False,
-) -> cells.Plan:
+) -> cells.TablePlan:
     """Return a plan with one node for each system, task and seed.
 
     Args:
@@ -53,7 +51,7 @@ def plan(
         for system in systems
     }
     wanted = tuple(node for own in made.values() for node in own)
-    return cells.Plan(wanted, lambda: build(made, found))
+    return cells.TablePlan(wanted, lambda: build(made, found))
 
 
 def make_rows(
@@ -87,7 +85,7 @@ def against(
     return cells.p_value(values[system], values[REFERENCE], recipes)
 
 
-def rewards(recipes: nodes.Recipes, name: str) -> cells.Plan:
+def rewards(recipes: nodes.Recipes, name: str) -> cells.TablePlan:
     """Return the plan of Table 28 (harmless) or 29 (helpful): held-out reward."""
     task = {"28": "harmless", "29": "helpful"}[name]
     caption = f"Table {name}: reward of final replies by a held-out model, {task}"
@@ -99,10 +97,10 @@ def rewards(recipes: nodes.Recipes, name: str) -> cells.Plan:
     return _scored(recipes, "reply_rewards", caption, "Reward", more, task, exp=False)
 
 
-def perplexities(recipes: nodes.Recipes) -> cells.Plan:
+def perplexities(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of the perplexity of final replies (Appendix J.2)."""
     setup = recipes.setup
-    model = setup.perplexity_model or setup.model or setup.scale.shapes[0]
+    model = setup.config.perplexity_model or setup.model_name
     more = (
         "exp of the mean, over prompts, of the surprise of a reply after its prompt, "
         f"in nats a token, under {model}. Which model and protocol the paper used is "
@@ -121,7 +119,7 @@ def _scored(
     task: str | None,
     *,
     exp: bool,
-) -> cells.Plan:
+) -> cells.TablePlan:
     """Return the plan of a table of one score a reply."""
 
     def make(system: str, task: str, seed: int) -> graph.Node:
@@ -152,7 +150,7 @@ def _scored(
         return plan(recipes, SYSTEMS, make, build)
     whole = plan(recipes, SYSTEMS, make, build, tasks=(task,), people=True)
     wanted = tuple(node for node in whole.nodes if node.config.task == task)
-    return cells.Plan(wanted, whole.build)
+    return cells.TablePlan(wanted, whole.build)
 
 
 def _scores(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> dict[str, float]:
@@ -166,7 +164,7 @@ def read_scores(recipes: nodes.Recipes, node: graph.Node) -> list[verdicts.Score
     return records.read_jsonl(path, verdicts.Score)
 
 
-def lengths(recipes: nodes.Recipes) -> cells.Plan:
+def lengths(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of the lengths of final replies (Tables 34 and 35)."""
 
     def build(made: Made, found: list[cells.Place]) -> tables.Table:
@@ -206,7 +204,7 @@ def lengths(recipes: nodes.Recipes) -> cells.Plan:
     return plan(recipes, SYSTEMS, recipes.sample, build)
 
 
-def diversities(recipes: nodes.Recipes) -> cells.Plan:
+def diversities(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of Dist-1, Dist-2 and Dist-3 of final replies (App. J.3)."""
 
     def build(made: Made, found: list[cells.Place]) -> tables.Table:

@@ -23,7 +23,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from rlcd_jax import judges, records, tasks, verdicts, wording
+from rlcd_jax import judges, records, tasks, verdicts
+from rlcd_jax.diagnosis import wording
 
 # (prompt as shown, reply as it follows there) -> log-probabilities of the replies, nats
 LogProb = Callable[[list[tuple[str, str]]], Sequence[float]]

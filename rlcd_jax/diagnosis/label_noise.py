@@ -1,10 +1,10 @@
 """The label-noise calculator: from a run's pairs to predicted label accuracy.
 
-`theory` says how often labels are right given the shift between the two contrast
-prompts, the spread of a generator's replies and the noise of a scorer. Here the three
-are fitted to pairs whose replies a trusted judge has scored, all in the judge's units,
-and what the model then predicts is set beside the measured share of labels that agree
-with the judge.
+`paper.appendix_n` says how often labels are right given the shift between the two
+contrast prompts, the spread of a generator's replies and the noise of a scorer. Here
+the three are fitted to pairs whose replies a trusted judge has scored, all in the
+judge's units, and what the model then predicts is set beside the measured share of
+labels that agree with the judge.
 
 The judge stands for the truth: where it is noisy, the fitted spread is too large and
 every predicted and measured share is an agreement with the judge and not an accuracy.
@@ -18,20 +18,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
-from rlcd_jax import diagnostic_tables, diagnostics, estimates, records, tables, theory
+from rlcd_jax import estimates, records, tables
+from rlcd_jax.diagnosis import pair_readings, reading_tables
 from rlcd_jax.estimates import Missing
+from rlcd_jax.paper import appendix_n
 
 METHODS = ("RLCD", "RLAIF", "Rescore")
-PUBLISHED = (  # what, published digits, number of decimals; paper, Appendix N
-    ("RLAIF, all pairs", 0.750, 3),
-    ("RLAIF, hard pairs", 0.528, 3),
-    ("RLCD, hard pairs, shift 3", 0.574, 3),
-    ("RLCD, hard pairs, shift 0", 0.5, 1),
-)
-HARD = 0.2  # bound of the paper's hard pairs
-SHIFTS = (0.0, 1.0, 2.0, 3.0, 4.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +57,11 @@ class Fit:
     scorer_from: str  # which pairs gave the scorer's noise, or ""
 
 
-def judged(readings: Sequence[diagnostics.Reading], judge: str) -> list[JudgedPair]:
+def judged(readings: Sequence[pair_readings.Reading], judge: str) -> list[JudgedPair]:
     """Return the pairs of readings that have an outside score called ``judge``.
 
     Args:
-      readings: one for each pair of replies; see `diagnostics.one_each`.
+      readings: one for each pair of replies; see `pair_readings.one_each`.
       judge: name of the trusted judge.
     """
     return [
@@ -89,7 +83,7 @@ def fit(pairs: Sequence[JudgedPair]) -> Fit:
     shift: float | Missing = Missing("no contrast pairs")
     spread: float | Missing = Missing("fewer than two pairs")
     if len(contrast) >= 2:
-        shift, spread = theory.fit_generator([p.margin for p in contrast])
+        shift, spread = appendix_n.fit_generator([p.margin for p in contrast])
     if len(same) >= 2:
         spread = math.sqrt(float(np.mean([p.margin**2 for p in same])) / 2)
     if not isinstance(spread, Missing) and spread == 0:
@@ -101,7 +95,7 @@ def fit(pairs: Sequence[JudgedPair]) -> Fit:
 def rescore_noise(agreement: float, shift: float, sigma_generator: float) -> float:
     """Return the scorer noise at which Rescore has a given label accuracy.
 
-    Inverts `theory.rescore_accuracy`, which falls from 1 to 1/2 as the noise grows.
+    Inverts `appendix_n.rescore_accuracy`, which falls from 1 to 1/2 as the noise grows.
 
     Args:
       agreement: share of contrast pairs with the trusted label, without ties.
@@ -120,7 +114,7 @@ def rescore_noise(agreement: float, shift: float, sigma_generator: float) -> flo
 
     def gap(log_noise: float) -> float:
         noise = math.exp(log_noise)
-        return theory.rescore_accuracy(shift, sigma_generator, noise) - agreement
+        return appendix_n.rescore_accuracy(shift, sigma_generator, noise) - agreement
 
     scale = math.log(math.hypot(shift, sigma_generator))
     low, high = scale - 12.0, scale + 12.0
@@ -140,9 +134,9 @@ def predicted(fitted: Fit) -> dict[str, float | Missing]:
         return lacking or formula(*values)
 
     return {
-        "RLCD": ask(theory.rlcd_accuracy, gap, spread),
-        "RLAIF": ask(theory.rlaif_accuracy, spread, noise),
-        "Rescore": ask(theory.rescore_accuracy, gap, spread, noise),
+        "RLCD": ask(appendix_n.rlcd_accuracy, gap, spread),
+        "RLAIF": ask(appendix_n.rlaif_accuracy, spread, noise),
+        "Rescore": ask(appendix_n.rescore_accuracy, gap, spread, noise),
     }
 
 
@@ -201,81 +195,6 @@ def run_table(
     return tables.Table(caption, "labels by", columns, tuple(rows), tuple(notes))
 
 
-def paper_table(*, trials: int, seed: int, level: float = 0.95) -> tables.Table:
-    """Return Appendix N: published digits, closed forms and a Monte Carlo check.
-
-    All with spread and noise 1 and hard pairs within 0.2, as in the paper.
-
-    Args:
-      trials: pairs drawn for each shift; the paper uses 10^8.
-      seed: of the draws.
-      level: of the Monte Carlo intervals.
-    """
-    z = float(special.ndtri((1 + level) / 2))
-    published = {name: f"{value:.{digits}f}" for name, value, digits in PUBLISHED}
-    rows, even = [], theory.break_even_shift(1.0, 1.0)
-    for shift in SHIFTS:
-        args = (shift, 1.0, 1.0, HARD)
-        exact = theory.predict(*args)
-        shares, errors = theory.simulate(*args, trials=trials, seed=seed)
-        for name, label in _paper_rows(shift):
-            value = getattr(shares, name)
-            half = z * getattr(errors, name)
-            among = round(trials * _among(name, shares))
-            cell = (
-                Missing("no hard pair was drawn")
-                if math.isnan(value)
-                else estimates.Estimate(value, value - half, value + half, level, among)
-            )
-            figures = (published.get(label, ""), getattr(exact, name), cell)
-            rows.append((label, figures))
-    columns = (
-        tables.Column("published"),
-        tables.Column("closed form", 4),
-        tables.Column("Monte Carlo", 4),
-    )
-    notes = (
-        "Generator spread 1, scorer noise 1 on each reply, hard pairs differ by at "
-        f"most {HARD}. Monte Carlo: {trials:g} pairs for each shift, normal intervals.",
-        f"RLCD's labels are right more often than RLAIF's from shift {even:.2f} on.",
-    )
-    caption = "Share of right labels (Appendix N)"
-    return tables.Table(caption, "labels and pairs", columns, tuple(rows), notes)
-
-
-def disagreements(table: tables.Table) -> list[str]:
-    """Return the rows of `paper_table` that miss the published digits."""
-    out = []
-    for name, (published, exact, _) in table.rows:
-        if published and published != f"{exact:.{len(published.split('.')[1])}f}":
-            out.append(f"{name}: published {published}, closed form {exact:.6f}")
-    return out
-
-
-def _among(name: str, shares: theory.LabelAccuracy) -> float:
-    """Return the part of the drawn pairs that a share is about."""
-    if not name.endswith("_hard"):
-        return 1.0
-    same = name.startswith("rlaif")
-    return shares.hard_share_same if same else shares.hard_share_contrast
-
-
-def _paper_rows(shift: float) -> list[tuple[str, str]]:
-    """Return (field of `theory.LabelAccuracy`, name of the row) for one shift."""
-    rows = [
-        ("rlcd", f"RLCD, all pairs, shift {shift:g}"),
-        ("rlcd_hard", f"RLCD, hard pairs, shift {shift:g}"),
-        ("rescore", f"Rescore, all pairs, shift {shift:g}"),
-        ("rescore_hard", f"Rescore, hard pairs, shift {shift:g}"),
-        ("hard_share_contrast", f"share of hard pairs, shift {shift:g}"),
-    ]
-    if shift:
-        return rows
-    same = [("rlaif", "RLAIF, all pairs"), ("rlaif_hard", "RLAIF, hard pairs")]
-    # Without a shift Rescore is RLAIF.
-    return same + [row for row in rows if not row[0].startswith("rescore")]
-
-
 def _agreements(pairs: Sequence[JudgedPair]) -> list[tuple[str, bool]]:
     """Return (prompt id, whether score and judge agree) of the decided pairs."""
     return [
@@ -290,12 +209,12 @@ def _share(
 ) -> estimates.Estimate | Missing:
     if not hits:
         return Missing("no such pair that both judge and label decide")
-    how = diagnostic_tables.Intervals(seed=0, resamples=0, level=level)
+    how = reading_tables.Intervals(seed=0, resamples=0, level=level)
     return how.share(hits)
 
 
 def _mean_agreement(hits: Sequence[tuple[str, bool]]) -> float:
-    means = diagnostic_tables.by_prompt(hits)
+    means = reading_tables.by_prompt(hits)
     return sum(means) / len(means)
 
 
@@ -309,7 +228,7 @@ def _fit_scorer(
         return spread, ""
     hits = _agreements(same)
     if hits:
-        return theory.fit_scorer(_mean_agreement(hits), spread), "same-prompt"
+        return appendix_n.fit_scorer(_mean_agreement(hits), spread), "same-prompt"
     hits = _agreements(contrast)
     if hits and not isinstance(shift, Missing):
         return rescore_noise(_mean_agreement(hits), shift, spread), "contrast"

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments import reproduce_cells as cells
-from experiments import reproduce_graph as graph
-from experiments import reproduce_measures as measures
-from experiments import reproduce_nodes as nodes
-from rlcd_jax import label_noise, records, tables
+from rlcd_jax import records, tables
+from rlcd_jax.paper import appendix_n_table, cells, graph, measures, nodes
 from rlcd_jax.stages import label_accuracy
 
 LABELLERS = ("rlaif", "rlcd")
 
 
-def people_pairs(recipes: nodes.Recipes) -> cells.Plan:
+def people_pairs(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of Table 5: preference models on human pairs."""
 
     def make(system: str, task: str, seed: int) -> graph.Node:
@@ -58,7 +55,7 @@ def people_pairs(recipes: nodes.Recipes) -> cells.Plan:
     return measures.plan(recipes, LABELLERS, make, build, tasks=tasks, people=True)
 
 
-def labels(recipes: nodes.Recipes) -> cells.Plan:
+def labels(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of Table 36: labels of pairs against a held-out model."""
 
     def make(system: str, task: str, seed: int) -> graph.Node:
@@ -121,14 +118,16 @@ def _pair_values(
     return out
 
 
-def theory(recipes: nodes.Recipes) -> cells.Plan:
+def theory(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of Appendix N: closed forms beside the published digits."""
 
     def build() -> tables.Table:
-        table = label_noise.paper_table(trials=recipes.setup.trials, seed=cells.SEED)
-        wrong = label_noise.disagreements(table)
+        table = appendix_n_table.paper_table(
+            trials=recipes.setup.config.trials, seed=cells.SEED
+        )
+        wrong = appendix_n_table.disagreements(table)
         if wrong:
             raise ValueError(f"Appendix N: {wrong[0]}")
         return table
 
-    return cells.Plan((), build)
+    return cells.TablePlan((), build)

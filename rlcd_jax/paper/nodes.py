@@ -8,10 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import reproduce_costs as costs
-from experiments import reproduce_graph as graph
-from experiments import reproduce_scales as scales
 from rlcd_jax import records, tasks
+from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.stages import inputs
 from rlcd_jax.stages import shots as solved
 
@@ -27,18 +25,16 @@ METHODS = {
     "rescore": "rescore",
     "mixed": "mixed",
 }
-HUMAN_SHARE = 0.2  # Table 40
-JUDGE_SEED = 42  # of the preference model of human pairs
 HELD_OUT = "human"  # label of the preference model of human pairs
 
 
 class Recipes:
     """Makes nodes, and each of them once."""
 
-    def __init__(self, setup: scales.Setup) -> None:
+    def __init__(self, setup: read_config.Setup) -> None:
         self.setup = setup
         self._made: dict[tuple[Any, ...], graph.Node] = {}
-        self._hh = _sizes(setup.hh_dir)
+        self._hh = _sizes(setup.config.hh_rlhf.dir)
 
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
@@ -83,7 +79,7 @@ class Recipes:
             config = self.config(method, task, seed)
             settings = {}
             if method.endswith("_human20"):
-                _update(config, human_share=HUMAN_SHARE)
+                config.preference.human_share = self.setup.config.people.share
                 settings = {"hh_rlhf": self._hh}
             return graph.make_node(
                 "preference",
@@ -100,8 +96,10 @@ class Recipes:
         """Return the node of a preference model of human pairs: one for all seeds."""
 
         def make() -> graph.Node:
-            config = self.config("rlcd", task, JUDGE_SEED)
-            _update(config, data="hh_rlhf", data_limit=self.setup.scale.human_pairs)
+            people = self.setup.config.people
+            config = self.config("rlcd", task, people.judge_seed)
+            config.preference.data = "hh_rlhf"
+            config.preference.data_limit = people.judge_pairs
             return graph.make_node(
                 "preference",
                 f"{HELD_OUT}-{task}",
@@ -123,11 +121,10 @@ class Recipes:
             links, grid = [], self._grid(task)
             for number, (kl, steps) in enumerate(grid):
                 config = self.config(method, task, seed)
-                with config.unlocked():
-                    config.policy.kl_coef = float(kl)
-                    config.policy.steps = int(steps)
-                    if method.endswith("_human20"):
-                        config.preference.human_share = HUMAN_SHARE
+                config.policy.kl_coef = float(kl)
+                config.policy.steps = int(steps)
+                if method.endswith("_human20"):
+                    config.preference.human_share = self.setup.config.people.share
                 label = f"{method}-{task}-{seed}-kl{kl:g}-steps{steps}"
                 trained = graph.make_node(
                     "policy", label, config, links=(own,), cost=costs.policy(config)
@@ -193,7 +190,7 @@ class Recipes:
                 links=links,
                 settings=settings,
                 free=free,
-                cost=costs.judge(config, len(questions), api=api),
+                cost=costs.judge(self._tested(task, seed), len(questions), api=api),
             )
 
         return self._once(("judge", one, two, task, seed, api), make)
@@ -208,7 +205,8 @@ class Recipes:
             config = self.config(method, task, seed)
             links: tuple[tuple[str, graph.Node, str], ...]
             if human:
-                _update(config, human_pairs=2000)  # Table 5
+                compared = self.setup.config.people.compared_pairs
+                config.preference.human_pairs = compared
                 model = self.preference(method, task, seed)
                 links = (("preference", model, "preference"),)
             else:
@@ -235,15 +233,14 @@ class Recipes:
             if stage == "reply_rewards":
                 model = self.held_out_preference(task)
                 links.append(("preference", model, "preference"))
-            elif self.setup.perplexity_model:
-                with config.unlocked():
-                    config.model.spec = self.setup.perplexity_model
+            elif self.setup.config.perplexity_model:
+                config.model.spec = self.setup.config.perplexity_model
             return graph.make_node(
                 stage,
                 f"{method}-{task}-{seed}",
                 config,
                 links=tuple(links),
-                cost=costs.reply_scores(config),
+                cost=costs.reply_scores(self._tested(task, seed)),
             )
 
         return self._once((stage, method, task, seed), make)
@@ -268,31 +265,31 @@ class Recipes:
             hh-rlhf's held-out side read human pairs, which are of its train part.
         """
         setup = self.setup
-        config = scales.make_config(
-            setup.scale, METHODS[method], task, seed, setup.fields
-        )
-        with config.unlocked():
-            spec = setup.generator if generates else setup.model
-            config.model.spec = spec or setup.scale.shapes[int(generates)]
-            config.name = method
-            config.prompts.hh_dir = setup.hh_dir
-            config.preference.human_pairs = 0  # agreement is a node of its own
-            config.prompts.hh_dev_split = "test[:1000]"  # as is the other, the paper's
-            config.prompts.hh_test_split = (
-                "test[1000:2000]" if split == "test" else "train"
-            )
+        config = read_config.run_config(setup, METHODS[method], task, seed)
+        hh_rlhf = setup.config.hh_rlhf
+        config.model.spec = setup.generator_name if generates else setup.model_name
+        config.name = method
+        config.prompts.hh_dir = hh_rlhf.dir
+        config.preference.human_pairs = 0  # agreement is a node of its own
+        config.prompts.hh_dev_split = hh_rlhf.dev
+        config.prompts.hh_test_split = hh_rlhf.test if split == "test" else "train"
         return config
 
     def task(self, name: str) -> tasks.Task:
         """Return a task as the configs have it."""
         return inputs.load_task(self.config("rlcd", name, self.setup.seeds[0]))
 
+    def _tested(self, task: str, seed: int) -> ConfigDict:
+        """Return a config whose test part is the prompts that were answered."""
+        return self.config("rlcd", task, seed, split="test")
+
     def _grid(self, task: str) -> list[tuple[float, int]]:
-        """Return the points of the grid; the paper keeps outlines at 20 steps."""
-        steps = self.setup.steps
-        if task == "outline" and 20 in steps:
-            steps = (20,)
-        return [(kl, count) for kl in self.setup.kl for count in steps]
+        """Return the points of the grid; outlines keep to their own steps."""
+        grid = self.setup.config.grid
+        steps = grid.steps
+        if task == "outline":
+            steps = tuple(n for n in steps if n in grid.outline_steps) or steps
+        return [(kl, count) for kl in grid.kl_coef for count in steps]
 
     def _tune(self, label: str, config: ConfigDict, trained, own) -> graph.Node:
         return graph.make_node(
@@ -323,11 +320,6 @@ class Recipes:
         return self._made[name]
 
 
-def _update(config: ConfigDict, **fields: Any) -> None:
-    with config.unlocked():
-        config.preference.update(fields)
-
-
 def _sizes(hh_dir: str) -> str:
     """Return a hash of the names and sizes of the files in a folder of hh-rlhf."""
     if not hh_dir:
@@ -335,7 +327,7 @@ def _sizes(hh_dir: str) -> str:
     found = sorted(pathlib.Path(hh_dir).glob("*/*.jsonl.gz"))
     if not found:
         raise ValueError(
-            f"--hh_dir {hh_dir} holds no hh-rlhf files; accepted: a folder with "
+            f"hh_rlhf.dir={hh_dir} holds no hh-rlhf files; accepted: a folder with "
             "harmless-base/train.jsonl.gz and the like"
         )
     named = {f"{path.parent.name}/{path.name}": path.stat().st_size for path in found}

@@ -18,7 +18,8 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 
-from rlcd_jax import tables, wording
+from rlcd_jax import tables
+from rlcd_jax.diagnosis import wording
 
 ERROR, WARNING, NOTE = "error", "warning", "note"  # worst first
 SEVERITIES = (ERROR, WARNING, NOTE)

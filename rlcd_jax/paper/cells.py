@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from etils import epath
 
-from experiments import reproduce_graph as graph
-from experiments import reproduce_nodes as nodes
-from rlcd_jax import estimates, published, records, tables, verdicts
+from rlcd_jax import estimates, records, tables, verdicts
+from rlcd_jax.paper import graph, nodes, published
 
 NAMES = {
     "base": "base model",
@@ -25,7 +24,7 @@ NAMES = {
     "rlcd_human20": "RLCD + 20 % human",
 }
 PAPER_TASKS = ("harmless", "helpful", "outline")
-NO_HH = "no hh-rlhf folder: --hh_dir"
+NO_HH = "no hh-rlhf folder: --config.hh_rlhf.dir"
 LEVEL = 0.95
 SEED = 0  # of bootstraps and sign flips
 
@@ -33,7 +32,7 @@ ByPrompt = Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TablePlan:
     """The nodes of a table, and how it is built once they are made.
 
     ``figures`` returns what is drawn of the table, as SVG by a name.
@@ -69,33 +68,34 @@ def _missing(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
     if task not in setup.tasks:
         if task == "outline":
             return estimates.Missing(
-                "unpublished prompts; this project's own: --tasks outline"
+                "unpublished prompts; this project's own: --config.tasks=outline"
             )
-        return estimates.Missing("not among --tasks")
+        return estimates.Missing("not among --config.tasks")
     if setup.dry:
         return None
     if not (setup.model and setup.generator):
-        what = "--model" if not setup.model else "--generator"
-        shape = setup.scale.shapes[0 if not setup.model else 1]
+        what = "model" if not setup.model else "generator"
+        shape = setup.config.shapes[what]
         return estimates.Missing(
-            f"weights of {shape} are not part of this project: {what} hf:PATH"
+            f"weights of {shape} are not part of this project: --config.{what}=hf:PATH"
         )
     source = recipes.config("rlcd", task, setup.seeds[0]).prompts.source
-    if source == "hh_rlhf" and not setup.hh_dir:
+    if source == "hh_rlhf" and not setup.config.hh_rlhf.dir:
         return estimates.Missing(NO_HH)
     return None
 
 
 def lacks_people(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
     """Return why there are no human pairs for a task, or None."""
-    config, folder = recipes.task(task).hh_config, recipes.setup.hh_dir
+    setup, config = recipes.setup, recipes.task(task).hh_config
+    folder = setup.config.hh_rlhf.dir
     if not config:
         return estimates.Missing(f"hh-rlhf has no pairs for {task}")
-    if not (folder or recipes.setup.dry):
+    if not (folder or setup.dry):
         return estimates.Missing(NO_HH)
     train = f"{config}/train.jsonl.gz"  # known now, not after hours of other nodes
     if folder and not (epath.Path(folder) / train).exists():
-        return estimates.Missing(f"--hh_dir has no {train}")
+        return estimates.Missing(f"hh_rlhf.dir has no {train}")
     return None
 
 
@@ -161,12 +161,12 @@ def paper(
     recipes: nodes.Recipes, measure: str, column: str, systems: tuple[str, ...]
 ) -> str:
     """Return the paper's figure beside ours."""
-    return published.show(measure, recipes.setup.scale.paper, column, systems)
+    return published.show(measure, recipes.setup.config.published, column, systems)
 
 
 def paper_column(recipes: nodes.Recipes, what: str = "") -> tables.Column:
     """Return the column of the paper's figures."""
-    return tables.Column(f"Paper{what}, {recipes.setup.scale.paper}")
+    return tables.Column(f"Paper{what}, {recipes.setup.config.published}")
 
 
 def notes(recipes: nodes.Recipes, *more: str) -> tuple[str, ...]:
@@ -178,18 +178,17 @@ def notes(recipes: nodes.Recipes, *more: str) -> tuple[str, ...]:
         "package": "prompts of this project, not the paper's",
         "hh_rlhf": "prompts of hh-rlhf as in the paper",
     }.get(config.prompts.source, f"prompts of {config.prompts.source}")
-    model = setup.model or setup.scale.shapes[0]
-    generator = setup.generator or setup.scale.shapes[1]
+    model, generator = setup.model_name, setup.generator_name
     out = [
-        f"Ours: scale {setup.scale.name}; aligned model {model}, pairs by {generator}; "
-        f"{prompts}; seeds {', '.join(map(str, setup.seeds))}.",
-        f"Paper: LLaMA-7B aligned with pairs by LLaMA-{setup.scale.paper}; "
+        f"Ours: scale {setup.config.scale}; aligned model {model}, pairs by "
+        f"{generator}; {prompts}; seeds {', '.join(map(str, setup.seeds))}.",
+        f"Paper: LLaMA-7B aligned with pairs by LLaMA-{setup.config.published}; "
         f"'{published.UNKNOWN}' marks figures that are not at hand.",
         "Intervals: bootstrap over prompts; draws and seeds of a prompt are averaged "
         "first, so they leave out how training differs between seeds. p: two-sided "
         "sign-flip test, paired by prompt, not corrected for the number of rows.",
     ]
-    if setup.scale.size != "paper":
+    if setup.config.size != "paper":
         out.append(
             "A model of another size on other prompts: at most the sign of a "
             "difference can be compared with the paper, not its size."

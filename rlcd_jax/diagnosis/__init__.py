@@ -1,0 +1,7 @@
+"""What a run is like: readings of its pairs, wording, label noise, over-optimisation.
+
+What lives here: measurements of what a run has left, and their tables.
+
+What may not live here: anything that a stage's result depends on. What is measured
+here changes no pair, no model and no score.
+"""

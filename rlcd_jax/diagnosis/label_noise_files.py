@@ -1,0 +1,64 @@
+"""Label noise of files of pairs, by a word list or by a trusted judge's scores."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from rlcd_jax import judges, records, tables, tasks
+from rlcd_jax.diagnosis import label_noise, pair_readings
+
+SCORE_FIELDS = ("id", "score_1", "score_2")
+
+
+def files_table(
+    paths: Sequence[pathlib.Path],
+    *,
+    task_name: str | None,
+    scores: pathlib.Path | None,
+    seed: int,
+) -> tables.Table:
+    """Return predicted and measured label accuracy of files of pairs.
+
+    Args:
+      paths: pairs.jsonl of one or more runs of one task.
+      task_name: name or file; None: that of the pairs.
+      scores: a trusted judge's, as JSON lines; None: a word list of sentiment.
+      seed: of the bootstrap.
+    """
+    pairs = [p for path in paths for p in records.read_jsonl(path, records.Pair)]
+    if not pairs:
+        raise ValueError(f"no pairs in {', '.join(map(str, paths))}")
+    name, score = judges.LEXICON, pair_readings.lexicon
+    if scores:
+        found = read_scores(scores, pairs)
+        name, score = scores.name, lambda texts: [found[text] for text in texts]
+    task = tasks.load_task(task_name or pairs[0].task)
+    readings = pair_readings.measure(pairs, task, outside={name: score})
+    judged = label_noise.judged(pair_readings.one_each(readings), name)
+    return label_noise.run_table(judged, judge=name, seed=seed)
+
+
+def read_scores(
+    path: pathlib.Path, pairs: Sequence[records.Pair]
+) -> dict[tuple[str, str], float]:
+    """Return the score of each (prompt, reply) in the pairs."""
+    found = {}
+    for number, row in enumerate(records.read_jsonl(path), start=1):
+        absent = [field for field in SCORE_FIELDS if field not in row]
+        if absent:
+            raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
+        found[row["id"]] = (float(row["score_1"]), float(row["score_2"]))
+    lacking = [pair.id for pair in pairs if pair.id not in found]
+    if lacking:
+        raise ValueError(
+            f"{path} has no scores of {len(lacking)} pairs, such as {lacking[0]!r}; "
+            "give one row for each pair"
+        )
+    return {
+        (pair.prompt, reply): score
+        for pair in pairs
+        for reply, score in zip(
+            (pair.reply_1, pair.reply_2), found[pair.id], strict=True
+        )
+    }

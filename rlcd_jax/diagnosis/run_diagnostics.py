@@ -1,0 +1,145 @@
+"""The diagnostics of one run: read from its folder, written as tables beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rlcd_jax import judges, metrics, records, tables, tasks
+from rlcd_jax.diagnosis import (
+    affixes,
+    label_noise,
+    overoptimisation,
+    pair_readings,
+    reading_tables,
+)
+from rlcd_jax.stages import inputs, likelihoods, workspace
+
+FOLDER = "diagnostics"
+LEVEL = 0.95
+
+
+def diagnose(
+    workdir: pathlib.Path,
+    *,
+    scored: pathlib.Path | None,
+    with_likelihoods: bool,
+    with_lexicon: bool,
+    resamples: int,
+    seed: int,
+) -> list[pathlib.Path]:
+    """Write the diagnostics of a run; return the files.
+
+    Args:
+      workdir: folder of the run.
+      scored: workdir of a run whose scored labels are of the same replies; None: none.
+      with_likelihoods: ask the model that wrote the pairs.
+      with_lexicon: score by the word list of sentiment even if the task has other
+        judges.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+    """
+    config, task = read_config(workdir)
+    folder = workdir / FOLDER
+    pairs, dropped = read_pairs(workdir)
+    lexicon = with_lexicon or judges.LEXICON in task.judges
+    readings = pair_readings.measure(
+        pairs,
+        task,
+        scored=read_pairs(scored)[0] if scored else (),
+        logprob=make_logprob(config) if with_likelihoods else None,
+        outside={judges.LEXICON: pair_readings.lexicon} if lexicon else None,
+    )
+    how = reading_tables.Intervals(seed, resamples, LEVEL)
+    by_affix = reading_tables.dropped_by_affix(pairs, dropped, task)
+    about_pairs = [
+        reading_tables.pairs_table(readings, how),
+        reading_tables.sides_table(readings, how),
+        reading_tables.drops_table(readings, dropped, how),
+    ]
+    if lexicon:
+        judged = label_noise.judged(pair_readings.one_each(readings), judges.LEXICON)
+        about_pairs.append(
+            label_noise.run_table(judged, judge=judges.LEXICON, seed=seed)
+        )
+    about_affixes = [
+        reading_tables.affixes_table(readings, by_affix, task, how),
+        *lint_tables(task),
+    ]
+    written = write(folder, "pairs", about_pairs)
+    written += write(folder, "affixes", about_affixes)
+    path = folder / "readings.jsonl"
+    records.write_jsonl(path, map(dataclasses.asdict, readings))
+    written.append(path)
+    rows = metrics.read_metrics(workdir, "policy")
+    if rows:
+        score = pair_readings.lexicon if lexicon else None
+        written += write(folder, "watch", [watch(workdir, rows, score)])
+    return written
+
+
+def read_config(workdir: pathlib.Path) -> tuple[ConfigDict, tasks.Task]:
+    """Return a run's config and its task."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; give the --workdir of a run")
+    config = ConfigDict(json.loads(path.read_text("utf-8")))
+    return config, inputs.load_task(config)
+
+
+def read_pairs(
+    workdir: pathlib.Path,
+) -> tuple[list[records.Pair], list[records.Dropped]]:
+    """Return the pairs of a run, and the sides that gave none."""
+    folder = workspace.stage_folder(workdir, "simulate")
+    if not (folder / "pairs.jsonl").is_file():
+        raise ValueError(f"{folder} has no pairs.jsonl; run the stage simulate first")
+    pairs = records.read_jsonl(folder / "pairs.jsonl", records.Pair)
+    return pairs, records.read_jsonl(folder / "dropped.jsonl", records.Dropped)
+
+
+def make_logprob(config: ConfigDict) -> pair_readings.LogProb:
+    """Return the log-probabilities of the model that wrote the pairs."""
+    found = inputs.load_inputs(config)
+    return likelihoods.reply_scorer(found, found.load_base())
+
+
+def lint_tables(task: tasks.Task) -> list[tables.Table]:
+    """Return the linter's findings on what makes the task's prompts differ."""
+    chat = task.format == "chat"
+    texts = task.systems if chat else task.affixes
+    what = "system messages" if chat else "affixes"
+    caption = f"Linter, {what} of {task.name}"
+    return [affixes.findings_table(texts, affixes.lint(texts), caption)]
+
+
+def watch(
+    workdir: pathlib.Path, rows: list[dict[str, Any]], score: Any
+) -> tables.Table:
+    """Return the over-optimisation watch of a run's policy stage."""
+    folder = workspace.stage_folder(workdir, "policy") / "samples"
+    samples = {
+        int(path.stem): records.read_jsonl(path)
+        for path in folder.glob("*.jsonl")
+        if path.stem.isdigit()
+    }
+    points = overoptimisation.watch_points(rows, samples, score)
+    warned = overoptimisation.warnings(points, overoptimisation.Limits())
+    judge = judges.LEXICON if score else None
+    every = max(1, len(points) // 40)
+    return overoptimisation.watch_table(points, warned, judge=judge, every=every)
+
+
+def write(
+    folder: pathlib.Path, stem: str, shown: Sequence[tables.Table]
+) -> list[pathlib.Path]:
+    """Write tables into one markdown and one JSON file."""
+    text, values = folder / f"{stem}.md", folder / f"{stem}.json"
+    records.write_text(text, "\n\n".join(map(tables.markdown, shown)))
+    records.write_json(values, {"tables": [tables.as_json(table) for table in shown]})
+    return [text, values]

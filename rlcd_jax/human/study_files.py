@@ -1,0 +1,159 @@
+"""A study from the replies of a run, and its tables from the answers that came back."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from rlcd_jax import records, tables, tasks, verdicts
+from rlcd_jax.human import checks, ratings, reading, results, sheets, study
+
+SAMPLE_FIELDS = ("prompt_id", "system", "prompt", "reply")
+ONE_REPEAT_IN, ONE_GOLD_IN = 20, 25  # of an annotator's items, where no number is given
+
+
+def make(
+    samples_path: pathlib.Path,
+    systems: tuple[str, str],
+    place: pathlib.Path,
+    *,
+    num_annotators: int,
+    per_annotator: int,
+    shared: int | None,
+    repeats: int | None,
+    num_gold: int | None,
+    gold_kind: str,
+    gold_file: str | None,
+    task_name: str | None,
+    question_name: str | None,
+    seed: int,
+) -> list[str]:
+    """Write the sheets of a study; return what to tell the user.
+
+    Args:
+      samples_path: of a run's ``evaluate/samples.jsonl``.
+      systems: the two to compare.
+      place: new folder of the study.
+      num_annotators: how many.
+      per_annotator: different pairs that each judges.
+      shared: pairs that all judge; None: all.
+      repeats: pairs shown twice; None: one in 20.
+      num_gold: checks of attention; None: one in 25.
+      gold_kind: one of ``checks.KINDS``.
+      gold_file: JSON lines with prompt, better and worse instead; None: none.
+      task_name: name or file; None: that of the run.
+      question_name: None: the task's first question.
+      seed: of what each annotator sees.
+    """
+    samples = read_samples(samples_path)
+    task = tasks.load_task(task_name or _task_of_run(samples_path))
+    question = _question(task, question_name)
+    if gold_file:
+        gold = records.read_jsonl(gold_file, checks.Gold)
+    else:
+        num = per_annotator // ONE_GOLD_IN if num_gold is None else num_gold
+        pairs, _ = study.comparisons(samples, systems)
+        gold = checks.KINDS[gold_kind](pairs, num, seed)
+    made, written = study.make_study(
+        samples,
+        systems,
+        task=task.name,
+        question=question,
+        num_annotators=num_annotators,
+        per_annotator=per_annotator,
+        shared=per_annotator if shared is None else shared,
+        repeats=per_annotator // ONE_REPEAT_IN if repeats is None else repeats,
+        gold=gold,
+        seed=seed,
+    )
+    sheets.write_study(place, made, written)
+    return _what_was_made(place, question, written)
+
+
+def _what_was_made(
+    place: pathlib.Path, question: tuple[str, str], written: Sequence[study.Sheet]
+) -> list[str]:
+    return [
+        f"question {question[0]}: {sheets.shown_question(question[1])}",
+        f"{len(written)} sheets of {len(written[0].items)} items in "
+        f"{place / sheets.PAGES}: give each annotator one page or one CSV file",
+        f"keep {place / sheets.KEY} to yourself; put the answers into "
+        f"{place / sheets.ANSWERS}",
+        f"then: python -m experiments.human read --workdir {place}",
+    ]
+
+
+def read(
+    places: Sequence[pathlib.Path],
+    *,
+    partial: bool,
+    shift: str,
+    min_gold: float,
+    verdicts_file: str | None,
+    seed: int,
+) -> list[str]:
+    """Write the tables of one or more studies; return them as text.
+
+    Args:
+      places: folders of the studies.
+      partial: accept missing answers.
+      shift: one of ``ratings.SHIFTS``.
+      min_gold: share of the checks that an annotator must pass, else left out.
+      verdicts_file: of other judges, to compare; None: none.
+      seed: of the bootstrap.
+    """
+    given = None
+    if verdicts_file:
+        given = records.read_jsonl(verdicts_file, verdicts.Verdict)
+    found, shown = [], []
+    for place in places:
+        made, judgments = reading.read_study(place, partial=partial)
+        rated = ratings.rate(made, judgments, shift=shift, min_gold=min_gold, seed=seed)
+        written = {
+            "table": results.rating_table(rated, judgments, seed=seed),
+            "annotators": results.annotator_table(judgments),
+        }
+        if given is not None:
+            written["judges"] = results.judge_table(rated, given)
+        folder = results.write_results(place, written, judgments)
+        shown += [tables.markdown(table) for table in written.values()]
+        shown.append(f"wrote {folder}\n")
+        found.append(rated)
+    if len(found) > 1:
+        shown.append(tables.markdown(results.paper_table(found)))
+    return shown
+
+
+def read_samples(path: pathlib.Path) -> list[verdicts.Sample]:
+    """Return the replies of a run's ``evaluate/samples.jsonl``."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; name a run's evaluate/samples.jsonl")
+    samples = []
+    for number, row in enumerate(records.read_jsonl(path), start=1):
+        absent = [f for f in SAMPLE_FIELDS if not isinstance(row, dict) or f not in row]
+        if absent:
+            raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
+        try:
+            samples.append(verdicts.Sample(**{f: row[f] for f in SAMPLE_FIELDS}))
+        except ValueError as error:
+            raise ValueError(f"{path}: row {number}: {error}") from error
+    return samples
+
+
+def _task_of_run(samples: pathlib.Path) -> str:
+    """Return the task of the run whose ``evaluate`` folder holds the samples."""
+    path = samples.parent.parent / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; name the task with --task")
+    return json.loads(path.read_text("utf-8"))["task"]
+
+
+def _question(task: tasks.Task, name: str | None) -> tuple[str, str]:
+    """Return the name and the text of a question of the task."""
+    name = name or next(iter(task.judge_questions))
+    if name not in task.judge_questions:
+        raise ValueError(
+            f"question is {name!r}; accepted: " + ", ".join(task.judge_questions)
+        )
+    return name, task.judge_questions[name]

@@ -1,0 +1,169 @@
+"""Which tables there are, what they may take, and making them.
+
+What cannot be made is marked as missing in its table, with the reason.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+
+from rlcd_jax import estimates, records, report, tables
+from rlcd_jax.paper import (
+    cells,
+    costs,
+    graph,
+    labels,
+    measures,
+    methods,
+    node_stages,
+    nodes,
+    people_tables,
+    read_config,
+    win_tables,
+)
+from rlcd_jax.report import reading
+
+FOLDER = "tables"
+ALL = "all"
+
+PLANS: Mapping[str, Callable[[nodes.Recipes], cells.TablePlan]] = {
+    "theory": labels.theory,
+    "methods": methods.compared,
+    "2": people_tables.rated,
+    "36": labels.labels,
+    "5": labels.people_pairs,
+    "3": lambda recipes: win_tables.judged(recipes, "3"),
+    "length": measures.lengths,
+    "diversity": measures.diversities,
+    "perplexity": measures.perplexities,
+    "28": lambda recipes: measures.rewards(recipes, "28"),
+    "29": lambda recipes: measures.rewards(recipes, "29"),
+    "6": lambda recipes: win_tables.judged(recipes, "6"),
+    "23": people_tables.agreed,
+    "16": lambda recipes: win_tables.judged(recipes, "16"),
+    "40": lambda recipes: win_tables.judged(recipes, "40"),
+}
+
+
+def choose(setup: read_config.Setup) -> dict[str, cells.TablePlan]:
+    """Return the plans of the tables that the config asks for, by name.
+
+    Raises:
+      ValueError: the table, a method or a task is not known.
+    """
+    asked = setup.config.table
+    if asked not in (*PLANS, ALL):
+        raise ValueError(f"table={asked!r}; accepted: {', '.join((*PLANS, ALL))}")
+    methods.check(setup.methods)
+    recipes = nodes.Recipes(setup)
+    names = list(PLANS) if asked == ALL else [asked]
+    return {name: PLANS[name](recipes) for name in names}
+
+
+def wanted(plans: Mapping[str, cells.TablePlan]) -> list[graph.Node]:
+    """Return the nodes that tables are built of, without those they need in turn."""
+    return [node for plan in plans.values() for node in plan.nodes]
+
+
+def forecast(
+    setup: read_config.Setup, plans: Mapping[str, cells.TablePlan], *, whole: bool
+) -> str:
+    """Return what would be made, with its tokens and hours; ``whole``: every node."""
+    needed = wanted(plans)
+    ordered = graph.in_order(needed)
+    missing = {node.key for node in graph.needed(setup.root, needed)}
+    rates = setup.config.rates
+    lines, hours, calls = [], 0.0, 0.0
+    for node in ordered:
+        cost = node.cost
+        own = costs.hours(cost, rates)
+        if node.key in missing:
+            state = "to make"
+            hours += own
+            calls += cost.calls
+        else:
+            state = "exists" if graph.is_done(setup.root, node) else "not needed"
+        tokens = (cost.generated, cost.trained, cost.scored)
+        shown = " ".join(f"{count:>12,.0f}" for count in tokens)
+        name = graph.folder(setup.root, node).name
+        lines.append(f"{state:<10} {shown} {own:>9.2f}  {name}")
+    names = " ".join(f"{x:>12}" for x in ("generated", "trained", "read"))
+    head = f"{'':<10} {names} {'hours':>9}  node (tokens are upper bounds)"
+    total = (
+        f"{len(ordered)} nodes, {len(missing)} to make: at most {hours:,.1f} hours at "
+        f"{rates.generate:,.0f} tokens/s generated and {rates.train:,.0f} trained "
+        f"(scale {setup.config.scale}: {rates.hardware})"
+    )
+    if calls:
+        total += f"; {calls:,.0f} calls of the API judge"
+    return "\n".join([head, *lines, total] if whole and lines else [total])
+
+
+def make(
+    setup: read_config.Setup,
+    plans: Mapping[str, cells.TablePlan],
+    say: Callable[[str], None],
+) -> None:
+    """Make the tables and the page of all; each table is said when it is made.
+
+    Args:
+      setup: of the tables.
+      plans: of those to make.
+      say: what tells a person.
+
+    Raises:
+      ValueError: some tables could not be made; the others were.
+    """
+    if wanted(plans):
+        graph.check_processes()
+    failed = {}
+    for name, plan in plans.items():
+        try:
+            say(tables.markdown(make_table(setup, name, plan)))
+        except ValueError as error:  # the other tables are made all the same
+            failed[name] = error
+    page = write_page(setup, failed)
+    say(f"written to {page.parent}; all tables as one page: {page.name}")
+    if failed:
+        lines = "\n".join(f"table {name}: {error}" for name, error in failed.items())
+        raise ValueError(lines)
+
+
+def make_table(
+    setup: read_config.Setup, name: str, plan: cells.TablePlan
+) -> tables.Table:
+    """Make the nodes of a table, then write and return it."""
+    graph.make(setup.root, plan.nodes, node_stages.STAGES)
+    table = plan.build()
+    place, stem = setup.root / FOLDER, f"table_{name}"
+    tables.write_table(table, place, stem)
+    for path in place.glob(f"{stem}_*.svg"):  # of a command with other tasks
+        path.unlink()
+    for what, svg in plan.figures(table).items():
+        records.write_text(place / f"{stem}_{pathlib.Path(what).stem}.svg", svg)
+    return table
+
+
+def write_page(
+    setup: read_config.Setup, failed: Mapping[str, ValueError]
+) -> pathlib.Path:
+    """Write all tables of the folder, old and new, as one page; return its path."""
+    place = setup.root / FOLDER
+    found, figures = {}, {}
+    for name in sorted(PLANS, key=_place):
+        title = f"Table {name}" if name.isdigit() else name.capitalize()
+        if name in failed:
+            found[title] = estimates.Missing(f"table {name}: {failed[name]}")
+        elif (place / f"table_{name}.json").exists():
+            found[title] = reading.read_tables(place, f"table_{name}")
+            drawn = sorted(place.glob(f"table_{name}_*.svg"))
+            figures[title] = [path.read_text("utf-8") for path in drawn]
+    title = f"Reproduction, scale {setup.config.scale}"
+    path = place / report.TABLES_NAME
+    return report.write_tables(path, found, title=title, figures=figures)
+
+
+def _place(name: str) -> tuple[bool, bool, int]:
+    """Return where a table stands on the page: the summary, the paper's, others."""
+    return name != "methods", not name.isdigit(), int(name) if name.isdigit() else 0

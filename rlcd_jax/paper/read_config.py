@@ -1,0 +1,206 @@
+"""Reads and checks the config of the tables, and makes the config of each run of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rlcd_jax import chat_api, tasks
+from rlcd_jax.stages import shots as solved
+
+MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
+
+NO_JUDGE = "no API judge: --config.judge.url, --config.judge.name"
+KEY = "OPENAI_API_KEY"  # variable of the environment that commands read
+NO_KEY = f"missing API key: {KEY}"
+LOCAL = ("http://localhost", "http://127.0.0.1")  # servers that need no key
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What all tables of one command share.
+
+    Attributes:
+      config: of the tables; what is not below is read there.
+      root: folder of the graph and the tables.
+      make_config: from a method's name and an argument string to its config.
+      cache_dir: of fetched models, for runs whose config names none.
+      seeds: root seeds.
+      tasks: names or files.
+      methods: of the comparison with the base model; (): all.
+      model: spec of the model that is aligned; "": not given.
+      generator: spec of the model that makes pairs; "": not given.
+      fields: dotted fields of every run's config that are set.
+      shots: the text, not the file; or human:N.
+      studies: folders.
+      api: settings of the API judge; None: there is none.
+      api_key: of the judge.
+      api_missing: why there is no API judge.
+      dry: list nodes even if their models and data are not there.
+    """
+
+    config: ConfigDict
+    root: pathlib.Path
+    make_config: MakeConfig
+    cache_dir: str
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    model: str
+    generator: str
+    fields: Mapping[str, Any]
+    shots: str
+    studies: tuple[pathlib.Path, ...]
+    api: chat_api.ApiSettings | None
+    api_key: str | None
+    api_missing: str
+    dry: bool
+
+    @property
+    def model_name(self) -> str:
+        """The aligned model's spec, or what it would be."""
+        return self.model or self.config.shapes.model
+
+    @property
+    def generator_name(self) -> str:
+        """The spec of the model that makes pairs, or what it would be."""
+        return self.generator or self.config.shapes.generator
+
+
+def read_setup(
+    config: ConfigDict,
+    root: str | pathlib.Path,
+    *,
+    make_config: MakeConfig,
+    cache_dir: str,
+    api_key: str | None,
+    dry: bool = False,
+) -> Setup:
+    """Return what a config of the tables asks for.
+
+    Args:
+      config: of the tables, as ``configs/paper.py`` makes it.
+      root: folder of the graph and the tables.
+      make_config: from a method's name and an argument string to its config.
+      cache_dir: of fetched models, for runs whose config names none.
+      api_key: of the API judge; None: there is none.
+      dry: whether nodes are only listed.
+
+    Raises:
+      ValueError: a field's value is not accepted.
+    """
+    _check_numbers("seeds", config.seeds, int, least=0)
+    _check_numbers("grid.kl_coef", config.grid.kl_coef, (int, float), least=0)
+    _check_numbers("grid.steps", config.grid.steps, int, least=1)
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ValueError(f"seeds={config.seeds} names one twice; accepted: each once")
+    asked = _names(config.tasks)
+    if not asked:
+        raise ValueError("tasks=() names none; accepted: one or more names or files")
+    api, api_missing = _api(config.judge, pathlib.Path(root), api_key)
+    shapes = config.shapes
+    same = config.model if shapes.model == shapes.generator else ""
+    return Setup(
+        config=config,
+        root=pathlib.Path(root),
+        make_config=make_config,
+        cache_dir=cache_dir,
+        seeds=tuple(config.seeds),
+        tasks=asked,
+        methods=_names(config.methods),
+        model=config.model,
+        generator=config.generator or same,
+        fields=set_fields(config.run),
+        shots=_shots(config.shots),
+        studies=tuple(map(pathlib.Path, config.studies)),
+        api=api,
+        api_key=api_key,
+        api_missing=api_missing,
+        dry=dry,
+    )
+
+
+def run_config(setup: Setup, name: str, task: str, seed: int) -> ConfigDict:
+    """Return the config of a run.
+
+    Args:
+      setup: of the tables.
+      name: of a method's config.
+      task: name or file of the task.
+      seed: root seed of the run.
+    """
+    whole = setup.config
+    shape = whole.shapes.model  # the spec is set by what the run is for
+    config = setup.make_config(name, f"task={task},model={shape},size={whole.size}")
+    fields = {"seed": seed, **setup.fields}
+    if whole.hh_rlhf.prompts and tasks.load_task(task).hh_config:
+        fields.setdefault("prompts.source", "hh_rlhf")
+    if not config.model.cache_dir:
+        fields.setdefault("model.cache_dir", setup.cache_dir)
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def set_fields(run: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Return the fields that have a value, by their dotted names."""
+    found = {}
+    for name, value in run.items():
+        if isinstance(value, ConfigDict):
+            found |= set_fields(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[prefix + name] = value
+    return found
+
+
+def _names(entries: Sequence[str]) -> tuple[str, ...]:
+    """Return names; the command line gives "one,two" as a single one."""
+    parts = (part.strip() for entry in entries for part in str(entry).split(","))
+    return tuple(filter(None, parts))
+
+
+def _check_numbers(field: str, values: Sequence[Any], kind: Any, *, least: int) -> None:
+    """Refuse a field that does not hold one or more numbers from ``least``."""
+    right = [
+        isinstance(value, kind) and not isinstance(value, bool) and value >= least
+        for value in values
+    ]
+    if not (right and all(right)):
+        what = "whole numbers" if kind is int else "numbers"
+        raise ValueError(
+            f"{field}={tuple(values)}; accepted: one or more {what} from {least}, "
+            f"such as --config.{field}=1,2"
+        )
+
+
+def _shots(asked: str) -> str:
+    """Return the text of a file of shots, or what was asked for instead of a file."""
+    if not asked or solved.human_count(asked):
+        return asked
+    text = pathlib.Path(asked).read_text("utf-8")
+    if not text.strip():
+        raise ValueError(f"shots={asked} is empty; accepted: solved examples")
+    return text
+
+
+def _api(
+    judge: ConfigDict, root: pathlib.Path, api_key: str | None
+) -> tuple[chat_api.ApiSettings | None, str]:
+    """Return the settings of the API judge, or why there is none."""
+    if not (judge.url and judge.name):
+        return None, NO_JUDGE
+    if not (api_key or judge.offline or judge.url.startswith(LOCAL)):
+        return None, NO_KEY
+    settings = chat_api.ApiSettings(
+        base_url=judge.url,
+        model=judge.name,
+        cache=str(root / "judge_cache"),
+        price_input=judge.price_input,
+        price_output=judge.price_output,
+        max_cost=judge.max_cost,
+        offline=judge.offline,
+    )
+    return settings, ""
