@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from scipy import special
@@ -20,6 +20,32 @@ from scipy import special
 from rlcd_jax import estimates
 
 Replies = Mapping[str, Sequence[str]]  # prompt id -> the replies to it
+
+
+def distinct_n(
+    sequences: Sequence[Sequence[Hashable]], n: int
+) -> float | estimates.Missing:
+    """Return distinct n-grams over all n-grams, pooled over all sequences, in [0, 1].
+
+    Args:
+      sequences: words or token ids of each text. The share falls with the amount of
+        text, so compare equal amounts only.
+      n: length of the n-grams.
+    """
+    grams = count_grams(sequences, n)
+    if not grams:
+        return estimates.Missing(f"no text of {n} words or more")
+    return len(grams) / grams.total()
+
+
+def count_grams(sequences: Sequence[Sequence[Hashable]], n: int) -> collections.Counter:
+    """Return how often each n-gram occurs in sequences of words or token ids."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    found: collections.Counter = collections.Counter()
+    for words in sequences:
+        found.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    return found
 
 
 def distinct_interval(
@@ -106,13 +132,7 @@ def exchange_test(
 
 def _grams(texts: Sequence[str], n: int) -> collections.Counter:
     """Return how often each n-gram of words occurs in the replies to one prompt."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    found: collections.Counter = collections.Counter()
-    for text in texts:
-        words = text.split()
-        found.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-    return found
+    return count_grams([text.split() for text in texts], n)
 
 
 def _arrays(own: collections.Counter, names: Mapping) -> tuple[np.ndarray, int]:

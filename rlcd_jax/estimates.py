@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
+
+from rlcd_jax import records
 
 BLOCK_ENTRIES = 4_000_000  # drawn at once, to bound memory
 EXACT_SIGNS = 14  # up to 2**14 sign flips are enumerated
@@ -147,23 +149,20 @@ def proportion_interval(
     return Estimate(share, float(low), float(high), level, int(total))
 
 
-def distinct_n(sequences: Sequence[Sequence[Hashable]], n: int) -> float | Missing:
-    """Return distinct n-grams over all n-grams, pooled over all sequences, in [0, 1].
+def mean_by_prompt(entries: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """Return the mean of each prompt's values, in the order of the prompts.
+
+    Several replies to a prompt are one observation: draws p#0 and p#1 are of one
+    prompt p, as are replies of several seeds.
 
     Args:
-      sequences: words or token ids of each text. The share falls with the amount of
-        text, so compare equal amounts only.
-      n: length of the n-grams.
+      entries: (prompt id, value); None is left out.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    seen: set[tuple[Hashable, ...]] = set()
-    total = 0
-    for words in sequences:
-        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-        seen.update(grams)
-        total += len(grams)
-    return len(seen) / total if total else Missing(f"no text of {n} words or more")
+    groups: dict[str, list[float]] = {}
+    for prompt_id, value in entries:
+        if value is not None:
+            groups.setdefault(records.base_id(prompt_id), []).append(float(value))
+    return {prompt_id: float(np.mean(own)) for prompt_id, own in groups.items()}
 
 
 def length_stats(lengths: Sequence[float] | np.ndarray) -> LengthStats | Missing:

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "common")
+    if path.stem not in ("__init__", "common", "paper")  # which is of many runs
 )
 TASKS = ("cheerful", "harmless", "helpful", "outline")
 STAGES = ("simulate", "preference", "distill", "policy", "evaluate")

@@ -47,7 +47,7 @@ def test_distinct_interval_is_the_jackknife_of_distinct_n(n):
 
     def plain(names):
         texts = [text.split() for name in names for text in replies[name]]
-        return estimates.distinct_n(texts, n)
+        return diversity.distinct_n(texts, n)
 
     names = list(replies)
     left_out = np.array([plain([o for o in names if o != name]) for name in names])
@@ -72,7 +72,7 @@ def test_exchange_test_equals_all_exchanges():
         for name, pick in zip(one, picks, strict=True):
             sides[pick] += one[name]
             sides[1 - pick] += two[name]
-        shares = [estimates.distinct_n([t.split() for t in s], 2) for s in sides]
+        shares = [diversity.distinct_n([t.split() for t in s], 2) for s in sides]
         return abs(shares[0] - shares[1])
 
     observed = gap([0] * 6)

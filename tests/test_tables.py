@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from rlcd_jax import estimates, tables, win_rates
+from rlcd_jax import diversity, estimates, tables, win_rates
 
 
 def sample(num, seed=0):
@@ -94,9 +94,9 @@ def test_proportion_interval_matches_scipy(successes, total, level):
 
 def test_distinct_n_by_hand():
     texts = ["a b a b".split(), "a b c".split(), ["a"]]
-    assert estimates.distinct_n(texts, 1) == 3 / 8
-    assert estimates.distinct_n(texts, 2) == 3 / 5  # ab ba bc of ab ba ab ab bc
-    assert estimates.distinct_n(texts, 5) == estimates.Missing(
+    assert diversity.distinct_n(texts, 1) == 3 / 8
+    assert diversity.distinct_n(texts, 2) == 3 / 5  # ab ba bc of ab ba ab ab bc
+    assert diversity.distinct_n(texts, 5) == estimates.Missing(
         "no text of 5 words or more"
     )
 

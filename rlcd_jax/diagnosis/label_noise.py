@@ -214,7 +214,7 @@ def _share(
 
 
 def _mean_agreement(hits: Sequence[tuple[str, bool]]) -> float:
-    means = reading_tables.by_prompt(hits)
+    means = estimates.mean_by_prompt(hits).values()
     return sum(means) / len(means)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from rlcd_jax import estimates, tables
+from rlcd_jax import diversity, estimates, tables
 from rlcd_jax.diagnosis import wording
 
 METRICS = {
@@ -122,7 +122,7 @@ def watch_points(
     steps = sorted(samples)
     texts = [[wording.words(row["reply"]) for row in samples[step]] for step in steps]
     for step, cut in zip(steps, wording.equal_amounts(texts), strict=True):
-        share = estimates.distinct_n(cut, 2)
+        share = diversity.distinct_n(cut, 2)
         shown = [(row["prompt"], row["reply"]) for row in samples[step]]
         points[step] = dataclasses.replace(
             points.get(step, Point(step)),

@@ -7,14 +7,11 @@ honest at 0 and 1. A figure whose ingredient is not there says so.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from rlcd_jax import draws, estimates, records, tables, tasks
+from rlcd_jax import diversity, draws, estimates, records, tables, tasks
 from rlcd_jax.diagnosis import pair_readings, wording
 from rlcd_jax.estimates import Missing
 
@@ -38,7 +35,7 @@ class Intervals:
 
     def mean(self, entries: Iterable[tuple[str, float | None]]) -> tables.Cell:
         """Return the mean over prompts of (prompt id, value); None is left out."""
-        means = by_prompt(entries)
+        means = list(estimates.mean_by_prompt(entries).values())
         if len(means) < 2:
             return Missing(f"too few prompts ({len(means)})")
         return estimates.bootstrap_interval(
@@ -47,19 +44,10 @@ class Intervals:
 
     def share(self, entries: Iterable[tuple[str, float | None]]) -> tables.Cell:
         """Return the share over prompts of (prompt id, 0 or 1); None is left out."""
-        means = by_prompt(entries)
+        means = list(estimates.mean_by_prompt(entries).values())
         if not means:
             return NO_PAIR
         return estimates.proportion_interval(sum(means), len(means), level=self.level)
-
-
-def by_prompt(entries: Iterable[tuple[str, float | None]]) -> list[float]:
-    """Return the mean of each prompt's values; draws p#0, p#1 are of one prompt p."""
-    groups: dict[str, list[float]] = collections.defaultdict(list)
-    for prompt_id, value in entries:
-        if value is not None:
-            groups[records.base_id(prompt_id)].append(float(value))
-    return [float(np.mean(values)) for values in groups.values()]
 
 
 def sides_table(readings: Sequence[Reading], how: Intervals) -> tables.Table:
@@ -83,7 +71,7 @@ def sides_table(readings: Sequence[Reading], how: Intervals) -> tables.Table:
             how.mean(of(lambda side: side.tokens)),
             how.share(of(lambda side: side.finish == "length")),
             how.share(of(lambda side: side.refuses)),
-            *(estimates.distinct_n(texts, n) for n in (1, 2, 3)),
+            *(diversity.distinct_n(texts, n) for n in (1, 2, 3)),
             how.mean(of(lambda side: side.distinct_2)),
             ONE_PROMPT if same else how.share(of(lambda side: bool(side.leaked))),
             ONE_PROMPT if same else how.share(of(lambda side: side.quotes)),

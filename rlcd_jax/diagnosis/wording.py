@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rlcd_jax import estimates
+from rlcd_jax import diversity, estimates
 
 WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 APOSTROPHES = str.maketrans({"\u2019": "'", "\u02bc": "'", "`": "'"})
@@ -130,5 +130,5 @@ def equal_amounts(
 
 def distinct_in_reply(reply: str, n: int) -> float | None:
     """Return distinct n-grams over all n-grams of one reply; None if it has none."""
-    share = estimates.distinct_n([words(reply)], n)
+    share = diversity.distinct_n([words(reply)], n)
     return None if isinstance(share, estimates.Missing) else share

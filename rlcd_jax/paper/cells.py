@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from etils import epath
 
-from rlcd_jax import estimates, records, tables, verdicts
+from rlcd_jax import estimates, tables, verdicts
 from rlcd_jax.paper import graph, nodes, published
 
 NAMES = {
@@ -99,14 +97,6 @@ def lacks_people(recipes: nodes.Recipes, task: str) -> estimates.Missing | None:
     return None
 
 
-def by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return the mean of each prompt over its draws and seeds."""
-    found: dict[str, list[float]] = collections.defaultdict(list)
-    for prompt_id, value in values:
-        found[records.base_id(prompt_id)].append(float(value))
-    return {prompt_id: float(np.mean(own)) for prompt_id, own in found.items()}
-
-
 def interval(
     values: ByPrompt, recipes: nodes.Recipes
 ) -> estimates.Estimate | estimates.Missing:
@@ -139,7 +129,7 @@ def wins(
 ) -> tuple[tables.Cell, ...]:
     """Return the first system's win rate, p, the rate at equal length, that by seed."""
     given = [verdict for own in by_seed for verdict in own]
-    points = by_prompt((v.prompt_id, v.points) for v in given)
+    points = estimates.mean_by_prompt((v.prompt_id, v.points) for v in given)
     against = {prompt_id: 1 - value for prompt_id, value in points.items()}
     rates = [100 * sum(v.points for v in own) / len(own) for own in by_seed if own]
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlcd_jax import records, tables
+from rlcd_jax import estimates, records, tables
 from rlcd_jax.paper import appendix_n_table, cells, graph, measures, nodes
 from rlcd_jax.stages import label_accuracy
 
@@ -114,7 +114,7 @@ def _pair_values(
             )
         ]
         values = [(row.prompt_id, getattr(row, field)) for row in rows]
-        out[system] = cells.by_prompt((p, v) for p, v in values if v is not None)
+        out[system] = estimates.mean_by_prompt(values)
     return out
 
 

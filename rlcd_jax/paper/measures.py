@@ -155,7 +155,7 @@ def _scored(
 
 def _scores(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> dict[str, float]:
     rows = [row for node in own for row in read_scores(recipes, node)]
-    return cells.by_prompt((row.prompt_id, row.score) for row in rows)
+    return estimates.mean_by_prompt((row.prompt_id, row.score) for row in rows)
 
 
 def read_scores(recipes: nodes.Recipes, node: graph.Node) -> list[verdicts.Score]:
@@ -179,7 +179,9 @@ def lengths(recipes: nodes.Recipes) -> cells.TablePlan:
         def own(task: str, system: str) -> tuple[tables.Cell, ...]:
             read = {s: read_answers(recipes, made[task, s]) for s in SYSTEMS}
             values = {
-                s: cells.by_prompt((a.prompt_id, a.num_tokens) for a in answers)
+                s: estimates.mean_by_prompt(
+                    (a.prompt_id, a.num_tokens) for a in answers
+                )
                 for s, answers in read.items()
             }
             stats = estimates.length_stats([a.num_tokens for a in read[system]])

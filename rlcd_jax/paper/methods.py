@@ -159,8 +159,8 @@ def _row(
     recipes: nodes.Recipes, made: Made, read: dict[str, list[Judged]], system: str
 ) -> tuple[tables.Cell, ...]:
     answers = [answer for one in read[system] for answer in one.answers]
-    tokens = cells.by_prompt((a.prompt_id, a.num_tokens) for a in answers)
-    nats = cells.by_prompt((a.prompt_id, a.divergence) for a in answers)
+    tokens = estimates.mean_by_prompt((a.prompt_id, a.num_tokens) for a in answers)
+    nats = estimates.mean_by_prompt((a.prompt_id, a.divergence) for a in answers)
     return (
         *_judged(recipes, made.judge, read, system),
         "-" if system == BASE else cells.interval(nats, recipes),
@@ -179,7 +179,7 @@ def _judged(
     if isinstance(judge, estimates.Missing):
         return (judge, *[""] * 5)
     scores = [score for one in read[system] for score in one.scores]
-    by_prompt = cells.by_prompt((s.prompt_id, s.score) for s in scores)
+    by_prompt = estimates.mean_by_prompt((s.prompt_id, s.score) for s in scores)
     wins: tuple[tables.Cell, ...] = ("-",) * 4
     if system != BASE:
         epsilon = judges.LEXICON_EPSILON if judge == LEXICON else 0.0

@@ -6,13 +6,10 @@ is resampled, so that the intervals are over prompts.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from rlcd_jax import estimates, records, tables, verdicts
+from rlcd_jax import diversity, estimates, tables, verdicts
 
 BASE = "base"
 NO_BASE = "the base model itself"
@@ -53,8 +50,8 @@ def comparison_table(
       a reply, share of replies that ended by themselves, distinct bigrams.
     """
 
-    def interval(by_prompt: Mapping[str, list[float]]) -> Any:
-        means = [float(np.mean(values)) for values in by_prompt.values()]
+    def interval(entries: Iterable[tuple[str, float]]) -> Any:
+        means = list(estimates.mean_by_prompt(entries).values())
         if len(means) < 2:
             return estimates.Missing("fewer than two prompts")
         return estimates.bootstrap_interval(
@@ -88,10 +85,10 @@ def _text_cells(own: Sequence[Any], system: str, interval) -> list[Any]:
     return [
         estimates.Missing(NO_BASE)
         if system == BASE
-        else interval(_by_prompt((a.prompt_id, a.divergence) for a in own)),
-        interval(_by_prompt((a.prompt_id, a.num_tokens) for a in own)),
-        interval(_by_prompt((a.prompt_id, a.finish != "length") for a in own)),
-        estimates.distinct_n([a.reply.split() for a in own], 2),
+        else interval((a.prompt_id, a.divergence) for a in own),
+        interval((a.prompt_id, a.num_tokens) for a in own),
+        interval((a.prompt_id, a.finish != "length") for a in own),
+        diversity.distinct_n([a.reply.split() for a in own], 2),
     ]
 
 
@@ -109,24 +106,17 @@ def _win_cells(given, judge: str, system: str, interval, level: float) -> list[A
         if {verdict.system_1, verdict.system_2} == {system, BASE}
     ]
     return [
-        interval(_by_prompt((verdict.prompt_id, verdict.points) for verdict in own)),
+        interval((verdict.prompt_id, verdict.points) for verdict in own),
         verdicts.equal_length_rate(own, level=level),
     ]
 
 
-def _scores_of(scores, judge: str, system: str) -> dict[str, list[float]]:
-    return _by_prompt(
+def _scores_of(scores, judge: str, system: str) -> list[tuple[str, float]]:
+    return [
         (score.prompt_id, score.score)
         for score in scores
         if score.judge == judge and score.system == system
-    )
-
-
-def _by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
-    out: dict[str, list[float]] = defaultdict(list)
-    for prompt_id, value in values:
-        out[records.base_id(prompt_id)].append(float(value))
-    return out
+    ]
 
 
 def _notes(given, preference, level: float) -> tuple[str, ...]:

@@ -14,13 +14,12 @@ import jax
 from ml_collections import ConfigDict
 
 from rlcd_jax import chips, sharding, tasks, tokenizer
+from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.models import llama, presets
 from rlcd_jax.stages import inputs, plan_passes, plan_programs, plan_sizes
 from rlcd_jax.weights import resolve
 
 FITS, TOO_LARGE, REFUSED, UNKNOWN = "fits", "does not fit", "refused", "no limit known"
-# Prompts of hh-rlhf by subset: training and test files. Source: its data card.
-HH_PROMPTS = {"harmless-base": (42537, 2312), "helpful-base": (43835, 2354)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,5 +172,5 @@ def num_prompts(found: inputs.Inputs, part: str) -> int:
         return len(inputs.load_prompts(config, task, part))
     if not task.hh_config:
         return len(tasks.load_prompts(task, part))
-    known = HH_PROMPTS[task.hh_config][part == "test"]
+    known = hh_rlhf.SIZES[task.hh_config][part]
     return min(known, limit or known)
