@@ -52,6 +52,8 @@ def start(action: Callable[[ConfigDict, str], None]) -> None:
     )
     workdir = flags.DEFINE_string("workdir", None, "Folder of results; made if absent.")
     flags.mark_flags_as_required(["config", "workdir"])
+    for name in ("config", "workdir"):  # so that --help lists them
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
