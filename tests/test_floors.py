@@ -27,6 +27,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "diversity",
         "published",
         "chips",
+        "weights.fields",
+        "weights.gguf_header",
     ),
     # F2 model, maths
     ("models", "losses", "prompts", "datasets", "verdicts"),
@@ -57,7 +59,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "human",
     ),
     # F6
-    ("stages",),
+    ("stages", "weights.exchange"),
 )
 NO_JAX = ("records", "tasks", "prompts", "tables", "theory", "decode.scheduler")
 LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
