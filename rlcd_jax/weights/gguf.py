@@ -1,7 +1,8 @@
 """GGUF files: config and weights, quantised or not.
 
 A GGUF file of a LLaMA holds the rows of Q and K in the order of interleaved rotary
-pairs; ours are in halves, as in Hugging Face files, so the rows are put back.
+pairs; ours are in halves, as in Hugging Face files, so the rows are put back. Split
+files are refused: llama.cpp joins them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import gguf
 import numpy as np
 
 from rlcd_jax.models import attention, llama
-from rlcd_jax.weights import names
+from rlcd_jax.weights import fields, finite, gguf_header, names
 
 # LLaMA-3 scalings in use: a GGUF file keeps only the factors that follow from one.
 KNOWN_SCALINGS = (
@@ -23,82 +24,142 @@ KNOWN_SCALINGS = (
     llama.RopeScaling(32.0, 1.0, 4.0, 8192),  # LLaMA 3.2
 )
 ROPE_FACTORS = "rope_freqs.weight"
+# Kinds of tensors that are read: plain floats, and what gguf's ``dequantize`` expands.
+READABLE = (
+    *("F32", "F16", "BF16", "F64"),
+    *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0", "MXFP4"),
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
+    *("IQ4_NL", "IQ4_XS"),
+)
+# Fields that change the computation, with the values that mean "as in LLaMA".
+FIXED_FIELDS: dict[str, tuple[Any, ...]] = {
+    "general.type": ("model", None),
+    "llama.rope.scaling.type": ("none", None),
+    "llama.rope.scale_linear": (1.0, None),
+    "llama.expert_count": (0, None),
+    "llama.attention.causal": (True, None),
+    "llama.attention.sliding_window": (0, None),
+}
 PERMUTED = {"attn_q.weight": "num_heads", "attn_k.weight": "num_kv_heads"}
 
 
 def open_file(path: str | pathlib.Path) -> gguf.GGUFReader:
-    """Return an open GGUF file; its tensors stay on disk until they are read."""
+    """Return an open GGUF file; its tensors stay on disk until they are read.
+
+    Raises:
+      ValueError: it is no whole, little-endian GGUF file; see ``gguf_header``.
+    """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"no file {path}; give the path of a .gguf file")
+    with fields.reading(path):
+        if not path.is_file():
+            raise ValueError(f"no file {path}; give the path of a .gguf file")
+    gguf_header.check(path)
     try:
         return gguf.GGUFReader(path)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, KeyError, OverflowError, OSError) as error:
         raise ValueError(
             f"{path} is not a whole GGUF file ({error}); download it again"
         ) from error
 
 
 def read_config(
-    reader: gguf.GGUFReader, fields: Mapping[str, Any], origin: str
+    reader: gguf.GGUFReader, metadata: Mapping[str, Any], origin: str
 ) -> llama.LlamaConfig:
     """Return the model numbers of a GGUF file.
 
     Args:
       reader: the open file.
-      fields: its metadata, from ``gguf_vocabulary.read_fields``.
+      metadata: its fields, from ``gguf_vocabulary.read_fields``.
       origin: its name, for messages.
+
+    Raises:
+      ValueError: it is no LLaMA or a part of one; the field or tensor is named.
     """
-    kind = fields.get("general.architecture")
-    if kind != "llama":
-        raise ValueError(f"{origin}: architecture is {kind!r}; accepted: 'llama'")
+    _check_kind(metadata, origin)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    vocab, dim = _shape(tensors, "token_embd.weight", origin)
-    heads = _need(fields, "llama.attention.head_count", origin)
-    head_dim = fields.get("llama.attention.key_length", dim // heads)
-    accepted = {
-        "llama.rope.dimension_count": (head_dim, None),
-        "llama.rope.scaling.type": ("none", None),
-        "llama.expert_count": (0, None),
-    }
-    for field, values in accepted.items():
-        if fields.get(field) not in values:
+    vocab, dim = _embedding_shape(tensors, origin)
+
+    def whole(name: str, most: int, **other: int) -> int:
+        return fields.integer(metadata, f"llama.{name}", origin, most, **other)
+
+    heads = whole("attention.head_count", fields.MOST_HEADS)
+    kv_heads = whole("attention.head_count_kv", fields.MOST_HEADS, absent=heads)
+    width = whole("attention.key_length", fields.MOST_HEAD_DIM, absent=dim // heads)
+    if dim < heads or heads % kv_heads or width % 2:
+        raise ValueError(
+            f"{origin}: {heads} heads, {kv_heads} key/value heads, key_length={width}, "
+            f"embedding of {dim}; accepted: heads that are a multiple of the key/value "
+            "heads, and an even key_length; convert the model again"
+        )
+    for name, same in (
+        ("llama.vocab_size", vocab),
+        ("llama.embedding_length", dim),
+        ("llama.attention.value_length", width),
+        ("llama.rope.dimension_count", width),
+    ):
+        if metadata.get(name) not in (same, None):
             raise ValueError(
-                f"{origin}: {field} is {fields[field]!r}; accepted: {values[0]!r}"
+                f"{origin}: {name} is {fields.show(metadata[name])}; accepted: {same}"
             )
+    theta = fields.number(
+        metadata, "llama.rope.freq_base", origin, fields.MOST_THETA, absent=10000.0
+    )
+    eps = fields.number(metadata, "llama.attention.layer_norm_rms_epsilon", origin, 1.0)
     cfg = llama.LlamaConfig(
         vocab_size=vocab,
-        num_layers=_need(fields, "llama.block_count", origin),
+        num_layers=whole("block_count", fields.MOST_LAYERS),
         embed_dim=dim,
-        mlp_dim=_need(fields, "llama.feed_forward_length", origin),
+        mlp_dim=whole("feed_forward_length", fields.MOST_MLP),
         num_heads=heads,
-        num_kv_heads=fields.get("llama.attention.head_count_kv", heads),
-        head_dim=head_dim,
-        rope_theta=round(float(fields.get("llama.rope.freq_base", 10000.0)), 3),
+        num_kv_heads=kv_heads,
+        head_dim=width,
+        rope_theta=round(theta, 3),
         rope_scaling=None,
-        norm_eps=_short(
-            _need(fields, "llama.attention.layer_norm_rms_epsilon", origin)
-        ),
+        norm_eps=_short(eps),
         tie_embeddings="output.weight" not in tensors,
-        max_positions=_need(fields, "llama.context_length", origin),
+        max_positions=whole("context_length", fields.MOST_POSITIONS),
     )
     if ROPE_FACTORS not in tensors:
         return cfg
-    return _with_scaling(
-        cfg, np.asarray(tensors[ROPE_FACTORS].data, np.float32), origin
-    )
+    return _with_scaling(cfg, tensors[ROPE_FACTORS], origin)
 
 
-def _need(fields: Mapping[str, Any], name: str, origin: str) -> Any:
-    if name not in fields:
-        raise ValueError(f"{origin} lacks the field {name}; convert the model again")
-    return fields[name]
+def _check_kind(metadata: Mapping[str, Any], origin: str) -> None:
+    """Refuse a file that is not one whole LLaMA."""
+    kind = metadata.get("general.architecture")
+    if kind != "llama":
+        raise ValueError(
+            f"{origin}: architecture is {fields.show(kind)}; accepted: 'llama'"
+        )
+    if metadata.get("split.count") not in (0, 1, None):
+        raise ValueError(
+            f"{origin} is one of {fields.show(metadata['split.count'])} parts of a "
+            "model; join them first: llama-gguf-split --merge FIRST_PART WHOLE.gguf"
+        )
+    for field, accepted in FIXED_FIELDS.items():
+        if metadata.get(field) not in accepted:
+            raise ValueError(
+                f"{origin}: {field} is {fields.show(metadata[field])}; accepted: "
+                f"{accepted[0]!r}"
+            )
 
 
-def _shape(tensors: Mapping[str, Any], name: str, origin: str) -> tuple[int, ...]:
+def _embedding_shape(tensors: Mapping[str, Any], origin: str) -> tuple[int, int]:
+    name = "token_embd.weight"
     if name not in tensors:
         raise ValueError(f"{origin} has no tensor {name}; is it a whole model?")
-    return tuple(int(n) for n in reversed(tensors[name].shape))
+    shape = _shape(tensors[name])
+    bounds = (fields.MOST_IDS, fields.MOST_WIDTH)
+    if len(shape) != 2 or any(n > most for n, most in zip(shape, bounds, strict=True)):
+        raise ValueError(
+            f"{origin}: {name} has shape {shape}; accepted: two axes, up to {bounds}"
+        )
+    return shape[0], shape[1]
+
+
+def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
+    return tuple(int(n) for n in reversed(tensor.shape))
 
 
 def _short(value: float) -> float:
@@ -107,9 +168,17 @@ def _short(value: float) -> float:
 
 
 def _with_scaling(
-    cfg: llama.LlamaConfig, factors: np.ndarray, origin: str
+    cfg: llama.LlamaConfig, tensor: gguf.ReaderTensor, origin: str
 ) -> llama.LlamaConfig:
     """Return the config with the known scaling whose factors these are."""
+    is_plain = tensor.tensor_type == gguf.GGMLQuantizationType.F32
+    if not is_plain or _shape(tensor) != (cfg.head_dim // 2,):
+        raise ValueError(
+            f"{origin}: {ROPE_FACTORS} is {tensor.tensor_type.name} of shape "
+            f"{_shape(tensor)}; accepted: F32 of shape ({cfg.head_dim // 2},)"
+        )
+    factors = np.asarray(tensor.data, np.float32)
+    finite.check(factors, f"{origin}: {ROPE_FACTORS}", "convert the model again")
     if np.allclose(factors, 1.0):
         return cfg
     plain = attention.rope_frequencies(cfg.head_dim, cfg.rope_theta, None)
@@ -131,6 +200,17 @@ def unpermute(weight: np.ndarray, num_heads: int) -> np.ndarray:
     return paired.swapaxes(1, 2).reshape(rows, width)
 
 
+def check_weights(reader: gguf.GGUFReader, cfg: llama.LlamaConfig, origin: str) -> None:
+    """Refuse tensors that are not the config's, or of a kind that cannot be read."""
+    names.check(cfg, "gguf", {one.name: _shape(one) for one in reader.tensors}, origin)
+    for tensor in reader.tensors:
+        if tensor.tensor_type.name not in READABLE:
+            raise ValueError(
+                f"{origin}: {tensor.name} is stored as {tensor.tensor_type.name}; "
+                f"accepted: {', '.join(READABLE)}; quantise the model in another way"
+            )
+
+
 def load_params(
     reader: gguf.GGUFReader,
     cfg: llama.LlamaConfig,
@@ -144,22 +224,33 @@ def load_params(
       cfg: the model, as ``read_config`` gives it.
       origin: the file's name, for messages.
       put: see ``names.assemble``.
+
+    Raises:
+      ValueError: a tensor is missing, unknown, of another shape, of a kind that is not
+        in ``READABLE``, or holds NaN or infinity.
     """
+    check_weights(reader, cfg, origin)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    shapes = {name: _shape(tensors, name, origin) for name in tensors}
+    shapes = {name: _shape(tensor) for name, tensor in tensors.items()}
 
     def read(name: str, index: names.Index) -> np.ndarray:
-        tensor = tensors[name]
-        try:
-            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        except NotImplementedError as error:
-            raise ValueError(
-                f"{origin}: {name} is stored as {tensor.tensor_type.name}, which the "
-                "gguf package cannot expand; quantise the model in another way"
-            ) from error
+        values = _expand(tensors[name], f"{origin}: {name}")
         for ending, heads in PERMUTED.items():
             if name.endswith(ending):
                 values = unpermute(values, getattr(cfg, heads))
         return values[index]
 
     return names.assemble(cfg, "gguf", shapes, read, origin=origin, put=put)
+
+
+def _expand(tensor: gguf.ReaderTensor, what: str) -> np.ndarray:
+    """Return a tensor's values, float32."""
+    if tensor.tensor_type == gguf.GGMLQuantizationType.F64:
+        return tensor.data.astype(np.float32)  # the package expands no F64
+    try:
+        return gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{what} is stored as {tensor.tensor_type.name}, which this version of the "
+            "gguf package cannot expand; install a newer one"
+        ) from error

@@ -1,51 +1,37 @@
-"""Hugging Face folders: config.json and safetensors, read lazily and written whole."""
+"""Hugging Face folders: config.json and safetensors, read lazily and written whole.
+
+LLaMA models are accepted, and nothing else: a field that changes the computation, a
+number that no model has, a rotary scaling other than LLaMA-3's, and weights that are
+quantised or not finite end in a ``ValueError`` that names the file and the field.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import httpx
 import huggingface_hub
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
 from huggingface_hub import errors as hub_errors
 
 from rlcd_jax import tokenizer as tokenizers
 from rlcd_jax.models import llama
-from rlcd_jax.weights import names
+from rlcd_jax.weights import config_json, fields, files, finite, names, scalar
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
+WEIGHTS, INDEX = files.WEIGHTS, files.INDEX
+HUB_FILES = ("*.json", "model*.safetensors", "*.jinja", "tokenizer.model")
+HUB_OTHERS = ("*/*",)  # sub-folders hold the same weights in other forms
 DTYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
-FLOATS = ("F32", "BF16", "F16", "F64")
-
-# Fields that change the computation, with the values that mean "as in LLaMA".
-FIXED_FIELDS: dict[str, tuple[Any, ...]] = {
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "hidden_act": ("silu", "swish", None),
-    "partial_rotary_factor": (1, None),
-    "quantization_config": (None,),
-    "sliding_window": (None,),
-}
-NEEDED_FIELDS = (
-    "vocab_size",
-    "num_hidden_layers",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-)
 
 
 def find_folder(
@@ -60,14 +46,27 @@ def find_folder(
     folder = pathlib.Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a file; hf: takes the folder that it lies in, "
+            "gguf: takes a .gguf file"
+        )
     try:
         return pathlib.Path(
             huggingface_hub.snapshot_download(
-                path_or_id, cache_dir=cache_dir, allow_patterns=list(HUB_FILES)
+                path_or_id,
+                cache_dir=cache_dir,
+                allow_patterns=list(HUB_FILES),
+                ignore_patterns=list(HUB_OTHERS),
             )
         )
-    except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (
+        hub_errors.HfHubHTTPError,
+        hub_errors.HFValidationError,
+        httpx.HTTPError,
+        OSError,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"no model at {path_or_id!r}: it is no folder here, and the hub did not "
             f"give it ({reason}); give the path of a folder with config.json and "
@@ -75,138 +74,28 @@ def find_folder(
         ) from error
 
 
-def read_config(folder: str | pathlib.Path) -> llama.LlamaConfig:
+def read_config(
+    folder: str | pathlib.Path, role: str = scalar.POLICY
+) -> llama.LlamaConfig:
     """Return the model numbers of a folder's config.json.
+
+    Args:
+      folder: of the model.
+      role: "policy" for a language model, "preference" or "value" for a scalar one.
 
     Raises:
       ValueError: there is none, it is broken, or it is no LLaMA; the field is named.
     """
-    path = pathlib.Path(folder) / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} has no config.json; a model folder holds config.json, "
-            "tokenizer.json and *.safetensors"
-        )
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}; restore the file") from error
-    return config_from_dict(raw, str(path))
-
-
-def config_from_dict(raw: Mapping[str, Any], origin: str) -> llama.LlamaConfig:
-    """Return the model numbers of a Hugging Face config; see ``read_config``."""
-    if raw.get("model_type") != "llama":
-        raise ValueError(
-            f"{origin}: model_type is {raw.get('model_type')!r}; accepted: 'llama' "
-            "(LLaMA 1-3, TinyLlama, SmolLM2)"
-        )
-    for field, accepted in FIXED_FIELDS.items():
-        if raw.get(field) not in accepted:
-            raise ValueError(
-                f"{origin}: {field} is {raw[field]!r}; accepted: "
-                f"{' or '.join(repr(a) for a in accepted[:1])}; such a model is not a "
-                "LLaMA in this sense"
-            )
-    missing = [field for field in NEEDED_FIELDS if raw.get(field) is None]
-    if missing:
-        raise ValueError(f"{origin}: missing {', '.join(missing)}; restore the file")
-    heads = raw["num_attention_heads"]
-    theta, scaling = _rope(raw, origin)
-    return llama.LlamaConfig(
-        vocab_size=raw["vocab_size"],
-        num_layers=raw["num_hidden_layers"],
-        embed_dim=raw["hidden_size"],
-        mlp_dim=raw["intermediate_size"],
-        num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        rope_theta=theta,
-        rope_scaling=scaling,
-        norm_eps=raw.get("rms_norm_eps", 1e-6),
-        tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
-        max_positions=raw.get("max_position_embeddings", 2048),
+    raw = config_json.read(folder)
+    return config_json.from_dict(
+        raw, str(pathlib.Path(folder) / config_json.NAME), role
     )
 
 
-def _rope(
-    raw: Mapping[str, Any], origin: str
-) -> tuple[float, llama.RopeScaling | None]:
-    """Return theta and scaling from the fields of transformers 4 or 5."""
-    both = raw.get("rope_parameters") or {}
-    theta = float(both.get("rope_theta", raw.get("rope_theta", 10000.0)))
-    scaling = raw.get("rope_scaling") or both
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise ValueError(
-            f"{origin}: rope scaling of type {kind!r}; accepted: 'llama3' or none"
-        )
-    try:
-        return theta, llama.RopeScaling(
-            factor=float(scaling["factor"]),
-            low_freq_factor=float(scaling["low_freq_factor"]),
-            high_freq_factor=float(scaling["high_freq_factor"]),
-            original_max_positions=int(scaling["original_max_position_embeddings"]),
-        )
-    except KeyError as error:
-        raise ValueError(f"{origin}: the llama3 rope scaling lacks {error}") from error
-
-
-def config_to_dict(cfg: llama.LlamaConfig, dtype: str) -> dict[str, Any]:
-    """Return config.json for transformers; ``config_from_dict`` undoes it."""
-    out: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": cfg.vocab_size,
-        "num_hidden_layers": cfg.num_layers,
-        "hidden_size": cfg.embed_dim,
-        "intermediate_size": cfg.mlp_dim,
-        "num_attention_heads": cfg.num_heads,
-        "num_key_value_heads": cfg.num_kv_heads,
-        "head_dim": cfg.head_dim,
-        "rope_theta": cfg.rope_theta,
-        "rms_norm_eps": cfg.norm_eps,
-        "tie_word_embeddings": cfg.tie_embeddings,
-        "max_position_embeddings": cfg.max_positions,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "torch_dtype": dtype,
-    }
-    if cfg.rope_scaling is not None:
-        out["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": cfg.rope_scaling.factor,
-            "low_freq_factor": cfg.rope_scaling.low_freq_factor,
-            "high_freq_factor": cfg.rope_scaling.high_freq_factor,
-            "original_max_position_embeddings": cfg.rope_scaling.original_max_positions,
-        }
-    return out
-
-
-def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Return the safetensors files of a folder, by its index if it has one."""
-    index = folder / INDEX
-    if index.is_file():
-        listed = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        files = [folder / name for name in sorted(set(listed))]
-        absent = [file.name for file in files if not file.is_file()]
-        if absent:
-            raise ValueError(
-                f"{index} names files that are not there: {', '.join(absent)}; "
-                "download the folder again"
-            )
-        return files
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"{folder} has no weights (*.safetensors); weights in another format, such "
-            "as pytorch_model.bin, are to be saved once with transformers' "
-            "save_pretrained"
-        )
-    return files
+def check_weights(folder: str | pathlib.Path, cfg: llama.LlamaConfig) -> None:
+    """Refuse weights that are not the config's, by the headers of their files."""
+    shapes = files.shapes_of(files.open_tensors(pathlib.Path(folder)))
+    names.check(cfg, "hf", shapes, str(folder))
 
 
 def load_params(
@@ -218,32 +107,55 @@ def load_params(
       folder: holds safetensors, in one file or several with an index.
       cfg: the model, as ``read_config`` gives it.
       put: see ``names.assemble``.
+
+    Raises:
+      ValueError: a file is not there or damaged, a tensor is missing, unknown, of
+        another shape, quantised, or holds NaN or infinity.
     """
-    folder = pathlib.Path(folder)
-    files, shapes = {}, {}
-    for path in weight_files(folder):
-        try:
-            opened = safetensors.safe_open(str(path), framework="numpy")
-        except safetensors.SafetensorError as error:
-            raise ValueError(
-                f"{path} is not a whole safetensors file ({error}); download it again"
-            ) from error
-        for name in opened.keys():
-            part = opened.get_slice(name)
-            if part.get_dtype() not in FLOATS:
-                raise ValueError(
-                    f"{path}: {name} is {part.get_dtype()}; accepted: "
-                    f"{', '.join(FLOATS)}"
-                )
-            files[name], shapes[name] = opened, tuple(part.get_shape())
+    tensors = files.open_tensors(pathlib.Path(folder))
+    return _assemble(tensors, cfg, str(folder), put)
+
+
+def _assemble(
+    tensors: files.Tensors,
+    cfg: llama.LlamaConfig,
+    origin: str,
+    put: names.Put | None = None,
+) -> llama.Params:
     return names.assemble(
         cfg,
         "hf",
-        shapes,
-        lambda name, index: files[name].get_slice(name)[index],
-        origin=str(folder),
+        files.shapes_of(tensors),
+        lambda name, index: tensors[name].get_slice(name)[index],
+        origin=origin,
         put=put,
     )
+
+
+def load_scalar_params(
+    folder: str | pathlib.Path, cfg: llama.LlamaConfig, role: str
+) -> llama.Params:
+    """Return a preference or value model that ``write`` wrote, as float32 parameters.
+
+    Args:
+      folder: of the model.
+      cfg: as ``read_config(folder, role)`` gives it.
+      role: "preference" or "value".
+    """
+    folder = pathlib.Path(folder)
+    tensors = files.open_tensors(folder)
+    is_head = dict.fromkeys(name for name in tensors if name.startswith("score."))
+    head = {name: np.asarray(tensors.pop(name).get_tensor(name)) for name in is_head}
+    raw = config_json.read(folder)
+    return {
+        "trunk": _assemble(tensors, _without_output(cfg), str(folder)),
+        "head": scalar.head_from_tensors(head, raw, role, str(folder)),
+    }
+
+
+def _without_output(cfg: llama.LlamaConfig) -> llama.LlamaConfig:
+    """Return the config whose parameters are those of a trunk."""
+    return dataclasses.replace(cfg, tie_embeddings=True)
 
 
 def export(
@@ -265,66 +177,128 @@ def export(
       dtype: of the file: "float32" (exact), "bfloat16" or "float16".
       max_shard_bytes: largest file; a single larger tensor has a file of its own.
     """
-    folder = pathlib.Path(folder)
+    check_form(dtype, max_shard_bytes)
+    with files.new_folder(pathlib.Path(folder)) as partial:
+        write(
+            partial,
+            params,
+            cfg,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
+        )
+
+
+def check_form(dtype: str, max_shard_bytes: int) -> None:
+    """Refuse a form of weights that cannot be written."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; accepted: {', '.join(DTYPES)}")
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; give a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(
-        tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
-    )
-    try:
-        _write_weights(partial, params, cfg, DTYPES[dtype], max_shard_bytes)
-        config = config_to_dict(cfg, dtype)
-        if tokenizer is not None:
-            tokenizer.save(partial)
-            ends = list(tokenizer.eos_ids)
-            ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
-            config |= ids | {"eos_token_id": ends}
-            _write_json(
-                partial / "generation_config.json", ids | {"eos_token_id": ends}
-            )
-        _write_json(partial / "config.json", config)
-        _open_modes(partial)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if max_shard_bytes < 1:
+        raise ValueError(f"max_shard_bytes={max_shard_bytes}; accepted: 1 or more")
+
+
+def write(
+    folder: pathlib.Path,
+    params: llama.Params,
+    cfg: llama.LlamaConfig,
+    *,
+    tokenizer: tokenizers.Tokenizer | None,
+    dtype: str,
+    max_shard_bytes: int,
+    role: str = scalar.POLICY,
+) -> None:
+    """Write a model into an empty folder; see ``export``.
+
+    Args:
+      folder: is there, and empty.
+      params: of the role: a language model, or a trunk and its head.
+      cfg: of the model.
+      tokenizer: see ``export``.
+      dtype: see ``export``.
+      max_shard_bytes: see ``export``.
+      role: "policy", "preference" or "value"; see ``scalar`` for how transformers
+        knows them.
+    """
+    _write_weights(folder, params, cfg, role, DTYPES[dtype], max_shard_bytes)
+    config = config_json.to_dict(cfg, dtype, role)
+    if role != scalar.POLICY:
+        config |= scalar.config_fields(params["head"], role)
+    if tokenizer is not None:
+        _write_tokenizer(folder, tokenizer)
+        ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
+        ids |= {"eos_token_id": list(tokenizer.eos_ids)}
+        config |= ids
+        _write_json(folder / "generation_config.json", ids)
+    _write_json(folder / config_json.NAME, config)
+
+
+def _write_tokenizer(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer) -> None:
+    tokenizer.save(folder)
+    path = folder / "tokenizer_config.json"
+    # transformers 5 writes a class of its own, which transformers 4 does not know.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    _write_json(path, fields.read_json(path) | settings)
+
+
+def disassemble(
+    params: llama.Params, cfg: llama.LlamaConfig, role: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield a model's tensors by transformers' names, one at a time; see ``write``."""
+    if role == scalar.POLICY:
+        yield from names.disassemble(params, cfg, "hf")
+        return
+    yield from names.disassemble(params["trunk"], _without_output(cfg), "hf")
+    for name, values in scalar.head_tensors(params["head"], role).items():
+        finite.check(values, name, "nothing is written; take an earlier checkpoint")
+        yield name, values
 
 
 def _write_weights(
     folder: pathlib.Path,
     params: llama.Params,
     cfg: llama.LlamaConfig,
+    role: str,
     dtype: np.dtype,
     max_shard_bytes: int,
 ) -> None:
-    shards: list[list[str]] = [[]]
-    listed = names.entries(cfg, "hf")
-    for name, entry in listed.items():
-        held = names.num_bytes((listed[n] for n in shards[-1]), dtype.itemsize)
-        if held and held + names.num_bytes([entry], dtype.itemsize) > max_shard_bytes:
-            shards.append([])
-        shards[-1].append(name)
-    tensors = names.disassemble(params, cfg, "hf")
-    weight_map = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        file = WEIGHTS if len(shards) == 1 else file
-        held = {name: next(tensors)[1].astype(dtype) for name in shard}
-        safetensors.numpy.save_file(held, folder / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
-        size = names.num_bytes(listed.values(), dtype.itemsize)
-        index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-        _write_json(folder / INDEX, index)
+    held: dict[str, np.ndarray] = {}
+    shards: list[list[str]] = []
+    total = 0
+
+    def save() -> None:
+        path = folder / f"shard-{len(shards)}"
+        safetensors.numpy.save_file(held, path, metadata={"format": "pt"})
+        shards.append(list(held))
+        held.clear()
+
+    for name, values in disassemble(params, cfg, role):
+        rounded = rounded_to(values, dtype, name)
+        size = sum(one.nbytes for one in held.values())
+        if held and size + rounded.nbytes > max_shard_bytes:
+            save()
+        held[name] = rounded
+        total += rounded.nbytes
+    save()
+    if len(shards) == 1:
+        (folder / "shard-0").rename(folder / WEIGHTS)
+        return
+    where = {}
+    for number, shard in enumerate(shards):
+        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"shard-{number}").rename(folder / file)
+        where |= dict.fromkeys(shard, file)
+    _write_json(
+        folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where}
+    )
 
 
-def _open_modes(folder: pathlib.Path) -> None:
-    """Let others read what temporary folders and safetensors keep to their owner."""
-    folder.chmod(0o755)
-    for path in folder.iterdir():
-        path.chmod(0o644)
+def rounded_to(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """Return a tensor in a file's dtype, refusing what does not fit in it."""
+    with np.errstate(over="ignore"):  # said by the check
+        rounded = values.astype(dtype)
+    advice = f"{dtype} is too narrow for it; give --dtype float32 or bfloat16"
+    finite.check(rounded, name, advice)
+    return rounded
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ needed and not before, and only the part that a device asks for.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 
 from rlcd_jax import tree
 from rlcd_jax.models import llama, table
+from rlcd_jax.weights import finite
 
 Style = Literal["hf", "gguf"]
 Index = tuple[slice, ...]
@@ -161,8 +162,13 @@ def assemble(
       put: places one parameter: called with its path, its ``ParamSpec`` and a function
         from an index (a slice for each axis) to float32 values. ``put_sharded`` gives
         one for a mesh; None keeps NumPy arrays.
+
+    Raises:
+      ValueError: the tensors are not the model's, or a value is not finite in float32;
+        each tensor is checked as it is read, whole or in parts.
     """
     check(cfg, style, shapes, origin)
+    read = _finite(read, origin)
     _check_tied(cfg, style, shapes, read, origin)
     by_path: dict[str, list[str]] = {}
     for name, entry in entries(cfg, style).items():
@@ -179,6 +185,19 @@ def assemble(
     return jax.tree.map(leaves.__getitem__, paths)
 
 
+def _finite(read: Read, origin: str) -> Read:
+    """Return ``read`` in float32, refusing what is not finite there."""
+
+    def checked(name: str, index: Index) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):  # said by the check
+            values = np.asarray(read(name, index), np.float32)
+        advice = "download or convert the model again, or train it with a lower rate"
+        finite.check(values, f"{origin}: {name}", advice)
+        return values
+
+    return checked
+
+
 def _reader(
     spec: table.ParamSpec, foreign: list[str], read: Read
 ) -> Callable[[Index], np.ndarray]:
@@ -186,7 +205,7 @@ def _reader(
 
     def values(index: Index) -> np.ndarray:
         if spec.axes[0] != "layers":
-            return np.asarray(read(foreign[0], index), np.float32)
+            return read(foreign[0], index)
         chosen = foreign[index[0]]
         sizes = [len(range(n)[part]) for n, part in zip(spec.shape, index, strict=True)]
         out = np.empty(sizes, np.float32)
@@ -255,7 +274,8 @@ def disassemble(
     """Yield the foreign tensors of our parameters, one at a time, in our dtype.
 
     Raises:
-      ValueError: the parameters are not those of the config; each one is named.
+      ValueError: the parameters are not those of the config; each one is named. Or
+        one holds NaN or infinity.
     """
     lines = tree.difference(table.abstract_params(llama.param_specs(cfg)), params)
     if lines:
@@ -267,9 +287,6 @@ def disassemble(
     leaves = tree.flatten_names(params)
     for name, entry in entries(cfg, style).items():
         leaf = leaves[entry.path]
-        yield name, np.asarray(leaf if entry.layer is None else leaf[entry.layer])
-
-
-def num_bytes(items: Iterable[Entry], width: int) -> int:
-    """Return the size of tensors whose scalars take ``width`` bytes."""
-    return sum(int(np.prod(entry.shape)) * width for entry in items)
+        values = np.asarray(leaf if entry.layer is None else leaf[entry.layer])
+        finite.check(values, name, "nothing is written; take an earlier checkpoint")
+        yield name, values

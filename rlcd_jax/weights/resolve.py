@@ -87,13 +87,14 @@ def _refuse_params(spec: str, put: names.Put | None = None) -> llama.Params:
 
 def _from_hf(spec: str, folder: pathlib.Path) -> ResolvedModel:
     cfg = hf.read_config(folder)
-    hf.weight_files(folder)  # a folder without weights is refused here, not hours later
+    hf.check_weights(folder, cfg)  # headers alone: refused here, not hours later
+    load = functools.partial(tokenizer.load_tokenizer, folder)
     return ResolvedModel(
         spec=spec,
         cfg=cfg,
         kind="hf",
         path=folder,
-        load_tokenizer=functools.partial(tokenizer.load_tokenizer, folder),
+        load_tokenizer=functools.partial(_fitting_tokenizer, load, cfg, folder),
         load_params=functools.partial(hf.load_params, folder, cfg),
     )
 
@@ -102,11 +103,28 @@ def _from_gguf(spec: str, path: pathlib.Path) -> ResolvedModel:
     reader = gguf.open_file(path)
     fields = gguf_vocabulary.read_fields(reader)
     cfg = gguf.read_config(reader, fields, str(path))
+    gguf.check_weights(reader, cfg, str(path))
+    load = functools.partial(tokenizer.from_gguf, fields)
     return ResolvedModel(
         spec=spec,
         cfg=cfg,
         kind="gguf",
         path=path,
-        load_tokenizer=functools.partial(tokenizer.from_gguf, fields),
+        load_tokenizer=functools.partial(_fitting_tokenizer, load, cfg, path),
         load_params=functools.partial(gguf.load_params, reader, cfg, str(path)),
     )
+
+
+def _fitting_tokenizer(
+    load: Callable[[], tokenizer.Tokenizer], cfg: llama.LlamaConfig, path: pathlib.Path
+) -> tokenizer.Tokenizer:
+    """Return a model's tokenizer, refusing one with more ids than the model has."""
+    found = load()
+    if found.vocab_size > cfg.vocab_size:
+        raise ValueError(
+            f"{path}: the tokenizer has {found.vocab_size} ids and the model rows for "
+            f"{cfg.vocab_size}; give the tokenizer that belongs to these weights, or "
+            "resize the embeddings (resize_token_embeddings in transformers) and save "
+            "both"
+        )
+    return found

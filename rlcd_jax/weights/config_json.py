@@ -1,0 +1,216 @@
+"""config.json of a Hugging Face folder, and the model numbers that it gives.
+
+A field that changes the computation, a number that no model has, and a rotary scaling
+other than LLaMA-3's end in a ``ValueError`` that names the file and the field.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from rlcd_jax.models import llama
+from rlcd_jax.weights import fields, files, scalar
+
+NAME = "config.json"
+
+# Fields that change the computation, with the values that mean "as in LLaMA".
+FIXED_FIELDS: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False, None),
+    "mlp_bias": (False, None),
+    "hidden_act": ("silu", "swish", None),
+    "partial_rotary_factor": (1, None),
+    "quantization_config": (None,),
+    "compression_config": (None,),
+    "sliding_window": (None,),
+}
+NEEDED_FIELDS = (
+    "vocab_size",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+)
+
+
+def read(folder: str | pathlib.Path) -> dict[str, Any]:
+    """Return the fields of a folder's config.json."""
+    path = pathlib.Path(folder) / NAME
+    with fields.reading(path):
+        if not path.is_file():
+            files.refuse_adapter(path.parent)
+            raise ValueError(
+                f"{path.parent} has no config.json; a model folder holds config.json, "
+                "tokenizer.json and *.safetensors"
+            )
+    return fields.read_json(path)
+
+
+def from_dict(
+    raw: Mapping[str, Any], origin: str, role: str = scalar.POLICY
+) -> llama.LlamaConfig:
+    """Return the model numbers of a Hugging Face config; see ``hf.read_config``."""
+    _check_kind(raw, origin, role)
+    missing = [field for field in NEEDED_FIELDS if raw.get(field) is None]
+    if missing:
+        raise ValueError(f"{origin}: missing {', '.join(missing)}; restore the file")
+    dim = fields.integer(raw, "hidden_size", origin, fields.MOST_WIDTH)
+    heads = fields.integer(raw, "num_attention_heads", origin, fields.MOST_HEADS)
+    kv_heads = fields.integer(
+        raw, "num_key_value_heads", origin, fields.MOST_HEADS, absent=heads
+    )
+    if raw.get("head_dim") is None and dim % heads:
+        raise ValueError(
+            f"{origin}: hidden_size={dim} is no multiple of num_attention_heads="
+            f"{heads}, and there is no head_dim; restore the file"
+        )
+    width = fields.integer(
+        raw, "head_dim", origin, fields.MOST_HEAD_DIM, absent=dim // heads
+    )
+    if heads % kv_heads or width % 2:
+        raise ValueError(
+            f"{origin}: num_attention_heads={heads}, num_key_value_heads={kv_heads}, "
+            f"head_dim={width}; accepted: heads that are a multiple of the key/value "
+            "heads, and an even head_dim; restore the file"
+        )
+    theta, scaling = _rope(raw, origin)
+    return llama.LlamaConfig(
+        vocab_size=fields.integer(raw, "vocab_size", origin, fields.MOST_IDS),
+        num_layers=fields.integer(raw, "num_hidden_layers", origin, fields.MOST_LAYERS),
+        embed_dim=dim,
+        mlp_dim=fields.integer(raw, "intermediate_size", origin, fields.MOST_MLP),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=width,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        norm_eps=fields.number(raw, "rms_norm_eps", origin, 1.0, absent=1e-6),
+        tie_embeddings=fields.switch(raw, "tie_word_embeddings", origin, absent=False),
+        max_positions=fields.integer(
+            raw, "max_position_embeddings", origin, fields.MOST_POSITIONS, absent=2048
+        ),
+    )
+
+
+def _check_kind(raw: Mapping[str, Any], origin: str, role: str) -> None:
+    """Refuse what is no LLaMA, and a LLaMA with another output."""
+    if raw.get("model_type") != "llama":
+        raise ValueError(
+            f"{origin}: model_type is {fields.show(raw.get('model_type'))}; accepted: "
+            "'llama' (LLaMA 1-3, TinyLlama, SmolLM2)"
+        )
+    wanted = scalar.ARCHITECTURES[role]
+    listed = raw.get("architectures") or [wanted]
+    # The first files of LLaMA 1 are of a class "LLaMAForCausalLM".
+    if not isinstance(listed, list) or wanted.lower() not in (
+        str(one).lower() for one in listed
+    ):
+        raise ValueError(
+            f"{origin}: architectures is {fields.show(raw['architectures'])} "
+            f"({str(listed)[:60]}); accepted: {wanted}"
+        )
+    for field, accepted in FIXED_FIELDS.items():
+        if raw.get(field) not in accepted:
+            raise ValueError(
+                f"{origin}: {field} is {fields.show(raw[field])}; accepted: "
+                f"{accepted[0]!r}; such a model is not a LLaMA in this sense"
+                + " (save a quantised one in bfloat16 first)"
+                * field.endswith("config")
+            )
+
+
+def _rope(
+    raw: Mapping[str, Any], origin: str
+) -> tuple[float, llama.RopeScaling | None]:
+    """Return theta and scaling from the fields of transformers 4 or 5.
+
+    Both versions take ``rope_scaling`` where it is, and 5 else ``rope_parameters``.
+    """
+    for field in ("rope_scaling", "rope_parameters"):
+        if not isinstance(raw.get(field), dict | None):
+            raise ValueError(
+                f"{origin}: {field} is {fields.show(raw[field])}; accepted: an object "
+                "or null; restore the file"
+            )
+    old, new = raw.get("rope_scaling") or {}, raw.get("rope_parameters") or {}
+    theta = _theta(old or new, raw, origin)
+    if old and new and theta != _theta(new, raw, origin):
+        raise ValueError(
+            f"{origin}: rope_scaling and rope_parameters are both there, with other "
+            "values of rope_theta; remove one of them"
+        )
+    scaling = old or new
+    if scaling.get("partial_rotary_factor") not in (1, None):
+        raise ValueError(
+            f"{origin}: partial_rotary_factor is "
+            f"{fields.show(scaling['partial_rotary_factor'])}; accepted: 1"
+        )
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    nested = [name for name, value in scaling.items() if isinstance(value, dict)]
+    if nested or kind not in ("default", "llama3"):
+        what = f"for each kind of layer ({nested[0]})" if nested else ""
+        raise ValueError(
+            f"{origin}: rope scaling {what or f'of type {fields.show(kind)}'}; "
+            "accepted: 'llama3' or none"
+        )
+    return theta, None if kind == "default" else _llama3(scaling, origin)
+
+
+def _theta(rope: Mapping[str, Any], raw: Mapping[str, Any], origin: str) -> float:
+    held = raw if rope.get("rope_theta") is None else rope
+    return fields.number(held, "rope_theta", origin, fields.MOST_THETA, absent=10000.0)
+
+
+def _llama3(scaling: Mapping[str, Any], origin: str) -> llama.RopeScaling:
+    lengths = "original_max_position_embeddings"
+    factors = ("factor", "low_freq_factor", "high_freq_factor")
+    for field in (*factors, lengths):
+        if scaling.get(field) is None:
+            raise ValueError(f"{origin}: the llama3 rope scaling lacks {field!r}")
+    factor, low, high = (
+        fields.number(scaling, field, origin, fields.MOST_POSITIONS)
+        for field in factors
+    )
+    if factor < 1 or high <= low:
+        raise ValueError(
+            f"{origin}: the llama3 rope scaling has factor={factor:g}, low_freq_factor="
+            f"{low:g}, high_freq_factor={high:g}; accepted: a factor of 1 or more, and "
+            "a high factor above the low one"
+        )
+    length = fields.integer(scaling, lengths, origin, fields.MOST_POSITIONS)
+    return llama.RopeScaling(factor, low, high, length)
+
+
+def to_dict(
+    cfg: llama.LlamaConfig, dtype: str, role: str = scalar.POLICY
+) -> dict[str, Any]:
+    """Return config.json for transformers; ``from_dict`` undoes it."""
+    out: dict[str, Any] = {
+        "architectures": [scalar.ARCHITECTURES[role]],
+        "model_type": "llama",
+        "vocab_size": cfg.vocab_size,
+        "num_hidden_layers": cfg.num_layers,
+        "hidden_size": cfg.embed_dim,
+        "intermediate_size": cfg.mlp_dim,
+        "num_attention_heads": cfg.num_heads,
+        "num_key_value_heads": cfg.num_kv_heads,
+        "head_dim": cfg.head_dim,
+        "rope_theta": cfg.rope_theta,
+        "rms_norm_eps": cfg.norm_eps,
+        "tie_word_embeddings": cfg.tie_embeddings,
+        "max_position_embeddings": cfg.max_positions,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "torch_dtype": dtype,
+    }
+    if cfg.rope_scaling is not None:
+        out["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": cfg.rope_scaling.factor,
+            "low_freq_factor": cfg.rope_scaling.low_freq_factor,
+            "high_freq_factor": cfg.rope_scaling.high_freq_factor,
+            "original_max_position_embeddings": cfg.rope_scaling.original_max_positions,
+        }
+    return out
