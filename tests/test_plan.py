@@ -161,6 +161,31 @@ def test_engine_sizes_are_those_of_a_live_engine(prompt, reply):
     assert planned.shape.max_length == -(-(prompt + reply) // 64) * 64
 
 
+@pytest.mark.parametrize(
+    ("attention", "gib"),
+    # Weights 12.55 and a cache of 22, and beside them the rows that a prefill of
+    # narrow prompts takes and leaves: those of all 64 slots, twice.
+    [("xla", 78.5), ("cudnn", 78.5)],
+)
+def test_engine_memory_counts_copied_rows(attention, gib):
+    config = paper("llama-7b", model__attention=attention)
+    setting = plan.make_setting(config, chips.parse_topology("h100:1"))
+    found = sizes.engine_sizes(setting, prompt_tokens=384, reply_tokens=300)
+    cache = 2 * 32 * 64 * 704 * 4096 * 2
+    assert found.memory.cache == cache and found.memory.work >= 2 * cache
+    assert found.memory.total / chips.GIB == pytest.approx(gib, abs=1.0)
+
+
+def test_engine_memory_counts_the_cache_before_it_grows():
+    config = paper("llama-7b", engine__prompt_buckets=(2048,))
+    setting = plan.make_setting(config, chips.parse_topology("v5e:64"))
+    found = sizes.engine_sizes(setting, prompt_tokens=384, reply_tokens=300)
+    shape = found.shape.sizes(setting.cfg, "tpu")
+    assert shape.lives == (192, 384, 576, 704)
+    # At least the length before the last stands beside the last.
+    assert found.memory.work >= found.memory.cache * 576 // 704
+
+
 @pytest.mark.parametrize("stage", ["preference", "policy"])
 def test_update_sizes_are_those_of_a_live_training(stage):
     config = runs.tiny_config(prompts__limit=0, **MESH, **{"preference__batch_size": 8})
