@@ -133,10 +133,9 @@ def on_first_device(arrays) -> int:
     )
 
 
-def on_mesh(config, prompts=8):
+def on_mesh(config):
     """Return a plan's setting whose mesh is that of the eight fake devices."""
-    found = plan.planned_inputs(config, sharding.make_mesh(2, 2, 2))
-    return sizes.Setting(found, chips.CHIPS["cpu"], prompts, prompts)
+    return plan.setting_on(config, sharding.make_mesh(2, 2, 2), chips.CHIPS["cpu"])
 
 
 def params_of(setting, specs):
@@ -189,7 +188,7 @@ def test_engine_memory_counts_the_cache_before_it_grows():
 @pytest.mark.parametrize("stage", ["preference", "policy"])
 def test_update_sizes_are_those_of_a_live_training(stage):
     config = runs.tiny_config(prompts__limit=0, **MESH, **{"preference__batch_size": 8})
-    setting = on_mesh(config, prompts=100)
+    setting = on_mesh(config)
     planned = next(p for p in programs.STAGES[stage](setting) if p.name == "update")
     specs = {
         "preference": {"preference": heads.scalar_specs(setting.cfg)},

@@ -50,6 +50,7 @@ def target_config(chip: chips.Chip) -> str:
     """Return the description of a GPU, for ``topologies.get_topology_desc``."""
     card = CARDS[chip.name]
     accelerated = "ACCELERATED_FEATURES" if card.capability >= 9 else "NONE"
+    version = "9.0a" if card.capability >= 9 else f"{card.capability}.0"
     return f"""
 gpu_device_info {{
   threads_per_block_limit: 1024
@@ -77,6 +78,7 @@ gpu_device_info {{
     feature_extension: {accelerated}
   }}
   device_vendor: "NVIDIA Corporation"
+  platform_version: "Compute Capability {version}"
   device_address_bits: 64
   pcie_bandwidth: {32 * 2**30}
   ecc_enabled: true

@@ -12,15 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import sharding, tasks, tokenizer, tree
+from rlcd_jax import sharding, tokenizer, tree
 from rlcd_jax.models import llama, presets, table
-from rlcd_jax.planning import chips, passes, programs, sizes
+from rlcd_jax.planning import chips, counts, passes, programs, sizes
 from rlcd_jax.stages import inputs
 from rlcd_jax.weights import resolve
 
 FITS, TOO_LARGE, REFUSED, UNKNOWN = "fits", "does not fit", "refused", "no limit known"
-# Prompts of hh-rlhf by subset: training and test files. Source: its data card.
-HH_PROMPTS = {"harmless-base": (42537, 2312), "helpful-base": (43835, 2354)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,12 +150,26 @@ def make_setting(config: ConfigDict, topology: chips.Topology) -> sizes.Setting:
     """Return what the plans of all stages derive from; raises as ``make_plan``."""
     shape = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     mesh = sharding.abstract_mesh(*shape, topology.num_devices)
+    return setting_on(config, mesh, topology.chip)
+
+
+def setting_on(config: ConfigDict, mesh: Any, chip: chips.Chip) -> sizes.Setting:
+    """Return what the plans of all stages derive from, for a mesh.
+
+    Args:
+      config: of a run.
+      mesh: with or without devices.
+      chip: what it is made of.
+    """
     found = planned_inputs(config, mesh)
+    task = found.task
     return sizes.Setting(
         found,
-        topology.chip,
-        train_prompts=num_prompts(found, "train"),
-        test_prompts=num_prompts(found, "test"),
+        chip,
+        train_prompts=counts.num_prompts(config, task, "train"),
+        test_prompts=counts.num_prompts(config, task, "test"),
+        pairs=counts.num_pairs(config, task),
+        preference_pairs=counts.preference_pairs(config, task),
     )
 
 
@@ -207,15 +219,3 @@ def find_numbers(config: ConfigDict) -> llama.LlamaConfig:
     if ":" in spec:
         return resolve.resolve_model(spec, inputs.cache_dir(config)).cfg
     return presets.get_preset(spec)
-
-
-def num_prompts(found: inputs.Inputs, part: str) -> int:
-    """Return the prompts of a part of the data, without reading hh-rlhf."""
-    config, task = found.config, found.task
-    limit = config.prompts.limit if part == "train" else config.evaluate.prompts
-    if config.prompts.source != "hh_rlhf":
-        return len(inputs.load_prompts(config, task, part))
-    if not task.hh_config:
-        return len(tasks.load_prompts(task, part))
-    known = HH_PROMPTS[task.hh_config][part == "test"]
-    return min(known, limit or known)

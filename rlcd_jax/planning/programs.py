@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rlcd_jax import prompts
 from rlcd_jax.models import footprint, heads, llama
-from rlcd_jax.planning import passes, sizes
+from rlcd_jax.planning import counts, passes, sizes
 from rlcd_jax.stages import (
     batching,
     distill_context,
@@ -39,14 +39,13 @@ def simulate(setting: Setting) -> list[Program]:
     scored = "scoring" in section.labels
     master = sizes.model_bytes(setting, specs, frozen=False)
     copy = sizes.model_bytes(setting, specs, frozen=True) if scored else 0
-    pairs = setting.train_prompts * section.samples_per_prompt
     programs = [
         Program("load", {"frozen": master + copy, "decode": engine.memory.weights}),
         passes.generate(
             setting,
             engine,
             {"frozen": copy},
-            num_replies=2 * pairs,
+            num_replies=2 * setting.pairs,
             **lengths,
         ),
     ]
@@ -56,7 +55,7 @@ def simulate(setting: Setting) -> list[Program]:
         setting,
         "score",
         {"frozen": copy, **engine.held},
-        num_texts=pairs * (1 + section.both_orders),
+        num_texts=setting.pairs * (1 + section.both_orders),
         length=question_length(
             setting, setting.found.task.scoring_instructions, section.reply_tokens
         ),
@@ -116,10 +115,7 @@ def num_pairs(setting: Setting) -> int:
     Raises:
       ValueError: all of them would be held out.
     """
-    pairs, section = setting.found.config.pairs, setting.found.config.preference
-    rows = setting.train_prompts * pairs.samples_per_prompt * len(pairs.labels)
-    if section.data != "pairs":
-        rows = section.data_limit or setting.test_prompts
+    rows, section = setting.preference_pairs, setting.found.config.preference
     if rows <= section.held_out:
         raise ValueError(
             f"preference.held_out={section.held_out} takes all of the {rows} pairs "
@@ -139,8 +135,7 @@ def distill(setting: Setting) -> list[Program]:
     """Return the program of context distillation."""
     found, section = setting.found, setting.found.config.distill
     length = section.lengths[-1]
-    rows = setting.train_prompts * found.config.pairs.samples_per_prompt
-    updates = supervised.num_updates(section, rows, "distill")
+    updates = supervised.num_updates(section, setting.pairs, "distill")
     tokens = updates * section.batch_size * length
     learn = passes.update(
         setting,
@@ -162,7 +157,8 @@ def policy(setting: Setting) -> list[Program]:
         "prompt_tokens": section.prompt_tokens,
         "reply_tokens": section.reply_tokens,
     }
-    length, replies = sum(lengths.values()), section.steps * section.rollouts
+    length = sum(lengths.values())
+    replies, dev = counts.policy_replies(found.config)
     tokens = updates * section.update_batch * length
     logit_tokens = updates * section.update_batch * section.reply_tokens
     learn = passes.update(
@@ -181,13 +177,14 @@ def policy(setting: Setting) -> list[Program]:
         ),
     }
     settled = {**held, **engine.held}
-    # Policy, reference, value and reward; logits for the first two.
+    # Policy, reference, value and reward, of dev prompts all but value; logits for the
+    # first two.
     roll_out = passes.read(
         setting,
         "roll out",
         {**settled, **state_sizes(learn)},
-        num_texts=4 * replies,
-        length=ppo_rollout.reward_length(section, ppo_rollout.mark_ids(found)),
+        num_texts=4 * replies + 3 * dev,
+        length=ppo_rollout.reward_length(section, len(ppo_rollout.mark_ids(found))),
         logit_length=section.reply_tokens,
         rows=ppo.rows_at_once(found),
     )
@@ -196,7 +193,7 @@ def policy(setting: Setting) -> list[Program]:
             setting,
             engine,
             {**held, **state_sizes(learn)},
-            num_replies=replies,
+            num_replies=replies + dev,
             **lengths,
         ),
         roll_out,

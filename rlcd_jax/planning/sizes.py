@@ -40,12 +40,16 @@ class Setting:
       chip: what the mesh is made of.
       train_prompts: prompts to simulate and train on.
       test_prompts: held-out prompts.
+      pairs: that are simulated.
+      preference_pairs: that a preference model has, those held out included.
     """
 
     found: inputs.Inputs
     chip: chips.Chip
     train_prompts: int
     test_prompts: int
+    pairs: int
+    preference_pairs: int
 
     @property
     def cfg(self) -> llama.LlamaConfig:

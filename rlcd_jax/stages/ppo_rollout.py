@@ -106,9 +106,9 @@ def mark_ids(found: inputs.Inputs) -> list[int]:
     return found.text_tokenizer.encode(end, bos=False)
 
 
-def reward_length(section: ConfigDict, mark: Sequence[int]) -> int:
+def reward_length(section: ConfigDict, mark_tokens: int) -> int:
     """Return the row length that holds every prompt, reply and mark, in tokens."""
-    length = section.prompt_tokens + section.reply_tokens + len(mark)
+    length = section.prompt_tokens + section.reply_tokens + mark_tokens
     return -(-length // 16) * 16
 
 
@@ -144,7 +144,7 @@ class Actor:
 
     def set_frozen(self, *, reference: Params, preference: Params) -> None:
         """Take the models that never change."""
-        length = reward_length(self.section, self.mark)
+        length = reward_length(self.section, len(self.mark))
         self._reference = scorers.frozen(self.found, reference)
         score = scorers.reward_scorer(self.found, lengths=(length,))
         self._rewards = functools.partial(score, scorers.frozen(self.found, preference))
