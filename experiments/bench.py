@@ -29,13 +29,14 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 import jax  # noqa: E402
 
-from experiments import bench_decode, bench_simulate  # noqa: E402
+from experiments import bench_peer  # noqa: E402
+from rlcd_jax.bench import decode, settings, simulate  # noqa: E402
 from rlcd_jax.models import llama, presets  # noqa: E402
 from rlcd_jax.weights import embedded, resolve  # noqa: E402
 
-WHAT: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
-    "decode": bench_decode.run,
-    "simulate": bench_simulate.run,
+WHAT: dict[str, Callable[..., dict[str, Any]]] = {
+    "decode": decode.run,
+    "simulate": simulate.run,
 }
 
 
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cache = embedded.default_cache_dir(os.environ) / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     try:
-        result = WHAT[args.what](args, find_cfg(args))
+        cfg = find_cfg(args)
+        peers = bench_peer.make_peers(cfg) if args.peer == "hf" else {}
+        result = WHAT[args.what](find_settings(args, peers), cfg)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -69,6 +72,19 @@ def find_cfg(args: argparse.Namespace) -> llama.LlamaConfig:
     if args.dtype == "float32":
         attention = "xla"
     return dataclasses.replace(cfg, dtype=args.dtype, attention=attention)
+
+
+def find_settings(
+    args: argparse.Namespace, peers: dict[str, settings.Peer]
+) -> settings.Settings:
+    """Return what the flags ask for."""
+    texts = args.slots.split(",")
+    if not all(text.strip().isdecimal() for text in texts):
+        raise ValueError(f"--slots {args.slots!r}; accepted: numbers with commas")
+    names = {field.name for field in dataclasses.fields(settings.Settings)}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    given |= {"slots": tuple(map(int, texts)), "peers": peers}
+    return settings.Settings(**given)
 
 
 def _environment() -> dict[str, Any]:

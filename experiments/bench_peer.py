@@ -1,13 +1,26 @@
-"""The peer of the benchmarks: Hugging Face transformers' ``generate`` in torch."""
+"""The peer of the benchmarks: Hugging Face transformers' ``generate`` in torch.
+
+Here and not in ``rlcd_jax.bench``, since the library imports no other framework.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import time
 
+import jax
 import numpy as np
 
+from rlcd_jax.bench import settings
 from rlcd_jax.models import llama
+
+
+def make_peers(cfg: llama.LlamaConfig) -> dict[str, settings.Peer]:
+    """Return the peers worth measuring here: bfloat16, and float32 too on CPUs."""
+    dtypes = ["bfloat16"]
+    if jax.default_backend() == "cpu":
+        dtypes = ["float32", "bfloat16"]
+    return {f"hf_{dtype}": HfPeer(cfg, dtype).seconds for dtype in dtypes}
 
 
 class HfPeer:

@@ -135,6 +135,24 @@ def param_shardings(specs: Any, mesh: Mesh) -> Any:
     )
 
 
+def device_bytes(shapes: Any, shardings: Any = None) -> int:
+    """Return the bytes that one device holds of a tree of arrays.
+
+    Args:
+      shapes: leaves have shape and dtype, and ``sharding`` if none is given.
+      shardings: a tree like ``shapes``, or one sharding for all; None: their own.
+    """
+    leaves = jax.tree.leaves(shapes)
+    if shardings is None:
+        places = [leaf.sharding for leaf in leaves]
+    else:
+        places = jax.tree.leaves(jax.tree.broadcast(shardings, shapes))
+    return sum(
+        int(np.prod(place.shard_shape(leaf.shape))) * np.dtype(leaf.dtype).itemsize
+        for leaf, place in zip(leaves, places, strict=True)
+    )
+
+
 def check_heads(num_heads: int, num_kv_heads: int, mesh: Mesh) -> None:
     """Refuse a tensor axis that would cut a head in two.
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import bench, bench_decode, bench_peer, bench_simulate
+from experiments import bench, bench_peer
+from rlcd_jax.bench import decode, simulate
 from rlcd_jax.models import presets
 
 SMALL = ["--model", "tiny", "--dtype", "float32", "--repeats", "1", "--steps", "2"]
@@ -34,11 +35,11 @@ def test_decode_prints_speed_step_and_roofline(capsys, tmp_path):
 
 def test_step_bytes_are_weights_and_live_cache():
     cfg = presets.get_preset("tiny")
-    params = bench_decode.random_weights(cfg)
-    weights = bench_decode.step_bytes(cfg, params, 0, 0)
+    params = decode.random_weights(cfg)
+    weights = decode.step_bytes(cfg, params, 0, 0)
     row = 2 * cfg.num_layers * cfg.num_kv_heads * cfg.head_dim
     size = 4 if cfg.dtype == "float32" else 2
-    assert bench_decode.step_bytes(cfg, params, 3, 10) == weights + 30 * row * size
+    assert decode.step_bytes(cfg, params, 3, 10) == weights + 30 * row * size
 
 
 def test_simulate_prints_pairs_and_the_ratio(capsys):
@@ -57,16 +58,46 @@ def test_reply_lengths_are_those_of_real_replies(tmp_path):
         for size in (9, 18, 9000)
     ]
     runs.write_hh(tmp_path / "harmless-base" / "train.jsonl.gz", rows)
-    lengths = bench_simulate.reply_lengths(str(tmp_path), 200)
-    assert set(lengths) == {2, 4, bench_simulate.RELEASED_TOKENS}
-    np.testing.assert_array_equal(
-        lengths, bench_simulate.reply_lengths(str(tmp_path), 200)
-    )
-    drawn = bench_simulate.reply_lengths("", 4000)
-    assert drawn.mean() == pytest.approx(bench_simulate.PUBLISHED[0], rel=0.05)
+    lengths = simulate.reply_lengths(str(tmp_path), 200)
+    assert set(lengths) == {2, 4, simulate.RELEASED_TOKENS}
+    np.testing.assert_array_equal(lengths, simulate.reply_lengths(str(tmp_path), 200))
+    drawn = simulate.reply_lengths("", 4000)
+    assert drawn.mean() == pytest.approx(simulate.PUBLISHED[0], rel=0.05)
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
     monkeypatch.setattr(bench_peer, "_installed", lambda name: name != "torch")
     assert bench.main([*SMALL, "--peer", "hf"]) == 1
     assert "--peer hf needs torch: pip install -e '.[bench]'" in capsys.readouterr().err
+
+
+def test_a_peer_is_measured_in_turns_with_ours(capsys, monkeypatch):
+    asked = []
+
+    def peer(*sizes):
+        asked.append(sizes)
+        return 2.0
+
+    monkeypatch.setattr(bench_peer, "make_peers", lambda cfg: {"hf_float32": peer})
+    flags = ("--slots", "2", "--prompt", "9", "--new", "8", "--peer", "hf")
+    (row,) = printed(capsys, *flags)["decode"]
+    # Once to warm up, with four new tokens, then once each turn.
+    assert asked == [(2, 9, 4, 0), (2, 9, 8, 0)]
+    assert row["hf_float32_tokens_per_second"] == pytest.approx(2 * 8 / 2.0)
+    ratio = row["tokens_per_second"] / row["hf_float32_tokens_per_second"]
+    assert row["ratio_to_hf_float32"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (("--slots", "2,x"), "numbers with commas"),
+        (("--slots", "0"), "--slots is 0"),
+        (("--repeats", "0"), "--repeats is 0"),
+        (("--top_k", "-1"), "--top_k is -1"),
+        (("--what", "simulate", "--prompt", "4"), "accepted: above 8"),
+    ],
+)
+def test_bench_refuses_in_one_message(flags, match, capsys):
+    assert bench.main([*SMALL, *flags]) == 1
+    assert match in capsys.readouterr().err

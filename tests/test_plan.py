@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -13,11 +14,21 @@ import pytest
 import runs
 
 from configs import rlcd
-from experiments import plan as command_module
-from rlcd_jax import chips, sharding, tree
+from rlcd_jax import sharding, tree
 from rlcd_jax.decode import layout
-from rlcd_jax.models import footprint, llama, presets, table
-from rlcd_jax.stages import plan, plan_advice, plan_compile, plan_programs, plan_sizes
+from rlcd_jax.models import footprint, heads, llama, presets, table
+from rlcd_jax.planning import (
+    advice,
+    chips,
+    compiled,
+    gpu_targets,
+    passes,
+    plan,
+    programs,
+    sizes,
+    tables,
+)
+from rlcd_jax.stages import generation, scorers
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 # Two parts a batch: an update that takes its batch whole leaves an array unread.
@@ -27,14 +38,13 @@ PARTS = {
     "policy__micro_batch": 0,
 }
 PAPER_PARAMS = {"llama-7b": 6_738_415_616, "llama-30b": 32_528_943_616}
+GAPS = re.compile(r" +")
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 def paper(model: str, **fields):
     config = rlcd.get_config(f"task=harmless,model={model}")
-    return plan_advice.changed(
-        config, {k.replace("__", "."): v for k, v in fields.items()}
-    )
+    return advice.changed(config, {k.replace("__", "."): v for k, v in fields.items()})
 
 
 def program(made: plan.Plan, stage: str, name: str):
@@ -63,7 +73,7 @@ def program(made: plan.Plan, stage: str, name: str):
 def test_update_arguments_are_the_compilers(stage, fields):
     config = runs.tiny_config(**MESH, **fields)
     made = plan.make_plan(config, chips.parse_topology("cpu:8"), (stage,))
-    measured = plan_compile.measure(config, sharding.make_mesh(2, 2, 2), stage)
+    measured = compiled.measure(config, sharding.make_mesh(2, 2, 2), stage)
     assert program(made, stage, "update").arguments == measured.arguments
     assert measured.peak >= measured.arguments and not measured.problem
 
@@ -78,23 +88,24 @@ def test_llama_7b_parameters_and_moments_by_hand():
     whole = 65 * 4096 + 4096 + 1
     split = PAPER_PARAMS["llama-7b"] - 65 * 4096 - 32000 * 4096
     assert split % 8 == 0
-    sizes = program(made, "preference", "update").sizes
-    assert sizes["parameters"] == 4 * (split // 8 + whole)
+    held = program(made, "preference", "update").sizes
+    assert held["parameters"] == 4 * (split // 8 + whole)
     # Two moments of each; three counters: of Adam, of its rate, of the updates.
-    assert sizes["moments"] == 2 * sizes["parameters"] + 3 * 4
-    assert sizes["gradients"] == sizes["parameters"]
-    assert sizes.get("logits", 0) == 0
+    assert held["moments"] == 2 * held["parameters"] + 3 * 4
+    assert held["gradients"] == held["parameters"]
+    assert held.get("logits", 0) == 0
 
 
 def test_llama_7b_cache_and_decode_weights_by_hand():
     made = plan.make_plan(
         paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
     )
-    sizes = program(made, "simulate", "generate").sizes
-    # Keys and values, 32 layers, 8 slots a device, 384 + 300 entries of 4096, bfloat16.
-    assert sizes["cache"] == 2 * 32 * 8 * 684 * 4096 * 2
+    held = program(made, "simulate", "generate").sizes
+    # Keys and values, 32 layers, 8 slots a device, 384 + 300 entries of 4096, bfloat16;
+    # the entries are rounded up to a multiple of 64.
+    assert held["cache"] == 2 * 32 * 8 * 704 * 4096 * 2
     norms = 65 * 4096
-    assert sizes["decode"] == 2 * (PAPER_PARAMS["llama-7b"] - norms) + 4 * norms
+    assert held["decode"] == 2 * (PAPER_PARAMS["llama-7b"] - norms) + 4 * norms
 
 
 def test_engine_bytes_are_those_of_the_engines_shardings():
@@ -105,12 +116,102 @@ def test_engine_bytes_are_those_of_the_engines_shardings():
         table.abstract_params(llama.param_specs(setting.cfg)),
     )
     where = layout.shardings(setting.cfg, setting.found.mesh)
-    cache = jax.eval_shape(lambda: llama.init_cache(setting.cfg, 8, 24))
-    held = plan_sizes.engine_bytes(setting, 12, 12)
-    placed = plan_sizes.place(shapes, where.params)
-    assert held["decode"] == plan_sizes.device_bytes(placed)
-    placed = plan_sizes.place(cache, jax.tree.map(lambda _: where.cache, cache))
-    assert held["cache"] == plan_sizes.device_bytes(placed)
+    cache = jax.eval_shape(lambda: llama.init_cache(setting.cfg, 8, 64))
+    held = sizes.engine_sizes(setting, prompt_tokens=12, reply_tokens=12).held
+    assert held["decode"] == sharding.device_bytes(shapes, where.params)
+    assert held["cache"] == sharding.device_bytes(cache, where.cache)
+
+
+def on_first_device(arrays) -> int:
+    """Return the bytes that live arrays take on one device."""
+    first = jax.devices()[0]
+    return sum(
+        shard.data.nbytes
+        for array in jax.tree.leaves(arrays)
+        for shard in array.addressable_shards
+        if shard.device == first
+    )
+
+
+def on_mesh(config):
+    """Return a plan's setting whose mesh is that of the eight fake devices."""
+    return plan.setting_on(config, sharding.make_mesh(2, 2, 2), chips.CHIPS["cpu"])
+
+
+def params_of(setting, specs):
+    """Return random parameters, placed as a stage places them."""
+    where = sharding.param_shardings(specs, setting.found.mesh)
+    start = jax.jit(lambda key: table.init_from_specs(specs, key), out_shardings=where)
+    return start(jax.random.key(0))
+
+
+@pytest.mark.parametrize(("prompt", "reply"), [(40, 30), (50, 14), (3, 130)])
+def test_engine_sizes_are_those_of_a_live_engine(prompt, reply):
+    setting = on_mesh(runs.tiny_config(**MESH))
+    sampler = generation.make_engine(setting.found, prompt, reply)
+    params = params_of(setting, llama.param_specs(setting.cfg))
+    generation.load(sampler, params, setting.found.mesh)
+    sampler.fit(sampler.max_length)
+    planned = sizes.engine_sizes(setting, prompt_tokens=prompt, reply_tokens=reply)
+    assert sampler.memory == planned.memory
+    assert sampler.num_slots == planned.shape.num_slots
+    assert planned.held["decode"] == on_first_device(sampler._params)
+    assert planned.held["cache"] == on_first_device(sampler._cache)
+    assert planned.shape.max_length == -(-(prompt + reply) // 64) * 64
+
+
+@pytest.mark.parametrize(
+    ("attention", "gib"),
+    # Weights 12.55 and a cache of 22, and beside them the rows that a prefill of
+    # narrow prompts takes and leaves: those of all 64 slots, twice.
+    [("xla", 78.5), ("cudnn", 78.5)],
+)
+def test_engine_memory_counts_copied_rows(attention, gib):
+    config = paper("llama-7b", model__attention=attention)
+    setting = plan.make_setting(config, chips.parse_topology("h100:1"))
+    found = sizes.engine_sizes(setting, prompt_tokens=384, reply_tokens=300)
+    cache = 2 * 32 * 64 * 704 * 4096 * 2
+    assert found.memory.cache == cache and found.memory.work >= 2 * cache
+    assert found.memory.total / chips.GIB == pytest.approx(gib, abs=1.0)
+
+
+def test_engine_memory_counts_the_cache_before_it_grows():
+    config = paper("llama-7b", engine__prompt_buckets=(2048,))
+    setting = plan.make_setting(config, chips.parse_topology("v5e:64"))
+    found = sizes.engine_sizes(setting, prompt_tokens=384, reply_tokens=300)
+    shape = found.shape.sizes(setting.cfg, "tpu")
+    assert shape.lives == (192, 384, 576, 704)
+    # At least the length before the last stands beside the last.
+    assert found.memory.work >= found.memory.cache * 576 // 704
+
+
+@pytest.mark.parametrize("stage", ["preference", "policy"])
+def test_update_sizes_are_those_of_a_live_training(stage):
+    config = runs.tiny_config(prompts__limit=0, **MESH, **{"preference__batch_size": 8})
+    setting = on_mesh(config)
+    planned = next(p for p in programs.STAGES[stage](setting) if p.name == "update")
+    specs = {
+        "preference": {"preference": heads.scalar_specs(setting.cfg)},
+        "policy": {
+            "policy": llama.param_specs(setting.cfg),
+            "value": heads.scalar_specs(setting.cfg),
+        },
+    }[stage]
+    state = compiled.TRAINERS[stage](setting.found).create(params_of(setting, specs))
+    assert planned.sizes["parameters"] == on_first_device(state.params)
+    assert planned.sizes["moments"] == on_first_device((state.opt_state, state.updates))
+
+
+@pytest.mark.parametrize("head", [llama.param_specs, heads.scalar_specs])
+def test_model_bytes_are_those_of_live_parameters(head):
+    config = runs.tiny_config(**MESH, model__dtype="bfloat16")
+    setting = on_mesh(config)
+    specs = head(setting.cfg)
+    params = params_of(setting, specs)
+    assert sizes.model_bytes(setting, specs, frozen=False) == on_first_device(params)
+    read = scorers.frozen(setting.found, params)
+    assert sizes.model_bytes(setting, specs, frozen=True) == on_first_device(read)
+    assert on_first_device(read) < on_first_device(params)
 
 
 def test_forward_flops_of_llama_7b_by_hand():
@@ -177,26 +278,26 @@ def test_plan_stage_says_what_the_stage_would():
 def test_verdict_does_not_guess_the_memory_of_a_host():
     made = plan.make_plan(runs.tiny_config(**MESH), chips.parse_topology("cpu:8"))
     assert {made.verdict(stage) for stage in made.stages} == {plan.UNKNOWN}
-    assert [stage.name for stage in made.stages] == list(plan_programs.STAGES)
+    assert [stage.name for stage in made.stages] == list(programs.STAGES)
     assert all(made.seconds(p) is None for s in made.stages for p in s.programs)
 
 
 @pytest.mark.parametrize("topology", ["v5e:16x16", "h100:8"])
 def test_advise_gives_what_fits(topology):
     config, asked = paper("llama-7b"), chips.parse_topology(topology)
-    advice = plan_advice.advise(config, asked, config.stages)
+    change = advice.advise(config, asked, config.stages)
     made = plan.make_plan(
-        plan_advice.changed(config, advice.changes),
-        chips.parse_topology(advice.topology),
+        advice.changed(config, change.changes),
+        chips.parse_topology(change.topology),
     )
     assert made.works
-    assert advice.as_flags().startswith(f"--topology={topology} --config.mesh.data=")
+    assert change.as_flags().startswith(f"--topology={topology} --config.mesh.data=")
 
 
 def test_advise_finds_nothing_for_one_small_chip():
     config = paper("llama-65b")
     one = chips.parse_topology("v5e:1")
-    assert plan_advice.advise(config, one, config.stages) is None
+    assert advice.advise(config, one, config.stages) is None
 
 
 def test_num_params_are_those_of_the_presets():
@@ -238,28 +339,158 @@ def test_command_compiles_on_fake_devices_and_leaves_json(tmp_path):
     assert stage["compiled"]["peak"] >= stage["compiled"]["arguments"] > 0
 
 
-def test_check_compilable_refuses_what_needs_its_chips():
-    with pytest.raises(ValueError, match="only TPUs can be compiled for from afar"):
-        command_module.check_compilable(chips.parse_topology("h100:8"))
-    command_module.check_compilable(chips.parse_topology("v5e:16x16"))
+def test_check_compilable_names_the_plugin_that_gpus_need(monkeypatch):
+    asked = chips.parse_topology("h100:8")
+    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"needs the CUDA plugin .* no GPU; .*\[cuda\]"
+    ):
+        compiled.check_compilable(asked)
+    compiled.check_compilable(chips.parse_topology("v5e:16x16"))
+    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: name)
+    compiled.check_compilable(asked)
 
 
-def test_find_devices_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize(("chip", "extra"), [("v5e:16x16", "tpu"), ("h200:8", "cuda")])
+def test_find_devices_says_what_to_install(monkeypatch, chip, extra):
     def missing(**_):
-        raise RuntimeError("no plugin for tpu")
+        raise RuntimeError(f"no plugin for {extra}")
 
-    monkeypatch.setattr(command_module.topologies, "get_topology_desc", missing)
-    with pytest.raises(ValueError, match=r"no plugin for tpu; .*\[tpu\]"):
-        command_module.find_devices(chips.parse_topology("v5e:16x16"))
+    monkeypatch.setattr(compiled.topologies, "get_topology_desc", missing)
+    with pytest.raises(ValueError, match=rf"no plugin for {extra}; .*\[{extra}\]"):
+        compiled.find_devices(chips.parse_topology(chip))
 
 
-def test_show_prints_both_numbers_and_what_to_change(capsys):
+def test_find_devices_describes_the_gpus_that_are_not_there(monkeypatch):
+    asked = {}
+
+    class Described:
+        devices = ["one"]
+
+    def described(**fields):
+        asked.update(fields)
+        return Described
+
+    monkeypatch.setattr(compiled.topologies, "get_topology_desc", described)
+    assert compiled.find_devices(chips.parse_topology("h100:16")) == ["one"]
+    assert asked["platform"] == "cuda" and asked["topology"] == "1x2x8"
+    memory = 79.1 * chips.GIB
+    assert f"device_memory_size: {memory:.0f}\n" in asked["target_config"]
+    assert asked["target_config"].count("{") == asked["target_config"].count("}")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("h100:1", "1x1x1"), ("a100:8", "1x1x8"), ("h200:4x8", "1x4x8")],
+)
+def test_topology_text_is_partitions_hosts_and_gpus(text, wanted):
+    assert gpu_targets.topology_text(chips.parse_topology(text)) == wanted
+
+
+def test_topology_text_refuses_half_a_host():
+    with pytest.raises(ValueError, match="h100:12 is no number of whole hosts"):
+        gpu_targets.topology_text(chips.parse_topology("h100:12"))
+
+
+def test_as_text_has_both_numbers_and_what_to_change():
     config, asked = paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
-    made = plan.make_plan(config, asked)
-    advice = plan_advice.Advice("h100:8", {"policy.micro_batch": 64})
-    measured = {"preference": vars(plan_compile.Measured(problem="too large by 3 GiB"))}
-    command_module.show(made, advice, measured)
-    shown = capsys.readouterr().out
-    assert "policy: does not fit: 75.79 GiB for update, of 60 GiB" in shown
+    report = tables.Report(
+        plan.make_plan(config, asked),
+        change=advice.Advice("h100:8", {"policy.micro_batch": 64}),
+        measured={"preference": compiled.Measured(problem="too large by 3 GiB")},
+    )
+    shown = tables.as_text(report)
+    assert "policy: does not fit: 75.87 GiB for update, of 56.36 GiB" in shown
     assert "--topology=h100:8 --config.policy.micro_batch=64" in shown
     assert "the compiler refuses: too large by 3 GiB" in shown
+
+
+def test_as_text_cuts_no_cell():
+    config, asked = paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
+    report = tables.Report(plan.make_plan(config, asked), price=2.5)
+    shown = tables.as_text(report)
+    assert "…" not in shown
+    head, *rows = tables.programs_grid(report)
+    for row in (cells for cells in rows[0] if cells[0]):
+        assert GAPS.sub(" ", " ".join(filter(None, row))) in GAPS.sub(" ", shown)
+    assert head[-3:] == ["PFLOP", "hours", "cost"]
+
+
+def test_hours_and_cost_add_up():
+    config, asked = paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
+    made = plan.make_plan(config, asked)
+    hours = [made.hours(stage) for stage in made.stages]
+    assert made.total_hours == pytest.approx(sum(hours)) and min(hours) > 0
+    assert made.cost(made.total_hours, 2.5) == pytest.approx(8 * 2.5 * sum(hours))
+    found = tables.as_json(tables.Report(made, price=2.5))
+    parts = [stage["cost"] for stage in found["stages"].values()]
+    assert found["cost"] == pytest.approx(sum(parts), abs=0.02)
+    # An update is products alone: half the efficiency, twice the time.
+    slow = plan.make_plan(config, asked, efficiency=made.efficiency / 2)
+    update = program(made, "preference", "update")
+    assert slow.seconds(update) == pytest.approx(2 * made.seconds(update))
+
+
+def test_total_hours_are_unknown_where_a_stage_is_refused():
+    made = plan.make_plan(paper("llama-7b"), chips.parse_topology("v5e:16x16"))
+    assert made.total_hours is None
+    report = tables.Report(made)
+    assert "hours" not in tables.as_json(report)
+    assert "; without preference" in tables.as_text(report)
+
+
+@pytest.mark.parametrize("efficiency", [0.0, 1.5, float("nan")])
+def test_make_plan_refuses_an_efficiency_that_is_no_share(efficiency):
+    with pytest.raises(ValueError, match="share of the peak rate"):
+        plan.make_plan(
+            paper("llama-7b"), chips.parse_topology("h100:8"), efficiency=efficiency
+        )
+
+
+def test_report_refuses_a_price_below_nothing():
+    made = plan.make_plan(runs.tiny_config(**MESH), chips.parse_topology("cpu:8"))
+    with pytest.raises(ValueError, match="price -1"):
+        tables.Report(made, price=-1)
+
+
+def test_report_with_problems_does_not_work():
+    made = plan.make_plan(runs.tiny_config(**MESH), chips.parse_topology("cpu:8"))
+    assert tables.Report(made).works
+    report = tables.Report(made, problems=("gamma=2.0; accepted: 0 to 1",))
+    assert not report.works and not tables.as_json(report)["works"]
+    assert "the run's own checks refuse: gamma=2.0" in tables.as_text(report)
+
+
+def test_too_few_pairs_are_refused_by_what_holds_them_out():
+    config = rlcd.get_config("task=cheerful,model=llama-7b")
+    made = plan.make_plan(config, chips.parse_topology("h100:8"), ("preference",))
+    (stage,) = made.stages
+    assert stage.problem.startswith("preference.held_out=500 takes all of the 218")
+    assert " -" not in stage.problem  # no number below nothing
+
+
+def test_usable_memory_is_below_what_there_is_and_a_margin_is_left():
+    for chip in chips.CHIPS.values():
+        if chip.platform != "cpu":
+            assert chip.limit_gib < chip.usable_gib <= chip.memory_gib
+    assert chips.CHIPS["h100"].memory_gib == 79.1
+    # Between the limit and the usable memory a stage does not fit.
+    usable = int(chips.CHIPS["h100"].usable_gib * chips.GIB)
+    stage = plan.StagePlan("policy", (passes.Program("update", {"other": usable}),))
+    assert plan.verdict(stage, chips.CHIPS["h100"]) == plan.TOO_LARGE
+
+
+@pytest.mark.parametrize("stage", sorted(sizes.BATCHES))
+def test_update_batch_grows_with_its_fields(stage):
+    config = runs.tiny_config(**MESH)
+    field = {"policy": "update_batch"}.get(stage, "batch_size")
+    doubled = advice.changed(config, {f"{stage}.{field}": 2 * config[stage][field]})
+    mesh = sharding.abstract_mesh(2, 2, 2, 8)
+    once, twice = (
+        sizes.update_batch(plan.planned_inputs(one, mesh), stage)
+        for one in (config, doubled)
+    )
+    assert once.keys() == twice.keys()
+    for name, leaf in once.items():
+        assert twice[name].shape == (2 * leaf.shape[0], *leaf.shape[1:])
+        assert twice[name].dtype == leaf.dtype

@@ -116,14 +116,8 @@ class Engine:
         self.stats: dict[str, float] = {}
 
     def _check_memory(self, budget: int | None) -> plan.Memory:
-        ways = layout.ways(self.mesh)
         memory = plan.estimate(
-            self.cfg,
-            num_slots=self.num_slots,
-            max_length=self._sizes.lives[-1],
-            prefill_tokens=max(w * r for w, r in self._sizes.rows.items()),
-            slot_ways=ways[0],
-            tensor_ways=ways[1],
+            self.cfg, self._sizes, num_slots=self.num_slots, mesh=self.mesh
         )
         device = jax.devices()[0] if self.mesh is None else self.mesh.devices.flat[0]
         budget = plan.device_budget(device) if budget is None else budget

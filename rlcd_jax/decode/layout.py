@@ -63,12 +63,21 @@ def sizes(
         live_buckets = range(part, max_length, part)
     lives = sorted({one for one in live_buckets if 0 < one < max_length})
     if prefill_tokens is None:
-        prefill_tokens = 256 if jax.default_backend() == "cpu" else 2048
+        prefill_tokens = default_prefill_tokens(jax.default_backend())
     rows = {width: prefill_tokens // width for width in buckets} | {0: COPY_ROWS}
     for width, count in rows.items():
         count = max(1, min(count, num_slots))
         rows[width] = _whole(count, slot_ways)
     return Sizes(tuple(buckets), (*lives, max_length), rows)
+
+
+def default_prefill_tokens(platform: str) -> int:
+    """Return rows times width of a prefill program: few where products are slow.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+    """
+    return 256 if platform == "cpu" else 2048
 
 
 def _whole(size: int, unit: int) -> int:

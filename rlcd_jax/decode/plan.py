@@ -4,7 +4,8 @@ import dataclasses
 
 import jax
 
-from rlcd_jax import tree
+from rlcd_jax import sharding, tree
+from rlcd_jax.decode import layout
 from rlcd_jax.models import llama
 
 GIB = 2**30
@@ -14,8 +15,10 @@ GIB = 2**30
 class Memory:
     """Bytes on one device: weights in decode form, cache, and the largest work space.
 
-    `work` is an upper estimate: logits and sampler of a decode step, or scores and
-    feed-forward of a prefill, whichever is more.
+    `weights` and `cache` are exact: those of the arrays that the engine holds, the
+    cache at its longest. `work` is an upper estimate of what comes and goes beside
+    them: the logits and sampler of a decode step; the scores, feed-forward and copied
+    rows of a prefill; or the cache of the length before, while the cache grows.
     """
 
     weights: int
@@ -30,22 +33,18 @@ class Memory:
 
 def estimate(
     cfg: llama.LlamaConfig,
+    sizes: layout.Sizes,
     *,
     num_slots: int,
-    max_length: int,
-    prefill_tokens: int,
-    slot_ways: int = 1,
-    tensor_ways: int = 1,
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None,
 ) -> Memory:
     """Return the memory that decoding needs on each device.
 
     Args:
       cfg: model numbers.
-      num_slots: requests on the device at a time.
-      max_length: cache entries of a slot.
-      prefill_tokens: tokens of one prefill program.
-      slot_ways: devices among which the slots are split.
-      tensor_ways: devices among which heads, feed-forward and vocabulary are split.
+      sizes: the shapes of the engine's programs.
+      num_slots: requests on the devices at a time.
+      mesh: of the engine, whose devices need not exist; None: one device.
 
     Returns:
       Bytes a device.
@@ -53,36 +52,41 @@ def estimate(
     params = jax.eval_shape(
         lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
     )
-    cache = jax.eval_shape(lambda: llama.init_cache(cfg, num_slots, max_length))
-    return Memory(
-        weights=tree.count_bytes(params) // tensor_ways,
-        cache=tree.count_bytes(cache) // (slot_ways * tensor_ways),
-        work=work_bytes(
-            cfg,
-            num_slots=num_slots,
-            max_length=max_length,
-            prefill_tokens=prefill_tokens,
-            slot_ways=slot_ways,
-            tensor_ways=tensor_ways,
-        ),
-    )
+    cache = jax.eval_shape(lambda: llama.init_cache(cfg, num_slots, sizes.lives[-1]))
+    if mesh is None:
+        held = tree.count_bytes(params), tree.count_bytes(cache)
+    else:
+        where = layout.shardings(cfg, mesh)
+        held = (
+            sharding.device_bytes(params, where.params),
+            sharding.device_bytes(cache, where.cache),
+        )
+    work = _work_bytes(cfg, sizes, num_slots=num_slots, mesh=mesh, cache=held[1])
+    return Memory(weights=held[0], cache=held[1], work=work)
 
 
-def work_bytes(
+def _work_bytes(
     cfg: llama.LlamaConfig,
+    sizes: layout.Sizes,
     *,
     num_slots: int,
-    max_length: int,
-    prefill_tokens: int,
-    slot_ways: int,
-    tensor_ways: int,
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None,
+    cache: int,
 ) -> int:
-    """Return the largest work space alone; arguments as `estimate`'s."""
-    slots = num_slots / slot_ways
-    sampler = 3 * 4 * slots * cfg.vocab_size
-    wide = max(2 * cfg.mlp_dim, cfg.num_heads * max_length) / tensor_ways
-    prompts = 2 * 4 * prefill_tokens / slot_ways * (wide + 2 * cfg.embed_dim)
-    return int(max(sampler, prompts))
+    """Return the largest work space; `cache` is the longest, bytes on a device."""
+    slot_ways, tensor_ways = layout.ways(mesh)
+    longest = sizes.lives[-1]
+    sampler = 3 * 4 * num_slots / slot_ways * cfg.vocab_size
+    wide = max(2 * cfg.mlp_dim, cfg.num_heads * longest) / tensor_ways
+    prefill = cache * sizes.rows[0] / num_slots
+    for width in sizes.widths:
+        rows = sizes.rows[width]
+        tokens = 2 * 4 * rows * width / slot_ways * (wide + 2 * cfg.embed_dim)
+        # The rows as they were taken, and as the prefill leaves them.
+        copied = 2 * cache * rows / num_slots
+        prefill = max(prefill, tokens + copied)
+    growing = cache * sizes.lives[-2] / longest if len(sizes.lives) > 1 else 0
+    return int(max(sampler, prefill, growing))
 
 
 def check(memory: Memory, budget: int, *, num_slots: int, max_length: int) -> None:
@@ -96,8 +100,9 @@ def check(memory: Memory, budget: int, *, num_slots: int, max_length: int) -> No
     """
     if memory.total <= budget:
         return
-    left = budget - memory.weights - memory.work
-    fit = max(0, left) * num_slots // max(memory.cache, 1)
+    # The work space of a prefill is for the most part copied rows: fewer with slots.
+    left = budget - memory.weights
+    fit = max(0, left) * num_slots // max(memory.cache + memory.work, 1)
     advice = f"about {fit} slots of this length fit"
     if fit < 1:
         advice = "not even one slot fits: use more devices or a smaller model"

@@ -1,9 +1,9 @@
 """How much memory and work the forward and backward passes of a LLaMA take.
 
-Estimates from numbers alone: nothing is traced. Arrays between products are float32
-(see ``models.products``), and that is what is counted; a compiler that fuses well
-keeps fewer of them. The compiler's own figure is printed beside these by
-``experiments.plan --compile``.
+Estimates: nothing is traced, and sizes of parameters are those of their table. Arrays
+between products are float32 (see ``models.products``), and that is what is counted; a
+compiler that fuses well keeps fewer of them. The compiler's own figure is printed
+beside these by ``experiments.plan --compile``.
 
 Letters: B rows on a device, T positions, D model, F feed-forward, N query heads,
 K key/value heads, H head width, V vocabulary, L layers.
@@ -11,7 +11,12 @@ K key/value heads, H head width, V vocabulary, L layers.
 
 from __future__ import annotations
 
-from rlcd_jax.models import llama
+import math
+
+import jax
+import jax.numpy as jnp
+
+from rlcd_jax.models import heads, llama
 
 FLOAT = 4  # bytes of a float32
 
@@ -89,13 +94,13 @@ def logits_bytes(
       cfg: model numbers.
       batch: texts on all devices at once.
       length: positions whose logits are wanted.
-      chunk_tokens: as in ``heads.chunked``, which cuts alike.
+      chunk_tokens: as in ``heads.chunked``.
       batch_ways: devices among which the batch is split.
       tensor_ways: devices among which the vocabulary is split.
       arrays: float32 arrays of that size: 2 in a backward pass (scores and their
         cotangent), 1 without.
     """
-    width = max(1, min(length, chunk_tokens // batch))
+    width = heads.chunk_width(batch, length, chunk_tokens)
     tokens = -(-batch // batch_ways) * width
     return arrays * FLOAT * tokens * cfg.vocab_size // tensor_ways
 
@@ -108,9 +113,9 @@ def gathered_bytes(
     A layer's weights are cast, and gathered over fsdp where that splits them, one
     layer ahead; so are the embeddings, in float32, once.
     """
-    itemsize = 2 if cfg.dtype == "bfloat16" else FLOAT
+    itemsize = jnp.dtype(cfg.dtype).itemsize
     layer = _layer_params(cfg) / tensor_ways
-    table = cfg.vocab_size * cfg.embed_dim / tensor_ways
+    table = math.prod(llama.param_specs(cfg)["embed"].shape) / tensor_ways
     cast = 2 * layer * itemsize + with_logits * table * itemsize
     if fsdp_ways == 1:
         return int(cast)
@@ -118,8 +123,11 @@ def gathered_bytes(
 
 
 def _layer_params(cfg: llama.LlamaConfig) -> int:
-    attention = 2 * (cfg.num_heads + cfg.num_kv_heads) * cfg.head_dim
-    return cfg.embed_dim * (attention + 3 * cfg.mlp_dim)
+    """Return the scalars in the matrices of one layer."""
+    specs = jax.tree.leaves(
+        llama.param_specs(cfg)["layers"], is_leaf=lambda leaf: hasattr(leaf, "axes")
+    )
+    return sum(math.prod(spec.shape[1:]) for spec in specs if len(spec.shape) > 2)
 
 
 def forward_flops(
@@ -138,7 +146,7 @@ def forward_flops(
       logit_tokens: tokens whose logits are made.
     """
     layer = 2 * _layer_params(cfg) + 4 * cfg.num_heads * cfg.head_dim * length
-    logits = 2 * cfg.vocab_size * cfg.embed_dim * logit_tokens
+    logits = 2 * math.prod(llama.param_specs(cfg)["embed"].shape) * logit_tokens
     return float(cfg.num_layers * layer * tokens + logits)
 
 

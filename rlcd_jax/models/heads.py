@@ -144,10 +144,15 @@ def policy_divergence(
 def chunked(x: jax.Array, chunk_tokens: int) -> jax.Array:
     """Split [B, T, …] into [C, B, W, …] with about ``chunk_tokens`` in B x W."""
     batch, length = x.shape[:2]
-    width = max(1, min(length, chunk_tokens // batch))
+    width = chunk_width(batch, length, chunk_tokens)
     chunks = -(-length // width)
     x = jnp.pad(x, ((0, 0), (0, chunks * width - length)) + ((0, 0),) * (x.ndim - 2))
     return x.reshape(batch, chunks, width, *x.shape[2:]).swapaxes(0, 1)
+
+
+def chunk_width(batch: int, length: int, chunk_tokens: int) -> int:
+    """Return the positions of one chunk of [B, T], W of ``chunked``."""
+    return max(1, min(length, chunk_tokens // batch))
 
 
 def unchunked(x: jax.Array, length: int) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 
 from rlcd_jax import metrics
 from rlcd_jax.decode import engine
+from rlcd_jax.job import engine_shape
 from rlcd_jax.stages import inputs
 
 Params = Any
@@ -19,25 +20,26 @@ def make_engine(
 ) -> engine.Engine:
     """Return an engine whose slots hold a longest prompt with a longest reply.
 
-    Lengths are rounded up to 64, so that the stages of a run share their programs.
     A config's memory limit, where there is one, is checked here: before anything is
     allocated or compiled.
     """
     section = found.config.engine
-    length = -(-(prompt_tokens + reply_tokens) // 64) * 64
-    ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
+    shape = engine_shape.find(
+        found.config,
+        found.mesh,
+        prompt_tokens=prompt_tokens,
+        reply_tokens=reply_tokens,
+    )
     gib = section.memory_gib
     return engine.Engine(
         found.cfg,
         found.text_tokenizer,
-        num_slots=-(-section.num_slots // ways) * ways,
-        max_length=length,
-        mesh=found.mesh if found.mesh.size > 1 else None,
+        num_slots=shape.num_slots,
+        max_length=shape.max_length,
+        mesh=shape.mesh,
         steps_per_dispatch=section.steps_per_dispatch,
-        prompt_buckets=section.prompt_buckets,
-        live_buckets=[n for n in section.live_buckets if n < length] + [length]
-        if section.live_buckets
-        else None,
+        prompt_buckets=shape.prompt_buckets,
+        live_buckets=shape.live_buckets,
         memory_budget=int(gib * 2**30) if gib else None,
     )
 

@@ -100,6 +100,18 @@ def _fitting(found: inputs.Inputs, loaded: Sequence[records.Prompt]) -> list[Dia
     return out
 
 
+def mark_ids(found: inputs.Inputs) -> list[int]:
+    """Return the ids of the mark that ends a reply for the preference model."""
+    end = found.end_of_turn or found.task.human_marker
+    return found.text_tokenizer.encode(end, bos=False)
+
+
+def reward_length(section: ConfigDict, mark_tokens: int) -> int:
+    """Return the row length that holds every prompt, reply and mark, in tokens."""
+    length = section.prompt_tokens + section.reply_tokens + mark_tokens
+    return -(-length // 16) * 16
+
+
 class Actor:
     """Writes replies and rolls them out; holds the engine and the frozen models."""
 
@@ -111,9 +123,7 @@ class Actor:
         self.sampler = generation.make_engine(
             found, section.prompt_tokens, section.reply_tokens
         )
-        tokenizer = found.text_tokenizer
-        end = found.end_of_turn
-        self.mark = tokenizer.encode(end or found.task.human_marker, bos=False)
+        self.mark = mark_ids(found)
         self._rows = ppo.rows_at_once(found)
         self._logprobs = self._program(ppo.response_logprobs)
         self._logprobs_entropy = self._program(
@@ -134,9 +144,9 @@ class Actor:
 
     def set_frozen(self, *, reference: Params, preference: Params) -> None:
         """Take the models that never change."""
-        length = self.section.prompt_tokens + self.section.reply_tokens + len(self.mark)
+        length = reward_length(self.section, len(self.mark))
         self._reference = scorers.frozen(self.found, reference)
-        score = scorers.reward_scorer(self.found, lengths=(-(-length // 16) * 16,))
+        score = scorers.reward_scorer(self.found, lengths=(length,))
         self._rewards = functools.partial(score, scorers.frozen(self.found, preference))
 
     def draw_prompts(self, step: int) -> list[Dialogue]:

@@ -1,4 +1,4 @@
-"""``--what simulate``: whole pairs against the released procedure.
+"""Simulation: whole pairs against the released procedure.
 
 The released script samples static batches of 16, every sample to 300 tokens, and cuts
 the text at the next turn afterwards. Here each reply stops where its text stops and
@@ -8,14 +8,15 @@ once. A reply's length is drawn from real replies, and plays the place where it 
 
 from __future__ import annotations
 
-import argparse
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import bench_decode, bench_peer
+from rlcd_jax.bench import decode
+from rlcd_jax.bench import settings as settings_lib
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.decode import engine as engine_lib
 from rlcd_jax.models import llama
@@ -70,37 +71,37 @@ def pair_requests(
     return made
 
 
-def run(args: argparse.Namespace, cfg: llama.LlamaConfig) -> dict[str, Any]:
-    """Measure pairs a second, ours and the released procedure's."""
-    if args.prompt <= AFFIX_TOKENS:
-        raise ValueError(f"--prompt {args.prompt}; accepted: above {AFFIX_TOKENS}")
-    params = jax.block_until_ready(bench_decode.random_weights(cfg))
-    slots = max(int(one) for one in args.slots.split(","))
-    lengths = reply_lengths(args.hh_dir, 2 * args.pairs)
-    longest = args.prompt + RELEASED_TOKENS
-    engine = bench_decode.make_engine(cfg, params, slots, longest, args.steps)
-    jobs = pair_requests(cfg, lengths, args.prompt, args.top_k)
+def run(settings: settings_lib.Settings, cfg: llama.LlamaConfig) -> dict[str, Any]:
+    """Return pairs a second, ours and the released procedure's.
+
+    Args:
+      settings: what to measure; of ``slots`` the most are taken.
+      cfg: numbers of the model, whose weights are random.
+    """
+    if settings.prompt <= AFFIX_TOKENS:
+        raise ValueError(f"--prompt {settings.prompt}; accepted: above {AFFIX_TOKENS}")
+    params = jax.block_until_ready(decode.random_weights(cfg))
+    slots, longest = max(settings.slots), settings.prompt + RELEASED_TOKENS
+    lengths = reply_lengths(settings.hh_dir, 2 * settings.pairs)
+    engine = decode.make_engine(cfg, params, slots, longest, settings.steps)
+    jobs = pair_requests(cfg, lengths, settings.prompt, settings.top_k)
     engine.generate(jobs)  # compiles
 
     def ours() -> float:
-        return bench_decode.timed(engine, jobs)[0] / args.pairs
+        return decode.timed(engine, jobs)[0] / settings.pairs
 
-    released = {"static": _static(args, cfg, params, longest)}
-    if args.peer == "hf":
-        dtypes = ["bfloat16"]
-        if jax.default_backend() == "cpu":
-            dtypes = ["float32", "bfloat16"]
-        for dtype in dtypes:
-            released[f"hf_{dtype}"] = _hf(args, bench_peer.HfPeer(cfg, dtype))
+    released = {"static": _static(settings, cfg, params, longest)}
+    for name, peer in settings.peers.items():
+        released[name] = _released_by(peer, settings)
     times: dict[str, list[float]] = {"ours": []} | {name: [] for name in released}
-    for _ in range(args.repeats):
+    for _ in range(settings.repeats):
         times["ours"].append(ours())
         for name, seconds in released.items():
             times[name].append(seconds())
     middle = {name: statistics.median(values) for name, values in times.items()}
     result: dict[str, Any] = {
-        "model": args.model,
-        "pairs": args.pairs,
+        "model": settings.model,
+        "pairs": settings.pairs,
         "slots": slots,
         "reply_tokens_mean": float(lengths.mean()),
         "pairs_per_second": 1 / middle["ours"],
@@ -112,25 +113,33 @@ def run(args: argparse.Namespace, cfg: llama.LlamaConfig) -> dict[str, Any]:
     return result
 
 
-def _static(args, cfg, params, longest: int):
+def _static(
+    settings: settings_lib.Settings,
+    cfg: llama.LlamaConfig,
+    params: llama.Params,
+    longest: int,
+) -> Callable[[], float]:
     """Return a function: seconds a pair, the released procedure on our engine."""
-    static = bench_decode.make_engine(cfg, params, RELEASED_BATCH, longest, args.steps)
-    jobs = bench_decode.requests(
-        cfg, RELEASED_BATCH, args.prompt, RELEASED_TOKENS, top_k=args.top_k
+    static = decode.make_engine(cfg, params, RELEASED_BATCH, longest, settings.steps)
+    jobs = decode.requests(
+        cfg, RELEASED_BATCH, settings.prompt, RELEASED_TOKENS, top_k=settings.top_k
     )
     static.generate(jobs)  # compiles
 
     def seconds() -> float:
-        return bench_decode.timed(static, jobs)[0] / (RELEASED_BATCH / 2)
+        return decode.timed(static, jobs)[0] / (RELEASED_BATCH / 2)
 
     return seconds
 
 
-def _hf(args, peer: bench_peer.HfPeer):
-    peer.seconds(RELEASED_BATCH, args.prompt, 4, args.top_k)
+def _released_by(
+    peer: settings_lib.Peer, settings: settings_lib.Settings
+) -> Callable[[], float]:
+    """Return a function: seconds a pair, the released procedure on a peer."""
+    peer(RELEASED_BATCH, settings.prompt, 4, settings.top_k)
 
     def seconds() -> float:
-        whole = peer.seconds(RELEASED_BATCH, args.prompt, RELEASED_TOKENS, args.top_k)
+        whole = peer(RELEASED_BATCH, settings.prompt, RELEASED_TOKENS, settings.top_k)
         return whole / (RELEASED_BATCH / 2)
 
     return seconds

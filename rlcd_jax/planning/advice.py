@@ -14,8 +14,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import chips, sharding
-from rlcd_jax.stages import inputs, plan, plan_sizes
+from rlcd_jax import sharding
+from rlcd_jax.planning import chips, plan, sizes
+from rlcd_jax.stages import inputs
 
 Changes = Mapping[str, Any]  # dotted field of the config -> value
 MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
@@ -66,9 +67,7 @@ def advise(
     return None
 
 
-def _possible(
-    setting: plan_sizes.Setting, mesh: Changes, stages: Sequence[str]
-) -> bool:
+def _possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> bool:
     """Return whether a mesh divides model and batches, and could hold the weights.
 
     A quick look that spares planning in full what cannot work.
@@ -83,7 +82,7 @@ def _possible(
         _field(config, BATCHES[name][0]) % ways for name in stages if name in BATCHES
     ):
         return False
-    limit = (setting.chip.usable_gib or math.inf) * chips.GIB
+    limit = (setting.chip.limit_gib or math.inf) * chips.GIB
     params = cfg.num_layers * cfg.embed_dim * 3 * cfg.mlp_dim
     decodes = any(name in ("simulate", "policy", "evaluate") for name in stages)
     models = 2 if "policy" in stages else any(name in BATCHES for name in stages)
@@ -92,7 +91,7 @@ def _possible(
 
 
 def _tune_all(
-    setting: plan_sizes.Setting, mesh: Changes, stages: Sequence[str]
+    setting: sizes.Setting, mesh: Changes, stages: Sequence[str]
 ) -> dict[str, Any] | None:
     """Return what to change beside the mesh so that all stages fit, if that helps."""
     changes: dict[str, Any] = {}
@@ -112,9 +111,7 @@ def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
     return copy
 
 
-def _tune(
-    setting: plan_sizes.Setting, name: str, given: Changes
-) -> dict[str, Any] | None:
+def _tune(setting: sizes.Setting, name: str, given: Changes) -> dict[str, Any] | None:
     """Return what to change for one stage beside ``given``; None: nothing helps."""
     base = changed(setting.found.config, given)
     options = list(_stage_changes(base, name))
@@ -123,14 +120,14 @@ def _tune(
     return next(own for own in options if _works(setting, changed(base, own), name))
 
 
-def _works(setting: plan_sizes.Setting, config: ConfigDict, name: str) -> bool:
+def _works(setting: sizes.Setting, config: ConfigDict, name: str) -> bool:
     mesh = config.mesh
-    sizes = (mesh.data, mesh.fsdp, mesh.tensor)
+    shape = (mesh.data, mesh.fsdp, mesh.tensor)
     found = dataclasses.replace(
         setting.found,
         config=config,
         cfg=inputs.configured(setting.cfg, config),
-        mesh=sharding.abstract_mesh(*sizes, math.prod(sizes)),
+        mesh=sharding.abstract_mesh(*shape, math.prod(shape)),
     )
     stage = plan.plan_stage(dataclasses.replace(setting, found=found), name)
     return plan.verdict(stage, setting.chip) in (plan.FITS, plan.UNKNOWN)

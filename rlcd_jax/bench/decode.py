@@ -1,8 +1,7 @@
-"""``--what decode``: equal prompts and replies, against the memory roofline."""
+"""Decoding: equal prompts and replies, against the memory roofline."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from typing import Any
@@ -11,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import bench_peer
 from rlcd_jax import tokenizer, tree
+from rlcd_jax.bench import settings as settings_lib
 from rlcd_jax.decode import engine as engine_lib
 from rlcd_jax.models import llama
 
@@ -123,30 +122,34 @@ def make_engine(
     return engine
 
 
-def run(args: argparse.Namespace, cfg: llama.LlamaConfig) -> dict[str, Any]:
-    """Measure decode at each number of slots."""
+def run(settings: settings_lib.Settings, cfg: llama.LlamaConfig) -> dict[str, Any]:
+    """Return the figures of decoding at each number of slots.
+
+    Args:
+      settings: what to measure.
+      cfg: numbers of the model, whose weights are random.
+    """
     params = jax.block_until_ready(random_weights(cfg))
-    peers = {}
-    if args.peer == "hf":
-        dtypes = ("bfloat16",)
-        if jax.default_backend() == "cpu":
-            dtypes = ("float32", "bfloat16")
-        peers = {dtype: bench_peer.HfPeer(cfg, dtype) for dtype in dtypes}
-    rows = [
-        _measure(args, cfg, params, int(slots), peers)
-        for slots in args.slots.split(",")
-    ]
-    return {"model": args.model, "dtype": cfg.dtype, "attention": cfg.attention} | {
-        "prompt": args.prompt,
-        "new": args.new,
-        "decode": rows,
+    return {
+        "model": settings.model,
+        "dtype": cfg.dtype,
+        "attention": cfg.attention,
+        "prompt": settings.prompt,
+        "new": settings.new,
+        "decode": [_measure(settings, cfg, params, slots) for slots in settings.slots],
     }
 
 
-def _measure(args, cfg, params, slots: int, peers: dict) -> dict[str, Any]:
-    engine = make_engine(cfg, params, slots, args.prompt + args.new, args.steps)
-    jobs = requests(cfg, slots, args.prompt, args.new, top_k=args.top_k)
-    batch = args.peer_batch or slots
+def _measure(
+    settings: settings_lib.Settings,
+    cfg: llama.LlamaConfig,
+    params: llama.Params,
+    slots: int,
+) -> dict[str, Any]:
+    prompt, new, top_k = settings.prompt, settings.new, settings.top_k
+    engine = make_engine(cfg, params, slots, prompt + new, settings.steps)
+    jobs = requests(cfg, slots, prompt, new, top_k=top_k)
+    batch = settings.peer_batch or slots
     steps: list[float] = []
 
     def ours() -> float:
@@ -154,26 +157,22 @@ def _measure(args, cfg, params, slots: int, peers: dict) -> dict[str, Any]:
         steps.extend(one / engine.steps_per_dispatch for one in dispatches)
         return seconds
 
-    def theirs(peer: bench_peer.HfPeer) -> float:
-        return peer.seconds(batch, args.prompt, args.new, args.top_k)
-
     for _ in range(2):  # compiles, from a short cache and from a long one
         ours()
-    for peer in peers.values():
-        peer.seconds(batch, args.prompt, 4, args.top_k)
+    for peer in settings.peers.values():
+        peer(batch, prompt, 4, top_k)
     steps.clear()
     times: dict[str, list[float]] = {"ours": [], "bandwidth": []}
-    times |= {dtype: [] for dtype in peers}
-    for _ in range(args.repeats):
+    times |= {name: [] for name in settings.peers}
+    for _ in range(settings.repeats):
         times["bandwidth"].append(copy_bandwidth())
         times["ours"].append(ours())
-        for dtype, peer in peers.items():
-            times[dtype].append(theirs(peer))
+        for name, peer in settings.peers.items():
+            times[name].append(peer(batch, prompt, new, top_k))
     middle = {name: statistics.median(values) for name, values in times.items()}
     step = statistics.median(steps)
-    entries = args.prompt + args.new / 2
-    floor = step_bytes(cfg, params, slots, entries) / max(times["bandwidth"])
-    speed = slots * args.new / middle["ours"]
+    floor = step_bytes(cfg, params, slots, prompt + new / 2) / max(times["bandwidth"])
+    speed = slots * new / middle["ours"]
     row: dict[str, Any] = {
         "slots": slots,
         "tokens_per_second": speed,
@@ -183,10 +182,10 @@ def _measure(args, cfg, params, slots: int, peers: dict) -> dict[str, Any]:
         "copy_gb_per_second": max(times["bandwidth"]) / 1e9,
         "compiles": engine.compiles,
     }
-    for dtype in peers:
-        theirs_speed = batch * args.new / middle[dtype]
-        row[f"hf_{dtype}_tokens_per_second"] = theirs_speed
-        row[f"ratio_to_hf_{dtype}"] = speed / theirs_speed
+    for name in settings.peers:
+        theirs = batch * new / middle[name]
+        row[f"{name}_tokens_per_second"] = theirs
+        row[f"ratio_to_{name}"] = speed / theirs
     return row
 
 

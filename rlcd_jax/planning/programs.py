@@ -7,57 +7,79 @@ decode engine's weights and cache during updates.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from rlcd_jax import prompts
 from rlcd_jax.models import footprint, heads, llama
+from rlcd_jax.planning import counts, passes, sizes
 from rlcd_jax.stages import (
+    batching,
     distill_context,
     evaluate_policy,
-    plan_passes,
-    plan_sizes,
     ppo,
+    ppo_rollout,
     supervised,
     train_preference,
 )
 
-Program = plan_passes.Program
-Setting = plan_sizes.Setting
-INSTRUCTION_TOKENS = 128  # of a scoring prompt beside prompt and replies, about
-MARK_TOKENS = 8  # that end a text for the preference model, at most
+Program = passes.Program
+Setting = sizes.Setting
+BYTES_A_TOKEN = 4  # of English, about
 
 
 def simulate(setting: Setting) -> list[Program]:
     """Return the programs of simulation: loading, generation, scoring."""
     section = setting.found.config.pairs
     specs = llama.param_specs(setting.cfg)
-    engine = plan_sizes.engine_bytes(
-        setting, section.prompt_tokens, section.reply_tokens
-    )
+    lengths = {
+        "prompt_tokens": section.prompt_tokens,
+        "reply_tokens": section.reply_tokens,
+    }
+    engine = sizes.engine_sizes(setting, **lengths)
     scored = "scoring" in section.labels
-    master = plan_sizes.model_bytes(setting, specs, frozen=False)
-    copy = plan_sizes.model_bytes(setting, specs, frozen=True) if scored else 0
-    pairs = setting.train_prompts * section.samples_per_prompt
+    master = sizes.model_bytes(setting, specs, frozen=False)
+    copy = sizes.model_bytes(setting, specs, frozen=True) if scored else 0
     programs = [
-        Program("load", {"frozen": master + copy, "decode": engine["decode"]}),
-        plan_passes.generate(
+        Program("load", {"frozen": master + copy, "decode": engine.memory.weights}),
+        passes.generate(
             setting,
             engine,
             {"frozen": copy},
-            num_replies=2 * pairs,
-            prompt_tokens=section.prompt_tokens,
-            reply_tokens=section.reply_tokens,
+            num_replies=2 * setting.pairs,
+            **lengths,
         ),
     ]
     if not scored:
         return programs
-    score = plan_passes.read(
+    score = passes.read(
         setting,
         "score",
-        {"frozen": copy, "decode": engine["decode"], "cache": engine["cache"]},
-        num_texts=pairs * (1 + section.both_orders),
-        length=section.prompt_tokens + 2 * section.reply_tokens + INSTRUCTION_TOKENS,
+        {"frozen": copy, **engine.held},
+        num_texts=setting.pairs * (1 + section.both_orders),
+        length=question_length(
+            setting, setting.found.task.scoring_instructions, section.reply_tokens
+        ),
     )
     return [*programs, score]
+
+
+def question_length(
+    setting: Setting, questions: Sequence[str], reply_tokens: int
+) -> int:
+    """Return the row length of a question about two replies, at most, in tokens.
+
+    The words around prompt and replies are taken as ``BYTES_A_TOKEN``: plans have no
+    tokenizer.
+
+    Args:
+      setting: of the plan.
+      questions: of the task.
+      reply_tokens: of each reply, at most.
+    """
+    words = [prompts.scoring_prompt("", "", "", one) for one in questions]
+    own = max(len(text.encode()) for text in words) // BYTES_A_TOKEN
+    prompt_tokens = setting.found.config.pairs.prompt_tokens
+    return batching.rising_lengths(prompt_tokens + 2 * reply_tokens + own)[-1]
 
 
 def preference(setting: Setting) -> list[Program]:
@@ -66,7 +88,7 @@ def preference(setting: Setting) -> list[Program]:
     length = section.lengths[-1]
     updates = supervised.num_updates(section, num_pairs(setting), "preference")
     tokens = updates * 2 * section.batch_size * length
-    learn = plan_passes.update(
+    learn = passes.update(
         setting,
         "preference",
         train_preference.make_trainer(found, updates),
@@ -74,12 +96,12 @@ def preference(setting: Setting) -> list[Program]:
         texts=2,
     )
     specs = heads.scalar_specs(setting.cfg)
-    look = plan_passes.read(
+    look = passes.read(
         setting,
         "held out",
         {
             **state_sizes(learn),
-            "frozen": plan_sizes.model_bytes(setting, specs, frozen=True),
+            "frozen": sizes.model_bytes(setting, specs, frozen=True),
         },
         num_texts=2 * section.held_out * -(-updates // section.eval_every),
         length=length,
@@ -88,11 +110,19 @@ def preference(setting: Setting) -> list[Program]:
 
 
 def num_pairs(setting: Setting) -> int:
-    """Return the pairs that a preference model is trained on, if none is dropped."""
-    pairs, section = setting.found.config.pairs, setting.found.config.preference
-    rows = setting.train_prompts * pairs.samples_per_prompt * len(pairs.labels)
-    if section.data != "pairs":
-        rows = section.data_limit or setting.test_prompts
+    """Return the pairs that a preference model is trained on, if none is dropped.
+
+    Raises:
+      ValueError: all of them would be held out.
+    """
+    rows, section = setting.preference_pairs, setting.found.config.preference
+    if rows <= section.held_out:
+        raise ValueError(
+            f"preference.held_out={section.held_out} takes all of the {rows} pairs "
+            f"that there are at most; accepted here: below {rows}, so that some are "
+            "left to train on; lower it, or make more pairs with "
+            "pairs.samples_per_prompt"
+        )
     return rows - section.held_out
 
 
@@ -105,10 +135,9 @@ def distill(setting: Setting) -> list[Program]:
     """Return the program of context distillation."""
     found, section = setting.found, setting.found.config.distill
     length = section.lengths[-1]
-    rows = setting.train_prompts * found.config.pairs.samples_per_prompt
-    updates = supervised.num_updates(section, rows, "distill")
+    updates = supervised.num_updates(section, setting.pairs, "distill")
     tokens = updates * section.batch_size * length
-    learn = plan_passes.update(
+    learn = passes.update(
         setting,
         "distill",
         distill_context.make_trainer(found, updates),
@@ -128,10 +157,11 @@ def policy(setting: Setting) -> list[Program]:
         "prompt_tokens": section.prompt_tokens,
         "reply_tokens": section.reply_tokens,
     }
-    length, replies = sum(lengths.values()), section.steps * section.rollouts
+    length = sum(lengths.values())
+    replies, dev = counts.policy_replies(found.config)
     tokens = updates * section.update_batch * length
     logit_tokens = updates * section.update_batch * section.reply_tokens
-    learn = plan_passes.update(
+    learn = passes.update(
         setting,
         "policy",
         ppo.make_trainer(found),
@@ -139,30 +169,31 @@ def policy(setting: Setting) -> list[Program]:
         + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
         texts=1,
     )
-    engine = plan_sizes.engine_bytes(setting, **lengths)
+    engine = sizes.engine_sizes(setting, **lengths)
     models = (llama.param_specs(cfg), heads.scalar_specs(cfg))
     held = {
         "frozen": sum(
-            plan_sizes.model_bytes(setting, specs, frozen=True) for specs in models
+            sizes.model_bytes(setting, specs, frozen=True) for specs in models
         ),
     }
-    settled = {**held, "decode": engine["decode"], "cache": engine["cache"]}
-    # Policy, reference, value and reward; logits for the first two.
-    roll_out = plan_passes.read(
+    settled = {**held, **engine.held}
+    # Policy, reference, value and reward, of dev prompts all but value; logits for the
+    # first two.
+    roll_out = passes.read(
         setting,
         "roll out",
         {**settled, **state_sizes(learn)},
-        num_texts=4 * replies,
-        length=-(-(length + MARK_TOKENS) // 16) * 16,
+        num_texts=4 * replies + 3 * dev,
+        length=ppo_rollout.reward_length(section, len(ppo_rollout.mark_ids(found))),
         logit_length=section.reply_tokens,
         rows=ppo.rows_at_once(found),
     )
     return [
-        plan_passes.generate(
+        passes.generate(
             setting,
             engine,
             {**held, **state_sizes(learn)},
-            num_replies=replies,
+            num_replies=replies + dev,
             **lengths,
         ),
         roll_out,
@@ -178,29 +209,25 @@ def evaluate(setting: Setting) -> list[Program]:
     config, section = setting.found.config, setting.found.config.evaluate
     specs = llama.param_specs(setting.cfg)
     master, copy = (
-        plan_sizes.model_bytes(setting, specs, frozen=frozen)
-        for frozen in (False, True)
+        sizes.model_bytes(setting, specs, frozen=frozen) for frozen in (False, True)
     )
     lengths = {
         "prompt_tokens": config.pairs.prompt_tokens,
         "reply_tokens": section.reply_tokens,
     }
-    engine = plan_sizes.engine_bytes(setting, **lengths)
+    engine = sizes.engine_sizes(setting, **lengths)
     systems = len(section.systems) + len(section.checkpoints)
     replies = setting.test_prompts * section.samples_per_prompt
     trained = min(2, systems - 1)  # the next is read before the last is let go
     held = {"frozen": (1 + trained) * master + copy}
     programs = [
-        plan_passes.generate(
-            setting, engine, held, num_replies=systems * replies, **lengths
-        )
+        passes.generate(setting, engine, held, num_replies=systems * replies, **lengths)
     ]
     if trained:
-        both = {"frozen": 2 * master + 2 * copy}
-        both |= {"decode": engine["decode"], "cache": engine["cache"]}
-        length = sum(lengths.values())
+        both = {"frozen": 2 * master + 2 * copy, **engine.held}
+        length = batching.rising_lengths(sum(lengths.values()))[-1]
         programs.append(
-            plan_passes.read(
+            passes.read(
                 setting,
                 "divergence",
                 both,
@@ -210,22 +237,19 @@ def evaluate(setting: Setting) -> list[Program]:
             )
         )
     if "log_odds" in evaluate_policy.usable_judges(setting.found):
-        judged = plan_passes.read(
+        judged = passes.read(
             setting,
             "judge",
             {"frozen": master + copy},
             num_texts=2 * replies * systems * (systems - 1) // 2,
-            length=length_judged(setting),
+            length=question_length(
+                setting,
+                list(setting.found.task.judge_questions.values()),
+                section.reply_tokens,
+            ),
         )
         programs.append(judged)
     return programs
-
-
-def length_judged(setting: Setting) -> int:
-    """Return the tokens of a judge's question about two replies, at most."""
-    config = setting.found.config
-    replies = 2 * config.evaluate.reply_tokens
-    return config.pairs.prompt_tokens + replies + INSTRUCTION_TOKENS
 
 
 STAGES: dict[str, Callable[[Setting], list[Program]]] = {

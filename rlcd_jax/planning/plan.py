@@ -10,13 +10,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import chips, sharding, tasks, tokenizer
-from rlcd_jax.datasets import hh_rlhf
-from rlcd_jax.models import llama, presets
-from rlcd_jax.stages import inputs, plan_passes, plan_programs, plan_sizes
+from rlcd_jax import sharding, tokenizer, tree
+from rlcd_jax.models import llama, presets, table
+from rlcd_jax.planning import chips, counts, passes, programs, sizes
+from rlcd_jax.stages import inputs
 from rlcd_jax.weights import resolve
 
 FITS, TOO_LARGE, REFUSED, UNKNOWN = "fits", "does not fit", "refused", "no limit known"
@@ -33,18 +32,29 @@ class StagePlan:
     """
 
     name: str
-    programs: tuple[plan_passes.Program, ...]
+    programs: tuple[passes.Program, ...]
     problem: str = ""
 
     @property
-    def largest(self) -> plan_passes.Program:
+    def largest(self) -> passes.Program:
         """The program that needs most memory."""
         return max(self.programs, key=lambda program: program.total)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All stages of a config on some chips."""
+    """All stages of a config on some chips.
+
+    Attributes:
+      topology: the chips.
+      mesh: devices by axis.
+      model: its spec.
+      num_params: of the model.
+      stages: in the order in which they run.
+      train_prompts: prompts to simulate and train on.
+      test_prompts: held-out prompts.
+      efficiency: share of the chips' peak rate of products that is reached.
+    """
 
     topology: chips.Topology
     mesh: dict[str, int]
@@ -53,6 +63,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
     train_prompts: int
     test_prompts: int
+    efficiency: float
 
     def verdict(self, stage: StagePlan) -> str:
         """Return one of FITS, TOO_LARGE, REFUSED, UNKNOWN."""
@@ -63,20 +74,46 @@ class Plan:
         """Whether no stage is refused or too large."""
         return all(self.verdict(stage) in (FITS, UNKNOWN) for stage in self.stages)
 
-    def seconds(self, program: plan_passes.Program) -> float | None:
+    def seconds(self, program: passes.Program) -> float | None:
         """Return about how long all runs of a program take; None: rates not known."""
         chip = self.topology.chip
         if chip.tflops is None or chip.gbytes is None:
             return None
-        rate = self.topology.num_devices * chip.tflops * 1e12 * chips.PRODUCT_SHARE
+        rate = self.topology.num_devices * chip.tflops * 1e12 * self.efficiency
         products = (program.flops + program.repeated) / rate
         return max(
             products, program.traffic / (chip.gbytes * 1e9 * chips.BANDWIDTH_SHARE)
         )
 
+    def hours(self, stage: StagePlan) -> float | None:
+        """Return about how long a stage takes; None: refused, or rates not known."""
+        times = [self.seconds(program) for program in stage.programs]
+        if stage.problem or None in times:
+            return None
+        return sum(times) / 3600
+
+    @property
+    def total_hours(self) -> float | None:
+        """About how long all stages take; None: not known of every stage."""
+        times = [self.hours(stage) for stage in self.stages]
+        return None if None in times else sum(times)
+
+    def cost(self, hours: float, price: float) -> float:
+        """Return what hours on all the chips cost, in the currency of the price.
+
+        Args:
+          hours: by the clock.
+          price: of one chip for one hour.
+        """
+        return hours * self.topology.num_devices * price
+
 
 def make_plan(
-    config: ConfigDict, topology: chips.Topology, stages: Sequence[str] = ()
+    config: ConfigDict,
+    topology: chips.Topology,
+    stages: Sequence[str] = (),
+    *,
+    efficiency: float = chips.PRODUCT_SHARE,
 ) -> Plan:
     """Return the plan of a config.
 
@@ -84,35 +121,55 @@ def make_plan(
       config: of a run.
       topology: the chips.
       stages: names; empty takes those of the config.
+      efficiency: share of the peak rate of products to reckon with, in (0, 1].
 
     Raises:
-      ValueError: the mesh does not suit the model or the chips, in any stage.
+      ValueError: the mesh does not suit the model or the chips, in any stage, or the
+        efficiency is no such share.
     """
+    if not 0 < efficiency <= 1:
+        raise ValueError(
+            f"efficiency {efficiency}; accepted: a share of the peak rate, above 0 and "
+            f"at most 1, such as {chips.PRODUCT_SHARE}"
+        )
     setting = make_setting(config, topology)
-    params = jax.tree.leaves(
-        llama.param_specs(setting.cfg), is_leaf=lambda leaf: hasattr(leaf, "axes")
-    )
+    params = table.abstract_params(llama.param_specs(setting.cfg))
     return Plan(
         topology=topology,
         mesh=dict(setting.found.mesh.shape),
         model=config.model.spec,
-        num_params=sum(plan_sizes.size(spec) for spec in params),
+        num_params=tree.count_params(params),
         stages=tuple(plan_stage(setting, name) for name in (stages or config.stages)),
         train_prompts=setting.train_prompts,
         test_prompts=setting.test_prompts,
+        efficiency=efficiency,
     )
 
 
-def make_setting(config: ConfigDict, topology: chips.Topology) -> plan_sizes.Setting:
+def make_setting(config: ConfigDict, topology: chips.Topology) -> sizes.Setting:
     """Return what the plans of all stages derive from; raises as ``make_plan``."""
-    sizes = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    mesh = sharding.abstract_mesh(*sizes, topology.num_devices)
+    shape = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = sharding.abstract_mesh(*shape, topology.num_devices)
+    return setting_on(config, mesh, topology.chip)
+
+
+def setting_on(config: ConfigDict, mesh: Any, chip: chips.Chip) -> sizes.Setting:
+    """Return what the plans of all stages derive from, for a mesh.
+
+    Args:
+      config: of a run.
+      mesh: with or without devices.
+      chip: what it is made of.
+    """
     found = planned_inputs(config, mesh)
-    return plan_sizes.Setting(
+    task = found.task
+    return sizes.Setting(
         found,
-        topology.chip,
-        train_prompts=num_prompts(found, "train"),
-        test_prompts=num_prompts(found, "test"),
+        chip,
+        train_prompts=counts.num_prompts(config, task, "train"),
+        test_prompts=counts.num_prompts(config, task, "test"),
+        pairs=counts.num_pairs(config, task),
+        preference_pairs=counts.preference_pairs(config, task),
     )
 
 
@@ -120,20 +177,20 @@ def verdict(stage: StagePlan, chip: chips.Chip) -> str:
     """Return one of FITS, TOO_LARGE, REFUSED, UNKNOWN for a stage on a chip."""
     if stage.problem:
         return REFUSED
-    if chip.usable_gib is None:
+    if chip.limit_gib is None:
         return UNKNOWN
-    fits = stage.largest.total <= chip.usable_gib * chips.GIB
+    fits = stage.largest.total <= chip.limit_gib * chips.GIB
     return FITS if fits else TOO_LARGE
 
 
-def plan_stage(setting: plan_sizes.Setting, name: str) -> StagePlan:
+def plan_stage(setting: sizes.Setting, name: str) -> StagePlan:
     """Return the plan of one stage; its own refusal becomes the plan's problem."""
-    if name not in plan_programs.STAGES:
+    if name not in programs.STAGES:
         raise ValueError(
-            f"unknown stage {name!r}; accepted: {', '.join(plan_programs.STAGES)}"
+            f"unknown stage {name!r}; accepted: {', '.join(programs.STAGES)}"
         )
     try:
-        return StagePlan(name, tuple(plan_programs.STAGES[name](setting)))
+        return StagePlan(name, tuple(programs.STAGES[name](setting)))
     except ValueError as error:
         return StagePlan(name, (), str(error))
 
@@ -162,15 +219,3 @@ def find_numbers(config: ConfigDict) -> llama.LlamaConfig:
     if ":" in spec:
         return resolve.resolve_model(spec, inputs.cache_dir(config)).cfg
     return presets.get_preset(spec)
-
-
-def num_prompts(found: inputs.Inputs, part: str) -> int:
-    """Return the prompts of a part of the data, without reading hh-rlhf."""
-    config, task = found.config, found.task
-    limit = config.prompts.limit if part == "train" else config.evaluate.prompts
-    if config.prompts.source != "hh_rlhf":
-        return len(inputs.load_prompts(config, task, part))
-    if not task.hh_config:
-        return len(tasks.load_prompts(task, part))
-    known = hh_rlhf.SIZES[task.hh_config][part]
-    return min(known, limit or known)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from rlcd_jax import sharding
 from rlcd_jax.models import footprint
-from rlcd_jax.stages import plan_sizes, scorers, trainer
+from rlcd_jax.planning import sizes
+from rlcd_jax.stages import scorers, trainer
 
-Setting = plan_sizes.Setting
+Setting = sizes.Setting
 SIZES = (
     "parameters",  # of what is trained, float32
     "moments",  # of the optimizer
@@ -71,18 +73,18 @@ def update(
       texts: texts in a row of a batch.
     """
     cfg, mesh = setting.cfg, setting.found.mesh
-    batch = plan_sizes.update_batch(setting, stage)
-    size, num_micro = batch["tokens"].shape[0], program.num_micro
+    batch = sizes.update_batch(setting.found, stage)
+    num_rows, num_micro = batch["tokens"].shape[0], program.num_micro
     state = program.state_shapes
-    parameters = plan_sizes.device_bytes(state.params)
-    held = plan_sizes.device_bytes((state.opt_state, state.updates))
-    rows = plan_sizes.batch_bytes(
+    parameters = sharding.device_bytes(state.params)
+    held = sharding.device_bytes((state.opt_state, state.updates))
+    rows = sizes.batch_bytes(
         setting, batch, unread=program.weight if num_micro == 1 else ""
     )
     with_logits = stage != "preference"
     passes = footprint.activation_bytes(
         cfg,
-        texts * size // num_micro // setting.ways,
+        texts * num_rows // num_micro // setting.ways,
         batch["tokens"].shape[-1],
         tensor_ways=setting.tensor,
         backward=True,
@@ -104,7 +106,7 @@ def update(
             "moments": held,
             "gradients": parameters * (1 if num_micro == 1 else 2),
             "activations": passes * len(state.params),
-            "logits": with_logits * logits(setting, size // num_micro, wanted, 2),
+            "logits": with_logits * logits(setting, num_rows // num_micro, wanted, 2),
             "other": rows + gathered,
         },
         arguments=parameters + held + rows,
@@ -161,18 +163,18 @@ def read(
         tensor_ways=setting.tensor,
         with_logits=logit_length > 0,
     )
-    sizes = {**held, "activations": passes, "other": gathered}
+    needed = {**held, "activations": passes, "other": gathered}
     if logit_length:
-        sizes["logits"] = logits(setting, rows, logit_length, 2)
+        needed["logits"] = logits(setting, rows, logit_length, 2)
     flops = footprint.forward_flops(
         setting.cfg, num_texts * length, length, logit_tokens=num_texts * logit_length
     )
-    return Program(name, sizes, flops=flops)
+    return Program(name, needed, flops=flops)
 
 
 def generate(
     setting: Setting,
-    engine: Mapping[str, int],
+    engine: sizes.EngineSizes,
     held: Mapping[str, int],
     *,
     num_replies: int,
@@ -183,13 +185,13 @@ def generate(
 
     Args:
       setting: of the plan.
-      engine: of ``plan_sizes.engine_bytes``.
+      engine: of the stage.
       held: what else is on the device meanwhile.
       num_replies: replies in all.
       prompt_tokens: of a prompt, at most.
       reply_tokens: of a reply, at most.
     """
-    steps = -(-num_replies // plan_sizes.num_slots(setting)) * reply_tokens
+    steps = -(-num_replies // engine.shape.num_slots) * reply_tokens
     drawn = num_replies * reply_tokens
     flops = footprint.forward_flops(
         setting.cfg, drawn, prompt_tokens + reply_tokens / 2, logit_tokens=drawn
@@ -198,7 +200,7 @@ def generate(
     )
     return Program(
         "generate",
-        {**held, **engine},
+        {**held, **engine.running},
         flops=flops,
-        traffic=steps * (engine["decode"] + 0.75 * engine["cache"]),
+        traffic=steps * (engine.memory.weights + 0.75 * engine.memory.cache),
     )

@@ -1,0 +1,6 @@
+"""How fast this machine does the work of a run: measured here, in one process.
+
+What lives here: one module for each kind of work, which measures it in turns with what
+it is compared to, and the settings they share. What may not: argument parsing, print,
+and other frameworks. A peer comes in as a function from the size of a batch to seconds.
+"""

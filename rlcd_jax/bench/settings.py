@@ -1,0 +1,56 @@
+"""What a benchmark is asked to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+# (texts of a batch, prompt tokens, new tokens of each, top-k or 0) -> seconds
+Peer = Callable[[int, int, int, int], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Sizes of the work, and whom it is compared to.
+
+    Attributes:
+      model: shown in the result.
+      slots: replies under way at once, one figure each.
+      prompt: tokens of a prompt.
+      new: tokens of each reply; decode only.
+      steps: decode steps a dispatch; None: the engine's own.
+      repeats: turns, of which the median is taken.
+      top_k: tokens drawn from; 0: all.
+      pairs: of a simulation.
+      hh_dir: hh-rlhf to take reply lengths from; "": a published distribution.
+      peer_batch: texts of a peer's batch; 0: as many as slots.
+      peers: measured in turns with ours, by name.
+    """
+
+    model: str
+    slots: tuple[int, ...]
+    prompt: int
+    new: int
+    steps: int | None
+    repeats: int
+    top_k: int
+    pairs: int
+    hh_dir: str
+    peer_batch: int
+    peers: Mapping[str, Peer]
+
+    def __post_init__(self) -> None:
+        counts = {
+            "prompt": self.prompt,
+            "new": self.new,
+            "repeats": self.repeats,
+            "pairs": self.pairs,
+            "slots": min(self.slots, default=0),
+            "steps": 1 if self.steps is None else self.steps,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"--{name} is {count}; accepted: 1 or more")
+        for name, count in {"top_k": self.top_k, "peer_batch": self.peer_batch}.items():
+            if count < 0:
+                raise ValueError(f"--{name} is {count}; accepted: 0 or more")

@@ -1,0 +1,78 @@
+"""How large a decode engine is: decided here, for the stages and for plans alike."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+from ml_collections import ConfigDict
+
+from rlcd_jax.decode import layout
+from rlcd_jax.models import llama
+
+LENGTHS = 64  # a slot's entries are a multiple of it, so that stages share programs
+
+Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineShape:
+    """What a stage asks of ``decode.engine.Engine``.
+
+    Attributes:
+      mesh: of the devices; None: one device.
+      num_slots: a multiple of the devices among which slots are split.
+      max_length: cache entries of a slot.
+      prompt_buckets: widths of prefill programs.
+      live_buckets: lengths the cache may have; None: the engine's own choice.
+    """
+
+    mesh: Mesh | None
+    num_slots: int
+    max_length: int
+    prompt_buckets: tuple[int, ...]
+    live_buckets: tuple[int, ...] | None
+
+    def sizes(self, cfg: llama.LlamaConfig, platform: str) -> layout.Sizes:
+        """Return the shapes of the engine's programs.
+
+        Args:
+          cfg: model numbers.
+          platform: "cpu", "gpu" or "tpu", of the devices.
+        """
+        return layout.sizes(
+            self.num_slots,
+            self.max_length,
+            mesh=self.mesh,
+            kernel=cfg.attention,
+            prompt_buckets=self.prompt_buckets,
+            live_buckets=self.live_buckets,
+            prefill_tokens=layout.default_prefill_tokens(platform),
+        )
+
+
+def find(
+    config: ConfigDict, mesh: Mesh, *, prompt_tokens: int, reply_tokens: int
+) -> EngineShape:
+    """Return the shape of an engine that holds a longest prompt with a longest reply.
+
+    Args:
+      config: of a run; section ``engine``.
+      mesh: of the devices, which need not exist.
+      prompt_tokens: of a prompt, at most.
+      reply_tokens: of a reply, at most.
+    """
+    section = config.engine
+    where = mesh if mesh.size > 1 else None
+    ways, _ = layout.ways(where)
+    length = -(-(prompt_tokens + reply_tokens) // LENGTHS) * LENGTHS
+    lives = None
+    if section.live_buckets:
+        lives = (*(n for n in section.live_buckets if n < length), length)
+    return EngineShape(
+        mesh=where,
+        num_slots=-(-section.num_slots // ways) * ways,
+        max_length=length,
+        prompt_buckets=tuple(section.prompt_buckets),
+        live_buckets=lives,
+    )
