@@ -34,7 +34,8 @@ from rlcd_jax import (
     tables,
     tasks,
 )
-from rlcd_jax.stages import inputs, likelihoods, workspace
+from rlcd_jax.scoring import likelihoods
+from rlcd_jax.stages import inputs, workspace
 
 
 def main(argv: Sequence[str] | None = None) -> int:

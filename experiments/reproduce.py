@@ -41,7 +41,7 @@ from experiments import reproduce_stages as stages
 from experiments import reproduce_tables as pairs_of_systems
 from rlcd_jax import chat_api, estimates, records, report, tables
 from rlcd_jax.report import reading
-from rlcd_jax.stages import shots
+from rlcd_jax.scoring import few_shots
 
 KEY = "OPENAI_API_KEY"
 TABLES = "tables"  # folder
@@ -208,7 +208,7 @@ def _methods(asked: str) -> tuple[str, ...]:
 
 def _shots(asked: str) -> str:
     """Return the text of a file of shots, or what was asked for instead of a file."""
-    if not asked or shots.human_count(asked):
+    if not asked or few_shots.human_count(asked):
         return asked
     text = pathlib.Path(asked).read_text("utf-8")
     if not text.strip():

@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 
 from experiments import reproduce_graph as graph
 from experiments import reproduce_scales as scales
+from rlcd_jax.scoring import few_shots as solved
 from rlcd_jax.stages import inputs
-from rlcd_jax.stages import shots as solved
 
 HH_LINES = {"harmless-base": 42_537, "helpful-base": 43_835}  # of the train files
 HH_HELD_OUT = 1_000  # prompts of the dev and of the test part

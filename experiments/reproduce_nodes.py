@@ -12,8 +12,8 @@ from experiments import reproduce_costs as costs
 from experiments import reproduce_graph as graph
 from experiments import reproduce_scales as scales
 from rlcd_jax import records, tasks
+from rlcd_jax.scoring import few_shots as solved
 from rlcd_jax.stages import inputs
-from rlcd_jax.stages import shots as solved
 
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {

@@ -9,13 +9,13 @@ from typing import Any
 from experiments import launch
 from experiments import reproduce_graph as graph
 from rlcd_jax import chat_api, checkpoint, judges_api, pairs, records, verdicts
+from rlcd_jax.preference import model
 from rlcd_jax.stages import (
     distill_context,
     held_out_replies,
     label_accuracy,
     policy_choice,
     relabel_pairs,
-    train_preference,
     workspace,
 )
 
@@ -23,7 +23,7 @@ CHOSEN = "chosen"  # link to the policy that a select node chose
 # What later nodes read of a finished stage's checkpoints. The rest, moments and value
 # model, is four fifths of the disk that a grid of policies would take.
 KEPT = {
-    "preference": train_preference.ITEM,
+    "preference": model.ITEM,
     "distill": distill_context.ITEM,
     "policy": policy_choice.ITEM,
 }

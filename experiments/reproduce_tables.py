@@ -9,7 +9,7 @@ from experiments import reproduce_graph as graph
 from experiments import reproduce_nodes as nodes
 from rlcd_jax import estimates, published, records, tables, verdicts
 from rlcd_jax.human import agreement, ratings, reading, results
-from rlcd_jax.stages import shots
+from rlcd_jax.scoring import few_shots
 
 COMPARISONS = {
     "3": (("rlcd", "rlaif"), ("rlcd", "distill"), ("rlcd", "base")),
@@ -58,7 +58,7 @@ def _lacks(recipes: nodes.Recipes, name: str, task: str) -> estimates.Missing | 
     asked = recipes.setup.shots
     if name == "16" and not asked:
         return estimates.Missing(NO_SHOTS)
-    by_people = name == "40" or (name == "16" and shots.human_count(asked))
+    by_people = name == "40" or (name == "16" and few_shots.human_count(asked))
     return cells.lacks_people(recipes, task) if by_people else None
 
 
@@ -103,7 +103,7 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
         "At equal length: by a logistic regression, prompts as clusters.",
     )
     if name == "16":
-        people = shots.human_count(setup.shots)
+        people = few_shots.human_count(setup.shots)
         what = f"{people} pairs of hh-rlhf with the choice of people"
         own = what if people else "solved examples given by the user"
         more += (f"Shots: {own}; those of the paper are not published.",)

@@ -269,16 +269,16 @@ def preference_texts(
     pair: records.Pair | records.HumanPair,
     task: tasks.Task,
     end_of_turn: str | None = None,
-) -> tuple[str, str]:
-    """Return the two whole texts that a preference model scores.
+) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return the two texts that a preference model scores, each (prompt, reply).
 
-    Each is prompt, reply and end mark, so that the model reads its score at the last
-    token of the mark.
+    The reply ends with its mark, so that the model reads its score at the last token
+    of the mark.
 
     Source: RLCD's modification of the AlpacaFarm reward model.
     """
     first, second = (
-        pair.prompt + reply_text(reply, task, end_of_turn)
+        (pair.prompt, reply_text(reply, task, end_of_turn))
         for reply in (pair.reply_1, pair.reply_2)
     )
     return first, second
@@ -289,8 +289,8 @@ def distill_example(
 ) -> tuple[str, str]:
     """Return the affix-free prompt and the positive reply with its end mark.
 
-    The two joined are the training text. The space between them belongs to the reply:
-    tokenise the joined text, and count from the first token that holds reply text.
+    The two joined are the training text, as `encoding.join_reply` makes its ids; the
+    space between them is the reply's.
     """
     by_side = {pair.side_1: pair.reply_1, pair.side_2: pair.reply_2}
     if "positive" not in by_side:

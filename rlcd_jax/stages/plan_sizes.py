@@ -19,7 +19,8 @@ import numpy as np
 from rlcd_jax import chips, sharding
 from rlcd_jax.decode import plan as decode_plan
 from rlcd_jax.models import llama, table
-from rlcd_jax.stages import inputs, scorers, trainer
+from rlcd_jax.scoring import reading
+from rlcd_jax.stages import inputs, trainer
 
 Shapes = Any  # tree whose leaves have shape and dtype
 
@@ -81,11 +82,11 @@ def place(shapes: Shapes, shardings: Any) -> Shapes:
 
 
 def model_bytes(setting: Setting, specs: Any, *, frozen: bool) -> int:
-    """Return the bytes of a model: the float32 master, or as ``scorers.frozen``."""
+    """Return the bytes of a model: the float32 master, or as ``reading.frozen``."""
     shapes = table.abstract_params(specs)
     if frozen:
         dtype = setting.cfg.dtype
-        shapes = jax.eval_shape(lambda p: scorers.frozen_form(p, dtype), shapes)
+        shapes = jax.eval_shape(lambda p: reading.frozen_form(p, dtype), shapes)
     shardings = sharding.param_shardings(specs, setting.found.mesh)
     return device_bytes(place(shapes, shardings))
 
