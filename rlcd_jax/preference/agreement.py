@@ -40,20 +40,43 @@ def accuracy_on(found: inputs.Inputs, rows: Sequence[pair_ids.TokenPair]) -> Eva
     return evaluate
 
 
-def human_agreement(found: inputs.Inputs, params: Params) -> dict[str, Any]:
-    """Return how often the model prefers what a human preferred, with intervals.
+def human_tokens(found: inputs.Inputs) -> pair_ids.TokenPairs:
+    """Return the human pairs that the config asks for, to be read after training.
 
     Pairs over ``preference.lengths`` are treated as in training, and counted.
+
+    Raises:
+      ValueError: there are too few for an interval; so ask before training.
     """
     config = found.config
     rows = data.human_pairs(config, found, config.preference.human_pairs)
     tokens = pair_ids.to_tokens(found, rows)
+    if len(tokens) < 2:
+        raise ValueError(
+            f"preference.human_pairs={config.preference.human_pairs}: of {len(rows)} "
+            f"pairs {len(tokens)} fit preference.lengths[-1]="
+            f"{config.preference.lengths[-1]}, and agreement needs 2; raise one of "
+            "them, or set preference.human_pairs=0"
+        )
+    return tokens
+
+
+def human_agreement(
+    found: inputs.Inputs, params: Params, tokens: pair_ids.TokenPairs
+) -> dict[str, Any]:
+    """Return how often the model prefers what a human preferred, with intervals.
+
+    Args:
+      found: inputs of the stage.
+      params: of the preference model.
+      tokens: of ``human_tokens``.
+    """
     both = rewards.pair_scorer(found)(params, tokens)
     prefers_2 = np.array([row.prob_2 > 0.5 for row in tokens]).astype(int)
     chosen = both[np.arange(len(tokens)), prefers_2]
     rejected = both[np.arange(len(tokens)), 1 - prefers_2]
     accuracy, probability = win_rates.human_agreement(
-        chosen, rejected, seed=config.seed
+        chosen, rejected, seed=found.config.seed
     )
     return {
         "pairs": len(tokens),

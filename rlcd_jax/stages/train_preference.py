@@ -46,6 +46,8 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     )
     _note_too_long(train, held_out)
     section = config.preference
+    # Read before training, so that what is wrong with them does not show after it.
+    people = agreement.human_tokens(found) if section.human_pairs else None
     updates = supervised.num_updates(section, len(train), "preference")
     program = make_trainer(found, updates)
     folder = workspace.begin(config, workdir, "preference")
@@ -64,7 +66,10 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         program,
         lambda: {model.ITEM: model.start_params(found)},
     )
-    summary = _summarise(found, state.params[model.ITEM], evaluate, train, held_out)
+    params = state.params[model.ITEM]
+    summary = _summarise(params, evaluate, train, held_out)
+    if people is not None:
+        summary["human_agreement"] = agreement.human_agreement(found, params, people)
     summary["seconds"] = time.monotonic() - started
     logging.info("preference: %s", summary)
     return workspace.finish(config, workdir, "preference", summary)
@@ -99,10 +104,9 @@ def _note_too_long(train: pair_ids.TokenPairs, held_out: pair_ids.TokenPairs) ->
             )
 
 
-def _summarise(found, params, evaluate, train, held_out) -> dict[str, Any]:
+def _summarise(params, evaluate, train, held_out) -> dict[str, Any]:
     """Return what a reader wants to know of the finished model."""
     out, right = evaluate(params)
-    config = found.config
     summary: dict[str, Any] = {
         "train_pairs": len(train),
         "held_out_pairs": len(held_out),
@@ -113,6 +117,4 @@ def _summarise(found, params, evaluate, train, held_out) -> dict[str, Any]:
         summary["held_out_accuracy"] = dataclasses.asdict(
             estimates.proportion_interval(float(right.sum()), len(right))
         )
-    if config.preference.human_pairs:
-        summary["human_agreement"] = agreement.human_agreement(found, params)
     return summary
