@@ -249,20 +249,27 @@ def positives(pairs: Iterable[records.Pair]) -> list[records.Pair]:
     return list(first.values())
 
 
+def bare_reply(reply: str, task: tasks.Task) -> str:
+    """Return a reply as it stands after its prompt, without outer blanks or a mark."""
+    return f" {reply.strip()}" if task.format == "dialogue" else reply.strip()
+
+
 def reply_text(reply: str, task: tasks.Task, end_of_turn: str | None = None) -> str:
     """Return a reply as it stands after its prompt, with the mark that ends it.
 
     In the dialogue format: a space, the reply, and the header of the next human turn.
     In the chat format: the reply and `end_of_turn`, the template's closing token.
+    Outer blanks are not the reply's, wherever it comes from: clean-up takes them from
+    simulated and evaluated replies, and so a sampled one is read without them too.
     """
     if task.format == "dialogue":
-        return f" {reply.rstrip()}{task.human_marker}"
+        return bare_reply(reply, task) + task.human_marker
     if end_of_turn is None:
         raise ValueError(
             f"task {task.name!r} is in the chat format; pass end_of_turn, the text of "
             "the token that closes a turn in the model's chat template"
         )
-    return reply.rstrip() + end_of_turn
+    return bare_reply(reply, task) + end_of_turn
 
 
 def preference_texts(

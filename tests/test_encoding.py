@@ -39,6 +39,11 @@ def dialogue(words, task, chat=None) -> str:
     return prompts.plain_prompt(records.Prompt("p", tuple(turns)), task, chat)
 
 
+def test_a_reply_stands_after_its_prompt_without_outer_blanks():
+    assert pairs.bare_reply(" a b\n", TASK) == " a b"
+    assert pairs.bare_reply(" a b\n", CHAT) == "a b"
+
+
 def check(name: str, prompt: str, reply: str) -> None:
     """Decode both parts: each is its own text, whole."""
     one = make(name)

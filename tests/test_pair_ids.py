@@ -14,7 +14,7 @@ from rlcd_jax.scoring import rewards as scorers
 from rlcd_jax.stages import inputs, label_accuracy, ppo_rollout
 
 PROMPT = "Human: hello\n\nAssistant:"
-REPLIES = ("hello world.", "I  am\n\nglad!", "", "é 🙂")
+REPLIES = ("hello world.", "I  am\n\nglad!", "", "é 🙂", " \n blanks outside\n")
 
 
 def load(name="bytes", **fields):
@@ -71,7 +71,7 @@ def test_equal_texts_have_equal_ids_in_training_rollout_and_evaluation(
     trained = [list(pair.ids_1) for pair in pair_ids.to_tokens(found, rows)]
     assert read_by_policy(found, monkeypatch, PROMPT, REPLIES) == trained
     assert read_by_judge(found, monkeypatch, PROMPT, REPLIES) == trained
-    whole = [f"{PROMPT} {reply}\n\nHuman:" for reply in REPLIES]
+    whole = [f"{PROMPT} {reply.strip()}\n\nHuman:" for reply in REPLIES]
     assert [found.text_tokenizer.encode(text) for text in whole] == trained
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import encoding, judges, records, verdicts
+from rlcd_jax import encoding, judges, pairs, records, verdicts
 from rlcd_jax.preference import rewards
 from rlcd_jax.scoring import letters, likelihoods
 from rlcd_jax.stages import evaluate_policy, inputs
@@ -100,14 +100,23 @@ def perplexity(
     was shown.
     """
     found = inputs.load_inputs(config)
-    shown = [row for row in answers if row.reply.strip()]
-    texts = [(row.prompt, " " + row.reply) for row in shown]
-    logprobs = likelihoods.reply_scorer(found, found.load_base())(texts)
+    texts = [(row.prompt, pairs.bare_reply(row.reply, found.task)) for row in answers]
     joined = encoding.join_replies(found.text_tokenizer, texts)
-    counts = [sum(is_reply) for _, is_reply in joined]
+    counts = [
+        sum(is_reply) if row.reply.strip() else 0
+        for row, (_, is_reply) in zip(answers, joined, strict=True)
+    ]
+    shown = [place for place, count in enumerate(counts) if count]
+    score = likelihoods.reply_scorer(found, found.load_base())
+    logprobs = score([texts[place] for place in shown])
     given = [
-        verdicts.Score(row.prompt_id, PERPLEXITY, row.system, -float(total) / count)
-        for row, total, count in zip(shown, logprobs, counts, strict=True)
+        verdicts.Score(
+            answers[place].prompt_id,
+            PERPLEXITY,
+            answers[place].system,
+            -float(total) / counts[place],
+        )
+        for place, total in zip(shown, logprobs, strict=True)
     ]
     return _write(workdir, given)
 

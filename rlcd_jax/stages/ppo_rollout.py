@@ -247,11 +247,11 @@ class Actor:
         return self._rewards(rows)
 
     def _reply_text(self, ids: Sequence[int]) -> str:
-        """Return the text of a sampled reply before its first end, without blanks."""
+        """Return the text of a sampled reply before its first end."""
         tokenizer = self.found.text_tokenizer
         ends = [place for place, one in enumerate(ids) if one in tokenizer.eos_ids]
         text = tokenizer.decode(ids[: ends[0]] if ends else ids)
-        return requests.cut(text, self.found.task.stop_strings).strip()
+        return requests.cut(text, self.found.task.stop_strings)
 
     def log_ratios(self, policy: Params, sampled: Sequence[Sampled]) -> np.ndarray:
         """Return log policy / reference of each whole reply, [B] float32, in nats.
