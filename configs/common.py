@@ -148,6 +148,7 @@ def _preference() -> ConfigDict:
     preference.eps = 1e-8  # of Adam; method
     preference.max_grad_norm = 1.0  # method
     preference.lengths = (512,)  # tokens; each batch is padded to the first that fits
+    preference.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
     preference.held_out = 500  # pairs, of prompts that training never sees; method
     preference.eval_every = 50  # updates between looks at held-out pairs
     preference.checkpoint_every = 500  # updates; the last is always saved
@@ -167,6 +168,7 @@ def _distill() -> ConfigDict:
     distill.eps = 1e-8  # method
     distill.max_grad_norm = 1.0  # method
     distill.lengths = (512,)  # tokens; each batch is padded to the first that fits
+    distill.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
     distill.per_sequence = False  # released: every reply weighs alike, not every token
     distill.eval_every = 100  # updates; nothing is held out, so nothing is looked at
     distill.checkpoint_every = 500  # updates; the last is always saved

@@ -26,7 +26,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments import command, launch
+from experiments import command
 from rlcd_jax.planning import advice, chips, compiled, plan, tables
 
 FILE_NAME = "plan.json"

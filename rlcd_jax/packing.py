@@ -3,13 +3,9 @@
 Host code on lists of ids, except `response_slice`. The convention of the axes is
 stated in `rollout`. Masks come from lengths, never from token ids, so the pad id
 may equal the end-of-sequence id or occur in a text.
-
-Nothing is tokenised again on the way from the policy to the preference model
-(they share a tokenizer): decoding and encoding a reply may change its ids, its
-leading space and its white space.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -102,45 +98,6 @@ def response_slice(hidden: jax.Array, *, prompt_length: int) -> jax.Array:
             f"{hidden.shape[1] - 1}, below the {hidden.shape[1]} positions given"
         )
     return hidden[:, prompt_length - 1 : -1]
-
-
-def cut_reply(
-    reply_ids: Ids,
-    *,
-    stop_strings: Sequence[str],
-    end_ids: Sequence[int],
-    token_bytes: Callable[[int], bytes],
-    encode: Callable[[str], list[int]],
-) -> list[int]:
-    """Return the ids of a reply before its first stop string or end token.
-
-    Where a token holds both the end of the reply and the start of the stop string
-    (such as a full stop with two newlines), the part before the stop string is
-    encoded alone; all other ids stay as they were sampled.
-
-    Args:
-        reply_ids: ids as sampled.
-        stop_strings: texts that end a reply; may be empty.
-        end_ids: ids that end a reply.
-        token_bytes: id -> its UTF-8 bytes in running text.
-        encode: text -> ids, without a beginning-of-sequence id.
-
-    Returns:
-        Ids; all of them if nothing ends the reply.
-    """
-    ends = [index for index, token in enumerate(reply_ids) if token in end_ids]
-    ids = list(reply_ids[: ends[0]] if ends else reply_ids)
-    pieces = [token_bytes(token) for token in ids]
-    text = b"".join(pieces)
-    starts = [text.find(stop.encode()) for stop in stop_strings]
-    stop_at = min((start for start in starts if start >= 0), default=None)
-    if stop_at is None:
-        return ids
-    ends_at = np.cumsum([len(piece) for piece in pieces])
-    num_whole = int(np.searchsorted(ends_at, stop_at, side="right"))
-    whole_bytes = int(ends_at[num_whole - 1]) if num_whole else 0
-    rest = text[whole_bytes:stop_at].decode(errors="ignore")
-    return ids[:num_whole] + (encode(rest) if rest else [])
 
 
 def _pad(

@@ -249,36 +249,43 @@ def positives(pairs: Iterable[records.Pair]) -> list[records.Pair]:
     return list(first.values())
 
 
+def bare_reply(reply: str, task: tasks.Task) -> str:
+    """Return a reply as it stands after its prompt, without outer blanks or a mark."""
+    return f" {reply.strip()}" if task.format == "dialogue" else reply.strip()
+
+
 def reply_text(reply: str, task: tasks.Task, end_of_turn: str | None = None) -> str:
     """Return a reply as it stands after its prompt, with the mark that ends it.
 
     In the dialogue format: a space, the reply, and the header of the next human turn.
     In the chat format: the reply and `end_of_turn`, the template's closing token.
+    Outer blanks are not the reply's, wherever it comes from: clean-up takes them from
+    simulated and evaluated replies, and so a sampled one is read without them too.
     """
     if task.format == "dialogue":
-        return f" {reply.rstrip()}{task.human_marker}"
+        return bare_reply(reply, task) + task.human_marker
     if end_of_turn is None:
         raise ValueError(
             f"task {task.name!r} is in the chat format; pass end_of_turn, the text of "
             "the token that closes a turn in the model's chat template"
         )
-    return reply.rstrip() + end_of_turn
+    return bare_reply(reply, task) + end_of_turn
 
 
 def preference_texts(
     pair: records.Pair | records.HumanPair,
     task: tasks.Task,
     end_of_turn: str | None = None,
-) -> tuple[str, str]:
-    """Return the two whole texts that a preference model scores.
+) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return the two texts that a preference model scores, each (prompt, reply).
 
-    Each is prompt, reply and end mark, so that the model reads its score at the last
-    token of the mark.
+    The reply ends with its mark, so that the model reads its score at the last token
+    of the mark.
 
     Source: RLCD's modification of the AlpacaFarm reward model.
     """
     first, second = (
-        pair.prompt + reply_text(reply, task, end_of_turn)
+        (pair.prompt, reply_text(reply, task, end_of_turn))
         for reply in (pair.reply_1, pair.reply_2)
     )
     return first, second
@@ -289,8 +296,8 @@ def distill_example(
 ) -> tuple[str, str]:
     """Return the affix-free prompt and the positive reply with its end mark.
 
-    The two joined are the training text. The space between them belongs to the reply:
-    tokenise the joined text, and count from the first token that holds reply text.
+    The two joined are the training text, as `encoding.join_reply` makes its ids; the
+    space between them is the reply's.
     """
     by_side = {pair.side_1: pair.reply_1, pair.side_2: pair.reply_2}
     if "positive" not in by_side:

@@ -7,6 +7,7 @@ an id for padding that never ends a text.
 
 from __future__ import annotations
 
+import copy
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,7 @@ class Tokenizer:
           reserved_ids: special ids with a meaning, which padding must not borrow.
         """
         self._backend = backend
+        self._reader: tokenizers.Tokenizer | None = None  # of `encode_batch`
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         added = backend.get_added_tokens_decoder()
         self._added = {i: token.content for i, token in added.items()}
@@ -129,9 +131,25 @@ class Tokenizer:
             already start with it (chat templates may write it).
         """
         ids = self._backend.encode(text, add_special_tokens=False).ids
-        if bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+        return self.with_bos(ids) if bos else ids
+
+    def with_bos(self, ids: list[int]) -> list[int]:
+        """Return ids with ``bos_id`` in front, if there is one and it is not there."""
+        if self.bos_id is not None and ids[:1] != [self.bos_id]:
             return [self.bos_id, *ids]
         return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """Return ids of texts, without a BOS, and the characters each id stands for.
+
+        The blanks at the sides of a token count, which post-processors may trim.
+        """
+        if self._reader is None:
+            self._reader = self._backend
+            if self._backend.post_processor is not None:
+                self._reader = copy.deepcopy(self._backend)
+                self._reader.post_processor = None
+        return self._reader.encode_batch(list(texts), add_special_tokens=False)
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """Return the text of ids, byte for byte; no spaces are tidied.

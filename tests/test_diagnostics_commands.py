@@ -9,10 +9,11 @@ import pytest
 
 from configs import rlcd
 from experiments import diagnose, theory
-from rlcd_jax import pairs, records, tasks
+from rlcd_jax import encoding, pairs, records, tasks
 from rlcd_jax.diagnosis import run_diagnostics
 from rlcd_jax.models import llama
-from rlcd_jax.stages import batching, inputs, likelihoods
+from rlcd_jax.scoring import likelihoods
+from rlcd_jax.stages import inputs
 
 TASK = tasks.load_task("cheerful")
 WORDS = {
@@ -175,7 +176,7 @@ def test_reply_scorer_matches_a_plain_sum(workdir):
     ]
     scores = likelihoods.reply_scorer(found, params)(texts)
     for (prompt, reply), score in zip(texts, scores, strict=True):
-        ids, is_reply = batching.join_reply(found.text_tokenizer, prompt, reply)
+        ids, is_reply = encoding.join_reply(found.text_tokenizer, prompt, reply)
         assert sum(is_reply) == len(reply)  # the tokenizer is one of bytes
         tokens = jnp.asarray([ids], jnp.int32)
         hidden, _ = llama.hidden_states(

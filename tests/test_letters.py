@@ -1,4 +1,4 @@
-"""Tests of rlcd_jax.stages.letters: scoring texts with and without a beginning."""
+"""Tests of rlcd_jax.scoring.letters: scoring texts with and without a beginning."""
 
 import hypothesis
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import runs
 from hypothesis import strategies as st
 
-from rlcd_jax.stages import inputs, letters
+from rlcd_jax.scoring import letters
+from rlcd_jax.stages import inputs
 
 BEGINNING = "A long beginning that all of the texts have in common, word for word. " * 2
 

@@ -1,28 +1,14 @@
-"""Rectangles of ids: padding, positions, the response slice, cuts and scoring rows."""
+"""Rectangles of ids: padding, positions, the response slice."""
 
 import numpy as np
 import pytest
 
 from rlcd_jax import packing
 
-PIECES = {1: b"Hi", 2: b" all", 3: b".\n\n", 4: b"\n", 5: b"Human", 6: b":", 7: b"."}
-PIECES |= {8: "é".encode()[:1], 9: "é".encode()[1:]}
-EOS = 0
-
 
 def _pack(prompts, replies, pad_id=0):
     return packing.pack(
         prompts, replies, prompt_length=4, response_length=3, pad_id=pad_id
-    )
-
-
-def _cut(ids, stop_strings=("\n\nHuman:",)):
-    return packing.cut_reply(
-        ids,
-        stop_strings=stop_strings,
-        end_ids=(EOS,),
-        token_bytes=lambda token: PIECES.get(token, b""),
-        encode={".": [7]}.__getitem__,
     )
 
 
@@ -75,28 +61,3 @@ def test_response_slice_is_the_position_before_each_response_token():
     np.testing.assert_array_equal(following, packed.response_tokens)
     with pytest.raises(ValueError, match="prompt_length is 7"):
         packing.response_slice(states, prompt_length=7)
-
-
-@pytest.mark.parametrize(
-    "ids, expected",
-    [
-        ([1, 2, 4, 4, 5, 6], [1, 2]),  # the stop string begins with a token
-        ([1, 2, 3, 5, 6, 1], [1, 2, 7]),  # ... or inside one: ".\n\n"
-        ([1, 2, 4, 4, 5, 6, 4, 4, 5, 6], [1, 2]),  # the first one counts
-        ([1, 2, EOS], [1, 2]),
-        ([1, 2, EOS, 4, 4, 5, 6], [1, 2]),
-        ([1, 2, 4, 5, 6], [1, 2, 4, 5, 6]),  # one newline is no stop string
-        ([1, 2], [1, 2]),
-        ([4, 4, 5, 6], []),
-        ([8, 9, 4, 4, 5, 6], [8, 9]),  # a letter of two tokens
-        ([EOS], []),
-        ([], []),
-    ],
-)
-def test_cut_reply_by_hand(ids, expected):
-    assert _cut(ids) == expected
-
-
-def test_cut_reply_takes_the_earliest_of_several_stop_strings():
-    assert _cut([1, 4, 2, 4, 4, 5, 6], ("\n\nHuman:", "\n")) == [1]
-    assert _cut([1, 4, 2], ()) == [1, 4, 2]

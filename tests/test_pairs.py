@@ -427,10 +427,13 @@ def test_positives_keep_one_affix_free_example_a_prompt():
 def test_preference_texts_end_with_the_mark():
     pair = simulate(PROMPTS[:1])[0][0]
     first, second = pairs.preference_texts(pair, TASK)
-    assert first == f"{pair.prompt} {pair.reply_1}\n\nHuman:"
-    assert second == f"{pair.prompt} {pair.reply_2}\n\nHuman:"
+    assert first == (pair.prompt, f" {pair.reply_1}\n\nHuman:")
+    assert second == (pair.prompt, f" {pair.reply_2}\n\nHuman:")
     human = records.HumanPair("h", "h", "Human: a\n\nAssistant:", "None ", "nan", 1.0)
-    assert pairs.preference_texts(human, TASK)[0].endswith("Assistant: None\n\nHuman:")
+    assert pairs.preference_texts(human, TASK)[0] == (
+        "Human: a\n\nAssistant:",
+        " None\n\nHuman:",
+    )
     assert human.chosen == "nan" and human.rejected == "None "
     chat = tasks.with_format(TASK, "chat")
     assert pairs.reply_text("Hi.", chat, "<|im_end|>") == "Hi.<|im_end|>"

@@ -28,7 +28,8 @@ from rlcd_jax.planning import (
     sizes,
     tables,
 )
-from rlcd_jax.stages import generation, scorers
+from rlcd_jax.scoring import reading
+from rlcd_jax.stages import generation
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 # Two parts a batch: an update that takes its batch whole leaves an array unread.
@@ -209,7 +210,7 @@ def test_model_bytes_are_those_of_live_parameters(head):
     specs = head(setting.cfg)
     params = params_of(setting, specs)
     assert sizes.model_bytes(setting, specs, frozen=False) == on_first_device(params)
-    read = scorers.frozen(setting.found, params)
+    read = reading.frozen(setting.found, params)
     assert sizes.model_bytes(setting, specs, frozen=True) == on_first_device(read)
     assert on_first_device(read) < on_first_device(params)
 

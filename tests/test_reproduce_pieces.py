@@ -7,7 +7,8 @@ import pytest
 
 from rlcd_jax import diversity, estimates, records
 from rlcd_jax.paper import published
-from rlcd_jax.stages import label_accuracy, train_preference
+from rlcd_jax.preference import data
+from rlcd_jax.stages import label_accuracy
 
 
 def test_show_names_the_table_and_what_is_unknown():
@@ -96,16 +97,16 @@ def human_pair(number):
 def test_mix_human_replaces_a_share_by_a_key():
     rows = [human_pair(f"own{i}") for i in range(50)]  # any pair with an id will do
     people = [human_pair(i) for i in range(30)]
-    mixed = train_preference.mix_human(rows, people, 0.2, 7)
+    mixed = data.mix_human(rows, people, 0.2, 7)
     ids = {pair.id for pair in mixed}
     assert len(mixed) == len(ids) == 50
     assert sum(not name.startswith("hown") for name in ids) == 10
-    again = train_preference.mix_human(rows[::-1], people[::-1], 0.2, 7)
+    again = data.mix_human(rows[::-1], people[::-1], 0.2, 7)
     assert {pair.id for pair in again} == ids
-    assert {p.id for p in train_preference.mix_human(rows, people, 0.2, 8)} != ids
+    assert {p.id for p in data.mix_human(rows, people, 0.2, 8)} != ids
     for share, some in ((0.2, people[:9]), (1.0, people), (-0.1, people)):
         with pytest.raises(ValueError, match="human_share"):
-            train_preference.mix_human(rows, some, share, 7)
+            data.mix_human(rows, some, share, 7)
 
 
 def test_pair_rewards_are_right_on_the_side_of_the_label():

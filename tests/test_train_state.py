@@ -9,7 +9,9 @@ import runs
 
 from configs import rlcd
 from rlcd_jax import train_state
-from rlcd_jax.stages import inputs, scorers, trainer
+from rlcd_jax.models import heads
+from rlcd_jax.scoring import reading
+from rlcd_jax.stages import inputs, trainer
 
 
 def factors(steps: int, **other) -> list[float]:
@@ -208,13 +210,13 @@ def test_frozen_leaves_every_value_equal():
     with runs.devices_by_mesh():
         found = inputs.load_inputs(runs.tiny_config(model__dtype="bfloat16"))
     base = found.load_base()
-    copy = scorers.frozen(found, base)
+    copy = reading.frozen(found, base)
     assert copy["layers"]["q"].dtype == jnp.bfloat16
     assert copy["layers"]["attn_norm"].dtype == jnp.float32
     tokens = np.arange(16, dtype=np.int32).reshape(2, 8)
     mask = jnp.ones((2, 8), bool)
     one, other = (
-        scorers.heads.text_logprobs(p, found.cfg, tokens, mask, chunk_tokens=64)
+        heads.text_logprobs(p, found.cfg, tokens, mask, chunk_tokens=64)
         for p in (base, copy)
     )
     np.testing.assert_array_equal(one, other)

@@ -18,7 +18,8 @@ from rlcd_jax.diagnosis import (
     pair_readings,
     reading_tables,
 )
-from rlcd_jax.stages import inputs, likelihoods, workspace
+from rlcd_jax.scoring import likelihoods
+from rlcd_jax.stages import inputs, workspace
 
 FOLDER = "diagnostics"
 LEVEL = 0.95

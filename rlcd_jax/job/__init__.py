@@ -1,5 +1,5 @@
-"""From a config to what a stage works with.
+"""From a config to mesh, model, tokenizer and data, and to the refusals of all stages.
 
-What lives here reads config fields and returns what the floors below take as plain
-numbers. What may not: the method itself, and the order of a stage's work.
+What a stage starts from lives here. What only one stage does, and anything that knows
+a loss or a judge, does not.
 """

@@ -52,7 +52,12 @@ class EngineShape:
 
 
 def find(
-    config: ConfigDict, mesh: Mesh, *, prompt_tokens: int, reply_tokens: int
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    prompt_tokens: int,
+    reply_tokens: int,
+    cache_tokens: int = 0,
 ) -> EngineShape:
     """Return the shape of an engine that holds a longest prompt with a longest reply.
 
@@ -61,17 +66,22 @@ def find(
       mesh: of the devices, which need not exist.
       prompt_tokens: of a prompt, at most.
       reply_tokens: of a reply, at most.
+      cache_tokens: of all slots together, at most: longer texts get fewer slots, down
+        to one on each device; 0: as many slots as the config has.
     """
     section = config.engine
     where = mesh if mesh.size > 1 else None
     ways, _ = layout.ways(where)
     length = -(-(prompt_tokens + reply_tokens) // LENGTHS) * LENGTHS
+    slots = -(-section.num_slots // ways) * ways
+    if cache_tokens:
+        slots = min(slots, max(1, cache_tokens // length // ways) * ways)
     lives = None
     if section.live_buckets:
         lives = (*(n for n in section.live_buckets if n < length), length)
     return EngineShape(
         mesh=where,
-        num_slots=-(-section.num_slots // ways) * ways,
+        num_slots=slots,
         max_length=length,
         prompt_buckets=tuple(section.prompt_buckets),
         live_buckets=lives,

@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import counts
+from rlcd_jax.scoring import few_shots as solved
 from rlcd_jax.stages import inputs
-from rlcd_jax.stages import shots as solved
 
 READS = 1 / 3  # of the work of training on a token, for reading it
 

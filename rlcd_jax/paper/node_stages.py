@@ -8,6 +8,7 @@ from typing import Any
 
 from rlcd_jax import chat_api, checkpoint, judges_api, pairs, records, verdicts
 from rlcd_jax.paper import graph
+from rlcd_jax.preference import model
 from rlcd_jax.stages import (
     distill_context,
     held_out_replies,
@@ -31,7 +32,7 @@ CHOSEN = "chosen"  # link to the policy that a select node chose
 # What later nodes read of a finished stage's checkpoints. The rest, moments and value
 # model, is four fifths of the disk that a grid of policies would take.
 KEPT = {
-    "preference": train_preference.ITEM,
+    "preference": model.ITEM,
     "distill": distill_context.ITEM,
     "policy": policy_choice.ITEM,
 }

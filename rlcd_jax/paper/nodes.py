@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import records, tasks
 from rlcd_jax.paper import costs, graph, read_config
+from rlcd_jax.scoring import few_shots as solved
 from rlcd_jax.stages import inputs
-from rlcd_jax.stages import shots as solved
 
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {

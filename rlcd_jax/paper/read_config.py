@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import chat_api, tasks
-from rlcd_jax.stages import shots as solved
+from rlcd_jax.scoring import few_shots as solved
 
 MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
 

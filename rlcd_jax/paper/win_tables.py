@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlcd_jax import estimates, records, tables, verdicts
 from rlcd_jax.paper import cells, graph, nodes
-from rlcd_jax.stages import shots
+from rlcd_jax.scoring import few_shots
 
 COMPARISONS = {
     "3": (("rlcd", "rlaif"), ("rlcd", "distill"), ("rlcd", "base")),
@@ -49,7 +49,7 @@ def _lacks(recipes: nodes.Recipes, name: str, task: str) -> estimates.Missing | 
     asked = recipes.setup.shots
     if name == "16" and not asked:
         return estimates.Missing(NO_SHOTS)
-    by_people = name == "40" or (name == "16" and shots.human_count(asked))
+    by_people = name == "40" or (name == "16" and few_shots.human_count(asked))
     return cells.lacks_people(recipes, task) if by_people else None
 
 
@@ -94,7 +94,7 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
         "At equal length: by a logistic regression, prompts as clusters.",
     )
     if name == "16":
-        people = shots.human_count(setup.shots)
+        people = few_shots.human_count(setup.shots)
         what = f"{people} pairs of hh-rlhf with the choice of people"
         own = what if people else "solved examples given by the user"
         more += (f"Shots: {own}; those of the paper are not published.",)

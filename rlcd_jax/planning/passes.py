@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from rlcd_jax import sharding
 from rlcd_jax.models import footprint
 from rlcd_jax.planning import sizes
-from rlcd_jax.stages import scorers, trainer
+from rlcd_jax.scoring import reading
+from rlcd_jax.stages import trainer
 
 Setting = sizes.Setting
 SIZES = (
@@ -149,7 +150,7 @@ def read(
       logit_length: tokens of a text whose logits are made.
       rows: texts at once on all devices; None: as the scorers take them.
     """
-    rows = scorers.rows_at_once(setting.found) if rows is None else rows
+    rows = reading.rows_at(setting.found)(length) if rows is None else rows
     passes = footprint.activation_bytes(
         setting.cfg,
         -(-rows // setting.ways),

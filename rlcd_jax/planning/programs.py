@@ -184,7 +184,7 @@ def policy(setting: Setting) -> list[Program]:
         "roll out",
         {**settled, **state_sizes(learn)},
         num_texts=4 * replies + 3 * dev,
-        length=ppo_rollout.reward_length(section, len(ppo_rollout.mark_ids(found))),
+        length=ppo_rollout.reward_length(section, lengths.mark_tokens(found)),
         logit_length=section.reply_tokens,
         rows=ppo.rows_at_once(found),
     )

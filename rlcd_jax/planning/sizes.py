@@ -19,12 +19,12 @@ from rlcd_jax.decode import plan as decode_plan
 from rlcd_jax.job import engine_shape
 from rlcd_jax.models import llama, table
 from rlcd_jax.planning import chips
+from rlcd_jax.preference import pair_ids
+from rlcd_jax.scoring import reading
 from rlcd_jax.stages import (
     distill_context,
     inputs,
     ppo,
-    scorers,
-    train_preference,
     trainer,
 )
 
@@ -68,11 +68,11 @@ class Setting:
 
 
 def model_bytes(setting: Setting, specs: Any, *, frozen: bool) -> int:
-    """Return the bytes of a model: the float32 master, or as ``scorers.frozen``."""
+    """Return the bytes of a model: the float32 master, or as ``reading.frozen``."""
     shapes = table.abstract_params(specs)
     if frozen:
         dtype = setting.cfg.dtype
-        shapes = jax.eval_shape(lambda p: scorers.frozen_form(p, dtype), shapes)
+        shapes = jax.eval_shape(lambda p: reading.frozen_form(p, dtype), shapes)
     return sharding.device_bytes(
         shapes, sharding.param_shardings(specs, setting.found.mesh)
     )
@@ -131,8 +131,8 @@ def update_batch(found: inputs.Inputs, stage: str) -> dict[str, jax.ShapeDtypeSt
 def _preference_batch(found: inputs.Inputs) -> Mapping[str, np.ndarray]:
     section = found.config.preference
     ids = (0,) * section.lengths[-1]
-    row = train_preference.TokenPair(ids, ids, prob_2=1.0)
-    collate = train_preference.collate(found, section.lengths)
+    row = pair_ids.TokenPair(ids, ids, prob_2=1.0)
+    collate = pair_ids.collate(found, section.lengths)
     return collate([row] * section.batch_size)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import grain
 import numpy as np
 
-from rlcd_jax import metrics, tokenizer
+from rlcd_jax import metrics
 
 Ids = Sequence[int]
 
@@ -30,21 +30,47 @@ def pad_left(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens [B, T] int32 and mask [B, T] bool, each row at the right end.
 
-    A row that is too long loses its beginning.
+    Raises:
+      ValueError: a row is longer; it is not for padding to say what is cut.
     """
     tokens = np.full((len(rows), length), pad_id, np.int32)
     mask = np.zeros((len(rows), length), bool)
     for index, row in enumerate(rows):
-        kept = list(row)[-length:]
-        if kept:
-            tokens[index, -len(kept) :] = kept
-            mask[index, -len(kept) :] = True
+        if len(row) > length:
+            raise ValueError(
+                f"row {index} has {len(row)} tokens and the width is {length}; leave "
+                "it out, shorten its text, or allow a longer width"
+            )
+        if len(row):
+            tokens[index, -len(row) :] = row
+            mask[index, -len(row) :] = True
     return tokens, mask
 
 
 def fitting_length(longest: int, lengths: Sequence[int]) -> int:
-    """Return the first of rising lengths that holds ``longest``, else the last."""
-    return next((length for length in lengths if length >= longest), lengths[-1])
+    """Return the first of rising lengths that holds ``longest``.
+
+    Raises:
+      ValueError: none does.
+    """
+    for length in lengths:
+        if length >= longest:
+            return length
+    raise ValueError(
+        f"a row has {longest} tokens and the widths are {tuple(lengths)}; leave it "
+        "out, shorten its text, or allow a longer width"
+    )
+
+
+def lengths_up_to(longest: int, lengths: Sequence[int]) -> tuple[int, ...]:
+    """Return rising lengths with further ones behind, until one holds ``longest``.
+
+    Each further one is half as long again, in steps of 16.
+    """
+    out = list(lengths)
+    while out[-1] < longest:
+        out.append(-(-(out[-1] * 3 // 2) // 16) * 16)
+    return tuple(out)
 
 
 def rising_lengths(longest: int, smallest: int = 64) -> tuple[int, ...]:
@@ -64,10 +90,10 @@ def rising_lengths(longest: int, smallest: int = 64) -> tuple[int, ...]:
 
 
 def map_rows(
-    program: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    program: Callable[..., np.ndarray],
     rows: Sequence[Ids],
-    *,
-    batch_size: int,
+    *extras: np.ndarray,
+    rows_at: Callable[[int], int],
     lengths: Sequence[int],
     pad_id: int,
     what: str = "",
@@ -75,9 +101,11 @@ def map_rows(
     """Run a program over all rows, alike lengths together, and keep their order.
 
     Args:
-      program: (tokens [B, T] int32, mask [B, T] bool) -> [B, …], left-padded rows.
-      rows: token ids; longer ones than the last length lose their beginning.
-      batch_size: B of every call; the last batch is filled with copies of its row.
+      program: (tokens [B, T] int32, mask [B, T] bool, *extras [B, …]) -> [B, …],
+        left-padded rows.
+      rows: token ids, of the last length at most.
+      *extras: arrays [len(rows), …] of numbers that go with the rows.
+      rows_at: T -> B; the last batch is filled with copies of its last row.
       lengths: rising, the values that T may take: each is compiled once.
       pad_id: fills the rest.
       what: what is done, for a progress bar; "": none is shown.
@@ -86,17 +114,19 @@ def map_rows(
       [len(rows), …], row i of the result for row i.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    pieces = []
+    pieces, start = [], 0
     with contextlib.ExitStack() as stack:
         bar = metrics.Progress(what, len(rows), unit="texts") if what else None
         if bar:
             stack.enter_context(bar)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            filled = chosen + chosen[-1:] * (batch_size - len(chosen))
-            length = fitting_length(max(len(rows[i]) for i in chosen), lengths)
+        while start < len(order):
+            chosen, length = _next_batch(rows, order[start:], rows_at, lengths)
+            filled = chosen + chosen[-1:] * (rows_at(length) - len(chosen))
             tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
-            pieces.append(np.asarray(program(tokens, mask))[: len(chosen)])
+            given = [extra[np.array(filled)] for extra in extras]
+            out = np.asarray(program(tokens, mask, *given))
+            pieces.append(out[: len(chosen)])
+            start += len(chosen)
             if bar:
                 bar.advance(len(chosen))
     if not pieces:
@@ -105,28 +135,20 @@ def map_rows(
     return result[np.argsort(order, kind="stable")]
 
 
-def join_reply(
-    text_tokenizer: tokenizer.Tokenizer, prompt: str, reply: str
-) -> tuple[list[int], list[bool]]:
-    """Return the ids of prompt and reply, and which of them hold reply text.
+def _next_batch(
+    rows: Sequence[Ids],
+    order: Sequence[int],
+    rows_at: Callable[[int], int],
+    lengths: Sequence[int],
+) -> tuple[list[int], int]:
+    """Return the first of ``order`` that go together, and their length.
 
-    The two are tokenised together, as the trained model will see them, and a token
-    belongs to the reply when it holds any of its bytes. So the first reply token is
-    trained too, which the released code's separate tokenisation leaves out.
-
-    Args:
-      text_tokenizer: of the model.
-      prompt: text of the prompt.
-      reply: text of the reply, from its leading space to its end mark.
+    Rows rise in length, so a batch may need a length at which fewer are taken.
     """
-    ids = text_tokenizer.encode(prompt + reply)
-    border = len(prompt.encode())
-    end, is_reply = 0, []
-    for index in ids:
-        end += 0 if index == text_tokenizer.bos_id else _width(text_tokenizer, index)
-        is_reply.append(end > border)
-    return ids, is_reply
-
-
-def _width(text_tokenizer: tokenizer.Tokenizer, index: int) -> int:
-    return len(text_tokenizer.token_bytes(index))
+    num = rows_at(fitting_length(len(rows[order[0]]), lengths))
+    while True:
+        chosen = list(order[:num])
+        length = fitting_length(len(rows[chosen[-1]]), lengths)
+        if len(chosen) <= rows_at(length):
+            return chosen, length
+        num = rows_at(length)

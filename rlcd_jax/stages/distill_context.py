@@ -18,7 +18,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import losses, pairs, records
+from rlcd_jax import losses, pairs, records, shortening
+from rlcd_jax.job import lengths
 from rlcd_jax.models import heads, llama
 from rlcd_jax.stages import batching, inputs, supervised, trainer, workspace
 
@@ -48,6 +49,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         return workspace.summary(workdir, "distill")
     started = time.monotonic()
     found = inputs.load_inputs(config)
+    lengths.check(found, "distill")
     examples, too_long = load_examples(config, workdir, found)
     section = config.distill
     updates = supervised.num_updates(section, len(examples), "distill")
@@ -92,22 +94,36 @@ def make_trainer(found: inputs.Inputs, updates: int) -> trainer.Trainer:
 
 def load_examples(
     config: ConfigDict, workdir: str | pathlib.Path, found: inputs.Inputs
-) -> tuple[list[Example], int]:
-    """Return the positive replies as token examples, and how many were too long."""
+) -> tuple[list[Example], Mapping[str, int]]:
+    """Return the positive replies as token examples, and what became of long ones.
+
+    Those over ``distill.lengths`` are treated by ``distill.too_long``: dropped, or
+    their prompts lose the oldest turns.
+    """
     path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
     if not path.exists():
         raise ValueError(f"{path} does not exist; run --stage=simulate first")
-    examples, too_long = [], 0
-    for pair in pairs.positives(records.read_jsonl(path, records.Pair)):
-        texts = pairs.distill_example(pair, found.task, found.end_of_turn)
-        ids, is_reply = batching.join_reply(found.text_tokenizer, *texts)
-        if found.task.format == "dialogue":
-            ids, is_reply = [*ids, found.text_tokenizer.eos_id], [*is_reply, True]
-        if len(ids) > config.distill.lengths[-1]:
-            too_long += 1
-        else:
-            examples.append(Example(tuple(ids), tuple(is_reply)))
-    return examples, too_long
+    section, task = config.distill, found.task
+    shortening.check_rule("distill.too_long", section.too_long)
+    # The chat format's mark ends the turn; after that of a dialogue comes an EOS.
+    ends = [found.text_tokenizer.eos_id] if task.format == "dialogue" else []
+    texts = [
+        [pairs.distill_example(pair, task, found.end_of_turn)]
+        for pair in pairs.positives(records.read_jsonl(path, records.Pair))
+    ]
+    fitted = shortening.fit(
+        found.text_tokenizer,
+        texts,
+        max_tokens=section.lengths[-1] - len(ends),
+        rule=section.too_long,
+        task=task,
+    )
+    examples = [
+        Example((*ids, *ends), (*is_reply, *[True] * len(ends)))
+        for one in fitted
+        for ids, is_reply in one.joined
+    ]
+    return examples, shortening.count(fitted)
 
 
 def collate(

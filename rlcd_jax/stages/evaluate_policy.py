@@ -18,23 +18,32 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, judges, prompts, records, tables, verdicts
+from rlcd_jax import (
+    checkpoint,
+    encoding,
+    judges,
+    prompts,
+    records,
+    tables,
+    verdicts,
+)
 from rlcd_jax.decode import engine
-from rlcd_jax.models import heads, llama
+from rlcd_jax.job import lengths
+from rlcd_jax.models import llama
+from rlcd_jax.preference import rewards
+from rlcd_jax.scoring import divergence, letters
 from rlcd_jax.stages import (
     comparison,
     generation,
     inputs,
-    letters,
     policy_choice,
-    scorers,
-    train_preference,
     workspace,
 )
 
 Params = Any
 BASE = "base"
 JUDGES = ("lexicon", "log_odds", "preference")
+CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
 CLEANUPS = {"corrected": str.strip, "released": prompts.postprocess_eval}
 
 
@@ -68,9 +77,10 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     chosen = usable_judges(found)
     cleanup(config.evaluate)  # a wrong one is refused before anything is loaded
     systems = find_systems(config, workdir)
+    dialogues = inputs.load_prompts(config, found.task, "test")
+    check_lengths(found, dialogues)
     folder = workspace.begin(config, workdir, "evaluate")
     base = found.load_base()
-    dialogues = inputs.load_prompts(config, found.task, "test")
     answers = answer_all(found, systems, base, dialogues)
     if jax.process_index() == 0:
         records.write_jsonl(folder / "samples.jsonl", answers)
@@ -164,6 +174,20 @@ def find_systems(
     return systems
 
 
+def check_lengths(found: inputs.Inputs, dialogues: list[records.Prompt]) -> None:
+    """Refuse prompts that with a reply, or a judge's question, are over the context."""
+    _, ids = _as_ids(found, dialogues)
+    lengths.check(found, "evaluate", max(map(len, ids), default=0))
+
+
+def _as_ids(
+    found: inputs.Inputs, dialogues: list[records.Prompt]
+) -> tuple[list[str], list[list[int]]]:
+    chat = found.text_tokenizer.chat
+    texts = [prompts.plain_prompt(prompt, found.task, chat) for prompt in dialogues]
+    return texts, encoding.encode_texts(found.text_tokenizer, texts)
+
+
 def answer_all(
     found: inputs.Inputs,
     systems: dict[str, pathlib.Path | None],
@@ -174,15 +198,17 @@ def answer_all(
     section = found.config.evaluate
     clean = cleanup(section)
     dialogues = inputs.repeat_prompts(dialogues, section.samples_per_prompt)
-    chat = found.text_tokenizer.chat
-    texts = [prompts.plain_prompt(prompt, found.task, chat) for prompt in dialogues]
-    ids = [tuple(found.text_tokenizer.encode(text)) for text in texts]
-    longest = max(map(len, ids))
-    sampler = generation.make_engine(found, longest, section.reply_tokens)
+    texts, ids = _as_ids(found, dialogues)
+    sampler = generation.make_engine(
+        found,
+        max(map(len, ids)),
+        section.reply_tokens,
+        cache_tokens=found.config.engine.num_slots * CACHED_TOKENS,
+    )
     requests = [
         engine.Request(
             id=prompt.id,
-            tokens=tokens,
+            tokens=tuple(tokens),
             seed=records.seed_words(found.config.seed, "evaluate", prompt.id),
             max_new_tokens=section.reply_tokens,
             temperature=float(section.temperature),
@@ -191,7 +217,7 @@ def answer_all(
         )
         for prompt, tokens in zip(dialogues, ids, strict=True)
     ]
-    measure = scorers.divergence_scorer(found, base)
+    measure = divergence.divergence_scorer(found, base)
     answers = []
     for name, folder in systems.items():
         params = base
@@ -241,30 +267,12 @@ def _judge(
             given += judges.log_odds(samples, score, question=question, by_mean=True)
         else:
             new = judges.preference_scores(
-                samples, preference_judge(found, found.config.evaluate.preference_judge)
+                samples,
+                rewards.preference_judge(found, found.config.evaluate.preference_judge),
             )
             scores += new
             given += judges.compare_scores(samples, new, epsilon=0.0)
     return scores, given
-
-
-def preference_judge(
-    found: inputs.Inputs, workdir: str | pathlib.Path
-) -> Callable[[list[tuple[str, str]]], list[float]]:
-    """Return the scores of replies by the preference model in a workdir."""
-    folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
-    params = inputs.restore_params(
-        found, folder, train_preference.ITEM, heads.scalar_specs(found.cfg)
-    )
-    params = scorers.frozen(found, params)
-    score = scorers.reward_scorer(found, found.config.preference.lengths)
-
-    def judge(shown: list[tuple[str, str]]) -> list[float]:
-        texts = [train_preference.whole_text(found, *pair) for pair in shown]
-        rewards = score(params, [found.text_tokenizer.encode(text) for text in texts])
-        return [float(reward) for reward in rewards]
-
-    return judge
 
 
 def _preference_note(workdir: str | pathlib.Path) -> dict[str, Any] | None:

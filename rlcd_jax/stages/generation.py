@@ -9,26 +9,41 @@ import jax
 
 from rlcd_jax import metrics
 from rlcd_jax.decode import engine
-from rlcd_jax.job import engine_shape
+from rlcd_jax.job import engine_shape, lengths
 from rlcd_jax.stages import inputs
 
 Params = Any
 
 
 def make_engine(
-    found: inputs.Inputs, prompt_tokens: int, reply_tokens: int
+    found: inputs.Inputs,
+    prompt_tokens: int,
+    reply_tokens: int,
+    *,
+    cache_tokens: int = 0,
 ) -> engine.Engine:
     """Return an engine whose slots hold a longest prompt with a longest reply.
 
     A config's memory limit, where there is one, is checked here: before anything is
     allocated or compiled.
+
+    Args:
+      found: inputs of the stage.
+      prompt_tokens: of the longest prompt.
+      reply_tokens: of the longest reply.
+      cache_tokens: of all slots together, at most: longer texts get fewer slots, down
+        to one on each device; 0: as many slots as the config has.
     """
+    what = f"a prompt of {prompt_tokens} + a reply of {reply_tokens}"
+    advice = "lower the stage's prompt_tokens or reply_tokens"
+    lengths.refuse_over(found, prompt_tokens + reply_tokens, what, advice)
     section = found.config.engine
     shape = engine_shape.find(
         found.config,
         found.mesh,
         prompt_tokens=prompt_tokens,
         reply_tokens=reply_tokens,
+        cache_tokens=cache_tokens,
     )
     gib = section.memory_gib
     return engine.Engine(

@@ -15,14 +15,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import judges, records, verdicts
-from rlcd_jax.stages import (
-    batching,
-    evaluate_policy,
-    inputs,
-    letters,
-    likelihoods,
-)
+from rlcd_jax import encoding, judges, pairs, records, verdicts
+from rlcd_jax.preference import rewards
+from rlcd_jax.scoring import letters, likelihoods
+from rlcd_jax.stages import evaluate_policy, inputs
 
 SAMPLES, SCORES = "samples.jsonl", "scores.jsonl"
 PERPLEXITY, REWARD = "nats a token", "reward"  # names of the judges in scores.jsonl
@@ -50,6 +46,7 @@ def answer(
     """
     found = inputs.load_inputs(config)
     dialogues = inputs.load_prompts(config, found.task, part)
+    evaluate_policy.check_lengths(found, dialogues)
     wanted = {system: checkpoints}
     answers = evaluate_policy.answer_all(found, wanted, found.load_base(), dialogues)
     if jax.process_index() == 0:
@@ -85,7 +82,7 @@ def reward(
     Source: RLCD Appendix E for a method's own model, Appendix J.1 for a held-out one.
     """
     found = inputs.load_inputs(config)
-    judge = evaluate_policy.preference_judge(found, preference)
+    judge = rewards.preference_judge(found, preference)
     given = judges.preference_scores(as_samples(answers), judge, judge=REWARD)
     return _write(workdir, given)
 
@@ -103,15 +100,23 @@ def perplexity(
     was shown.
     """
     found = inputs.load_inputs(config)
-    shown = [row for row in answers if row.reply.strip()]
-    texts = [(row.prompt, " " + row.reply) for row in shown]
-    logprobs = likelihoods.reply_scorer(found, found.load_base())(texts)
+    texts = [(row.prompt, pairs.bare_reply(row.reply, found.task)) for row in answers]
+    joined = encoding.join_replies(found.text_tokenizer, texts)
     counts = [
-        sum(batching.join_reply(found.text_tokenizer, *text)[1]) for text in texts
+        sum(is_reply) if row.reply.strip() else 0
+        for row, (_, is_reply) in zip(answers, joined, strict=True)
     ]
+    shown = [place for place, count in enumerate(counts) if count]
+    score = likelihoods.reply_scorer(found, found.load_base())
+    logprobs = score([texts[place] for place in shown])
     given = [
-        verdicts.Score(row.prompt_id, PERPLEXITY, row.system, -float(total) / count)
-        for row, total, count in zip(shown, logprobs, counts, strict=True)
+        verdicts.Score(
+            answers[place].prompt_id,
+            PERPLEXITY,
+            answers[place].system,
+            -float(total) / counts[place],
+        )
+        for place, total in zip(shown, logprobs, strict=True)
     ]
     return _write(workdir, given)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,8 +17,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlcd_jax import records, schema
-from rlcd_jax.models import heads
-from rlcd_jax.stages import inputs, train_preference, workspace
+from rlcd_jax.job import lengths
+from rlcd_jax.preference import data, model, pair_ids, rewards
+from rlcd_jax.stages import inputs, workspace
 
 FILE = "pair_rewards.jsonl"
 
@@ -68,32 +68,23 @@ def reward_pairs(
       human: take human pairs.
 
     Returns:
-      The summary: how many pairs there were.
+      The summary: how many pairs there were, and what became of those over
+      ``preference.lengths``.
     """
     found = inputs.load_inputs(config)
+    lengths.check(found, "preference")
     if human:
         limit = config.preference.human_pairs
-        rows = train_preference.human_pairs(config, found, limit)
+        rows = data.human_pairs(config, found, limit)
     else:
         path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
         rows = records.read_jsonl(path, records.Pair)
-    rewards = _rewards(found, workdir, rows)
+    tokens = pair_ids.to_tokens(found, rows)
+    both = rewards.pair_scorer(found)(model.restore(found, workdir), tokens)
     scored = [
         PairRewards(row.id, row.prompt_id, float(row.prob_2), float(one), float(two))
-        for row, (one, two) in zip(rows, rewards, strict=True)
+        for row, (one, two) in zip(tokens.rows, both, strict=True)
     ]
     if jax.process_index() == 0:
         records.write_jsonl(pathlib.Path(workdir) / FILE, scored)
-    return {"pairs": len(scored)}
-
-
-def _rewards(
-    found: inputs.Inputs, workdir: str | pathlib.Path, rows: Sequence[Any]
-) -> np.ndarray:
-    """Return both rewards of each pair, [B, 2] float32."""
-    folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
-    params = inputs.restore_params(
-        found, folder, train_preference.ITEM, heads.scalar_specs(found.cfg)
-    )
-    tokens = train_preference.to_tokens(found, rows)
-    return train_preference.pair_scorer(found)(params, tokens)
+    return {"pairs": len(scored), "too_long": tokens.too_long}

@@ -10,11 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import packing, prompts, records, rollout, sharding
-from rlcd_jax.decode import engine
-from rlcd_jax.stages import batching, generation, inputs, ppo, scorers
+from rlcd_jax import encoding, packing, prompts, records, rollout, sharding
+from rlcd_jax.decode import engine, requests
+from rlcd_jax.job import lengths
+from rlcd_jax.preference import pair_ids
+from rlcd_jax.scoring import reading, rewards
+from rlcd_jax.stages import batching, generation, inputs, ppo
 
 Params = Any
 
@@ -91,19 +95,14 @@ def dev_dialogues(found: inputs.Inputs) -> list[Dialogue]:
 
 def _fitting(found: inputs.Inputs, loaded: Sequence[records.Prompt]) -> list[Dialogue]:
     """Return the prompts that ``policy.prompt_tokens`` has room for."""
-    out = []
-    for prompt in loaded:
-        text = prompts.plain_prompt(prompt, found.task, found.text_tokenizer.chat)
-        ids = tuple(found.text_tokenizer.encode(text))
-        if len(ids) <= found.config.policy.prompt_tokens:
-            out.append(Dialogue(prompt.id, text, ids))
-    return out
-
-
-def mark_ids(found: inputs.Inputs) -> list[int]:
-    """Return the ids of the mark that ends a reply for the preference model."""
-    end = found.end_of_turn or found.task.human_marker
-    return found.text_tokenizer.encode(end, bos=False)
+    chat = found.text_tokenizer.chat
+    texts = [prompts.plain_prompt(prompt, found.task, chat) for prompt in loaded]
+    rows = encoding.encode_texts(found.text_tokenizer, texts)
+    return [
+        Dialogue(prompt.id, text, tuple(ids))
+        for prompt, text, ids in zip(loaded, texts, rows, strict=True)
+        if len(ids) <= found.config.policy.prompt_tokens
+    ]
 
 
 def reward_length(section: ConfigDict, mark_tokens: int) -> int:
@@ -118,12 +117,12 @@ class Actor:
     def __init__(self, found: inputs.Inputs) -> None:
         section = found.config.policy
         self.found, self.section = found, section
+        lengths.check(found, "policy")
         self.dialogues, self.too_long = usable_dialogues(found)
         self.dev_dialogues = dev_dialogues(found)
         self.sampler = generation.make_engine(
             found, section.prompt_tokens, section.reply_tokens
         )
-        self.mark = mark_ids(found)
         self._rows = ppo.rows_at_once(found)
         self._logprobs = self._program(ppo.response_logprobs)
         self._logprobs_entropy = self._program(
@@ -144,10 +143,11 @@ class Actor:
 
     def set_frozen(self, *, reference: Params, preference: Params) -> None:
         """Take the models that never change."""
-        length = reward_length(self.section, len(self.mark))
-        self._reference = scorers.frozen(self.found, reference)
-        score = scorers.reward_scorer(self.found, lengths=(length,))
-        self._rewards = functools.partial(score, scorers.frozen(self.found, preference))
+        found, section = self.found, self.section
+        length = reward_length(section, lengths.mark_tokens(found))
+        self._reference = reading.frozen(found, reference)
+        score = rewards.reward_scorer(found, lengths=(length,))
+        self._rewards = functools.partial(score, reading.frozen(found, preference))
 
     def draw_prompts(self, step: int) -> list[Dialogue]:
         """Return the prompts of a step: each epoch over the prompts in a new order."""
@@ -165,7 +165,7 @@ class Actor:
         """
         generation.load(self.sampler, policy, self.found.mesh)
         seed, task = self.found.config.seed, self.found.task
-        requests = [
+        asked = [
             engine.Request(
                 id=f"{step}/{place}",
                 tokens=dialogue.ids,
@@ -177,7 +177,7 @@ class Actor:
             for place, dialogue in enumerate(dialogues)
         ]
         what = f"rollout {step}" if step else "dev prompts"
-        replies = generation.generate(self.sampler, requests, what)
+        replies = generation.generate(self.sampler, asked, what)
         return [Sampled(*pair) for pair in zip(dialogues, replies, strict=True)]
 
     def roll_out(
@@ -229,21 +229,34 @@ class Actor:
     def raw_rewards(self, sampled: Sequence[Sampled]) -> np.ndarray:
         """Return the preference model's reward of each reply, [B] float32.
 
-        It reads the ids that were sampled, up to the end of the reply, and the mark
-        in its one encoding: nothing is decoded and tokenised again.
+        It reads what it was trained to read and what evaluation shows it: the reply's
+        text without outer blanks, up to its end, and encoded anew with its prompt and
+        the mark. So the reward belongs to the text, not to the ids that spelled it.
+
+        Source: the released code decodes and encodes in the same way.
         """
-        tokenizer = self.found.text_tokenizer
-        cut = functools.partial(
-            packing.cut_reply,
-            stop_strings=self.found.task.stop_strings,
-            end_ids=tokenizer.eos_ids,
-            token_bytes=tokenizer.token_bytes,
-            encode=functools.partial(tokenizer.encode, bos=False),
-        )
-        rows = [
-            [*one.dialogue.ids, *cut(one.reply.tokens), *self.mark] for one in sampled
+        texts = [
+            (one.dialogue.text, self._reply_text(one.reply.tokens)) for one in sampled
         ]
+        rows = pair_ids.reply_ids(self.found, texts)
+        most = self.found.cfg.max_positions
+        if long := sum(len(row) > most for row in rows):
+            # Ids that were drawn may spell a text shorter than its own encoding.
+            logging.warning(
+                "policy: %d of %d replies are encoded in more than the model's %d "
+                "positions, and their rewards mean little; lower policy.reply_tokens",
+                long,
+                len(rows),
+                most,
+            )
         return self._rewards(rows)
+
+    def _reply_text(self, ids: Sequence[int]) -> str:
+        """Return the text of a sampled reply before its first end."""
+        tokenizer = self.found.text_tokenizer
+        ends = [place for place, one in enumerate(ids) if one in tokenizer.eos_ids]
+        text = tokenizer.decode(ids[: ends[0]] if ends else ids)
+        return requests.cut(text, self.found.task.stop_strings)
 
     def log_ratios(self, policy: Params, sampled: Sequence[Sampled]) -> np.ndarray:
         """Return log policy / reference of each whole reply, [B] float32, in nats.

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import pairs, prompts, records
-from rlcd_jax.stages import inputs, letters, simulate_pairs, workspace
-from rlcd_jax.stages import shots as shots_of
+from rlcd_jax import encoding, pairs, prompts, records
+from rlcd_jax.job import lengths
+from rlcd_jax.scoring import few_shots, letters
+from rlcd_jax.stages import inputs, simulate_pairs, workspace
 
 
 def relabel_pairs(
@@ -54,9 +54,13 @@ def relabel_pairs(
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]
         texts += [prompts.scoring_prompt(plain, a, b, question) for a, b in orders]
-    if solved := shots_of.as_text(shots, config, found):
+    if solved := few_shots.as_text(shots, config, found):
         texts = [solved + prompts.BLOCK + text for text in texts]
-    _check_length(found, texts)
+    ids = encoding.encode_texts(found.text_tokenizer, texts)
+    longest = max(map(len, ids), default=0)
+    lengths.refuse_over(
+        found, longest, "a scoring prompt", "give fewer or shorter shots"
+    )
     logits = letters.letter_scorer(found, found.load_base())(texts)
     step = 1 + config.pairs.both_orders
     hard = simulate_pairs.settings(config).hard_labels
@@ -68,16 +72,6 @@ def relabel_pairs(
     if jax.process_index() == 0:
         records.write_jsonl(folder / "pairs.jsonl", labelled)
     return pairs.summarise(labelled, [])
-
-
-def _check_length(found: inputs.Inputs, texts: Sequence[str]) -> None:
-    """Refuse scoring prompts that the model has no positions for."""
-    longest = max(len(found.text_tokenizer.encode(text)) for text in texts)
-    if longest > found.cfg.max_positions:
-        raise ValueError(
-            f"a scoring prompt has {longest} tokens and the model reads "
-            f"{found.cfg.max_positions} at most; give fewer or shorter shots"
-        )
 
 
 def _unlabelled(row: records.Pair) -> records.Pair:

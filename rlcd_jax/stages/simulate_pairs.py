@@ -19,7 +19,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import draws, metrics, pairs, records
-from rlcd_jax.stages import generation, inputs, letters, workspace
+from rlcd_jax.job import lengths
+from rlcd_jax.scoring import letters
+from rlcd_jax.stages import generation, inputs, workspace
 
 # (prompts) -> (pairs, dropped sides)
 Simulate = Callable[
@@ -41,6 +43,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         return workspace.summary(workdir, "simulate")
     started = time.monotonic()
     found = inputs.load_inputs(config)
+    lengths.check(found, "simulate")
     dialogues = inputs.load_prompts(config, found.task, "train")
     dialogues = inputs.repeat_prompts(dialogues, config.pairs.samples_per_prompt)
     rows, numbers = grid_rows(config), settings(config)

@@ -18,12 +18,12 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, metrics
 from rlcd_jax.models import heads
+from rlcd_jax.preference import model
 from rlcd_jax.stages import (
     inputs,
     policy_choice,
     ppo,
     ppo_rollout,
-    train_preference,
     workspace,
 )
 
@@ -92,18 +92,11 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
 def _set_frozen(actor: ppo_rollout.Actor, workdir: str | pathlib.Path) -> None:
     # Read again for the value model's start: a float32 copy would be held for ever.
     found = actor.found
-    preference = _preference_params(found, workdir)
+    preference = model.restore(found, workdir)
     actor.set_frozen(reference=found.load_base(), preference=preference)
 
 
 def _start_params(found: inputs.Inputs, workdir: str | pathlib.Path) -> Params:
-    preference = _preference_params(found, workdir)
+    preference = model.restore(found, workdir)
     value = heads.value_from_preference(preference)
     return {"policy": found.load_base(), "value": value}
-
-
-def _preference_params(found: inputs.Inputs, workdir: str | pathlib.Path) -> Params:
-    folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
-    return inputs.restore_params(
-        found, folder, train_preference.ITEM, heads.scalar_specs(found.cfg)
-    )

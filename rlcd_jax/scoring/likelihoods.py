@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax import sharding
+from rlcd_jax import encoding, sharding
+from rlcd_jax.job import lengths
 from rlcd_jax.models import heads
-from rlcd_jax.stages import batching, inputs, scorers
+from rlcd_jax.scoring import reading
+from rlcd_jax.stages import batching, inputs
 
 Params = Any
 
@@ -22,13 +24,13 @@ def reply_scorer(
     """Return a function from (prompt, reply) texts to log-probabilities of replies.
 
     ``score(texts)`` gives log P(reply | prompt) [B] float32, nats, summed over the
-    tokens that hold any of the reply. The two texts are tokenised together.
+    tokens that are the reply's, as `encoding.join_replies` marks them.
 
     Args:
       found: inputs of the stage.
       params: of a language model, training form.
     """
-    params = scorers.frozen(found, params)
+    params = reading.frozen(found, params)
     batch = sharding.batch_sharding(found.mesh)
 
     def program(params, tokens, mask, counted):
@@ -43,28 +45,21 @@ def reply_scorer(
 
     run = jax.jit(program, in_shardings=(None, batch, batch, batch))
 
-    def one(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        # The number of reply tokens came as the first entry; it is taken off again.
-        first = mask.argmax(axis=1)
-        rows = np.arange(len(tokens))
-        counted = np.arange(tokens.shape[1]) >= (
-            tokens.shape[1] - tokens[rows, first][:, None]
-        )
-        mask = mask.copy()
-        mask[rows, first] = False
-        return run(params, tokens, mask, counted & mask)
+    def one(tokens: np.ndarray, mask: np.ndarray, num: np.ndarray) -> np.ndarray:
+        from_right = np.arange(tokens.shape[1])[::-1]
+        return run(params, tokens, mask, mask & (from_right < num[:, None]))
 
     def score(texts: Sequence[tuple[str, str]]) -> np.ndarray:
-        marked = []
-        for prompt, reply in texts:
-            ids, is_reply = batching.join_reply(found.text_tokenizer, prompt, reply)
-            marked.append([sum(is_reply), *ids])
-        longest = max(map(len, marked), default=1)
+        joined = encoding.join_replies(found.text_tokenizer, texts)
+        rows = [ids for ids, _ in joined]
+        longest = max(map(len, rows), default=1)
+        lengths.refuse_over(found, longest, "a prompt with its reply", "leave it out")
         with jax.set_mesh(found.mesh):
             return batching.map_rows(
                 one,
-                marked,
-                batch_size=scorers.rows_at_once(found),
+                rows,
+                np.array([sum(is_reply) for _, is_reply in joined], np.int32),
+                rows_at=reading.rows_at(found),
                 lengths=batching.rising_lengths(longest),
                 pad_id=found.text_tokenizer.pad_id,
                 what="likelihoods",

@@ -16,10 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax import sharding
+from rlcd_jax import encoding, sharding
 from rlcd_jax.decode import layout, programs
+from rlcd_jax.job import lengths
 from rlcd_jax.models import cached, heads, llama
-from rlcd_jax.stages import batching, inputs, scorers
+from rlcd_jax.scoring import reading
+from rlcd_jax.stages import batching, inputs
 
 Params = Any
 Ids = Sequence[int]
@@ -38,7 +40,7 @@ def letter_scorer(
     The ids of the letters are those of the tokenised continuation of each text, one
     token each. The released code takes the ids of bare letters, which differ.
     """
-    params = scorers.frozen(found, params)
+    params = reading.frozen(found, params)
     whole = _whole(found, params)
     behind = functools.cache(lambda: _behind(found, params))
 
@@ -46,7 +48,10 @@ def letter_scorer(
         if not texts:
             return []
         letters = np.array([_letter_id(found, texts[0], x) for x in LETTERS], np.int32)
-        rows = [found.text_tokenizer.encode(text) for text in texts]
+        rows = encoding.encode_texts(found.text_tokenizer, texts)
+        lengths.refuse_over(
+            found, max(map(len, rows)), "a scoring prompt", "ask about shorter replies"
+        )
         shared = num_shared(rows)
         if shared < SHARED:
             shared = 0
@@ -56,7 +61,7 @@ def letter_scorer(
             pairs = batching.map_rows(
                 lambda tokens, mask: run(tokens, mask, letters),
                 rest,
-                batch_size=scorers.rows_at_once(found),
+                rows_at=reading.rows_at(found),
                 lengths=batching.rising_lengths(max(map(len, rest))),
                 pad_id=found.text_tokenizer.pad_id,
                 what="answer letters",
@@ -94,7 +99,7 @@ def _whole(found: inputs.Inputs, params: Params) -> Run:
 
     run = jax.jit(
         program,
-        in_shardings=(None, *scorers.batch_of(found, 2), None),
+        in_shardings=(None, *reading.batch_of(found, 2), None),
         out_shardings=sharding.replicated(found.mesh),
     )
     return functools.partial(run, params)
@@ -127,26 +132,26 @@ def _behind(found: inputs.Inputs, params: Params) -> Callable[[Ids], Run]:
 
     run = jax.jit(
         functools.partial(_read_on, cfg),
-        in_shardings=(None, None, *scorers.batch_of(found, 2), None),
+        in_shardings=(None, None, *reading.batch_of(found, 2), None),
         out_shardings=sharding.replicated(mesh),
     )
 
     def make(beginning: Ids) -> Run:
-        copies = scorers.rows_at_once(found, 1)  # as many as the mesh divides
-        past = read(weights, np.tile(np.asarray(beginning, np.int32), (copies, 1)))
+        ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
+        past = read(weights, np.tile(np.asarray(beginning, np.int32), (ways, 1)))
 
         def behind(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray):
-            width, lengths = mask.shape[1], mask.sum(axis=1, dtype=np.int32)
-            order = (np.arange(width) + width - lengths[:, None]) % width
+            width, sizes = mask.shape[1], mask.sum(axis=1, dtype=np.int32)
+            order = (np.arange(width) + width - sizes[:, None]) % width
             moved = np.take_along_axis(tokens, order, axis=1)
-            return run(weights, past, moved, lengths, letters)
+            return run(weights, past, moved, sizes, letters)
 
         return behind
 
     return make
 
 
-def _read_on(cfg, weights, past, tokens, lengths, letters) -> jax.Array:
+def _read_on(cfg, weights, past, tokens, sizes, letters) -> jax.Array:
     """Return logits [B, 2] of right-padded tokens [B, T] behind a cache of one row."""
     rows, width = tokens.shape
     shared = past.k[0].shape[2]
@@ -158,8 +163,8 @@ def _read_on(cfg, weights, past, tokens, lengths, letters) -> jax.Array:
         cfg,
         tokens,
         jnp.broadcast_to(shared + steps, tokens.shape),
-        steps < lengths[:, None],
+        steps < sizes[:, None],
         cache=cached.draft(past, window, jnp.full(rows, shared, jnp.int32)),
     )
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
+    last = jnp.take_along_axis(hidden, (sizes - 1)[:, None, None], axis=1)
     return llama.logits(weights, cfg, last[:, 0])[:, letters]

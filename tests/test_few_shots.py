@@ -1,4 +1,4 @@
-"""Tests of rlcd_jax.stages.shots: solved examples of human pairs."""
+"""Tests of rlcd_jax.scoring.few_shots: solved examples of human pairs."""
 
 import re
 import types
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from rlcd_jax import prompts, records
-from rlcd_jax.stages import shots, train_preference
+from rlcd_jax.preference import data
+from rlcd_jax.scoring import few_shots
 
 QUESTIONS = ("Which is kinder?", "Which is calmer?")
 
@@ -25,7 +26,7 @@ def human_pair(number, second_is_better):
 @hypothesis.given(st.lists(st.booleans(), min_size=1, max_size=9))
 def test_answers_name_the_better_reply_and_letters_take_turns(sides):
     people = [human_pair(number, side) for number, side in enumerate(sides)]
-    text = shots.solved(people, QUESTIONS)
+    text = few_shots.solved(people, QUESTIONS)
     blocks = re.split(r"(?<=The answer is: \([AB]\))\n+", text)
     assert len(blocks) == len(sides)
     for number, block in enumerate(blocks):
@@ -39,19 +40,19 @@ def test_a_solved_example_is_the_scoring_prompt_and_its_answer():
     asked = prompts.scoring_prompt(
         "\n\nHuman: ask 0\n\nAssistant:", "good", "poor", "?"
     )
-    assert shots.solved([human_pair(0, True)], ["?"]) == f"{asked}A)"
+    assert few_shots.solved([human_pair(0, True)], ["?"]) == f"{asked}A)"
 
 
 @pytest.mark.parametrize("asked", ["human:0", "human:", "human:-1", "human:two"])
 def test_a_count_that_is_none_is_refused(asked):
     with pytest.raises(ValueError, match="accepted: human:N with N from 1, or a text"):
-        shots.human_count(asked)
+        few_shots.human_count(asked)
 
 
 def world(monkeypatch, num):
     """Return a config and inputs with ``num`` human pairs; one token a character."""
     people = [human_pair(n, n % 2) for n in range(num)]
-    monkeypatch.setattr(train_preference, "human_pairs", lambda *_: list(people))
+    monkeypatch.setattr(data, "human_pairs", lambda *_: list(people))
     config = ConfigDict({"seed": 3, "pairs": {"prompt_tokens": 31, "reply_tokens": 4}})
     task = types.SimpleNamespace(scoring_instructions=QUESTIONS)
     return config, types.SimpleNamespace(
@@ -65,20 +66,20 @@ def test_human_pairs_that_fit_are_chosen_by_the_seed(monkeypatch):
     def asked(text):
         return re.findall(r"ask \d+", text)
 
-    first = asked(shots.as_text("human:4", config, found))
+    first = asked(few_shots.as_text("human:4", config, found))
     assert len(set(first)) == 4
-    assert first == asked(shots.as_text("human:4", config, found))
-    assert first[:3] == asked(shots.as_text("human:3", config, found))
+    assert first == asked(few_shots.as_text("human:4", config, found))
+    assert first[:3] == asked(few_shots.as_text("human:3", config, found))
     config.seed = 4
-    assert first != asked(shots.as_text("human:4", config, found))
+    assert first != asked(few_shots.as_text("human:4", config, found))
     config.pairs.prompt_tokens = len(human_pair(9, 0).prompt)
-    short = asked(shots.as_text("human:10", config, found))
+    short = asked(few_shots.as_text("human:10", config, found))
     assert sorted(short) == [f"ask {n}" for n in range(10)]
     with pytest.raises(ValueError, match="'human:11': 10 human pairs have prompts of"):
-        shots.as_text("human:11", config, found)
+        few_shots.as_text("human:11", config, found)
 
 
 def test_a_text_is_taken_as_it_is(monkeypatch):
     config, found = world(monkeypatch, 0)
-    assert shots.as_text("\n solved: (A)\n", config, found) == "solved: (A)"
-    assert shots.as_text("", config, found) == ""
+    assert few_shots.as_text("\n solved: (A)\n", config, found) == "solved: (A)"
+    assert few_shots.as_text("", config, found) == ""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from rlcd_jax import prompts, records
-from rlcd_jax.stages import inputs, train_preference
+from rlcd_jax.preference import data
+from rlcd_jax.stages import inputs
 
 HUMAN = "human:"  # and a count: so many human pairs
 
@@ -43,7 +44,7 @@ def as_text(shots: str, config: ConfigDict, found: inputs.Inputs) -> str:
     count = human_count(shots)
     if not count:
         return shots.strip()
-    people = train_preference.human_pairs(config, found, 0)
+    people = data.human_pairs(config, found, 0)
     people.sort(key=lambda pair: records.seed_words(config.seed, "shots", pair.id))
     limits = (config.pairs.prompt_tokens, *2 * (config.pairs.reply_tokens,))
     kept: list[records.HumanPair] = []

@@ -1,0 +1,95 @@
+"""How many positions the texts of each stage need, against those of the model.
+
+Beyond its positions a model of this family writes and reads nonsense without a word,
+so every length that a config allows is looked at before anything is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlcd_jax import encoding, prompts, shortening
+from rlcd_jax.stages import inputs
+
+Needs = list[tuple[str, int]]  # (what, in the names of fields; tokens)
+
+
+def check(found: inputs.Inputs, stage: str, longest_prompt: int = 0) -> None:
+    """Refuse a stage whose longest texts have more tokens than the model reads.
+
+    Args:
+      found: inputs of the stage.
+      stage: its name.
+      longest_prompt: of the prompts to evaluate, in tokens; other stages leave out
+        prompts over a field of the config.
+
+    Raises:
+      ValueError: with the fields that add up to too much.
+    """
+    if stage in ("preference", "distill"):
+        rule = found.config[stage].too_long
+        shortening.check_rule(f"{stage}.too_long", rule)
+    for what, tokens in _needs(found, stage, longest_prompt):
+        refuse_over(found, tokens, what, "lower one of them")
+
+
+def refuse_over(found: inputs.Inputs, tokens: int, what: str, advice: str) -> None:
+    """Refuse a text with more tokens than the model has positions.
+
+    Args:
+      found: inputs, with the model's numbers.
+      tokens: of the text.
+      what: the text, in words or in names of fields.
+      advice: what to change.
+    """
+    most = found.cfg.max_positions
+    if tokens > most:
+        raise ValueError(
+            f"{what}: {tokens} tokens, and the model reads {most} at most "
+            f"(max_position_embeddings); {advice}, or take a model that reads more"
+        )
+
+
+def mark_tokens(found: inputs.Inputs) -> int:
+    """Return the tokens of the mark that ends a reply, at most."""
+    mark = found.end_of_turn or found.task.human_marker
+    return len(found.text_tokenizer.encode(mark, bos=False))
+
+
+def _needs(found: inputs.Inputs, stage: str, longest_prompt: int) -> Needs:
+    """Return the longest texts of a stage."""
+    config, task = found.config, found.task
+    if stage in ("preference", "distill"):
+        longest = config[stage].lengths[-1]
+        return [(f"{stage}.lengths[-1]={longest}", longest)]
+    if stage == "simulate":
+        name, section = "pairs", config.pairs
+        asked = task.scoring_instructions if "scoring" in section.labels else ()
+        mark = 0
+    elif stage == "policy":
+        name, section = "policy", config.policy
+        asked, mark = (), mark_tokens(found)
+    else:
+        name, section = "evaluate", config.evaluate
+        judged = [judge for judge in section.judges if judge in task.judges]
+        questions = tuple(task.judge_questions.values())[:1]
+        asked = questions if "log_odds" in judged else ()
+        mark = mark_tokens(found) if "preference" in judged else 0
+    prompt, what = longest_prompt, f"the longest prompt of {longest_prompt}"
+    if stage != "evaluate":
+        prompt = section.prompt_tokens
+        what = f"{name}.prompt_tokens={prompt}"
+    reply = section.reply_tokens
+    ends = f" + a mark of {mark}" if mark else ""
+    needs = [(f"{what} + {name}.reply_tokens={reply}{ends}", prompt + reply + mark)]
+    if asked:
+        frame = _question_tokens(found, asked)
+        what = f"a question of {frame} + {what} + 2 * {name}.reply_tokens={reply}"
+        needs.append((what, frame + prompt + 2 * reply))
+    return needs
+
+
+def _question_tokens(found: inputs.Inputs, asked: Sequence[str]) -> int:
+    """Return the tokens of a question about two replies, without them, at most."""
+    texts = [prompts.scoring_prompt("", "", "", question) for question in asked]
+    return max(map(len, encoding.encode_texts(found.text_tokenizer, texts)))

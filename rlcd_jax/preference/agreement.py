@@ -1,0 +1,86 @@
+"""How often a preference model is right: on held-out pairs, and on those of people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlcd_jax import win_rates
+from rlcd_jax.preference import data, pair_ids, rewards
+from rlcd_jax.stages import inputs
+
+Params = Any
+Evaluate = Callable[[Params], tuple[dict[str, float], np.ndarray]]
+
+
+def accuracy_on(found: inputs.Inputs, rows: Sequence[pair_ids.TokenPair]) -> Evaluate:
+    """Return a function from parameters to held-out metrics and right-or-wrong.
+
+    A pair is right when the likelier reply has the higher reward, a tie is wrong;
+    pairs with the label 1/2 are left out of the accuracy.
+    """
+    labels = np.array([row.prob_2 for row in rows])
+    decided = labels != 0.5
+    score = rewards.pair_scorer(found)
+
+    def evaluate(params: Params) -> tuple[dict[str, float], np.ndarray]:
+        if not decided.any():
+            return {}, np.zeros(0)
+        margins = np.diff(score(params, rows), axis=1)[:, 0]
+        cross_entropy = np.logaddexp(0.0, margins) - labels * margins
+        right = (margins * (2 * labels - 1) > 0)[decided]
+        return {
+            "preference/held_out_loss": float(cross_entropy.mean()),
+            "preference/held_out_accuracy": float(right.mean()),
+        }, right.astype(float)
+
+    return evaluate
+
+
+def human_tokens(found: inputs.Inputs) -> pair_ids.TokenPairs:
+    """Return the human pairs that the config asks for, to be read after training.
+
+    Pairs over ``preference.lengths`` are treated as in training, and counted.
+
+    Raises:
+      ValueError: there are too few for an interval; so ask before training.
+    """
+    config = found.config
+    rows = data.human_pairs(config, found, config.preference.human_pairs)
+    tokens = pair_ids.to_tokens(found, rows)
+    if len(tokens) < 2:
+        raise ValueError(
+            f"preference.human_pairs={config.preference.human_pairs}: of {len(rows)} "
+            f"pairs {len(tokens)} fit preference.lengths[-1]="
+            f"{config.preference.lengths[-1]}, and agreement needs 2; raise one of "
+            "them, or set preference.human_pairs=0"
+        )
+    return tokens
+
+
+def human_agreement(
+    found: inputs.Inputs, params: Params, tokens: pair_ids.TokenPairs
+) -> dict[str, Any]:
+    """Return how often the model prefers what a human preferred, with intervals.
+
+    Args:
+      found: inputs of the stage.
+      params: of the preference model.
+      tokens: of ``human_tokens``.
+    """
+    both = rewards.pair_scorer(found)(params, tokens)
+    prefers_2 = np.array([row.prob_2 > 0.5 for row in tokens]).astype(int)
+    chosen = both[np.arange(len(tokens)), prefers_2]
+    rejected = both[np.arange(len(tokens)), 1 - prefers_2]
+    accuracy, probability = win_rates.human_agreement(
+        chosen, rejected, seed=found.config.seed
+    )
+    return {
+        "pairs": len(tokens),
+        "too_long": tokens.too_long,
+        "accuracy": dataclasses.asdict(accuracy),
+        "mean_probability": dataclasses.asdict(probability),
+    }

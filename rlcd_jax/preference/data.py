@@ -1,0 +1,102 @@
+"""Which pairs a preference model is trained on and which are held out."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from rlcd_jax import records
+from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.stages import inputs, workspace
+
+AnyPair = records.Pair | records.HumanPair
+
+
+def load_pairs(
+    config: ConfigDict, workdir: str | pathlib.Path, found: inputs.Inputs
+) -> tuple[list[AnyPair], list[AnyPair]]:
+    """Return training and held-out pairs, split by prompt.
+
+    Held-out prompts are those that a hash of (seed, prompt id) puts first, so that
+    more pairs move nothing from one side to the other.
+    """
+    section = config.preference
+    if section.data == "hh_rlhf":
+        rows = human_pairs(config, found, section.data_limit)
+    elif section.data == "pairs":
+        path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; run --stage=simulate first")
+        rows = records.read_jsonl(path, records.Pair)
+        if section.human_share:
+            people = human_pairs(config, found, 0)
+            rows = mix_human(rows, people, section.human_share, config.seed)
+    else:
+        raise ValueError(
+            f"preference.data={section.data!r}; accepted: 'pairs', 'hh_rlhf'"
+        )
+    by_prompt: dict[str, list[AnyPair]] = {}
+    for row in rows:
+        by_prompt.setdefault(records.base_id(row.prompt_id), []).append(row)
+    order = sorted(
+        by_prompt, key=lambda name: records.seed_words(config.seed, "held_out", name)
+    )
+    train: list[AnyPair] = []
+    held_out: list[AnyPair] = []
+    for name in order:
+        side = held_out if len(held_out) < section.held_out else train
+        side += by_prompt[name]
+    return train, held_out
+
+
+def mix_human(
+    rows: Sequence[records.Pair],
+    people: Sequence[records.HumanPair],
+    share: float,
+    seed: int,
+) -> list[AnyPair]:
+    """Return as many pairs, a share of them human ones in the place of simulated ones.
+
+    Which go and which come is keyed by (seed, pair id).
+
+    Args:
+      rows: simulated pairs.
+      people: human pairs to take from.
+      share: of human pairs in the result, in (0, 1).
+      seed: root seed.
+    """
+    count = round(share * len(rows))
+    if not 0 < share < 1 or count > len(people):
+        raise ValueError(
+            f"preference.human_share={share} of {len(rows)} pairs needs {count} human "
+            f"pairs and there are {len(people)}; accepted: a share in (0, 1) that the "
+            "human pairs suffice for"
+        )
+
+    def order(pair: AnyPair) -> tuple[int, int]:
+        return records.seed_words(seed, "human_share", pair.id)
+
+    kept = sorted(rows, key=order)[count:]
+    return [*kept, *sorted(people, key=order)[:count]]
+
+
+def human_pairs(
+    config: ConfigDict, found: inputs.Inputs, limit: int
+) -> list[records.HumanPair]:
+    """Return human pairs of hh-rlhf for the task."""
+    if not found.task.hh_config or not config.prompts.hh_dir:
+        raise ValueError(
+            f"human pairs need a task with an hh-rlhf subset (task "
+            f"{found.task.name!r} has {found.task.hh_config!r}) and prompts.hh_dir, "
+            f"got {config.prompts.hh_dir!r}"
+        )
+    return hh_rlhf.load_human_pairs(
+        found.task.hh_config,
+        config.prompts.hh_test_split,
+        seed=config.seed,
+        manual_dir=config.prompts.hh_dir,
+        data_dir=inputs.data_dir(config),
+        limit=limit or None,
+    )

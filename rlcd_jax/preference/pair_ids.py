@@ -1,0 +1,105 @@
+"""Replies and pairs as the ids that a preference model reads: whole texts to the mark.
+
+The text of a reply is its prompt, the reply as `pairs.reply_text` ends it, and nothing
+else, whether the reply was simulated, sampled by a policy or written by a person.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from rlcd_jax import encoding, pairs, records, shortening
+from rlcd_jax.stages import batching, inputs
+
+AnyPair = records.Pair | records.HumanPair
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPair:
+    """A pair as the preference model reads it."""
+
+    ids_1: tuple[int, ...]
+    ids_2: tuple[int, ...]
+    prob_2: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPairs(Sequence):
+    """The pairs that fit ``preference.lengths``, in the order of the rows given.
+
+    Attributes:
+      pairs: those that fit.
+      rows: what each was made of.
+      too_long: how many rows were dropped, shortened, or dropped because shortening
+        made their replies identical; for a summary.
+    """
+
+    pairs: tuple[TokenPair, ...]
+    rows: tuple[AnyPair, ...]
+    too_long: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index):
+        return self.pairs[index]
+
+
+def reply_ids(
+    found: inputs.Inputs, texts: Sequence[tuple[str, str]]
+) -> list[list[int]]:
+    """Return what a preference model reads of each (prompt, reply)."""
+    task, end = found.task, found.end_of_turn
+    whole = [prompt + pairs.reply_text(reply, task, end) for prompt, reply in texts]
+    return encoding.encode_texts(found.text_tokenizer, whole)
+
+
+def to_tokens(found: inputs.Inputs, rows: Sequence[AnyPair]) -> TokenPairs:
+    """Return pairs as token ids of the two whole texts.
+
+    Rows over ``preference.lengths`` are treated by ``preference.too_long``: dropped, or
+    both texts lose the same oldest turns.
+    """
+    section, task = found.config.preference, found.task
+    shortening.check_rule("preference.too_long", section.too_long)
+    fitted = shortening.fit(
+        found.text_tokenizer,
+        [pairs.preference_texts(row, task, found.end_of_turn) for row in rows],
+        max_tokens=section.lengths[-1],
+        rule=section.too_long,
+        task=task,
+    )
+    made, kept, identical = [], [], 0
+    for row, one in zip(rows, fitted, strict=True):
+        if not one.joined:
+            continue
+        ids_1, ids_2 = (tuple(ids) for ids, _ in one.joined)
+        if one.shortened and ids_1 == ids_2:
+            identical += 1
+            continue
+        made.append(TokenPair(ids_1, ids_2, prob_2=float(row.prob_2)))
+        kept.append(row)
+    too_long = shortening.count(fitted, identical)
+    return TokenPairs(tuple(made), tuple(kept), too_long)
+
+
+def collate(
+    found: inputs.Inputs, lengths: Sequence[int]
+) -> Callable[[Sequence[TokenPair]], Mapping[str, np.ndarray]]:
+    """Return a function from rows to tokens and mask [B, 2, T], prob_2 [B]."""
+
+    def arrays(rows: Sequence[TokenPair]) -> Mapping[str, np.ndarray]:
+        ids = [ids for row in rows for ids in (row.ids_1, row.ids_2)]
+        length = batching.fitting_length(max(map(len, ids)), lengths)
+        tokens, mask = batching.pad_left(ids, length, found.text_tokenizer.pad_id)
+        return {
+            "tokens": tokens.reshape(len(rows), 2, length),
+            "mask": mask.reshape(len(rows), 2, length),
+            "prob_2": np.array([row.prob_2 for row in rows], np.float32),
+            "counted": np.ones(len(rows), bool),
+        }
+
+    return arrays

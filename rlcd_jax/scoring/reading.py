@@ -1,0 +1,61 @@
+"""Models that are only read: the form of their parameters, and rows at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from rlcd_jax import sharding
+from rlcd_jax.stages import inputs
+
+Params = Any
+ROWS = 16  # of a batch of texts
+FULL_LENGTH = 1024  # tokens of a row up to which a batch has all of them
+
+
+def frozen(found: inputs.Inputs, params: Params) -> Params:
+    """Return parameters that are only read: matrices in the compute dtype.
+
+    A product casts its operands anyway, so every value computed from them is the
+    same as from the float32 master, at half the memory.
+    """
+    with jax.set_mesh(found.mesh):
+        return jax.jit(functools.partial(frozen_form, dtype=found.cfg.dtype))(params)
+
+
+def frozen_form(params: Params, dtype: str) -> Params:
+    """Return parameters with their matrices in ``dtype``; norms and heads as given."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            leaf
+            if leaf.ndim < 2 or "norm" in jax.tree_util.keystr(path)
+            else leaf.astype(dtype)
+        ),
+        params,
+    )
+
+
+def rows_at(found: inputs.Inputs) -> Callable[[int], int]:
+    """Return a function from the length of a batch's rows to how many it has.
+
+    ``ROWS``, or near it as the mesh divides. The scores of attention take rows x
+    length^2, so above ``FULL_LENGTH`` rows go down by the square, and a batch of long
+    texts takes no more than one of ``ROWS`` texts of that length; down to one row on
+    each device.
+    """
+    ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
+    most = max(1, ROWS // ways)
+
+    def rows(length: int) -> int:
+        room = most * FULL_LENGTH**2 // max(length, FULL_LENGTH) ** 2
+        return max(1, room) * ways
+
+    return rows
+
+
+def batch_of(found: inputs.Inputs, count: int) -> tuple[Any, ...]:
+    """Return the shardings of ``count`` arrays with a row for each text."""
+    return (sharding.batch_sharding(found.mesh),) * count

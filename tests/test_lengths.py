@@ -1,0 +1,116 @@
+"""Tests of rlcd_jax.job.lengths, and of how many long texts are read at once."""
+
+import dataclasses
+
+import hypothesis
+import pytest
+import runs
+from hypothesis import strategies as st
+
+from rlcd_jax import records
+from rlcd_jax.job import lengths
+from rlcd_jax.scoring import reading
+from rlcd_jax.stages import (
+    distill_context,
+    evaluate_policy,
+    generation,
+    inputs,
+    ppo_rollout,
+    simulate_pairs,
+    train_preference,
+)
+
+
+def load(max_positions=2048, name="quickstart", **fields):
+    """Return inputs of a tiny model that reads so many positions."""
+    with runs.devices_by_mesh():
+        found = inputs.load_inputs(runs.tiny_config(name, **fields))
+    cfg = dataclasses.replace(found.cfg, max_positions=max_positions)
+    return dataclasses.replace(found, cfg=cfg)
+
+
+STAGES = {  # what is named, and the fields that make it one token too many
+    "simulate": "pairs.prompt_tokens=256 \\+ pairs.reply_tokens=12: 268 tokens",
+    "preference": "preference.lengths\\[-1\\]=320: 320 tokens",
+    "distill": "distill.lengths\\[-1\\]=320: 320 tokens",
+    "policy": "policy.prompt_tokens=256 .* a mark of 8: 276 tokens",
+    "evaluate": "the longest prompt of 99 \\+ evaluate.reply_tokens=12: 111 tokens",
+}
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_a_stage_over_the_models_positions_is_refused_by_its_fields(stage):
+    needed = int(STAGES[stage].rpartition(": ")[2].split()[0])
+    fields = {"evaluate__judges": ("lexicon",)}
+    lengths.check(load(needed, **fields), stage, 99)
+    with pytest.raises(ValueError, match=STAGES[stage]) as caught:
+        lengths.check(load(needed - 1, **fields), stage, 99)
+    assert f"reads {needed - 1} at most (max_position_embeddings)" in str(caught.value)
+
+
+def test_questions_about_two_replies_count_where_they_are_asked():
+    found = load(300, "rlaif")  # a prompt and one reply fit
+    with pytest.raises(ValueError, match=r"a question of .* 2 \* pairs.reply_tokens"):
+        lengths.check(found, "simulate")
+    with pytest.raises(ValueError, match=r"a question of .* 2 \* evaluate.reply_tok"):
+        lengths.check(load(300, evaluate__judges=("log_odds",)), "evaluate", 100)
+    lengths.check(load(300, evaluate__judges=("lexicon",)), "evaluate", 100)
+
+
+@pytest.mark.parametrize("stage", ["preference", "distill"])
+def test_a_rule_for_long_texts_is_checked_with_the_lengths(stage):
+    with pytest.raises(ValueError, match=f"{stage}.too_long='cut'; accepted: drop"):
+        lengths.check(load(**{f"{stage}__too_long": "cut"}), stage)
+
+
+@pytest.mark.parametrize(
+    ("stage", "run"),
+    [
+        ("simulate", simulate_pairs.simulate_pairs),
+        ("preference", train_preference.train_preference),
+        ("distill", distill_context.distill_context),
+        ("policy", lambda config, _: ppo_rollout.Actor(inputs.load_inputs(config))),
+        ("evaluate", evaluate_policy.evaluate_policy),
+    ],
+)
+def test_every_stage_looks_before_it_makes_anything(stage, run, tmp_path, monkeypatch):
+    found = load(16, evaluate__systems=("base",))
+
+    def refuse():
+        raise AssertionError("the weights were read")
+
+    found = dataclasses.replace(found, load_base=refuse)
+    monkeypatch.setattr(inputs, "load_inputs", lambda _: found)
+    with pytest.raises(ValueError, match="reads 16 at most"):
+        run(found.config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_long_prompt_makes_slots_fewer():
+    found = load(8192, engine__num_slots=8)
+    assert generation.make_engine(found, 500, 12).num_slots == 8
+    many = generation.make_engine(found, 500, 12, cache_tokens=8 * 1024)
+    few = generation.make_engine(found, 4000, 12, cache_tokens=8 * 1024)
+    one = generation.make_engine(found, 8000, 12, cache_tokens=1024)
+    assert (many.num_slots, few.num_slots, one.num_slots) == (8, 2, 1)
+
+
+def test_prompts_of_an_evaluation_are_looked_at():
+    found = load(64, evaluate__judges=("lexicon",))
+    short = records.Prompt("short", (records.Turn("human", "Hi"),))
+    evaluate_policy.check_lengths(found, [short])
+    long = records.Prompt("long", (records.Turn("human", "Hi" * 40),))
+    with pytest.raises(ValueError, match="the longest prompt of 10"):
+        evaluate_policy.check_lengths(found, [short, long])
+
+
+FOUND = load()
+
+
+@hypothesis.given(st.integers(1, 100_000))
+def test_a_batch_of_long_texts_takes_no_more_than_one_of_short_ones(length):
+    rows = reading.rows_at(FOUND)(length)
+    assert 1 <= rows <= reading.ROWS
+    if rows > 1:
+        assert rows * length**2 <= reading.ROWS * reading.FULL_LENGTH**2
+    assert rows == reading.ROWS or length > reading.FULL_LENGTH
