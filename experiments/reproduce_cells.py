@@ -103,7 +103,7 @@ def by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Return the mean of each prompt over its draws and seeds."""
     found: dict[str, list[float]] = collections.defaultdict(list)
     for prompt_id, value in values:
-        found[records.base_id(prompt_id)].append(float(value))
+        found[prompt_id].append(float(value))
     return {prompt_id: float(np.mean(own)) for prompt_id, own in found.items()}
 
 

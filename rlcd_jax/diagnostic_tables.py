@@ -53,11 +53,11 @@ class Intervals:
 
 
 def by_prompt(entries: Iterable[tuple[str, float | None]]) -> list[float]:
-    """Return the mean of each prompt's values; draws p#0, p#1 are of one prompt p."""
+    """Return the mean of each prompt's values, over all its draws."""
     groups: dict[str, list[float]] = collections.defaultdict(list)
     for prompt_id, value in entries:
         if value is not None:
-            groups[records.base_id(prompt_id)].append(float(value))
+            groups[prompt_id].append(float(value))
     return [float(np.mean(values)) for values in groups.values()]
 
 
@@ -152,7 +152,7 @@ def drops_table(
     for sampling in dict.fromkeys(r.sampling for r in [*readings, *dropped]):
         kept = diagnostics.one_each([r for r in readings if r.sampling == sampling])
         lost = [d for d in dropped if d.sampling == sampling]
-        long = {d.prompt_id for d in lost if d.reason == draws.TOO_LONG}
+        long = {records.key_of(d) for d in lost if d.reason == draws.TOO_LONG}
         sides = ("positive", "negative") if sampling == "contrast" else ("plain",)
         for number, side in enumerate(sides):
             tries = [
@@ -230,15 +230,15 @@ def dropped_by_affix(
         return None
     seed, num = contrast[0].seed, len(task.affixes)
 
-    def draw(prompt_id: str) -> int:
-        return records.seed_choice(num, seed, "affix", prompt_id)
+    def draw(of: records.Pair | records.Dropped) -> int:
+        return records.seed_choice(num, seed, "affix", records.key_of(of))
 
-    if any(draw(pair.prompt_id) != pair.affix_index for pair in contrast):
+    if any(draw(pair) != pair.affix_index for pair in contrast):
         return None
     groups: dict[int, list[records.Dropped]] = {}
     for one in dropped:
         if one.sampling == "contrast":
-            groups.setdefault(draw(one.prompt_id), []).append(one)
+            groups.setdefault(draw(one), []).append(one)
     return groups
 
 
@@ -253,9 +253,9 @@ def drop_rate(
     Prompts that were too long to be sampled do not count.
     """
     failed = [d for d in dropped if d.reason != draws.TOO_LONG]
-    tried = {r.prompt_id for r in kept} | {d.prompt_id for d in failed}
-    lost = {d.prompt_id for d in failed if d.side == side}
-    return how.share((prompt_id, prompt_id in lost) for prompt_id in sorted(tried))
+    tried = {records.key_of(one): one.prompt_id for one in (*kept, *failed)}
+    lost = {records.key_of(d) for d in failed if d.side == side}
+    return how.share((tried[key], key in lost) for key in sorted(tried))
 
 
 def _judges(readings: Sequence[Reading]) -> list[str]:

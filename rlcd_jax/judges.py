@@ -39,6 +39,7 @@ def lexicon_scores(samples: Sequence[verdicts.Sample]) -> list[verdicts.Score]:
             LEXICON,
             sample.system,
             float(analyser.polarity_scores(sample.reply)["compound"]),
+            sample.draw,
         )
         for sample in samples
     ]
@@ -63,7 +64,9 @@ def preference_scores(
     _check_answers(len(unique), values)
     by_text = dict(zip(unique, values, strict=True))
     return [
-        verdicts.Score(s.prompt_id, judge, s.system, by_text[s.prompt, s.reply])
+        verdicts.Score(
+            s.prompt_id, judge, s.system, by_text[s.prompt, s.reply], s.draw
+        )
         for s in samples
     ]
 

@@ -9,7 +9,7 @@ LIBRARY = ROOT / "rlcd_jax"
 # Each module or package stands on one floor; imports go down, or stay within a floor.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # F0 plain
-    ("tree", "masked", "records", "schema", "estimates"),
+    ("tree", "masked", "records", "schema", "jsonl", "estimates"),
     # F1 machine, text
     (
         "sharding",
@@ -59,7 +59,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # F6
     ("stages",),
 )
-NO_JAX = ("records", "tasks", "prompts", "tables", "theory", "decode.scheduler")
+NO_JAX = ("records", "jsonl", "tasks", "prompts", "tables", "theory", "decode.scheduler")
 LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
 
 

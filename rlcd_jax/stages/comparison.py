@@ -125,7 +125,7 @@ def _scores_of(scores, judge: str, system: str) -> dict[str, list[float]]:
 def _by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     out: dict[str, list[float]] = defaultdict(list)
     for prompt_id, value in values:
-        out[records.base_id(prompt_id)].append(float(value))
+        out[prompt_id].append(float(value))
     return out
 
 

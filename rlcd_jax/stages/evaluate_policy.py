@@ -49,6 +49,7 @@ class Answer:
     finish: str
     num_tokens: int
     divergence: float  # KL(system || base) along the reply, nats
+    draw: int | None = None  # of several replies to the prompt; None: there is one
 
 
 def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -74,9 +75,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     answers = answer_all(found, systems, base, dialogues)
     if jax.process_index() == 0:
         records.write_jsonl(folder / "samples.jsonl", answers)
-    samples = [
-        verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply) for a in answers
-    ]
+    samples = as_samples(answers)
     scores, given = _judge(found, samples, chosen, base)
     if jax.process_index() == 0:
         records.write_jsonl(folder / "verdicts.jsonl", given)
@@ -95,6 +94,14 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     logging.info("evaluate:\n%s", tables.markdown(table))
     summary = {"table": tables.as_json(table), "seconds": time.monotonic() - started}
     return workspace.finish(config, workdir, "evaluate", summary)
+
+
+def as_samples(answers: Iterable[Answer]) -> list[verdicts.Sample]:
+    """Return replies as judges read them."""
+    return [
+        verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply, a.draw)
+        for a in answers
+    ]
 
 
 def usable_judges(found: inputs.Inputs) -> list[str]:
@@ -181,9 +188,9 @@ def answer_all(
     sampler = generation.make_engine(found, longest, section.reply_tokens)
     requests = [
         engine.Request(
-            id=prompt.id,
+            id=prompt.key,
             tokens=tokens,
-            seed=records.seed_words(found.config.seed, "evaluate", prompt.id),
+            seed=records.seed_words(found.config.seed, "evaluate", prompt.key),
             max_new_tokens=section.reply_tokens,
             temperature=float(section.temperature),
             top_p=float(section.top_p),
@@ -206,7 +213,8 @@ def answer_all(
             away = measure(params, rows, [len(i) for i in ids])
         answers += [
             Answer(
-                prompt_id=request.id,
+                prompt_id=prompt.id,
+                draw=prompt.draw,
                 system=name,
                 prompt=text,
                 reply=clean(reply.text),
@@ -214,8 +222,8 @@ def answer_all(
                 num_tokens=len(reply.tokens),
                 divergence=float(nats),
             )
-            for request, text, reply, nats in zip(
-                requests, texts, replies, away, strict=True
+            for prompt, text, reply, nats in zip(
+                dialogues, texts, replies, away, strict=True
             )
         ]
     return answers

@@ -67,13 +67,6 @@ def read_answers(folder: str | pathlib.Path) -> list[evaluate_policy.Answer]:
     return records.read_jsonl(path, evaluate_policy.Answer)
 
 
-def as_samples(
-    answers: Sequence[evaluate_policy.Answer],
-) -> list[verdicts.Sample]:
-    """Return replies as judges read them."""
-    return [verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply) for a in answers]
-
-
 def reward(
     config: ConfigDict,
     workdir: str | pathlib.Path,
@@ -86,7 +79,7 @@ def reward(
     """
     found = inputs.load_inputs(config)
     judge = evaluate_policy.preference_judge(found, preference)
-    given = judges.preference_scores(as_samples(answers), judge, judge=REWARD)
+    given = judges.preference_scores(evaluate_policy.as_samples(answers), judge, judge=REWARD)
     return _write(workdir, given)
 
 
@@ -110,7 +103,9 @@ def perplexity(
         sum(batching.join_reply(found.text_tokenizer, *text)[1]) for text in texts
     ]
     given = [
-        verdicts.Score(row.prompt_id, PERPLEXITY, row.system, -float(total) / count)
+        verdicts.Score(
+            row.prompt_id, PERPLEXITY, row.system, -float(total) / count, row.draw
+        )
         for row, total, count in zip(shown, logprobs, counts, strict=True)
     ]
     return _write(workdir, given)
@@ -125,7 +120,7 @@ def judge_locally(
     """Return verdicts by the log-odds of the config's model, asked in both orders."""
     found = inputs.load_inputs(config)
     score = letters.letter_scorer(found, found.load_base())
-    samples = as_samples(answers)
+    samples = evaluate_policy.as_samples(answers)
     return judges.log_odds(samples, score, question=question, judge=judge, by_mean=True)
 
 
