@@ -15,7 +15,12 @@ from rlcd_jax import records, tasks
 
 Chat = Callable[[Sequence[records.Turn], str | None], str]
 
-HEADER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+# What is not seen in a line: blanks, and characters of no width such as U+200B.
+UNSEEN = r"(?:[^\S\n]|[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff])*"
+HEADER = re.compile(rf"{UNSEEN}(Human|Assistant):")
+BLANK_LINE = re.compile(rf"{UNSEEN}\Z")
+# Ends of lines that Windows does not know either: VT, FF, NEL, U+2028 and U+2029.
+OTHER_ENDS = re.compile("[\v\f\x85\u2028\u2029]")
 LOOSE_ASSISTANT = re.compile(r"\bAssistant:")
 BLOCK = "\n\n\n\n"
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*(?=\s|\Z)")
@@ -24,14 +29,32 @@ EVAL_MARKERS = ("Human:", "Assistant:", "User:", "human:", "assistant:", "user:"
 MARK = "\n\nHuman:"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    """A header and the words up to the next one; `loose`: no blank line before it."""
+
+    role: str
+    loose: bool
+    header: str  # as it is in the text
+    lines: list[str]  # the first follows the header
+
+    @property
+    def words(self) -> str:
+        """The lines as text, without those at its ends in which nothing is seen."""
+        seen = [n for n, line in enumerate(self.lines) if not BLANK_LINE.match(line)]
+        return "\n".join(self.lines[seen[0] : seen[-1] + 1]) if seen else ""
+
+
 def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
     """Return the turns before the last assistant reply of a dialogue, and that reply.
 
-    A header is "Human:" or "Assistant:" after a blank line or at the start; markers
-    elsewhere are the turn's own words. Neighbouring turns of one role are one turn, so
-    a reply that holds a second "Assistant:" header stays one reply. Only where the
-    last human turn has no header after it is its last "Assistant:" taken as one, blank
-    line or not.
+    A header is "Human:" or "Assistant:" at the start of a line. After a blank line it
+    opens a turn; without one, only if it is the other role's, and no last human turn
+    that nothing follows. A marker inside a line is the turn's own words. Lines end in
+    any way that the systems know, become "\\n", and may begin with what is not seen:
+    blanks, or characters of no width. Neighbouring turns of one role are one turn, so a
+    reply that holds a second "Assistant:" header stays one reply. Only where the last
+    human turn has no header after it is its last "Assistant:" taken as one.
 
     Args:
       text: a dialogue in the format of hh-rlhf, or a prompt that ends in "Assistant:".
@@ -45,32 +68,69 @@ def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
     Source: the released code cuts after the last "Assistant:" in the text and leaves
       its search mark in the prompt when no blank line is before it.
     """
-    text = text.strip()
-    parts = HEADER.split(text)
-    if parts[0].strip() or len(parts) < 3:
-        raise ValueError(
-            f"the dialogue starts with {text[:30]!r}; accepted: 'Human:' or "
-            "'Assistant:', and each further header after a blank line"
-        )
+    sections = _sections(_with_plain_ends(text))
     turns: list[records.Turn] = []
-    for name, words in zip(parts[1::2], parts[2::2], strict=True):
-        _add_turn(turns, name.lower(), words)
+    for section in sections:
+        _add_turn(turns, section.role, section.words)
     if turns[-1].role == "human":
         loose = list(LOOSE_ASSISTANT.finditer(turns[-1].text))
-        if not loose:
+        if loose:
+            words, cut = turns.pop().text, loose[-1]
+            _add_turn(turns, "human", words[: cut.start()])
+            _add_turn(turns, "assistant", words[cut.end() :])
+        elif sections[-1].loose:  # nobody answers it: it is the reply's own words
+            turns.pop()
+            words = f"{turns.pop().text}\n{sections[-1].header}{sections[-1].words}"
+            _add_turn(turns, "assistant", words)
+        else:
             raise ValueError(
                 f"the dialogue ends with {text[-30:]!r} and the assistant has no turn "
                 "there; accepted: a dialogue whose last header is 'Assistant:'"
             )
-        words, cut = turns.pop().text, loose[-1]
-        _add_turn(turns, "human", words[: cut.start()])
-        _add_turn(turns, "assistant", words[cut.end() :])
     reply = turns.pop().text
     if not turns:
         raise ValueError(
             f"the dialogue {text[:30]!r} has no human turn; accepted: at least one"
         )
     return tuple(turns), reply
+
+
+def _with_plain_ends(text: str) -> str:
+    """Return a text whose lines end in "\\n".
+
+    Line ends that plain texts may hold inside a line, such as U+2028, count as such
+    only in a text that has one before a header.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    pieces = OTHER_ENDS.split(text)
+    return "\n".join(pieces) if any(map(HEADER.match, pieces[1:])) else text
+
+
+def _sections(text: str) -> list[_Section]:
+    """Return the headers of a dialogue, each with the words after it."""
+    found: list[_Section] = []
+    after_blank = True
+    for line in text.split("\n"):
+        blank = bool(BLANK_LINE.match(line))
+        header = HEADER.match(line)
+        role = header[1].lower() if header else ""
+        if header and (after_blank or role != found[-1].role):
+            words = [line[header.end() :]]
+            found.append(_Section(role, not after_blank, header[0], words))
+        elif found:
+            found[-1].lines.append(line)
+        elif not blank:
+            raise ValueError(
+                f"the dialogue starts with {text.strip()[:30]!r}; accepted: 'Human:' "
+                "or 'Assistant:' at the start of its first line"
+            )
+        after_blank = blank
+    if not found:
+        raise ValueError(
+            f"the dialogue starts with {text[:30]!r}, which holds no word; accepted: "
+            "'Human:' or 'Assistant:' at the start of its first line"
+        )
+    return found
 
 
 def _add_turn(turns: list[records.Turn], role: str, words: str) -> None:
