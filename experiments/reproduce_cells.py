@@ -11,7 +11,7 @@ from etils import epath
 
 from experiments import reproduce_graph as graph
 from experiments import reproduce_nodes as nodes
-from rlcd_jax import estimates, published, records, tables, verdicts
+from rlcd_jax import estimates, published, tables, verdicts
 
 NAMES = {
     "base": "base model",

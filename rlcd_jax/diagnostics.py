@@ -153,7 +153,7 @@ def measure(
 
 
 def one_each(readings: Sequence[Reading]) -> list[Reading]:
-    """Return one reading of each draw of a prompt and sampling: cells may share their samples.
+    """Return one reading of each draw and sampling: cells may share their samples.
 
     A reading whose replies were scored is preferred.
     """
@@ -213,7 +213,11 @@ def contrast_texts(task: tasks.Task, index: int | None) -> tuple[str, str]:
 
 def _match(pair: records.Pair) -> tuple:
     """Return what two runs' pairs share when they hold the same replies."""
-    return (pair.sampling, records.key_of(pair), frozenset((pair.reply_1, pair.reply_2)))
+    return (
+        pair.sampling,
+        records.key_of(pair),
+        frozenset((pair.reply_1, pair.reply_2)),
+    )
 
 
 def _reading(

@@ -1,8 +1,8 @@
 """What is sampled for a prompt: two texts, attempts at each, a clean reply or none.
 
-Every request is keyed by (root seed, prompt and draw, slot, attempt), so a sample does not
-depend on other prompts, on their order, on the host, or on a restart, and any one can
-be drawn again alone.
+Every request is keyed by (root seed, prompt and draw, slot, attempt), so a sample does
+not depend on other prompts, on their order, on the host, or on a restart, and any one
+can be drawn again alone.
 """
 
 import dataclasses

@@ -49,10 +49,10 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
 def read(
     path: epath.PathLike, *, drop_truncated: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number of each line, from 1, and its object; skip empty lines.
+    r"""Yield the number of each line, from 1, and its object; skip empty lines.
 
     Args:
-      path: a file with one JSON object a line; its lines may end in "\\r\\n", and a
+      path: a file with one JSON object a line; its lines may end in "\r\n", and a
         byte order mark may be before the first.
       drop_truncated: leave out a last line that a killed writer cut short, instead of
         refusing the file.

@@ -64,9 +64,7 @@ def preference_scores(
     _check_answers(len(unique), values)
     by_text = dict(zip(unique, values, strict=True))
     return [
-        verdicts.Score(
-            s.prompt_id, judge, s.system, by_text[s.prompt, s.reply], s.draw
-        )
+        verdicts.Score(s.prompt_id, judge, s.system, by_text[s.prompt, s.reply], s.draw)
         for s in samples
     ]
 

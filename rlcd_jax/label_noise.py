@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from rlcd_jax import diagnostic_tables, diagnostics, estimates, records, tables, theory
+from rlcd_jax import diagnostic_tables, diagnostics, estimates, tables, theory
 from rlcd_jax.estimates import Missing
 
 METHODS = ("RLCD", "RLAIF", "Rescore")

@@ -310,8 +310,8 @@ def summarise(
     """Return counts and means of a set of pairs: by cell, by side, and what was lost.
 
     It depends on the records alone, so the summary of several processes is that of
-    their records together; each draw of a prompt counts. Tries and drops by side show a filter that works on one
-    side more than on the other.
+    their records together; each draw of a prompt counts. Tries and drops by
+    side show a filter that works on one side more than on the other.
     """
     cells: dict[str, list[records.Pair]] = {}
     for pair in pairs:

@@ -46,12 +46,12 @@ class _Section:
 
 
 def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
-    """Return the turns before the last assistant reply of a dialogue, and that reply.
+    r"""Return the turns before the last assistant reply of a dialogue, and that reply.
 
     A header is "Human:" or "Assistant:" at the start of a line. After a blank line it
     opens a turn; without one, only if it is the other role's, and no last human turn
     that nothing follows. A marker inside a line is the turn's own words. Lines end in
-    any way that the systems know, become "\\n", and may begin with what is not seen:
+    any way that the systems know, become "\n", and may begin with what is not seen:
     blanks, or characters of no width. Neighbouring turns of one role are one turn, so a
     reply that holds a second "Assistant:" header stays one reply. Only where the last
     human turn has no header after it is its last "Assistant:" taken as one.
@@ -96,7 +96,7 @@ def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
 
 
 def _with_plain_ends(text: str) -> str:
-    """Return a text whose lines end in "\\n".
+    r"""Return a text whose lines end in "\n".
 
     Line ends that plain texts may hold inside a line, such as U+2028, count as such
     only in a text that has one before a header.

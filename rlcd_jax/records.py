@@ -59,7 +59,6 @@ class Prompt:
                 "or more turns, the last one 'human'"
             )
 
-
     @property
     def key(self) -> str:
         """The prompt and its draw as one text; see `draw_key`."""
@@ -122,7 +121,9 @@ class Pair:
     top_p: float = schema.between(0.0, 1.0)
     top_k: int = schema.between(0)
     alpha: float
-    draw: int | None = schema.between(0, default=None)  # of the prompt; None: there is one
+    draw: int | None = schema.between(
+        0, default=None
+    )  # of the prompt; None: there is one
 
     def __post_init__(self):
         schema.validate(self)

@@ -59,7 +59,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # F6
     ("stages",),
 )
-NO_JAX = ("records", "jsonl", "tasks", "prompts", "tables", "theory", "decode.scheduler")
+NO_JAX = (
+    "records",
+    "jsonl",
+    "tasks",
+    "prompts",
+    "tables",
+    "theory",
+    "decode.scheduler",
+)
 LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
 
 

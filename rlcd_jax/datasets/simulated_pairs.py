@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from rlcd_jax import records
+from rlcd_jax.datasets import preparing
 
 NONE = -1  # TFDS has no null: an affix_index or a draw that a pair does not have
 INTS = {f.name for f in dataclasses.fields(records.Pair) if f.type is int}
@@ -91,8 +92,8 @@ def prepare(pairs_file: epath.PathLike, data_dir: epath.PathLike) -> SimulatedPa
     if not path.exists():
         raise ValueError(f"no pairs at {path}; run the stage 'simulate' first")
     name = hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-    builder = SimulatedPairs(
-        pairs_file=path, data_dir=epath.Path(data_dir) / f"pairs-{name}"
+    return preparing.prepare_once(
+        data_dir,
+        f"pairs-{name}",
+        lambda folder: SimulatedPairs(pairs_file=path, data_dir=folder),
     )
-    builder.download_and_prepare()
-    return builder

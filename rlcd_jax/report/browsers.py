@@ -93,7 +93,12 @@ def dropped(run: reading.Run) -> dict[str, Any] | Missing:
         facts = [f"side: {drop.side}", f"reason: {drop.reason}"]
         facts += [f"tries: {drop.tries}", f"sampling: {drop.sampling}"]
         rows.append(
-            {"title": records.key_of(drop), "facts": facts, "prompt": "", "cells": cells}
+            {
+                "title": records.key_of(drop),
+                "facts": facts,
+                "prompt": "",
+                "cells": cells,
+            }
             | {"more": []}
         )
     return _browser({"": rows}, "dropped sides", len(run.dropped))
@@ -137,9 +142,7 @@ def _verdicts(run: reading.Run, label: str) -> dict[str, list[str]]:
         one, two = v["system_1"], v["system_2"]
         said = {"1": f"{one} > {two}", "2": f"{two} > {one}", "tie": f"{one} = {two}"}
         text = f"{v['judge']}: {said.get(v['winner'], f'{one}, {two} not read')}"
-        lines.setdefault(_title(v), []).append(
-            f"{label} · {text}" if label else text
-        )
+        lines.setdefault(_title(v), []).append(f"{label} · {text}" if label else text)
     return lines
 
 

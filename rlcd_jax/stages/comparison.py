@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcd_jax import estimates, records, tables, verdicts
+from rlcd_jax import estimates, tables, verdicts
 
 BASE = "base"
 NO_BASE = "the base model itself"

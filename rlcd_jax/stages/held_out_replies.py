@@ -79,7 +79,9 @@ def reward(
     """
     found = inputs.load_inputs(config)
     judge = evaluate_policy.preference_judge(found, preference)
-    given = judges.preference_scores(evaluate_policy.as_samples(answers), judge, judge=REWARD)
+    given = judges.preference_scores(
+        evaluate_policy.as_samples(answers), judge, judge=REWARD
+    )
     return _write(workdir, given)
 
 

@@ -47,9 +47,7 @@ def relabel_pairs(
     }
     texts = []
     for row in rows:
-        plain = prompts.render_dialogue(
-            dialogues[row.prompt_id].turns, found.task
-        )
+        plain = prompts.render_dialogue(dialogues[row.prompt_id].turns, found.task)
         question = found.task.scoring_instructions[row.scoring["instruction_index"]]
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]
