@@ -12,6 +12,7 @@ from experiments import reproduce_costs as costs
 from experiments import reproduce_graph as graph
 from experiments import reproduce_scales as scales
 from rlcd_jax import records, tasks
+from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.stages import inputs
 from rlcd_jax.stages import shots as solved
 
@@ -38,7 +39,7 @@ class Recipes:
     def __init__(self, setup: scales.Setup) -> None:
         self.setup = setup
         self._made: dict[tuple[Any, ...], graph.Node] = {}
-        self._hh = _sizes(setup.hh_dir)
+        self._hh = _contents(setup.hh_dir)
 
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
@@ -151,7 +152,7 @@ class Recipes:
         """Return the node with a system's replies to the test prompts."""
 
         def make() -> graph.Node:
-            config = self.config(method, task, seed, split="test")
+            config = self.config(method, task, seed)
             links: tuple[tuple[str, graph.Node, str], ...] = ()
             if method == "distill":
                 links = (("system", self._distilled(task, seed), "distill"),)
@@ -255,7 +256,6 @@ class Recipes:
         seed: int,
         *,
         generates: bool = False,
-        split: str = "",
     ) -> ConfigDict:
         """Return a fresh config of a method.
 
@@ -264,8 +264,6 @@ class Recipes:
           task: name of the task.
           seed: root seed.
           generates: name the model that makes pairs, not the one that is aligned.
-          split: "test" for nodes that read the held-out prompts. Others that read
-            hh-rlhf's held-out side read human pairs, which are of its train part.
         """
         setup = self.setup
         config = scales.make_config(
@@ -278,9 +276,7 @@ class Recipes:
             config.prompts.hh_dir = setup.hh_dir
             config.preference.human_pairs = 0  # agreement is a node of its own
             config.prompts.hh_dev_split = "test[:1000]"  # as is the other, the paper's
-            config.prompts.hh_test_split = (
-                "test[1000:2000]" if split == "test" else "train"
-            )
+            config.prompts.hh_test_split = "test[1000:2000]"
         return config
 
     def task(self, name: str) -> tasks.Task:
@@ -328,8 +324,8 @@ def _update(config: ConfigDict, **fields: Any) -> None:
         config.preference.update(fields)
 
 
-def _sizes(hh_dir: str) -> str:
-    """Return a hash of the names and sizes of the files in a folder of hh-rlhf."""
+def _contents(hh_dir: str) -> str:
+    """Return a hash of the names and contents of the files in a folder of hh-rlhf."""
     if not hh_dir:
         return ""
     found = sorted(pathlib.Path(hh_dir).glob("*/*.jsonl.gz"))
@@ -338,5 +334,5 @@ def _sizes(hh_dir: str) -> str:
             f"--hh_dir {hh_dir} holds no hh-rlhf files; accepted: a folder with "
             "harmless-base/train.jsonl.gz and the like"
         )
-    named = {f"{path.parent.name}/{path.name}": path.stat().st_size for path in found}
+    named = {f"{p.parent.name}/{p.name}": hh_rlhf.content_hash(p) for p in found}
     return records.config_hash(named)

@@ -88,6 +88,32 @@ def make_verdict(
     )
 
 
+def plain_winner(one: Sample, two: Sample) -> Literal["1", "2", "tie"] | None:
+    """Return who wins without being judged, or None where a judge must say.
+
+    Nothing said is worse than anything said, whatever a score of nothing is; two
+    replies that are empty, or the same, tie.
+    """
+    if is_empty(one) or is_empty(two):
+        return (
+            "tie" if is_empty(one) == is_empty(two) else "2" if is_empty(one) else "1"
+        )
+    return "tie" if one.reply == two.reply else None
+
+
+def is_empty(sample: Sample) -> bool:
+    """Return whether a reply holds nothing but white space."""
+    return not sample.reply.strip()
+
+
+def count_empty(samples: Iterable[Sample]) -> dict[str, int]:
+    """Return how many replies of each system are empty."""
+    counts: dict[str, int] = {}
+    for sample in samples:
+        counts[sample.system] = counts.get(sample.system, 0) + is_empty(sample)
+    return counts
+
+
 def seen_from(verdict: Verdict, system: str) -> Verdict:
     """Return a verdict with ``system`` as the first of its two systems.
 

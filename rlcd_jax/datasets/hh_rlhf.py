@@ -177,7 +177,7 @@ def prepare(
     name = f"hh_rlhf-{config}-{HhRlhf.VERSION}"
     if manual_dir is not None:
         files = local_files(config, manual_dir)
-        contents = {split: _content_hash(file) for split, file in files.items()}
+        contents = {split: content_hash(file) for split, file in files.items()}
         name += f"-{records.config_hash(contents)}"
     return preparing.prepare_once(
         data_dir or tfds.core.constants.DATA_DIR,
@@ -186,8 +186,9 @@ def prepare(
     )
 
 
-def _content_hash(file: epath.Path) -> str:
-    with file.open("rb") as packed:
+def content_hash(file: epath.PathLike) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with epath.Path(file).open("rb") as packed:
         return hashlib.file_digest(packed, "sha256").hexdigest()
 
 

@@ -79,7 +79,7 @@ def comparison_table(
         row_header="system",
         columns=(*columns, *TEXT_COLUMNS),
         rows=tuple(rows),
-        notes=_notes(given, preference, level),
+        notes=(*_notes(given, preference, level), *_empty_note(answers)),
     )
 
 
@@ -127,6 +127,14 @@ def _by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     for prompt_id, value in values:
         out[prompt_id].append(float(value))
     return out
+
+
+def _empty_note(answers: Sequence[Any]) -> tuple[str, ...]:
+    counts = verdicts.count_empty(answers)
+    if not any(counts.values()):
+        return ()
+    listed = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return (f"Empty replies, which lose against all others: {listed}.",)
 
 
 def _notes(given, preference, level: float) -> tuple[str, ...]:

@@ -71,7 +71,8 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     systems = find_systems(config, workdir)
     folder = workspace.begin(config, workdir, "evaluate")
     base = found.load_base()
-    dialogues = inputs.load_prompts(config, found.task, "test")
+    part = inputs.load_part(config, found.task, "test")
+    dialogues = list(part.prompts)[: config.evaluate.prompts or None]
     answers = answer_all(found, systems, base, dialogues)
     if jax.process_index() == 0:
         records.write_jsonl(folder / "samples.jsonl", answers)
@@ -92,7 +93,12 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     if jax.process_index() == 0:
         tables.write_table(table, folder)
     logging.info("evaluate:\n%s", tables.markdown(table))
-    summary = {"table": tables.as_json(table), "seconds": time.monotonic() - started}
+    summary = {
+        "table": tables.as_json(table),
+        "prompts_in_other_parts": part.shared,
+        "empty_replies": verdicts.count_empty(samples),
+        "seconds": time.monotonic() - started,
+    }
     return workspace.finish(config, workdir, "evaluate", summary)
 
 

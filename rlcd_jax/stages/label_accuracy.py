@@ -73,7 +73,7 @@ def reward_pairs(
     found = inputs.load_inputs(config)
     if human:
         limit = config.preference.human_pairs
-        rows = train_preference.human_pairs(config, found, limit)
+        rows = train_preference.human_pairs(config, found, limit, "agreement")
     else:
         path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
         rows = records.read_jsonl(path, records.Pair)

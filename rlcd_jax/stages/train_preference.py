@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import estimates, losses, pairs, records, win_rates
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf, parts
 from rlcd_jax.models import heads
 from rlcd_jax.stages import batching, inputs, scorers, supervised, trainer, workspace
 
@@ -100,7 +100,7 @@ def start_params(found: inputs.Inputs) -> Params:
 def load_pairs(
     config: ConfigDict, workdir: str | pathlib.Path, found: inputs.Inputs
 ) -> tuple[list[AnyPair], list[AnyPair]]:
-    """Return training and held-out pairs, split by prompt.
+    """Return training and held-out pairs, split by prompt: by its id and its text.
 
     Held-out prompts are those that a hash of (seed, prompt id) puts first, so that
     more pairs move nothing from one side to the other.
@@ -120,9 +120,7 @@ def load_pairs(
         raise ValueError(
             f"preference.data={section.data!r}; accepted: 'pairs', 'hh_rlhf'"
         )
-    by_prompt: dict[str, list[AnyPair]] = {}
-    for row in rows:
-        by_prompt.setdefault(records.base_id(row.prompt_id), []).append(row)
+    by_prompt = parts.by_prompt(rows)
     order = sorted(
         by_prompt, key=lambda name: records.seed_words(config.seed, "held_out", name)
     )
@@ -166,23 +164,43 @@ def mix_human(
 
 
 def human_pairs(
-    config: ConfigDict, found: inputs.Inputs, limit: int
+    config: ConfigDict, found: inputs.Inputs, limit: int, part: str = "train"
 ) -> list[records.HumanPair]:
-    """Return human pairs of hh-rlhf for the task."""
+    """Return human pairs of hh-rlhf for the task, of prompts that are in one part.
+
+    Args:
+      config: of the run.
+      found: its inputs.
+      limit: how many at most, 0: all.
+      part: "train" to learn from, "agreement" to compare with people.
+    """
     if not found.task.hh_config or not config.prompts.hh_dir:
         raise ValueError(
             f"human pairs need a task with an hh-rlhf subset (task "
             f"{found.task.name!r} has {found.task.hh_config!r}) and prompts.hh_dir, "
             f"got {config.prompts.hh_dir!r}"
         )
-    return hh_rlhf.load_human_pairs(
-        found.task.hh_config,
-        config.prompts.hh_test_split,
-        seed=config.seed,
-        manual_dir=config.prompts.hh_dir,
-        data_dir=inputs.data_dir(config),
-        limit=limit or None,
+    own = inputs.load_part(config, found.task, part, human=True)
+    ids = {prompt.id for prompt in own.prompts}
+    rows = (
+        []
+        if not ids
+        else hh_rlhf.load_human_pairs(
+            found.task.hh_config,
+            inputs.hh_split(config, part),
+            seed=config.seed,
+            manual_dir=config.prompts.hh_dir,
+            data_dir=inputs.data_dir(config),
+        )
     )
+    kept = [row for row in rows if row.prompt_id in ids]
+    if not kept:
+        raise ValueError(
+            f"prompts.hh_{part}_split={inputs.hh_split(config, part)!r} gives no human "
+            f"pair: it has {len(ids)} prompts, and {own.shared} more that other parts "
+            "have too; accepted: a split with lines of its own"
+        )
+    return kept[: limit or None]
 
 
 def whole_text(found: inputs.Inputs, prompt: str, reply: str) -> str:
@@ -285,6 +303,9 @@ def _summarise(found, params, evaluate, train, held_out) -> dict[str, Any]:
         summary["held_out_accuracy"] = dataclasses.asdict(
             estimates.proportion_interval(float(right.sum()), len(right))
         )
+    if config.preference.data == "hh_rlhf" or config.preference.human_share:
+        people = inputs.load_part(config, found.task, "train", human=True)
+        summary["human_pairs_in_other_parts"] = people.shared
     if config.preference.human_pairs:
         summary["human_agreement"] = human_agreement(found, params)
     return summary
@@ -293,7 +314,8 @@ def _summarise(found, params, evaluate, train, held_out) -> dict[str, Any]:
 def human_agreement(found: inputs.Inputs, params: Params) -> dict[str, Any]:
     """Return how often the model prefers what a human preferred, with intervals."""
     config = found.config
-    rows = human_pairs(config, found, config.preference.human_pairs)
+    limit = config.preference.human_pairs
+    rows = human_pairs(config, found, limit, "agreement")
     rewards = pair_scorer(found)(params, to_tokens(found, rows))
     prefers_2 = np.array([row.prob_2 > 0.5 for row in rows]).astype(int)
     chosen = rewards[np.arange(len(rows)), prefers_2]
