@@ -99,12 +99,10 @@ def simulate(
 def _check(
     dialogues: Sequence[records.Prompt], rows: Sequence[Row], score: Score | None
 ) -> None:
-    times = Counter((prompt.id, prompt.draw) for prompt in dialogues)
-    double = [prompt for prompt in times if times[prompt] > 1]
+    times = Counter(prompt.key for prompt in dialogues)
+    double = [key for key in times if times[key] > 1]
     if double:
-        prompt_id, draw = double[0]
-        which = "" if draw is None else f" with draw {draw}"
-        raise ValueError(f"prompt id {prompt_id!r}{which} occurs twice; accepted: once")
+        raise ValueError(f"prompt id {double[0]!r} occurs twice; accepted: once")
     cells = [(row.sampling, row.labels) for row in rows]
     if not cells or len(set(cells)) < len(cells):
         raise ValueError(f"rows are {cells}; accepted: one or more distinct cells")
@@ -319,13 +317,12 @@ def summarise(
     reasons: dict[str, Counter] = {}
     for d in dropped:
         reasons.setdefault(d.side, Counter())[d.reason] += 1
-    long = dict.fromkeys(
-        records.key_of(d) for d in dropped if d.reason == draws.TOO_LONG
-    )
+    key_of = records.key_of
+    long = dict.fromkeys(key_of(d) for d in dropped if d.reason == draws.TOO_LONG)
     return {
         "pairs": len(pairs),
-        "prompts_with_pairs": len({records.key_of(pair) for pair in pairs}),
-        "prompts_dropped": len({records.key_of(d) for d in dropped}),
+        "prompts_with_pairs": len({key_of(pair) for pair in pairs}),
+        "prompts_dropped": len({key_of(d) for d in dropped}),
         "dropped_by_side": {side: dict(count) for side, count in reasons.items()},
         "dropped_tries": sum(d.tries for d in dropped),
         "prompts_too_long": {"count": len(long), "first_ids": list(long)[:20]},

@@ -12,37 +12,16 @@ import re
 from collections.abc import Callable, Sequence
 
 from rlcd_jax import records, tasks
+from rlcd_jax.text import headers
 
 Chat = Callable[[Sequence[records.Turn], str | None], str]
 
-# What is not seen in a line: blanks, and characters of no width such as U+200B.
-UNSEEN = r"(?:[^\S\n]|[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff])*"
-HEADER = re.compile(rf"{UNSEEN}(Human|Assistant):")
-BLANK_LINE = re.compile(rf"{UNSEEN}\Z")
-# Ends of lines that Windows does not know either: VT, FF, NEL, U+2028 and U+2029.
-OTHER_ENDS = re.compile("[\v\f\x85\u2028\u2029]")
 LOOSE_ASSISTANT = re.compile(r"\bAssistant:")
 BLOCK = "\n\n\n\n"
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*(?=\s|\Z)")
 LIST_MARK = re.compile(r"\s*(?:\d+[.)]|[-*•])")
 EVAL_MARKERS = ("Human:", "Assistant:", "User:", "human:", "assistant:", "user:")
 MARK = "\n\nHuman:"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Section:
-    """A header and the words up to the next one; `loose`: no blank line before it."""
-
-    role: str
-    loose: bool
-    header: str  # as it is in the text
-    lines: list[str]  # the first follows the header
-
-    @property
-    def words(self) -> str:
-        """The lines as text, without those at its ends in which nothing is seen."""
-        seen = [n for n, line in enumerate(self.lines) if not BLANK_LINE.match(line)]
-        return "\n".join(self.lines[seen[0] : seen[-1] + 1]) if seen else ""
 
 
 def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
@@ -68,7 +47,7 @@ def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
     Source: the released code cuts after the last "Assistant:" in the text and leaves
       its search mark in the prompt when no blank line is before it.
     """
-    sections = _sections(_with_plain_ends(text))
+    sections = headers.read_sections(text)
     turns: list[records.Turn] = []
     for section in sections:
         _add_turn(turns, section.role, section.words)
@@ -93,44 +72,6 @@ def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
             f"the dialogue {text[:30]!r} has no human turn; accepted: at least one"
         )
     return tuple(turns), reply
-
-
-def _with_plain_ends(text: str) -> str:
-    r"""Return a text whose lines end in "\n".
-
-    Line ends that plain texts may hold inside a line, such as U+2028, count as such
-    only in a text that has one before a header.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    pieces = OTHER_ENDS.split(text)
-    return "\n".join(pieces) if any(map(HEADER.match, pieces[1:])) else text
-
-
-def _sections(text: str) -> list[_Section]:
-    """Return the headers of a dialogue, each with the words after it."""
-    found: list[_Section] = []
-    after_blank = True
-    for line in text.split("\n"):
-        blank = bool(BLANK_LINE.match(line))
-        header = HEADER.match(line)
-        role = header[1].lower() if header else ""
-        if header and (after_blank or role != found[-1].role):
-            words = [line[header.end() :]]
-            found.append(_Section(role, not after_blank, header[0], words))
-        elif found:
-            found[-1].lines.append(line)
-        elif not blank:
-            raise ValueError(
-                f"the dialogue starts with {text.strip()[:30]!r}; accepted: 'Human:' "
-                "or 'Assistant:' at the start of its first line"
-            )
-        after_blank = blank
-    if not found:
-        raise ValueError(
-            f"the dialogue starts with {text[:30]!r}, which holds no word; accepted: "
-            "'Human:' or 'Assistant:' at the start of its first line"
-        )
-    return found
 
 
 def _add_turn(turns: list[records.Turn], role: str, words: str) -> None:

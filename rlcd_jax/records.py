@@ -68,10 +68,9 @@ class Prompt:
 def draw_key(prompt_id: str, draw: int | None) -> str:
     """Return the one text that stands for a draw of a prompt: "p", "p#0", "p#1".
 
-    A "#" of the id itself is doubled, so that no id, whatever is in it, has the text
-    of a draw of another one: the number of "#" before a last number is odd for draws
-    alone. Keys of randomness, ids of pairs and titles are made of it; nothing is ever
-    read back from it.
+    A "#" of the id itself is doubled, so that no id has the text of a draw of another:
+    only before a draw is the number of "#" odd. Keys of randomness, ids of pairs and
+    titles are made of it; nothing is ever read back from it.
     """
     own = prompt_id.replace("#", "##")
     return own if draw is None else f"{own}#{draw}"
@@ -220,9 +219,8 @@ def read_jsonl(
 
     Returns:
       A list of `cls`. A broken line is a ValueError that names file, line and field.
-      A row without the field `draw` is of a prompt's only draw, unless there is a "#"
-      in its prompt id: older files wrote the draw there, and nothing tells it from an
-      id that has one of its own, so such a row is refused.
+      A row without the field `draw` is of a prompt's only draw; with a "#" in its
+      prompt id, where older files wrote the draw, it is refused.
     """
     found = []
     for number, row in jsonl.read(path, drop_truncated=drop_truncated):
@@ -236,11 +234,7 @@ def read_jsonl(
 
 
 def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the row of a record of `cls` with its draw where it lacks one.
-
-    Raises:
-      ValueError: it has none, and its prompt id may be meant to hold it.
-    """
+    """Return the row of a record of `cls` with its draw, or refuse it; see above."""
     names = {field.name for field in dataclasses.fields(cls)}
     if "draw" not in names or "draw" in row:
         return row
@@ -249,8 +243,7 @@ def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(
             f"missing field 'draw', and field 'prompt_id' is {prompt_id!r}: older "
             'versions wrote draw n of prompt p as "p#n"; make the file again, or add '
-            "the draw as a field of its own: a number from 0, or null where the prompt "
-            'was drawn once and "#" belongs to its id'
+            'the field: a number from 0, or null where "#" belongs to the id'
         )
     return {**row, "draw": None}
 

@@ -193,7 +193,7 @@ def cell(table, row, column):
 
 
 def test_by_prompt_averages_draws_of_one_prompt():
-    entries = [("a#0", 1.0), ("a#1", 3.0), ("b", 5.0), ("c", None)]
+    entries = [("a", 1.0), ("a", 3.0), ("b", 5.0), ("c", None)]
     assert diagnostic_tables.by_prompt(entries) == [2.0, 5.0]
 
 

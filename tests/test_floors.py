@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "checkpoint",
         "metrics",
         "tasks",
+        "text",
         "tables",
         "win_rates",
         "theory",
@@ -60,6 +61,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("stages",),
 )
 NO_JAX = (
+    "text",
+    "datasets",
     "records",
     "jsonl",
     "tasks",

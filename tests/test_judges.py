@@ -96,12 +96,16 @@ def test_equal_length_rate_makes_the_draws_of_a_prompt_one_cluster():
     rng = np.random.default_rng(0)
     points = rng.choice(["1", "2", "tie"], 60)
     lengths = rng.integers(1, 30, (60, 2))
-    names = [f"p{i % 20}#{i // 20}" for i in range(60)]
+    names = [f"p{i % 20}" for i in range(60)]
     given = [
         dataclasses.replace(
-            verdict(str(point), length_1=int(one), length_2=int(two)), prompt_id=name
+            verdict(str(point), length_1=int(one), length_2=int(two)),
+            prompt_id=name,
+            draw=i // 20,
         )
-        for point, (one, two), name in zip(points, lengths, names, strict=True)
+        for i, (point, (one, two), name) in enumerate(
+            zip(points, lengths, names, strict=True)
+        )
     ]
     found = verdicts.equal_length_rate(given, level=0.9)
     worth = [{"1": 1.0, "2": 0.0, "tie": 0.5}[name] for name in points]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import math
 import os
 import pathlib
@@ -153,13 +154,13 @@ def _rows(path: pathlib.Path, name: str, problems: list[str]) -> Iterator[_Row]:
         text = path.read_bytes().decode("utf-8-sig")
         read = _json_rows if path.suffix.lower() == ".json" else _csv_rows
         yield from read(text, name)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         problems.append(f"{name}: cannot be read: {error}")
 
 
 def _json_rows(text: str, name: str) -> Iterator[_Row]:
     """Yield the answers of the page's JSON file; their place is the list's index."""
-    value = jsonl.parse(text, name)
+    value = json.loads(text)  # a wrong number is told with its answer
     answers = value.get("answers") if isinstance(value, dict) else None
     if not isinstance(answers, list):
         raise ValueError("it has no list 'answers'; accepted: a file that a page saved")

@@ -210,7 +210,13 @@ def _hh_prompts(
 
 def hh_split(config: ConfigDict, part: str) -> str:
     """Return the split of hh-rlhf that is a part of the data."""
-    return config.prompts[f"hh_{part}_split"]
+    splits = {
+        "dev": config.prompts.hh_dev_split,
+        "test": config.prompts.hh_test_split,
+        "agreement": config.prompts.hh_agreement_split,
+        "train": config.prompts.hh_train_split,
+    }
+    return splits[part]
 
 
 def data_dir(config: ConfigDict) -> pathlib.Path:
