@@ -169,7 +169,7 @@ def load_part(
     shared = len(found) - len(kept)
     if shared:
         told = "%d of %d prompts of part %r are left out: other parts have their text"
-        logging.warning(told, shared, len(found), part)
+        logging.info(told, shared, len(found), part)
     return Part(tuple(kept), shared)
 
 

@@ -182,18 +182,16 @@ def human_pairs(
         )
     own = inputs.load_part(config, found.task, part, human=True)
     ids = {prompt.id for prompt in own.prompts}
-    rows = (
-        []
-        if not ids
-        else hh_rlhf.load_human_pairs(
+    kept = []
+    if ids:
+        rows = hh_rlhf.load_human_pairs(
             found.task.hh_config,
             inputs.hh_split(config, part),
             seed=config.seed,
             manual_dir=config.prompts.hh_dir,
             data_dir=inputs.data_dir(config),
         )
-    )
-    kept = [row for row in rows if row.prompt_id in ids]
+        kept = [row for row in rows if row.prompt_id in ids]
     if not kept:
         raise ValueError(
             f"prompts.hh_{part}_split={inputs.hh_split(config, part)!r} gives no human "
