@@ -95,9 +95,10 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.prompts.hh_dir = ""  # folder of hh-rlhf in the official layout
     config.prompts.hh_train_split = "train"  # the part of hh-rlhf to simulate on
     config.prompts.hh_test_split = "test"  # the part to hold out
-    # The part of hh-rlhf on which checkpoints are chosen, App. E; the other parts are
-    # taken without its prompts, so that they share none. "": no such part.
-    config.prompts.hh_dev_split = "test[:1000]"
+    config.prompts.hh_dev_split = "test[:1000]"  # to choose checkpoints on; App. E
+    # Whose human pairs the preference model is compared with; released: train[:2000],
+    # on which it simulates too. A text of two parts is dev's, test's, this one's first.
+    config.prompts.hh_agreement_split = "train[:5%]"
     config.prompts.data_dir = ""  # where data sets are prepared; "": ~/.cache/rlcd_jax
     config.prompts.limit = 0  # training prompts, 0: all
     return config

@@ -1,8 +1,8 @@
 """What is sampled for a prompt: two texts, attempts at each, a clean reply or none.
 
-Every request is keyed by (root seed, prompt id, slot, attempt), so a sample does not
-depend on other prompts, on their order, on the host, or on a restart, and any one can
-be drawn again alone.
+Every request is keyed by (root seed, prompt and draw, slot, attempt), so a sample does
+not depend on other prompts, on their order, on the host, or on a restart, and any one
+can be drawn again alone.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Settings:
 class Source:
     """One text to sample from; `slot` names its draw, `side` what it shows."""
 
-    prompt_id: str
+    prompt_key: str  # the prompt and its draw
     slot: str
     side: str
     text: str
@@ -100,14 +100,14 @@ def make_draw(
     index, texts = None, (plain, plain)
     if sampling == "contrast":
         index = records.seed_choice(
-            len(task.affixes), settings.seed, "affix", prompt.id
+            len(task.affixes), settings.seed, "affix", prompt.key
         )
         texts = prompts.contrast_prompts(prompt, task, index, text_tokenizer.chat)
     ids = [tuple(text_tokenizer.encode(text)) for text in texts]
     mixes = sampling == "contrast" and settings.alpha != 1.0
     others = ids[::-1] if mixes else (None, None)
     first, second = (
-        Source(prompt.id, slot, side, text, own, other)
+        Source(prompt.key, slot, side, text, own, other)
         for (slot, side), text, own, other in zip(
             SLOTS[sampling], texts, ids, others, strict=True
         )
@@ -118,8 +118,8 @@ def make_draw(
 def make_request(
     source: Source, attempt: int, task: tasks.Task, settings: Settings
 ) -> engine.Request:
-    """Return the request of one attempt, keyed by (seed, prompt id, slot, attempt)."""
-    parts = (source.prompt_id, source.slot, attempt)
+    """Return the request of one attempt, keyed by (seed, prompt key, slot, attempt)."""
+    parts = (source.prompt_key, source.slot, attempt)
     return engine.Request(
         id="/".join(map(str, parts)),
         tokens=source.other_tokens or source.tokens,
@@ -193,6 +193,7 @@ def dropped_side(draw: Draw, failed: Sample, task: tasks.Task) -> records.Droppe
     """Return the record of a side that gave no reply."""
     return records.Dropped(
         prompt_id=draw.prompt.id,
+        draw=draw.prompt.draw,
         task=task.name,
         sampling=draw.sampling,
         side=failed.source.side,

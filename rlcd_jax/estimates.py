@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from rlcd_jax import records
-
 BLOCK_ENTRIES = 4_000_000  # drawn at once, to bound memory
 EXACT_SIGNS = 14  # up to 2**14 sign flips are enumerated
 
@@ -152,8 +150,8 @@ def proportion_interval(
 def mean_by_prompt(entries: Iterable[tuple[str, float | None]]) -> dict[str, float]:
     """Return the mean of each prompt's values, in the order of the prompts.
 
-    Several replies to a prompt are one observation: draws p#0 and p#1 are of one
-    prompt p, as are replies of several seeds.
+    Several replies to a prompt are one observation: its draws are, and its
+    replies of several seeds.
 
     Args:
       entries: (prompt id, value); None is left out.
@@ -161,7 +159,7 @@ def mean_by_prompt(entries: Iterable[tuple[str, float | None]]) -> dict[str, flo
     groups: dict[str, list[float]] = {}
     for prompt_id, value in entries:
         if value is not None:
-            groups.setdefault(records.base_id(prompt_id), []).append(float(value))
+            groups.setdefault(prompt_id, []).append(float(value))
     return {prompt_id: float(np.mean(own)) for prompt_id, own in groups.items()}
 
 

@@ -3,7 +3,8 @@
 Every judge gives one ``Verdict`` for each prompt and each two systems. A judge that
 reads two replies side by side is asked in both orders: when its choice changes with
 the order, that is a flip, and the verdict is a tie. A judge that scores one reply at a
-time has no order; its scores are kept as well.
+time has no order; its scores are kept as well. An empty reply loses against any other,
+whatever the judge.
 
 * ``lexicon_scores`` rates the sentiment of a reply with a word list (VADER).
 * ``preference_scores`` come from a preference model, by any function the caller has.
@@ -39,6 +40,7 @@ def lexicon_scores(samples: Sequence[verdicts.Sample]) -> list[verdicts.Score]:
             LEXICON,
             sample.system,
             float(analyser.polarity_scores(sample.reply)["compound"]),
+            sample.draw,
         )
         for sample in samples
     ]
@@ -63,7 +65,7 @@ def preference_scores(
     _check_answers(len(unique), values)
     by_text = dict(zip(unique, values, strict=True))
     return [
-        verdicts.Score(s.prompt_id, judge, s.system, by_text[s.prompt, s.reply])
+        verdicts.Score(s.prompt_id, judge, s.system, by_text[s.prompt, s.reply], s.draw)
         for s in samples
     ]
 
@@ -99,6 +101,7 @@ def compare_scores(
         values = [table[sample.prompt_id, sample.system] for sample in (one, two)]
         margin = values[0] - values[1]
         winner = "tie" if abs(margin) <= epsilon else "1" if margin > 0 else "2"
+        winner = verdicts.plain_winner(one, two) or winner
         given.append(
             verdicts.make_verdict(
                 judge,
@@ -139,8 +142,8 @@ def log_odds(
     pairs = verdicts.contests(samples)
     texts = []
     for one, two in pairs:
-        if one.reply == two.reply:
-            continue  # a tie without asking
+        if verdicts.plain_winner(one, two):
+            continue  # told without asking
         texts.append(prompts.scoring_prompt(one.prompt, one.reply, two.reply, question))
         texts.append(prompts.scoring_prompt(one.prompt, two.reply, one.reply, question))
     logits = [(float(a), float(b)) for a, b in score_fn(texts)] if texts else []
@@ -148,8 +151,8 @@ def log_odds(
     answers = iter(zip(logits[::2], logits[1::2], strict=True))
     given = []
     for one, two in pairs:
-        if one.reply == two.reply:
-            given.append(verdicts.make_verdict(judge, one, two, "tie"))
+        if plain := verdicts.plain_winner(one, two):
+            given.append(verdicts.make_verdict(judge, one, two, plain))
             continue
         straight, swapped = next(answers)
         margins = (straight[0] - straight[1], swapped[1] - swapped[0])

@@ -26,8 +26,8 @@ def questions(samples: Sequence[verdicts.Sample], question: str) -> list[str]:
         raise ValueError("the judge question is empty; give one of the task's")
     texts = []
     for one, two in verdicts.contests(samples):
-        if one.reply == two.reply:
-            continue  # a tie without asking
+        if verdicts.plain_winner(one, two):
+            continue  # told without asking
         texts.append(comparison_prompt(one.prompt, one.reply, two.reply, question))
         texts.append(comparison_prompt(one.prompt, two.reply, one.reply, question))
     return texts
@@ -60,8 +60,8 @@ def compare(
     answers = iter(api.ask_all(questions(samples, question), progress=progress))
     given = []
     for one, two in verdicts.contests(samples):
-        if one.reply == two.reply:
-            given.append(verdicts.make_verdict(judge, one, two, "tie"))
+        if plain := verdicts.plain_winner(one, two):
+            given.append(verdicts.make_verdict(judge, one, two, plain))
         else:
             given.append(read_answers(judge, one, two, next(answers), next(answers)))
     return given

@@ -23,6 +23,8 @@ import rich.progress
 import tensorboardX
 from absl import logging
 
+from rlcd_jax import jsonl
+
 FILE_NAME = "metrics.jsonl"
 RESERVED = ("stage", "step", "wall_time")
 
@@ -138,7 +140,7 @@ def read_metrics(
 
     Returns:
       One flat dict a row; empty when there is no file. A last line that was cut off
-      by a crash is left out; a broken line elsewhere is a ValueError.
+      by a crash is left out; a broken line elsewhere is a ValueError with its number.
     """
     path = pathlib.Path(workdir) / FILE_NAME
     rows = _read_rows(path) if path.exists() else []
@@ -267,18 +269,19 @@ def _as_numbers(
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read JSON lines; leave out a last line without its end."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    """Return the rows of the file; a last line that was cut short is left out."""
     rows = []
-    for number, text in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(text)
-            rows.append({key: row[key] for key in ("stage", "step")} | row)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path.name} line {number} is not a metrics row with a stage and a "
-                f"step: {text[:80]!r}; remove the line to go on"
-            ) from error
+    for number, row in jsonl.read(path, drop_truncated=True):
+        for name, kind, accepted in (
+            ("stage", str, "text"),
+            ("step", int, "a whole number"),
+        ):
+            if name not in row or type(row[name]) is not kind:
+                raise ValueError(
+                    f"{path}:{number}: field {name!r} is {row.get(name)!r}; accepted: "
+                    f"{accepted}; remove the line to go on"
+                )
+        rows.append(row)
     return rows
 
 

@@ -99,8 +99,8 @@ def simulate(
 def _check(
     dialogues: Sequence[records.Prompt], rows: Sequence[Row], score: Score | None
 ) -> None:
-    times = Counter(prompt.id for prompt in dialogues)
-    double = [prompt_id for prompt_id in times if times[prompt_id] > 1]
+    times = Counter(prompt.key for prompt in dialogues)
+    double = [key for key in times if times[key] > 1]
     if double:
         raise ValueError(f"prompt id {double[0]!r} occurs twice; accepted: once")
     cells = [(row.sampling, row.labels) for row in rows]
@@ -112,7 +112,7 @@ def _check(
 
 def _takes(row: Row, prompt: records.Prompt, settings: draws.Settings) -> bool:
     """Return whether a prompt is in a row's share; equal shares, equal prompts."""
-    draw = records.seed_choice(2**32, settings.seed, "share", prompt.id)
+    draw = records.seed_choice(2**32, settings.seed, "share", prompt.key)
     return draw < row.share * 2**32
 
 
@@ -131,7 +131,7 @@ def label(
     """
     pairs, texts = [], []
     for draw, (first, second) in sampled:
-        swap = records.seed_choice(2, settings.seed, "swap", draw.prompt.id)
+        swap = records.seed_choice(2, settings.seed, "swap", draw.prompt.key)
         one, two = (second, first) if swap else (first, second)
         for row in rows:
             if row.sampling != draw.sampling or not _takes(row, draw.prompt, settings):
@@ -155,7 +155,7 @@ def label(
 
 def _instruction(draw: draws.Draw, task: tasks.Task, settings: draws.Settings) -> int:
     num = len(task.scoring_instructions)
-    keyed = records.seed_choice(num, settings.seed, "instruction", draw.prompt.id)
+    keyed = records.seed_choice(num, settings.seed, "instruction", draw.prompt.key)
     return keyed if draw.affix_index is None else draw.affix_index
 
 
@@ -218,9 +218,10 @@ def _pair(
     if row.labels == "scoring":
         scoring = {"instruction_index": _instruction(draw, task, settings)}
     return records.Pair(
-        id=f"{draw.prompt.id}/{row.sampling}-{row.labels}",
+        id=f"{draw.prompt.key}/{row.sampling}-{row.labels}",
         task=task.name,
         prompt_id=draw.prompt.id,
+        draw=draw.prompt.draw,
         prompt=draw.plain,
         prob_2=1.0 if two.source.side == "positive" else 0.0,
         affix_index=draw.affix_index,
@@ -238,14 +239,14 @@ def _pair(
 
 
 def positives(pairs: Iterable[records.Pair]) -> list[records.Pair]:
-    """Return one contrast pair a prompt, for context distillation.
+    """Return one contrast pair a draw of a prompt, for context distillation.
 
     Source: RLCD section 4 (context distillation baseline).
     """
     first: dict[str, records.Pair] = {}
     for pair in pairs:
         if "positive" in (pair.side_1, pair.side_2):
-            first.setdefault(pair.prompt_id, pair)
+            first.setdefault(records.key_of(pair), pair)
     return list(first.values())
 
 
@@ -314,8 +315,8 @@ def summarise(
     """Return counts and means of a set of pairs: by cell, by side, and what was lost.
 
     It depends on the records alone, so the summary of several processes is that of
-    their records together. Tries and drops by side show a filter that works on one
-    side more than on the other.
+    their records together; each draw of a prompt counts. Tries and drops by
+    side show a filter that works on one side more than on the other.
     """
     cells: dict[str, list[records.Pair]] = {}
     for pair in pairs:
@@ -323,11 +324,12 @@ def summarise(
     reasons: dict[str, Counter] = {}
     for d in dropped:
         reasons.setdefault(d.side, Counter())[d.reason] += 1
-    long = dict.fromkeys(d.prompt_id for d in dropped if d.reason == draws.TOO_LONG)
+    key_of = records.key_of
+    long = dict.fromkeys(key_of(d) for d in dropped if d.reason == draws.TOO_LONG)
     return {
         "pairs": len(pairs),
-        "prompts_with_pairs": len({pair.prompt_id for pair in pairs}),
-        "prompts_dropped": len({d.prompt_id for d in dropped}),
+        "prompts_with_pairs": len({key_of(pair) for pair in pairs}),
+        "prompts_dropped": len({key_of(d) for d in dropped}),
         "dropped_by_side": {side: dict(count) for side, count in reasons.items()},
         "dropped_tries": sum(d.tries for d in dropped),
         "prompts_too_long": {"count": len(long), "first_ids": list(long)[:20]},

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from rlcd_jax import records, tasks
+from rlcd_jax.text import headers
 
 Chat = Callable[[Sequence[records.Turn], str | None], str]
 
-HEADER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 LOOSE_ASSISTANT = re.compile(r"\bAssistant:")
 BLOCK = "\n\n\n\n"
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*(?=\s|\Z)")
@@ -25,13 +25,15 @@ MARK = "\n\nHuman:"
 
 
 def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
-    """Return the turns before the last assistant reply of a dialogue, and that reply.
+    r"""Return the turns before the last assistant reply of a dialogue, and that reply.
 
-    A header is "Human:" or "Assistant:" after a blank line or at the start; markers
-    elsewhere are the turn's own words. Neighbouring turns of one role are one turn, so
-    a reply that holds a second "Assistant:" header stays one reply. Only where the
-    last human turn has no header after it is its last "Assistant:" taken as one, blank
-    line or not.
+    A header is "Human:" or "Assistant:" at the start of a line. After a blank line it
+    opens a turn; without one, only if it is the other role's, and no last human turn
+    that nothing follows. A marker inside a line is the turn's own words. Lines end in
+    any way that the systems know, become "\n", and may begin with what is not seen:
+    blanks, or characters of no width. Neighbouring turns of one role are one turn, so a
+    reply that holds a second "Assistant:" header stays one reply. Only where the last
+    human turn has no header after it is its last "Assistant:" taken as one.
 
     Args:
       text: a dialogue in the format of hh-rlhf, or a prompt that ends in "Assistant:".
@@ -45,26 +47,25 @@ def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
     Source: the released code cuts after the last "Assistant:" in the text and leaves
       its search mark in the prompt when no blank line is before it.
     """
-    text = text.strip()
-    parts = HEADER.split(text)
-    if parts[0].strip() or len(parts) < 3:
-        raise ValueError(
-            f"the dialogue starts with {text[:30]!r}; accepted: 'Human:' or "
-            "'Assistant:', and each further header after a blank line"
-        )
+    sections = headers.read_sections(text)
     turns: list[records.Turn] = []
-    for name, words in zip(parts[1::2], parts[2::2], strict=True):
-        _add_turn(turns, name.lower(), words)
+    for section in sections:
+        _add_turn(turns, section.role, section.words)
     if turns[-1].role == "human":
         loose = list(LOOSE_ASSISTANT.finditer(turns[-1].text))
-        if not loose:
+        if loose:
+            words, cut = turns.pop().text, loose[-1]
+            _add_turn(turns, "human", words[: cut.start()])
+            _add_turn(turns, "assistant", words[cut.end() :])
+        elif sections[-1].loose:  # nobody answers it: it is the reply's own words
+            turns.pop()
+            words = f"{turns.pop().text}\n{sections[-1].header}{sections[-1].words}"
+            _add_turn(turns, "assistant", words)
+        else:
             raise ValueError(
                 f"the dialogue ends with {text[-30:]!r} and the assistant has no turn "
                 "there; accepted: a dialogue whose last header is 'Assistant:'"
             )
-        words, cut = turns.pop().text, loose[-1]
-        _add_turn(turns, "human", words[: cut.start()])
-        _add_turn(turns, "assistant", words[cut.end() :])
     reply = turns.pop().text
     if not turns:
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from rlcd_jax import schema
+from rlcd_jax import jsonl, schema
 
 Role = Literal["human", "assistant"]
 Side = Literal["positive", "negative", "plain"]
@@ -37,13 +37,21 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A dialogue that waits for the assistant: the last turn is the human's."""
+    """A dialogue that waits for the assistant: the last turn is the human's.
+
+    `draw` says which of several draws of the prompt this is; None: there is one.
+    """
 
     id: str
     turns: tuple[Turn, ...]
+    draw: int | None = schema.between(0, default=None)
 
     def __post_init__(self):
         schema.validate(self)
+        if not self.id.strip():
+            raise ValueError(
+                f"field 'id' is {self.id!r}; accepted: text that is not blank"
+            )
         if not self.turns or self.turns[-1].role != "human":
             last = self.turns[-1].role if self.turns else "nothing"
             raise ValueError(
@@ -51,10 +59,26 @@ class Prompt:
                 "or more turns, the last one 'human'"
             )
 
+    @property
+    def key(self) -> str:
+        """The prompt and its draw as one text; see `draw_key`."""
+        return draw_key(self.id, self.draw)
 
-def base_id(prompt_id: str) -> str:
-    """Return the id of the prompt that "p#n" is the n-th draw of."""
-    return prompt_id.partition("#")[0]
+
+def draw_key(prompt_id: str, draw: int | None) -> str:
+    """Return the one text that stands for a draw of a prompt: "p", "p#0", "p#1".
+
+    A "#" of the id itself is doubled, so that no id has the text of a draw of another:
+    only before a draw is the number of "#" odd. Keys of randomness, ids of pairs and
+    titles are made of it; nothing is ever read back from it.
+    """
+    own = prompt_id.replace("#", "##")
+    return own if draw is None else f"{own}#{draw}"
+
+
+def key_of(row: Any) -> str:
+    """Return the `draw_key` of what a record with `prompt_id` and `draw` is about."""
+    return draw_key(row.prompt_id, row.draw)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +120,9 @@ class Pair:
     top_p: float = schema.between(0.0, 1.0)
     top_k: int = schema.between(0)
     alpha: float
+    draw: int | None = schema.between(
+        0, default=None
+    )  # of the prompt; None: there is one
 
     def __post_init__(self):
         schema.validate(self)
@@ -119,6 +146,7 @@ class Dropped:
     tries: int = schema.between(0)
     reasons: tuple[str, ...]
     raws: tuple[str, ...]
+    draw: int | None = schema.between(0, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -173,14 +201,6 @@ def _line(row: Any) -> str:
     return json.dumps(schema.to_dict(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
 def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
     """Write records (or mappings), one a line, atomically."""
     write_text(path, "".join(_line(row) for row in rows))
@@ -199,28 +219,33 @@ def read_jsonl(
 
     Returns:
       A list of `cls`. A broken line is a ValueError that names file, line and field.
+      A row without the field `draw` is of a prompt's only draw; with a "#" in its
+      prompt id, where older files wrote the draw, it is refused.
     """
-    path = epath.Path(path)
-    lines = path.read_bytes().split(b"\n")  # the last entry follows the last newline
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    found = []
+    for number, row in jsonl.read(path, drop_truncated=drop_truncated):
         try:
-            row = json.loads(line)
-            records.append(row if cls is dict else schema.from_dict(cls, row))
-        except ValueError as error:  # a JSON or UTF-8 error is a ValueError too
-            broken = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-            if broken and number == len(lines):
-                if drop_truncated:
-                    continue
-                raise ValueError(
-                    f"{path}:{number}: the last line is cut short (a writer was "
-                    "killed); delete that line, or read with drop_truncated=True"
-                ) from error
-            what = f"not JSON ({error})" if broken else str(error)
-            raise ValueError(f"{path}:{number}: {what}") from error
-    return records
+            if cls is not dict:
+                row = schema.from_dict(cls, with_draw(cls, row))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        found.append(row)
+    return found
+
+
+def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row of a record of `cls` with its draw, or refuse it; see above."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    if "draw" not in names or "draw" in row:
+        return row
+    prompt_id = row.get("prompt_id")
+    if isinstance(prompt_id, str) and "#" in prompt_id:
+        raise ValueError(
+            f"missing field 'draw', and field 'prompt_id' is {prompt_id!r}: older "
+            'versions wrote draw n of prompt p as "p#n"; make the file again, or add '
+            'the field: a number from 0, or null where "#" belongs to the id'
+        )
+    return {**row, "draw": None}
 
 
 # --- finished stages ------------------------------------------------------------------
@@ -279,7 +304,7 @@ def check_done(folder: epath.PathLike, config: Mapping[str, Any]) -> bool:
     path = epath.Path(folder) / DONE
     if not path.exists():
         return False
-    mark = json.loads(path.read_bytes())
+    mark = jsonl.parse_object(path.read_bytes(), str(path))
     if mark["config_hash"] == config_hash(config):
         return True
     differences = "\n  ".join(diff_configs(mark["config"], config))
@@ -294,7 +319,7 @@ def read_summary(folder: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(folder) / DONE
     if not path.exists():
         raise ValueError(f"{path} does not exist; run that stage first")
-    return json.loads(path.read_bytes())["summary"]
+    return jsonl.parse_object(path.read_bytes(), str(path))["summary"]
 
 
 # --- keys -----------------------------------------------------------------------------

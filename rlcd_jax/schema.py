@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 
-def between(low: float, high: float = math.inf) -> Any:
+def between(
+    low: float, high: float = math.inf, *, default: Any = dataclasses.MISSING
+) -> Any:
     """Return a dataclass field whose number must lie in [low, high]."""
-    return dataclasses.field(metadata={"low": low, "high": high})
+    return dataclasses.field(default=default, metadata={"low": low, "high": high})
 
 
 @functools.cache

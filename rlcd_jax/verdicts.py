@@ -18,6 +18,7 @@ class Sample:
     system: str
     prompt: str
     reply: str
+    draw: int | None = schema.between(0, default=None)  # of the prompt; None: one
 
     def __post_init__(self):
         schema.validate(self)
@@ -31,6 +32,7 @@ class Score:
     judge: str
     system: str
     score: float
+    draw: int | None = schema.between(0, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -58,6 +60,7 @@ class Verdict:
     flips: int = 0
     unparsed: int = 0
     answers: tuple[str, ...] = ()
+    draw: int | None = schema.between(0, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -74,6 +77,7 @@ def make_verdict(
     """Return a verdict on two samples, with their names and lengths."""
     return Verdict(
         prompt_id=one.prompt_id,
+        draw=one.draw,
         judge=judge,
         system_1=one.system,
         system_2=two.system,
@@ -82,6 +86,32 @@ def make_verdict(
         length_2=len(two.reply.split()),
         **fields,
     )
+
+
+def plain_winner(one: Sample, two: Sample) -> Literal["1", "2", "tie"] | None:
+    """Return who wins without being judged, or None where a judge must say.
+
+    Nothing said is worse than anything said, whatever a score of nothing is; two
+    replies that are empty, or the same, tie.
+    """
+    if is_empty(one) or is_empty(two):
+        return (
+            "tie" if is_empty(one) == is_empty(two) else "2" if is_empty(one) else "1"
+        )
+    return "tie" if one.reply == two.reply else None
+
+
+def is_empty(sample: Sample) -> bool:
+    """Return whether a reply holds nothing but white space."""
+    return not sample.reply.strip()
+
+
+def count_empty(samples: Iterable[Sample]) -> dict[str, int]:
+    """Return how many replies of each system are empty."""
+    counts: dict[str, int] = {}
+    for sample in samples:
+        counts[sample.system] = counts.get(sample.system, 0) + is_empty(sample)
+    return counts
 
 
 def seen_from(verdict: Verdict, system: str) -> Verdict:
@@ -133,16 +163,16 @@ def equal_length_rate(
         [v.points for v in given],
         [v.length_1 for v in given],
         [v.length_2 for v in given],
-        prompts=[records.base_id(v.prompt_id) for v in given],
+        prompts=[v.prompt_id for v in given],
         level=level,
     )
 
 
 def contests(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
-    """Return all pairs of replies to one prompt by two systems.
+    """Return all pairs of replies to one draw of a prompt by two systems.
 
     Args:
-      samples: each system's reply to each prompt, once, in any order.
+      samples: each system's reply to each draw of each prompt, once, in any order.
 
     Returns:
       Pairs in the order in which systems and prompts first occur; the system that
@@ -155,27 +185,28 @@ def contests(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
     texts: dict[str, str] = {}
     systems: dict[str, None] = {}
     for sample in samples:
-        key = (sample.prompt_id, sample.system)
+        prompt = records.key_of(sample)
+        key = (prompt, sample.system)
         if key in table:
             raise ValueError(
-                f"system {sample.system!r} has two replies to prompt "
-                f"{sample.prompt_id!r}; give one"
+                f"system {sample.system!r} has two replies to prompt {prompt!r}; give "
+                "one, or number them in the field 'draw'"
             )
-        if texts.setdefault(sample.prompt_id, sample.prompt) != sample.prompt:
+        if texts.setdefault(prompt, sample.prompt) != sample.prompt:
             raise ValueError(
-                f"prompt {sample.prompt_id!r} is shown to system {sample.system!r} "
-                "with another text than to the system before; compare on one text"
+                f"prompt {prompt!r} is shown to system {sample.system!r} with another "
+                "text than to the system before; compare on one text"
             )
         table[key] = sample
         systems[sample.system] = None
-    for prompt_id, system in itertools.product(texts, systems):
-        if (prompt_id, system) not in table:
+    for prompt, system in itertools.product(texts, systems):
+        if (prompt, system) not in table:
             raise ValueError(
-                f"system {system!r} has no reply to prompt {prompt_id!r}; every system "
+                f"system {system!r} has no reply to prompt {prompt!r}; every system "
                 "must answer every prompt"
             )
     return [
-        (table[prompt_id, one], table[prompt_id, two])
+        (table[prompt, one], table[prompt, two])
         for one, two in itertools.combinations(systems, 2)
-        for prompt_id in texts
+        for prompt in texts
     ]

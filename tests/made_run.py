@@ -160,7 +160,8 @@ def write_evaluation(folder, shift: int) -> dict:
     samples, given = [], []
     for index, question in enumerate(QUESTIONS * 2):
         row = {
-            "prompt_id": f"cheerful/{index:04d}#0",
+            "prompt_id": f"cheerful/{index:04d}",
+            "draw": 0,
             "prompt": f"Human: {question}\n\nAssistant:",
         }
         for system in systems:
@@ -171,6 +172,7 @@ def write_evaluation(folder, shift: int) -> dict:
             )
         said = {
             "prompt_id": row["prompt_id"],
+            "draw": row["draw"],
             "judge": "lexicon",
             "length_1": 14,
             "length_2": 15,

@@ -15,18 +15,20 @@ NOISE = RNG.normal(0, 4, NUM)
 def judged(draws=1):
     """Return answers and verdicts of a judge that loves length; base comes first."""
     samples = [
-        verdicts.Sample(f"p{i}#{n}", name, f"prompt {i}", " ".join(["a"] * count))
+        verdicts.Sample(f"p{i}", name, f"prompt {i}", " ".join(["a"] * count), n)
         for n in range(draws)
         for name, counts in LENGTHS.items()
         for i, count in enumerate(counts + 5 * n)
     ]
     answers = [
-        evaluate_policy.Answer(s.prompt_id, s.system, s.prompt, s.reply, "eos", 3, 0.1)
+        evaluate_policy.Answer(
+            s.prompt_id, s.system, s.prompt, s.reply, "eos", 3, 0.1, s.draw
+        )
         for s in samples
     ]
     given = []
     for one, two in verdicts.contests(samples):
-        place = int(one.prompt_id[1:].partition("#")[0])
+        place = int(one.prompt_id[1:])
         margin = len(one.reply.split()) - len(two.reply.split()) + NOISE[place]
         winner = "tie" if abs(margin) < 1 else "1" if margin > 0 else "2"
         given.append(verdicts.make_verdict("long", one, two, winner))
@@ -64,7 +66,7 @@ def test_comparison_table_controls_for_length_beside_the_win_rate(draws):
         [1 - v.points for v in own],
         [v.length_2 for v in own],
         [v.length_1 for v in own],
-        prompts=[v.prompt_id.partition("#")[0] for v in own],
+        prompts=[v.prompt_id for v in own],
         level=0.9,
     )
     found = row["long at equal length"]
@@ -101,7 +103,7 @@ def test_comparison_table_without_verdicts_says_nothing_of_length():
 
 def test_comparison_table_says_why_there_is_no_control():
     answers, given = judged()
-    kept = [v for v in given if int(v.prompt_id[1:].partition("#")[0]) < 5]
+    kept = [v for v in given if int(v.prompt_id[1:]) < 5]
     table = make_table(answers, kept)
     cell = dict(table.rows)["rlcd"][1]
     assert cell == estimates.Missing("5 prompts are too few for a length control")

@@ -160,6 +160,95 @@ def test_prepare_names_file_and_line_of_a_broken_row(tmp_path, line, words):
         assert word in str(error.value)
 
 
+def packed(text, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text if isinstance(text, bytes) else text.encode()))
+
+
+ROW = json.dumps(rows(1)[0]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "the file holds no line"),
+        (ROW + "null\n", "gz:2: the line is None"),
+        (ROW + "\n" + ROW, "gz:2: not JSON"),
+        (ROW + '{"chosen": 7, "rejected": "x"}\n', "gz:2: 'chosen' is 7"),
+        (ROW + '{"chosen": "x", "rejected": null}\n', "gz:2: 'rejected' is None"),
+        (ROW + '{"chosen": "x", "chosen": "y"}\n', "gz:2: field 'chosen' is there tw"),
+        (ROW.encode() + b'{"chosen": "\xff"}\n', "gz:2: not JSON"),
+        (ROW.encode("utf-16"), "gz:1: not JSON"),
+        (ROW + ROW[:40], "gz:2: not JSON"),
+    ],
+)
+def test_read_rows_names_file_and_line(tmp_path, text, words):
+    packed(text, tmp_path / "test.jsonl.gz")
+    with pytest.raises(ValueError) as error:
+        list(hh_rlhf.read_rows(tmp_path / "test.jsonl.gz"))
+    assert "test.jsonl.gz" in str(error.value) and words in str(error.value)
+
+
+def test_read_rows_refuses_what_is_no_whole_gzip_file(tmp_path):
+    path = tmp_path / "test.jsonl.gz"
+    whole = gzip.compress(ROW.encode() * 50)
+    for broken in (whole[:-20], whole[:40] + b"\0" * 9 + whole[49:], ROW.encode()):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="test.jsonl.gz:.*no whole gzip file"):
+            list(hh_rlhf.read_rows(path))
+
+
+def test_read_rows_expands_within_bounds(tmp_path, monkeypatch):
+    path = tmp_path / "test.jsonl.gz"
+    packed(ROW + "0" * (1 << 26), path)
+    with pytest.raises(ValueError, match="test.jsonl.gz:2: the file expands beyond"):
+        list(hh_rlhf.read_rows(path))
+    monkeypatch.setattr(hh_rlhf, "MAX_FILE_BYTES", 10 * len(ROW))
+    packed(ROW * 11, path)
+    with pytest.raises(ValueError, match="test.jsonl.gz:11: the file expands beyond"):
+        list(hh_rlhf.read_rows(path))
+
+
+def test_read_rows_takes_files_of_windows(tmp_path):
+    path = tmp_path / "test.jsonl.gz"
+    packed(b"\xef\xbb\xbf" + ROW.replace("\n", "\r\n").encode() * 2, path)
+    assert list(hh_rlhf.read_rows(path)) == [tuple(rows(1)[0].values())] * 2
+
+
+def test_prepare_sees_other_content_of_equal_size(tmp_path):
+    path = tmp_path / "hh" / "harmless-base" / "test.jsonl.gz"
+    chosen = []
+    for line in (ROW, ROW.replace("Good", "Evil")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(line.encode(), compresslevel=0))
+        (pair,) = hh_rlhf.load_human_pairs(
+            "harmless-base",
+            "test",
+            seed=0,
+            manual_dir=tmp_path / "hh",
+            data_dir=tmp_path / "data",
+        )
+        chosen.append(pair.chosen)
+    assert chosen == ["Good 0.", "Evil 0."]
+
+
+def test_prepare_goes_on_after_a_kill_and_a_loss(tmp_path):
+    path = tmp_path / "hh" / "harmless-base" / "test.jsonl.gz"
+    packed(ROW, path)
+    places = (tmp_path / "hh", tmp_path / "data")
+    builder = hh_rlhf.prepare("harmless-base", *places)
+    (folder,) = (p for p in (tmp_path / "data").iterdir() if p.is_dir())
+    left = folder.with_name(f".{folder.name}-killed")
+    (left / "part").mkdir(parents=True)
+    for file in builder.data_path.glob("*array_record*"):
+        file.unlink()
+    again = hh_rlhf.prepare("harmless-base", *places)
+    assert len(hh_rlhf.read_examples(again, "test")) == 1
+    assert not left.exists()
+    with pytest.raises(ValueError, match="gs://bucket; accepted: a local folder"):
+        hh_rlhf.prepare("harmless-base", tmp_path / "hh", "gs://bucket")
+
+
 def test_prepare_names_configs_and_files(tmp_path):
     with pytest.raises(ValueError, match="accepted: harmless-base, helpful-base"):
         hh_rlhf.prepare("harmless", tmp_path)

@@ -187,7 +187,7 @@ def cell(table, row, column):
 
 
 def test_by_prompt_averages_draws_of_one_prompt():
-    entries = [("a#0", 1.0), ("a#1", 3.0), ("b", 5.0), ("c", None)]
+    entries = [("a", 1.0), ("a", 3.0), ("b", 5.0), ("c", None)]
     assert list(estimates.mean_by_prompt(entries).values()) == [2.0, 5.0]
 
 

@@ -99,7 +99,7 @@ def test_measured_leaves_undecided_pairs_out():
     assert (found["Rescore"].value, found["Rescore"].num) == (2 / 3, 3)
     assert (found["RLCD"].value, found["RLCD"].num) == (4 / 5, 5)
     assert isinstance(found["RLAIF"], estimates.Missing)
-    draws = [dataclasses.replace(p, prompt_id=f"p#{i}") for i, p in enumerate(pairs)]
+    draws = [dataclasses.replace(p, prompt_id="p") for p in pairs]
     together = label_noise.measured(draws, 0.95)["RLCD"]  # draws of one prompt
     assert (together.value, together.num) == (4 / 5, 1)
 

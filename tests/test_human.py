@@ -155,13 +155,15 @@ def test_comparisons_leave_out_identical_replies_and_later_draws():
         dataclasses.replace(samples[1], reply="Hm."),
     ]
     drawn = [
-        dataclasses.replace(s, prompt_id=f"p9#{n}", prompt="Hi", reply=f"{s.reply} {n}")
+        dataclasses.replace(
+            s, prompt_id="p9", draw=n, prompt="Hi", reply=f"{s.reply} {n}"
+        )
         for n in range(2)
         for s in samples[:2]
     ]
     pairs, identical = study.comparisons(same + samples[3:] + drawn, SYSTEMS)
     assert identical == 1
-    assert [one.prompt_id for one, _ in pairs] == ["p1", "p2", "p9#0"]
+    assert [one.prompt_id for one, _ in pairs] == ["p1", "p2", "p9"]
     assert all((one.system, two.system) == SYSTEMS for one, two in pairs)
 
 

@@ -96,12 +96,16 @@ def test_equal_length_rate_makes_the_draws_of_a_prompt_one_cluster():
     rng = np.random.default_rng(0)
     points = rng.choice(["1", "2", "tie"], 60)
     lengths = rng.integers(1, 30, (60, 2))
-    names = [f"p{i % 20}#{i // 20}" for i in range(60)]
+    names = [f"p{i % 20}" for i in range(60)]
     given = [
         dataclasses.replace(
-            verdict(str(point), length_1=int(one), length_2=int(two)), prompt_id=name
+            verdict(str(point), length_1=int(one), length_2=int(two)),
+            prompt_id=name,
+            draw=i // 20,
         )
-        for point, (one, two), name in zip(points, lengths, names, strict=True)
+        for i, (point, (one, two), name) in enumerate(
+            zip(points, lengths, names, strict=True)
+        )
     ]
     found = verdicts.equal_length_rate(given, level=0.9)
     worth = [{"1": 1.0, "2": 0.0, "tie": 0.5}[name] for name in points]
@@ -506,3 +510,49 @@ def test_chat_api_estimates_a_cost_it_is_not_told(server, tmp_path, usage):
 def test_api_settings_refuse_what_cannot_be(server, tmp_path, changes, match):
     with pytest.raises(ValueError, match=match):
         make_api(server, tmp_path, **changes)
+
+
+class SaysFirst:
+    """An interface that must not be asked about empty replies."""
+
+    def __init__(self):
+        self.asked = []
+
+    def ask_all(self, texts, progress):
+        self.asked += texts
+        return ["(A)"] * len(texts)
+
+
+def test_an_empty_reply_loses_under_every_judge():
+    said = {"base": ["", "", "Hi.", "What a sad, awful day."]}
+    said["rlcd"] = ["What a sad, awful day.", " \n", "Hi.", "\t"]
+    made = [
+        verdicts.Sample(f"p{n}", system, "Human: hi\n\nAssistant:", reply)
+        for system, replies in said.items()
+        for n, reply in enumerate(replies)
+    ]
+    scores = judges.lexicon_scores(made)
+    by_score = judges.compare_scores(made, scores, epsilon=0.05)
+    liked = judges.preference_scores(made, lambda rows: [-len(r) for _, r in rows])
+    asked = []
+    by_odds = judges.log_odds(made, lambda texts: asked.append(texts), question="?")
+    api = SaysFirst()
+    by_api = judges_api.compare(made, api, question="?", judge="api")
+    assert not asked and not api.asked
+    by_preference = judges.compare_scores(made, liked, epsilon=0.0)
+    for given in (by_score, by_preference, by_odds, by_api):
+        assert [v.winner for v in given] == ["2", "tie", "tie", "1"]
+    assert verdicts.count_empty(made) == {"base": 2, "rlcd": 2}
+
+
+def test_contests_are_of_draws_and_of_ids_with_any_characters():
+    ids = [(f"issue#{n}", None) for n in range(3)] + [("issue", n) for n in range(3)]
+    made = [
+        verdicts.Sample(name, system, "hi", f"{system} {n}", draw)
+        for system in ("base", "rlcd")
+        for n, (name, draw) in enumerate(ids)
+    ]
+    found = verdicts.contests(made)
+    assert [(one.prompt_id, one.draw) for one, _ in found] == ids
+    with pytest.raises(ValueError, match="two replies to prompt 'issue#1'.*'draw'"):
+        verdicts.contests([*made, made[4]])

@@ -128,7 +128,7 @@ def test_resume_drops_a_line_cut_off_by_a_crash(tmp_path):
 
 def test_read_metrics_names_a_broken_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"stage": "a", "step": 1}\nrubbish\n')
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(ValueError, match="metrics.jsonl:2: not JSON"):
         metrics.read_metrics(tmp_path)
 
 

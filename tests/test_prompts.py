@@ -98,6 +98,65 @@ def test_parse_dialogue_inverts_render_dialogue(texts):
     assert prompts.parse_dialogue(text) == (turns, "")
 
 
+ENDS = ("\n", "\r\n", "\r", "\u2028", "\u2029", "\x85")
+GAPS = ("{0}{0}", "{0} {0}", "{0}\t {0}{0}", "{0}{0}  ", "{0}\u200b{0}\ufeff", "{0}")
+line = st.lists(
+    st.sampled_from("tea is. (x) rights: Human: Assistant: é\u200b -".split(" ")),
+    min_size=1,
+    max_size=5,
+).map(lambda parts: "I " + " ".join(parts))
+
+
+lines = st.lists(line, min_size=1, max_size=3)
+
+
+@given(
+    st.lists(st.tuples(lines, lines), min_size=1, max_size=3),
+    st.sampled_from(ENDS),
+    st.lists(st.sampled_from(GAPS), min_size=6, max_size=6),
+)
+@settings(max_examples=150, deadline=None)
+def test_parse_dialogue_reads_turns_in_any_line_ending(exchanges, end, gaps):
+    said = [words for exchange in exchanges for words in exchange]
+    text = ""
+    for number, (words, gap) in enumerate(zip(said, gaps, strict=False)):
+        role = "Assistant" if number % 2 else "Human"
+        text += gap.format(end) + f"{role}: {end.join(words)} "
+    *wanted, last = ("\n".join(words) for words in said)
+    turns, reply = prompts.parse_dialogue(text)
+    assert turns == tuple(
+        (assistant if i % 2 else human)(words) for i, words in enumerate(wanted)
+    )
+    assert reply == last
+    assert prompts.parse_dialogue(prompts.render_dialogue(turns, TASK)) == (turns, "")
+
+
+@pytest.mark.parametrize(
+    "text, turns, reply",
+    [
+        # A header without its blank line is one where the other role's turn ends.
+        (
+            "Human: a\n\nAssistant: b\nHuman: c\n\nAssistant: d",
+            (human("a"), assistant("b"), human("c")),
+            "d",
+        ),
+        ("Human: a\nHuman: b\nAssistant: c", (human("a\nHuman: b"),), "c"),
+        ("Human: a\n\nAssistant: b\nHuman: c", (human("a"),), "b\nHuman: c"),
+        ("\ufeff\r\nHuman: a\r\n\r\nAssistant: b\r\nc", (human("a"),), "b\nc"),
+        # These lines end in "\n"; what else they hold is text.
+        ("Human: a\u2028b\n\nAssistant: c", (human("a\u2028b"),), "c"),
+        ("Human: a\n\nAssistant: b, Human: c", (human("a"),), "b, Human: c"),
+    ],
+)
+def test_parse_dialogue_decides_what_is_a_header(text, turns, reply):
+    assert prompts.parse_dialogue(text) == (turns, reply)
+
+
+def test_parse_dialogue_takes_a_long_text_at_once():
+    text = "Human: a\n\nAssistant: b" + "\n \u2028" * 200_000
+    assert prompts.parse_dialogue(text) == ((human("a"),), "b")
+
+
 def test_contrast_prompts_give_the_history_the_opposite_affix():
     positive, negative = prompts.contrast_prompts(records.Prompt("x", THREE), TASK, 0)
     assert positive == (
@@ -271,8 +330,9 @@ def test_clean_reply_corrected_never_leaks_a_header(raw, finish, unfinished):
     if cleaned.text is not None:
         assert cleaned.text == cleaned.text.strip() != ""
         for line in cleaned.text.split("\n"):
-            header = line.replace("(kind)", "").replace(" ", "")
-            assert not header.startswith(("Human:", "Assistant:"))
+            for name in ("Human", "Assistant"):  # "(kind)Human:" is no header
+                headers = (f"{name}:", f"{name}(kind):")
+                assert not line.replace(" ", "").startswith(headers)
         again = prompts.clean_reply(cleaned.text, "eos", rules)
         assert again == cleaned  # cleaning a clean reply changes nothing
 

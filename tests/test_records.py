@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlcd_jax import records, schema
 
@@ -72,6 +74,45 @@ def test_prompt_must_end_with_the_human():
         records.Prompt("x", turns)
     with pytest.raises(ValueError, match="ends with nothing"):
         records.Prompt("x", ())
+
+
+ids = st.text("p#1 /.\n\u00e9", min_size=1, max_size=5).filter(str.strip)
+draws = st.none() | st.integers(0, 11)
+
+
+@given(st.tuples(ids, draws), st.tuples(ids, draws))
+@settings(max_examples=300, deadline=None)
+def test_draw_key_is_another_for_every_other_draw(one, two):
+    assert (records.draw_key(*one) == records.draw_key(*two)) == (one == two)
+
+
+def test_draw_key_of_plain_ids_is_fixed_forever():
+    assert records.draw_key("cheerful/0001", None) == "cheerful/0001"
+    assert records.draw_key("cheerful/0001", 3) == "cheerful/0001#3"
+    assert records.draw_key("issue#3", None) == "issue##3"
+    prompt = records.Prompt("p", (records.Turn("human", "a"),), 2)
+    assert prompt.key == records.key_of(make_pair(prompt_id="p", draw=2)) == "p#2"
+
+
+def test_read_jsonl_refuses_a_draw_that_is_in_the_id(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    old = {k: v for k, v in schema.to_dict(make_pair()).items() if k != "draw"}
+    records.write_jsonl(path, [old])
+    assert records.read_jsonl(path, records.Pair) == [make_pair()]
+    records.write_jsonl(path, [old, {**old, "prompt_id": "p0#1"}])
+    with pytest.raises(ValueError, match=r"pairs.jsonl:2: missing field 'draw'.*p0#1"):
+        records.read_jsonl(path, records.Pair)
+    new = make_pair(prompt_id="issue#12")
+    records.write_jsonl(path, [new])
+    assert records.read_jsonl(path, records.Pair) == [new]
+
+
+@pytest.mark.parametrize("prompt_id", ["", " ", "\n\t"])
+def test_prompt_has_an_id(prompt_id):
+    with pytest.raises(
+        ValueError, match="field 'id' is .*; accepted: text that is not"
+    ):
+        records.Prompt(prompt_id, (records.Turn("human", "a"),))
 
 
 def test_jsonl_round_trip_keeps_every_record(tmp_path):

@@ -88,7 +88,7 @@ def world(tmp_path_factory):
     """Return a folder with all tables, made by a command that was killed once."""
     base = tmp_path_factory.mktemp("reproduce")
     hh = base / "hh" / "harmless-base"
-    for split, num in (("train", 8), ("test", 4)):
+    for split, num in (("train", 40), ("test", 4)):
         rows = []
         for i in range(num):
             start = f"\n\nHuman: May I, {split} {i}?\n\nAssistant:"
@@ -350,11 +350,11 @@ def test_label_accuracy_counts_the_labels_that_the_held_out_model_shares(world):
     )
 
 
-def test_human_pairs_of_table_5_are_the_first_of_train(world):
+def test_human_pairs_of_table_5_are_a_part_of_their_own(world):
     node = world.recipes.pair_rewards("rlcd", "harmless", 1, human=True)
     rewards = records.read_jsonl(graph.folder(world.root, node) / "pair_rewards.jsonl")
     ids = [row["prompt_id"] for row in rewards]
-    assert ids == [f"harmless-base/train/{i:06d}" for i in range(8)]
+    assert ids == [f"harmless-base/train/{i:06d}" for i in range(2)]
 
 
 def test_rescore_by_relabelling_equals_its_own_simulation(world, tmp_path):

@@ -9,14 +9,16 @@ Source: Bai et al. 2022 (arXiv 2204.05862); the data are under the MIT licence.
 
 import gzip
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from absl import logging
 from etils import epath
 
-from rlcd_jax import prompts, records
+from rlcd_jax import jsonl, prompts, records
+from rlcd_jax.datasets import preparing
 
 URL = "https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main"
 CONFIGS = ("harmless-base", "helpful-base")
@@ -27,6 +29,11 @@ SIZES = {
     "helpful-base": {"train": 43_835, "test": 2_354},
 }
 TEXTS = ("id", "prompt", "chosen", "rejected")
+ROW = "a JSON object with the texts 'chosen' and 'rejected'"
+# Bounds of what is expanded, far above the official files (longest line 40 kB, largest
+# file 0.1 GB): a small file can be packed that fills any memory or disk.
+MAX_LINE_BYTES = 1 << 24
+MAX_FILE_BYTES = 1 << 30
 
 
 class HhRlhf(tfds.core.GeneratorBasedBuilder):
@@ -38,8 +45,8 @@ class HhRlhf(tfds.core.GeneratorBasedBuilder):
     """
 
     code_path = epath.Path(__file__)  # found by TFDS with a package it does not declare
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Prompts are cut by parsed turns."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"2.0.0": "Turns are told in any line ending."}
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name=name, description=f"hh-rlhf {name}")
         for name in CONFIGS
@@ -99,18 +106,53 @@ def local_files(config: str, folder: epath.PathLike) -> dict[str, epath.Path]:
 
 
 def read_rows(path: epath.PathLike) -> Iterator[tuple[str, str]]:
-    """Yield (chosen, rejected) for each line of an official file."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                texts = row["chosen"], row["rejected"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}:{number}: {error!r}; accepted: a JSON object with the "
-                    "texts 'chosen' and 'rejected'"
-                ) from error
-            yield texts
+    """Yield (chosen, rejected) for each line of an official file.
+
+    Raises:
+      ValueError: names the file and the line that cannot be read.
+    """
+    number = 0
+    for number, line in enumerate(_lines(epath.Path(path)), start=1):
+        where = f"{path}:{number}"
+        try:
+            row = jsonl.parse(line, where)
+        except ValueError as error:
+            raise ValueError(f"{error}; accepted: {ROW}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: the line is {_shown(row)}; accepted: {ROW}")
+        for name in ("chosen", "rejected"):
+            if not isinstance(row.get(name), str):
+                is_there = _shown(row[name]) if name in row else "missing"
+                raise ValueError(f"{where}: {name!r} is {is_there}; accepted: {ROW}")
+        yield row["chosen"], row["rejected"]
+    if not number:
+        raise ValueError(f"{path}: the file holds no line; accepted: {ROW}, one a line")
+
+
+def _lines(path: epath.Path) -> Iterator[bytes]:
+    """Yield the lines of a packed file, expanded one by one and within bounds."""
+    number, total = 1, 0
+    try:
+        with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                total += len(line)
+                if len(line) > MAX_LINE_BYTES or total > MAX_FILE_BYTES:
+                    raise ValueError(
+                        f"{path}:{number}: the file expands beyond {MAX_LINE_BYTES} "
+                        f"bytes a line or {MAX_FILE_BYTES} in all, which is no file of "
+                        "hh-rlhf; fetch it again"
+                    )
+                yield line.removeprefix(jsonl.BOM) if number == 1 else line
+                number += 1
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path}:{number}: the file is no whole gzip file ({error}); fetch it again"
+        ) from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def join_turns(turns: Sequence[records.Turn]) -> str:
@@ -126,8 +168,9 @@ def prepare(
 ) -> HhRlhf:
     """Return a builder whose files are written, from a folder or a download.
 
-    Local folders are prepared under a name made of their files' names and sizes, so
-    that a part of the data is never taken for the whole.
+    Local folders are prepared under a hash of what is in their files, so that neither
+    a part of the data is taken for the whole nor old files for corrected ones. Several
+    processes may ask at once.
 
     Args:
       config: "harmless-base" or "helpful-base".
@@ -136,15 +179,22 @@ def prepare(
     """
     if config not in CONFIGS:
         raise ValueError(f"hh-rlhf config {config!r}; accepted: {', '.join(CONFIGS)}")
+    name = f"hh_rlhf-{config}-{HhRlhf.VERSION}"
     if manual_dir is not None:
         files = local_files(config, manual_dir)
-        sizes = sorted((str(f), f.stat().length) for f in files.values())
-        name = hashlib.blake2b(json.dumps(sizes).encode(), digest_size=6).hexdigest()
-        root = epath.Path(data_dir or tfds.core.constants.DATA_DIR)
-        data_dir = root / f"local-{name}"
-    builder = HhRlhf(config=config, manual_dir=manual_dir, data_dir=data_dir)
-    builder.download_and_prepare()
-    return builder
+        contents = {split: content_hash(file) for split, file in files.items()}
+        name += f"-{records.config_hash(contents)}"
+    return preparing.prepare_once(
+        data_dir or tfds.core.constants.DATA_DIR,
+        name,
+        lambda folder: HhRlhf(config=config, manual_dir=manual_dir, data_dir=folder),
+    )
+
+
+def content_hash(file: epath.PathLike) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with epath.Path(file).open("rb") as packed:
+        return hashlib.file_digest(packed, "sha256").hexdigest()
 
 
 def read_examples(
@@ -219,17 +269,32 @@ def load_human_pairs(
       data_dir: where prepared data are kept.
       limit: how many lines of the split, before any is left out.
     """
+    rows = read_examples(prepare(config, manual_dir, data_dir), split, limit)
     found = []
-    for row in read_examples(prepare(config, manual_dir, data_dir), split, limit):
-        turns, chosen = prompts.parse_dialogue(row["chosen"])
-        other, rejected = prompts.parse_dialogue(row["rejected"])
+    for row in rows:
+        turns, chosen = _dialogue(row, "chosen")
+        other, rejected = _dialogue(row, "rejected")
         if turns != other or chosen == rejected or not (chosen and rejected):
             continue
         prompt = records.Prompt(row["id"], turns)
-        second = records.seed_choice(2, seed, "human_pair", prompt.id)
+        second = records.seed_choice(2, seed, "human_pair", prompt.key)
         replies = (rejected, chosen) if second else (chosen, rejected)
         text = join_turns(turns) if render is None else render(prompt)
         found.append(
             records.HumanPair(prompt.id, prompt.id, text, *replies, float(second))
         )
+    if len(found) < len(rows):
+        lost = len(rows) - len(found)
+        logging.info("hh-rlhf %s: %d lines of %s compare nothing", config, lost, split)
     return found
+
+
+def _dialogue(
+    row: Mapping[str, str], name: str
+) -> tuple[tuple[records.Turn, ...], str]:
+    try:
+        return prompts.parse_dialogue(row[name])
+    except ValueError as error:
+        split, number = row["id"].split("/")[1:]
+        where = f"{split}.jsonl.gz:{int(number) + 1}"
+        raise ValueError(f"{row['id']} ({where}): {name!r}: {error}") from error

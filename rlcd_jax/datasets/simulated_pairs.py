@@ -15,10 +15,12 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from rlcd_jax import records
+from rlcd_jax.datasets import preparing
 
-NO_AFFIX = -1  # TFDS has no null: affix_index of pairs without an affix
+NONE = -1  # TFDS has no null: an affix_index or a draw that a pair does not have
 INTS = {f.name for f in dataclasses.fields(records.Pair) if f.type is int}
-INTS |= {"affix_index"}
+OPTIONAL_INTS = ("affix_index", "draw")
+INTS |= set(OPTIONAL_INTS)
 FLOATS = {f.name for f in dataclasses.fields(records.Pair) if f.type is float}
 
 
@@ -29,8 +31,8 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
     """
 
     code_path = epath.Path(__file__)  # found by TFDS with a package it does not declare
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The fields of records.Pair."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"2.0.0": "The draw of a prompt is a field of its own."}
 
     def __init__(self, *, pairs_file: epath.PathLike, **kwargs: Any):
         """Make the builder over one file of pairs.
@@ -64,8 +66,7 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
         for number, pair in enumerate(records.read_jsonl(self._file, records.Pair)):
             row = dataclasses.asdict(pair)
             row["scoring"] = json.dumps(pair.scoring)
-            if pair.affix_index is None:
-                row["affix_index"] = NO_AFFIX
+            row |= {name: NONE for name in OPTIONAL_INTS if row[name] is None}
             yield number, row
 
 
@@ -76,8 +77,7 @@ def to_pair(row: Mapping[str, Any]) -> records.Pair:
         for name, value in row.items()
     }
     fields["scoring"] = json.loads(fields["scoring"])
-    if fields["affix_index"] == NO_AFFIX:
-        fields["affix_index"] = None
+    fields |= {name: None for name in OPTIONAL_INTS if fields[name] == NONE}
     return records.Pair(**fields)
 
 
@@ -92,8 +92,8 @@ def prepare(pairs_file: epath.PathLike, data_dir: epath.PathLike) -> SimulatedPa
     if not path.exists():
         raise ValueError(f"no pairs at {path}; run the stage 'simulate' first")
     name = hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-    builder = SimulatedPairs(
-        pairs_file=path, data_dir=epath.Path(data_dir) / f"pairs-{name}"
+    return preparing.prepare_once(
+        data_dir,
+        f"pairs-{name}",
+        lambda folder: SimulatedPairs(pairs_file=path, data_dir=folder),
     )
-    builder.download_and_prepare()
-    return builder

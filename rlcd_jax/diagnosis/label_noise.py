@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from rlcd_jax import estimates, records, tables
+from rlcd_jax import estimates, tables
 from rlcd_jax.diagnosis import pair_readings, reading_tables
 from rlcd_jax.estimates import Missing
 from rlcd_jax.paper import appendix_n
@@ -33,7 +33,7 @@ class JudgedPair:
     """What the calculator needs of a pair.
 
     Attributes:
-      prompt_id: draws p#0 and p#1 are of one prompt.
+      prompt_id: pairs of one prompt, several draws of it, are one observation.
       contrast: whether its replies are of contrast prompts.
       margin: the trusted judge's score of one side less that of the other; of the
         positive side less the negative one when ``contrast``.
@@ -246,7 +246,7 @@ def _predicted_intervals(
     """Return the predictions with percentile intervals, fitted anew to each sample."""
     groups: dict[str, list[JudgedPair]] = {}
     for pair in pairs:
-        groups.setdefault(records.base_id(pair.prompt_id), []).append(pair)
+        groups.setdefault(pair.prompt_id, []).append(pair)
     prompts = list(groups.values())
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in METHODS}

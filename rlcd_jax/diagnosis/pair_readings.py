@@ -74,7 +74,7 @@ class Reading:
     """Readings of one pair.
 
     Attributes:
-      id: of the pair, as are prompt_id, affix_index, sampling and labels.
+      id: of the pair, as are prompt_id, draw, affix_index, sampling and labels.
       first: the better side, see above.
       second: the other side.
       overlap: Jaccard index of the two sets of words.
@@ -87,6 +87,7 @@ class Reading:
 
     id: str
     prompt_id: str
+    draw: int | None
     affix_index: int | None
     sampling: str
     labels: str
@@ -153,13 +154,13 @@ def measure(
 
 
 def one_each(readings: Sequence[Reading]) -> list[Reading]:
-    """Return one reading of each prompt and sampling: cells may share their samples.
+    """Return one reading of each draw and sampling: cells may share their samples.
 
     A reading whose replies were scored is preferred.
     """
     found: dict[tuple[str, str], Reading] = {}
     for reading in readings:
-        key = (reading.sampling, reading.prompt_id)
+        key = (reading.sampling, records.key_of(reading))
         if key not in found or (
             found[key].scored is None and reading.scored is not None
         ):
@@ -213,7 +214,11 @@ def contrast_texts(task: tasks.Task, index: int | None) -> tuple[str, str]:
 
 def _match(pair: records.Pair) -> tuple:
     """Return what two runs' pairs share when they hold the same replies."""
-    return (pair.sampling, pair.prompt_id, frozenset((pair.reply_1, pair.reply_2)))
+    return (
+        pair.sampling,
+        records.key_of(pair),
+        frozenset((pair.reply_1, pair.reply_2)),
+    )
 
 
 def _reading(
@@ -230,6 +235,7 @@ def _reading(
     return Reading(
         id=pair.id,
         prompt_id=pair.prompt_id,
+        draw=pair.draw,
         affix_index=pair.affix_index,
         sampling=pair.sampling,
         labels=pair.labels,

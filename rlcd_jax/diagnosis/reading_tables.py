@@ -141,7 +141,7 @@ def drops_table(
     for sampling in dict.fromkeys(r.sampling for r in [*readings, *dropped]):
         kept = pair_readings.one_each([r for r in readings if r.sampling == sampling])
         lost = [d for d in dropped if d.sampling == sampling]
-        long = {d.prompt_id for d in lost if d.reason == draws.TOO_LONG}
+        long = {records.key_of(d) for d in lost if d.reason == draws.TOO_LONG}
         sides = ("positive", "negative") if sampling == "contrast" else ("plain",)
         for number, side in enumerate(sides):
             tries = [
@@ -219,15 +219,15 @@ def dropped_by_affix(
         return None
     seed, num = contrast[0].seed, len(task.affixes)
 
-    def draw(prompt_id: str) -> int:
-        return records.seed_choice(num, seed, "affix", prompt_id)
+    def draw(of: records.Pair | records.Dropped) -> int:
+        return records.seed_choice(num, seed, "affix", records.key_of(of))
 
-    if any(draw(pair.prompt_id) != pair.affix_index for pair in contrast):
+    if any(draw(pair) != pair.affix_index for pair in contrast):
         return None
     groups: dict[int, list[records.Dropped]] = {}
     for one in dropped:
         if one.sampling == "contrast":
-            groups.setdefault(draw(one.prompt_id), []).append(one)
+            groups.setdefault(draw(one), []).append(one)
     return groups
 
 
@@ -242,9 +242,9 @@ def drop_rate(
     Prompts that were too long to be sampled do not count.
     """
     failed = [d for d in dropped if d.reason != draws.TOO_LONG]
-    tried = {r.prompt_id for r in kept} | {d.prompt_id for d in failed}
-    lost = {d.prompt_id for d in failed if d.side == side}
-    return how.share((prompt_id, prompt_id in lost) for prompt_id in sorted(tried))
+    tried = {records.key_of(one): one.prompt_id for one in (*kept, *failed)}
+    lost = {records.key_of(d) for d in failed if d.side == side}
+    return how.share((tried[key], key in lost) for key in sorted(tried))
 
 
 def _judges(readings: Sequence[Reading]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlcd_jax import estimates, verdicts, win_rates
+from rlcd_jax import estimates, records, verdicts, win_rates
 from rlcd_jax.human import reading
 from rlcd_jax.human import study as studies
 
@@ -150,7 +150,7 @@ def judge_agreement(
 
     Args:
       study: names the two systems.
-      scores_2: mean score of the second system by prompt id.
+      scores_2: mean score of the second system by prompt and draw, `Ratings`' own.
       given: verdicts on the same replies, the systems in either order.
       judge: whose verdicts to use.
       level: coverage of the Wilson interval.
@@ -166,16 +166,16 @@ def judge_agreement(
         if verdict.judge != judge:
             continue
         if (verdict.system_1, verdict.system_2) == systems:
-            points[verdict.prompt_id] = verdict.points
+            points[records.key_of(verdict)] = verdict.points
         elif (verdict.system_2, verdict.system_1) == systems:
-            points[verdict.prompt_id] = 1 - verdict.points
+            points[records.key_of(verdict)] = 1 - verdict.points
     if not points:
         known = sorted({v.judge for v in given})
         raise ValueError(
             f"judge {judge!r} has no verdict on {systems[0]!r} and {systems[1]!r}; "
             f"judges in the file: {', '.join(known) or 'none'}"
         )
-    both = [prompt_id for prompt_id in scores_2 if prompt_id in points]
+    both = [key for key in scores_2 if key in points]
     gaps = np.round([MIDDLE - scores_2[p] for p in both], 9)  # shifts leave rounding
     ours = 0.5 + 0.5 * np.sign(gaps)
     return win_rates.agreement_rate(ours, [points[p] for p in both], level=level)

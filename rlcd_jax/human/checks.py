@@ -64,7 +64,7 @@ def _some(pairs: Pairs, num: int, seed: int) -> list[verdicts.Sample]:
             "give a file of checks"
         )
     ordered = sorted(
-        full, key=lambda pair: records.seed_words(seed, "gold", pair[0].prompt_id)
+        full, key=lambda pair: records.seed_words(seed, "gold", records.key_of(pair[0]))
     )
     return [pair[n % 2] for n, pair in enumerate(ordered[:num])]
 
@@ -75,7 +75,7 @@ def _garble(sample: verdicts.Sample, seed: int) -> str:
     letters = [c for c in text if c.isalpha()]
     places = sorted(
         range(len(letters)),
-        key=lambda n: records.seed_words(seed, "garble", sample.prompt_id, n),
+        key=lambda n: records.seed_words(seed, "garble", records.key_of(sample), n),
     )
     mixed = iter(places)
     return "".join(letters[next(mixed)] if c.isalpha() else c for c in text)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlcd_jax import estimates, win_rates
+from rlcd_jax import estimates, records, win_rates
 from rlcd_jax.human import agreement, reading
 from rlcd_jax.human import study as studies
 
@@ -25,7 +25,8 @@ class Ratings:
     """What a study says about two systems.
 
     `first` is the mean score of the first system; its p-value is two-sided, of no
-    difference between the systems. `scores_2` are the second system's by prompt.
+    difference between the systems. `scores_2` are the second system's by prompt and
+    draw.
     """
 
     study: studies.Study
@@ -65,7 +66,7 @@ def rate(
     kept, excluded = passing(judgments, min_gold)
     by_prompt: dict[str, list[float]] = defaultdict(list)
     for judgment, score in shifted_scores(kept, shift):
-        by_prompt[judgment.prompt_id].append(score)
+        by_prompt[records.key_of(judgment)].append(score)
     scores_2 = {p: float(np.mean(scores)) for p, scores in by_prompt.items()}
     num_judgments = sum(map(len, by_prompt.values()))
     twos = np.array(list(scores_2.values()))

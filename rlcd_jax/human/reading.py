@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlcd_jax import records, schema
+from rlcd_jax import jsonl, records, schema
 from rlcd_jax.human import sheets
 from rlcd_jax.human import study as studies
 
@@ -39,6 +39,7 @@ class Judgment:
     rating: int = schema.between(studies.LOWEST, studies.HIGHEST)
     score_2: int = schema.between(studies.LOWEST, studies.HIGHEST)
     seconds: float | None = schema.between(0.0)
+    draw: int | None = schema.between(0, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -106,7 +107,8 @@ def read_key(
                 f"{folder / name} is not there; accepted: the folder that "
                 "'experiments.human make' wrote, with its key"
             )
-    facts = json.loads((folder / sheets.STUDY_FILE).read_bytes())
+    path = folder / sheets.STUDY_FILE
+    facts = jsonl.parse_object(path.read_bytes(), str(path))
     study = schema.from_dict(studies.Study, facts)
     lines = records.read_jsonl(folder / sheets.KEY_FILE, studies.KeyLine)
     return study, {line.item: line for line in lines}
@@ -123,6 +125,7 @@ def _unblind(line: studies.KeyLine, rating: int, seconds: float | None) -> Judgm
         item=line.item,
         kind=line.kind,
         prompt_id=line.prompt_id,
+        draw=line.draw,
         side_2=line.side_2,
         repeat_of=line.repeat_of,
         rating=rating,
@@ -151,13 +154,13 @@ def _rows(path: pathlib.Path, name: str, problems: list[str]) -> Iterator[_Row]:
         text = path.read_bytes().decode("utf-8-sig")
         read = _json_rows if path.suffix.lower() == ".json" else _csv_rows
         yield from read(text, name)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         problems.append(f"{name}: cannot be read: {error}")
 
 
 def _json_rows(text: str, name: str) -> Iterator[_Row]:
     """Yield the answers of the page's JSON file; their place is the list's index."""
-    value = json.loads(text)
+    value = json.loads(text)  # a wrong number is told with its answer
     answers = value.get("answers") if isinstance(value, dict) else None
     if not isinstance(answers, list):
         raise ValueError("it has no list 'answers'; accepted: a file that a page saved")

@@ -17,7 +17,6 @@ Side = Literal["A", "B"]
 Kind = Literal["pair", "repeat", "gold"]
 
 LOWEST, HIGHEST = 1, 8  # of the scale; 1: A is much better, 8: B is much better
-DRAW_MARK = "#"  # the id "p#n" is draw n of the reply to prompt p
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +59,7 @@ class KeyLine:
     prompt_id: str
     side_2: Side
     repeat_of: str | None
+    draw: int | None = schema.between(0, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -94,6 +94,7 @@ class _Entry:
     reply_1: str
     reply_2: str
     side_2: Side
+    draw: int | None = None
 
 
 def make_study(
@@ -112,8 +113,8 @@ def make_study(
     """Arrange a study.
 
     Args:
-      samples: replies of at least the two systems. Of several draws of a prompt ("p#0",
-        "p#1") the first is used, so that prompts are independent.
+      samples: replies of at least the two systems. Of several draws of a prompt the
+        first is used, so that prompts are independent.
       systems: names of the first and of the second system.
       task: name of the task, for the tables.
       question: name and text of what is asked.
@@ -167,17 +168,19 @@ def comparisons(
     """
     chosen: dict[tuple[str, str], verdicts.Sample] = {}
     known: dict[str, None] = {}
+    seen: set[tuple[str, int | None, str]] = set()
     for sample in samples:
         known[sample.system] = None
         if sample.system not in systems:
             continue
-        base = sample.prompt_id.partition(DRAW_MARK)[0]
-        first = chosen.setdefault((base, sample.system), sample)
-        if first is not sample and first.prompt_id == sample.prompt_id:
+        one = (sample.prompt_id, sample.draw, sample.system)
+        if one in seen:
             raise ValueError(
                 f"system {sample.system!r} has two replies to prompt "
-                f"{sample.prompt_id!r}; give one"
+                f"{sample.prompt_id!r}; give one, or number them in the field 'draw'"
             )
+        seen.add(one)
+        chosen.setdefault((sample.prompt_id, sample.system), sample)
     if systems[0] == systems[1] or not set(systems) <= known.keys():
         raise ValueError(
             f"systems are {systems[0]!r} and {systems[1]!r}; accepted: two of "
@@ -194,8 +197,8 @@ def _order(seed: int, *parts: str) -> Callable[[Sequence[Any]], list[Any]]:
 
     def name(thing: Any) -> tuple[str, ...]:
         if isinstance(thing, _Entry):
-            return thing.kind, thing.prompt_id
-        return (thing[0].prompt_id,)
+            return thing.kind, records.key_of(thing)
+        return (records.key_of(thing[0]),)
 
     def order(things: Sequence[Any]) -> list[Any]:
         return sorted(
@@ -250,7 +253,13 @@ def _sheet(
     by_side = originals + _order(seed, name, "sides")(rest)
     entries = {
         one.prompt_id: _Entry(
-            "pair", one.prompt_id, one.prompt, one.reply, two.reply, _side(n + number)
+            "pair",
+            one.prompt_id,
+            one.prompt,
+            one.reply,
+            two.reply,
+            _side(n + number),
+            one.draw,
         )
         for n, (one, two) in enumerate(by_side)
     }
@@ -291,6 +300,14 @@ def _number(name: str, line: Sequence[_Entry]) -> Sheet:
         items.append(Item(item, entry.prompt.strip(), reply_a, reply_b))
         origin = first[entry.prompt_id] if entry.kind == "repeat" else None
         key.append(
-            KeyLine(name, item, entry.kind, entry.prompt_id, entry.side_2, origin)
+            KeyLine(
+                name,
+                item,
+                entry.kind,
+                entry.prompt_id,
+                entry.side_2,
+                origin,
+                entry.draw,
+            )
         )
     return Sheet(name, tuple(items), tuple(key))

@@ -131,11 +131,13 @@ def read_samples(path: pathlib.Path) -> list[verdicts.Sample]:
         raise ValueError(f"{path} is not there; name a run's evaluate/samples.jsonl")
     samples = []
     for number, row in enumerate(records.read_jsonl(path), start=1):
-        absent = [f for f in SAMPLE_FIELDS if not isinstance(row, dict) or f not in row]
+        absent = [field for field in SAMPLE_FIELDS if field not in row]
         if absent:
             raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
         try:
-            samples.append(verdicts.Sample(**{f: row[f] for f in SAMPLE_FIELDS}))
+            whole = records.with_draw(verdicts.Sample, row)
+            fields = {name: whole[name] for name in (*SAMPLE_FIELDS, "draw")}
+            samples.append(verdicts.Sample(**fields))
         except ValueError as error:
             raise ValueError(f"{path}: row {number}: {error}") from error
     return samples

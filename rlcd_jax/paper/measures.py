@@ -263,5 +263,5 @@ def _one_reply(
     """Return the first reply to each prompt of the first seed."""
     found: dict[str, list[str]] = {}
     for answer in read_answers(recipes, own[:1]):
-        found.setdefault(records.base_id(answer.prompt_id), [answer.reply])
+        found.setdefault(answer.prompt_id, [answer.reply])
     return found

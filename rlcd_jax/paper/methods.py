@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rlcd_jax import estimates, judges, records, tables, verdicts
 from rlcd_jax.paper import cells, curves, graph, measures, nodes
-from rlcd_jax.stages import evaluate_policy, held_out_replies
+from rlcd_jax.stages import evaluate_policy
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed")
 BASE = SYSTEMS[0]
@@ -148,7 +148,7 @@ def _read(recipes: nodes.Recipes, made: Made, system: str) -> list[Judged]:
         answers = measures.read_answers(recipes, (node,))
         scores = []
         if made.judge == LEXICON:
-            scores = judges.lexicon_scores(held_out_replies.as_samples(answers))
+            scores = judges.lexicon_scores(evaluate_policy.as_samples(answers))
         elif made.judge == PEOPLE:
             scores = measures.read_scores(recipes, made.rewards[system][seed])
         found.append(Judged(answers, scores))
@@ -186,7 +186,7 @@ def _judged(
         wins = cells.wins(
             [
                 judges.compare_scores(
-                    held_out_replies.as_samples([*one.answers, *base.answers]),
+                    evaluate_policy.as_samples([*one.answers, *base.answers]),
                     [*one.scores, *base.scores],
                     epsilon=epsilon,
                 )

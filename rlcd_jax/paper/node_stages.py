@@ -11,6 +11,7 @@ from rlcd_jax.paper import graph
 from rlcd_jax.preference import model
 from rlcd_jax.stages import (
     distill_context,
+    evaluate_policy,
     held_out_replies,
     label_accuracy,
     policy_choice,
@@ -117,7 +118,7 @@ def judge(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
 def judge_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     """Compare two systems by a model behind an HTTP interface."""
     api = chat_api.ChatApi(node.free["api"], node.free["api_key"])
-    samples = held_out_replies.as_samples(_both(place))
+    samples = evaluate_policy.as_samples(_both(place))
     asked = node.settings["questions"]
     unparsed = {}
     for name, question in asked.items():

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import records, tasks
+from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.scoring import few_shots as solved
 from rlcd_jax.stages import inputs
@@ -34,7 +35,7 @@ class Recipes:
     def __init__(self, setup: read_config.Setup) -> None:
         self.setup = setup
         self._made: dict[tuple[Any, ...], graph.Node] = {}
-        self._hh = _sizes(setup.config.hh_rlhf.dir)
+        self._hh = _contents(setup.config.hh_rlhf.dir)
 
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
@@ -148,7 +149,7 @@ class Recipes:
         """Return the node with a system's replies to the test prompts."""
 
         def make() -> graph.Node:
-            config = self.config(method, task, seed, split="test")
+            config = self.config(method, task, seed)
             links: tuple[tuple[str, graph.Node, str], ...] = ()
             if method == "distill":
                 links = (("system", self._distilled(task, seed), "distill"),)
@@ -190,7 +191,9 @@ class Recipes:
                 links=links,
                 settings=settings,
                 free=free,
-                cost=costs.judge(self._tested(task, seed), len(questions), api=api),
+                cost=costs.judge(
+                    self.config("rlcd", task, seed), len(questions), api=api
+                ),
             )
 
         return self._once(("judge", one, two, task, seed, api), make)
@@ -240,7 +243,7 @@ class Recipes:
                 f"{method}-{task}-{seed}",
                 config,
                 links=tuple(links),
-                cost=costs.reply_scores(self._tested(task, seed)),
+                cost=costs.reply_scores(self.config("rlcd", task, seed)),
             )
 
         return self._once((stage, method, task, seed), make)
@@ -252,7 +255,6 @@ class Recipes:
         seed: int,
         *,
         generates: bool = False,
-        split: str = "",
     ) -> ConfigDict:
         """Return a fresh config of a method.
 
@@ -261,27 +263,21 @@ class Recipes:
           task: name of the task.
           seed: root seed.
           generates: name the model that makes pairs, not the one that is aligned.
-          split: "test" for nodes that read the held-out prompts. Others that read
-            hh-rlhf's held-out side read human pairs, which are of its train part.
         """
         setup = self.setup
         config = read_config.run_config(setup, METHODS[method], task, seed)
-        hh_rlhf = setup.config.hh_rlhf
+        splits = setup.config.hh_rlhf
         config.model.spec = setup.generator_name if generates else setup.model_name
         config.name = method
-        config.prompts.hh_dir = hh_rlhf.dir
+        config.prompts.hh_dir = splits.dir
         config.preference.human_pairs = 0  # agreement is a node of its own
-        config.prompts.hh_dev_split = hh_rlhf.dev
-        config.prompts.hh_test_split = hh_rlhf.test if split == "test" else "train"
+        config.prompts.hh_dev_split = splits.dev
+        config.prompts.hh_test_split = splits.test
         return config
 
     def task(self, name: str) -> tasks.Task:
         """Return a task as the configs have it."""
         return inputs.load_task(self.config("rlcd", name, self.setup.seeds[0]))
-
-    def _tested(self, task: str, seed: int) -> ConfigDict:
-        """Return a config whose test part is the prompts that were answered."""
-        return self.config("rlcd", task, seed, split="test")
 
     def _grid(self, task: str) -> list[tuple[float, int]]:
         """Return the points of the grid; outlines keep to their own steps."""
@@ -320,8 +316,8 @@ class Recipes:
         return self._made[name]
 
 
-def _sizes(hh_dir: str) -> str:
-    """Return a hash of the names and sizes of the files in a folder of hh-rlhf."""
+def _contents(hh_dir: str) -> str:
+    """Return a hash of the names and contents of the files in a folder of hh-rlhf."""
     if not hh_dir:
         return ""
     found = sorted(pathlib.Path(hh_dir).glob("*/*.jsonl.gz"))
@@ -330,5 +326,5 @@ def _sizes(hh_dir: str) -> str:
             f"hh_rlhf.dir={hh_dir} holds no hh-rlhf files; accepted: a folder with "
             "harmless-base/train.jsonl.gz and the like"
         )
-    named = {f"{path.parent.name}/{path.name}": path.stat().st_size for path in found}
+    named = {f"{p.parent.name}/{p.name}": hh_rlhf.content_hash(p) for p in found}
     return records.config_hash(named)

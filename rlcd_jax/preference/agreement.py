@@ -49,7 +49,8 @@ def human_tokens(found: inputs.Inputs) -> pair_ids.TokenPairs:
       ValueError: there are too few for an interval; so ask before training.
     """
     config = found.config
-    rows = data.human_pairs(config, found, config.preference.human_pairs)
+    limit = config.preference.human_pairs
+    rows = data.human_pairs(config, found, limit, "agreement")
     tokens = pair_ids.to_tokens(found, rows)
     if len(tokens) < 2:
         raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from rlcd_jax import records
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf, parts
 from rlcd_jax.stages import inputs, workspace
 
 AnyPair = records.Pair | records.HumanPair
@@ -17,7 +17,7 @@ AnyPair = records.Pair | records.HumanPair
 def load_pairs(
     config: ConfigDict, workdir: str | pathlib.Path, found: inputs.Inputs
 ) -> tuple[list[AnyPair], list[AnyPair]]:
-    """Return training and held-out pairs, split by prompt.
+    """Return training and held-out pairs, split by prompt: by its id and its text.
 
     Held-out prompts are those that a hash of (seed, prompt id) puts first, so that
     more pairs move nothing from one side to the other.
@@ -37,9 +37,7 @@ def load_pairs(
         raise ValueError(
             f"preference.data={section.data!r}; accepted: 'pairs', 'hh_rlhf'"
         )
-    by_prompt: dict[str, list[AnyPair]] = {}
-    for row in rows:
-        by_prompt.setdefault(records.base_id(row.prompt_id), []).append(row)
+    by_prompt = parts.by_prompt(rows)
     order = sorted(
         by_prompt, key=lambda name: records.seed_words(config.seed, "held_out", name)
     )
@@ -83,20 +81,38 @@ def mix_human(
 
 
 def human_pairs(
-    config: ConfigDict, found: inputs.Inputs, limit: int
+    config: ConfigDict, found: inputs.Inputs, limit: int, part: str = "train"
 ) -> list[records.HumanPair]:
-    """Return human pairs of hh-rlhf for the task."""
+    """Return human pairs of hh-rlhf for the task, of prompts that are in one part.
+
+    Args:
+      config: of the run.
+      found: its inputs.
+      limit: how many at most, 0: all.
+      part: "train" to learn from, "agreement" to compare with people.
+    """
     if not found.task.hh_config or not config.prompts.hh_dir:
         raise ValueError(
             f"human pairs need a task with an hh-rlhf subset (task "
             f"{found.task.name!r} has {found.task.hh_config!r}) and prompts.hh_dir, "
             f"got {config.prompts.hh_dir!r}"
         )
-    return hh_rlhf.load_human_pairs(
-        found.task.hh_config,
-        config.prompts.hh_test_split,
-        seed=config.seed,
-        manual_dir=config.prompts.hh_dir,
-        data_dir=inputs.data_dir(config),
-        limit=limit or None,
-    )
+    own = inputs.load_part(config, found.task, part, human=True)
+    ids = {prompt.id for prompt in own.prompts}
+    kept = []
+    if ids:
+        rows = hh_rlhf.load_human_pairs(
+            found.task.hh_config,
+            inputs.hh_split(config, part),
+            seed=config.seed,
+            manual_dir=config.prompts.hh_dir,
+            data_dir=inputs.data_dir(config),
+        )
+        kept = [row for row in rows if row.prompt_id in ids]
+    if not kept:
+        raise ValueError(
+            f"prompts.hh_{part}_split={inputs.hh_split(config, part)!r} gives no human "
+            f"pair: it has {len(ids)} prompts, and {own.shared} more that other parts "
+            "have too; accepted: a split with lines of its own"
+        )
+    return kept[: limit or None]

@@ -28,15 +28,15 @@ def samples(runs: Mapping[str, reading.Run]) -> dict[str, Any] | Missing:
         if isinstance(run.samples, Missing):
             continue
         for sample in run.samples:
-            row = rows.setdefault(sample["prompt_id"], _row(sample))
+            row = rows.setdefault(_title(sample), _row(sample))
             facts = [sample.get("finish"), _count(sample.get("num_tokens"), "tokens")]
             if sample.get("divergence"):
                 facts.append(f"KL {sample['divergence']:.3g} nats")
             head = " · ".join(part for part in (label, sample["system"]) if part)
             row["cells"].append(_cell(head, sample["reply"], facts))
-        for prompt_id, lines in _verdicts(run, label).items():
-            if prompt_id in rows:
-                rows[prompt_id]["facts"] += lines
+        for title, lines in _verdicts(run, label).items():
+            if title in rows:
+                rows[title]["facts"] += lines
     if not rows:
         return next(iter(runs.values())).samples
     kept = list(rows.values())[:MAX_PROMPTS]
@@ -50,7 +50,7 @@ def policy_samples(run: reading.Run) -> dict[str, Any] | Missing:
     rows: dict[str, dict[str, Any]] = {}
     for step, found in run.policy_samples.items():
         for sample in found:
-            row = rows.setdefault(sample["prompt_id"], _row(sample))
+            row = rows.setdefault(_title(sample), _row(sample))
             score = sample.get("score")
             facts = [f"score {score:.3g}" if isinstance(score, int | float) else ""]
             row["cells"].append(_cell(f"step {step}", sample["reply"], facts))
@@ -93,7 +93,12 @@ def dropped(run: reading.Run) -> dict[str, Any] | Missing:
         facts = [f"side: {drop.side}", f"reason: {drop.reason}"]
         facts += [f"tries: {drop.tries}", f"sampling: {drop.sampling}"]
         rows.append(
-            {"title": drop.prompt_id, "facts": facts, "prompt": "", "cells": cells}
+            {
+                "title": records.key_of(drop),
+                "facts": facts,
+                "prompt": "",
+                "cells": cells,
+            }
             | {"more": []}
         )
     return _browser({"": rows}, "dropped sides", len(run.dropped))
@@ -137,14 +142,17 @@ def _verdicts(run: reading.Run, label: str) -> dict[str, list[str]]:
         one, two = v["system_1"], v["system_2"]
         said = {"1": f"{one} > {two}", "2": f"{two} > {one}", "tie": f"{one} = {two}"}
         text = f"{v['judge']}: {said.get(v['winner'], f'{one}, {two} not read')}"
-        lines.setdefault(v["prompt_id"], []).append(
-            f"{label} · {text}" if label else text
-        )
+        lines.setdefault(_title(v), []).append(f"{label} · {text}" if label else text)
     return lines
 
 
+def _title(row: Mapping[str, Any]) -> str:
+    """Return the name of the draw of a prompt that a reply or a verdict is of."""
+    return records.draw_key(row["prompt_id"], row.get("draw"))
+
+
 def _row(sample: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"title": sample["prompt_id"], "facts": [], "prompt": sample["prompt"]}
+    row = {"title": _title(sample), "facts": [], "prompt": sample["prompt"]}
     return row | {"cells": [], "more": []}
 
 

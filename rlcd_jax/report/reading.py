@@ -6,13 +6,12 @@ Nothing here needs a device or an import of JAX, so a report opens fast anywhere
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from rlcd_jax import records
+from rlcd_jax import jsonl, records
 from rlcd_jax.estimates import Missing
 from rlcd_jax.human import results
 
@@ -160,7 +159,7 @@ def _stage(folder: pathlib.Path, name: str, config: dict[str, Any] | Missing) ->
 
 
 def _json_object(path: pathlib.Path) -> dict[str, Any]:
-    value = json.loads(path.read_bytes())
+    value = jsonl.parse(path.read_bytes(), path.name)
     if not isinstance(value, dict):
         raise ValueError(f"it holds {type(value).__name__}, accepted: a JSON object")
     return value
@@ -176,9 +175,7 @@ def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
         rows = records.read_jsonl(path, drop_truncated=True)
         for number, row in enumerate(rows, start=1):
-            absent = [
-                name for name in fields if not isinstance(row, dict) or name not in row
-            ]
+            absent = [name for name in fields if name not in row]
             if absent:
                 raise ValueError(f"row {number} has no field {absent[0]!r}")
         return rows
@@ -212,7 +209,7 @@ def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
             return []
         return [table for entry in value for table in find(entry)]
 
-    found = find(json.loads(path.read_bytes()))
+    found = find(jsonl.parse(path.read_bytes(), path.name))
     if not found:
         raise ValueError("no table with caption, columns and rows is in it")
     return found

@@ -76,7 +76,7 @@ def comparison_table(
         row_header="system",
         columns=(*columns, *TEXT_COLUMNS),
         rows=tuple(rows),
-        notes=_notes(given, preference, level),
+        notes=(*_notes(given, preference, level), *_empty_note(answers)),
     )
 
 
@@ -117,6 +117,14 @@ def _scores_of(scores, judge: str, system: str) -> list[tuple[str, float]]:
         for score in scores
         if score.judge == judge and score.system == system
     ]
+
+
+def _empty_note(answers: Sequence[Any]) -> tuple[str, ...]:
+    counts = verdicts.count_empty(answers)
+    if not any(counts.values()):
+        return ()
+    listed = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return (f"Empty replies, which lose against all others: {listed}.",)
 
 
 def _notes(given, preference, level: float) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class Answer:
     finish: str
     num_tokens: int
     divergence: float  # KL(system || base) along the reply, nats
+    draw: int | None = None  # of several replies to the prompt; None: there is one
 
 
 def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -77,16 +78,15 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     chosen = usable_judges(found)
     cleanup(config.evaluate)  # a wrong one is refused before anything is loaded
     systems = find_systems(config, workdir)
-    dialogues = inputs.load_prompts(config, found.task, "test")
+    part = inputs.load_part(config, found.task, "test")
+    dialogues = list(part.prompts)[: config.evaluate.prompts or None]
     check_lengths(found, dialogues)
     folder = workspace.begin(config, workdir, "evaluate")
     base = found.load_base()
     answers = answer_all(found, systems, base, dialogues)
     if jax.process_index() == 0:
         records.write_jsonl(folder / "samples.jsonl", answers)
-    samples = [
-        verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply) for a in answers
-    ]
+    samples = as_samples(answers)
     scores, given = _judge(found, samples, chosen, base)
     if jax.process_index() == 0:
         records.write_jsonl(folder / "verdicts.jsonl", given)
@@ -103,8 +103,21 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     if jax.process_index() == 0:
         tables.write_table(table, folder)
     logging.info("evaluate:\n%s", tables.markdown(table))
-    summary = {"table": tables.as_json(table), "seconds": time.monotonic() - started}
+    summary = {
+        "table": tables.as_json(table),
+        "prompts_in_other_parts": part.shared,
+        "empty_replies": verdicts.count_empty(samples),
+        "seconds": time.monotonic() - started,
+    }
     return workspace.finish(config, workdir, "evaluate", summary)
+
+
+def as_samples(answers: Iterable[Answer]) -> list[verdicts.Sample]:
+    """Return replies as judges read them."""
+    return [
+        verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply, a.draw)
+        for a in answers
+    ]
 
 
 def usable_judges(found: inputs.Inputs) -> list[str]:
@@ -207,9 +220,9 @@ def answer_all(
     )
     requests = [
         engine.Request(
-            id=prompt.id,
+            id=prompt.key,
             tokens=tuple(tokens),
-            seed=records.seed_words(found.config.seed, "evaluate", prompt.id),
+            seed=records.seed_words(found.config.seed, "evaluate", prompt.key),
             max_new_tokens=section.reply_tokens,
             temperature=float(section.temperature),
             top_p=float(section.top_p),
@@ -232,7 +245,8 @@ def answer_all(
             away = measure(params, rows, [len(i) for i in ids])
         answers += [
             Answer(
-                prompt_id=request.id,
+                prompt_id=prompt.id,
+                draw=prompt.draw,
                 system=name,
                 prompt=text,
                 reply=clean(reply.text),
@@ -240,8 +254,8 @@ def answer_all(
                 num_tokens=len(reply.tokens),
                 divergence=float(nats),
             )
-            for request, text, reply, nats in zip(
-                requests, texts, replies, away, strict=True
+            for prompt, text, reply, nats in zip(
+                dialogues, texts, replies, away, strict=True
             )
         ]
     return answers

@@ -64,13 +64,6 @@ def read_answers(folder: str | pathlib.Path) -> list[evaluate_policy.Answer]:
     return records.read_jsonl(path, evaluate_policy.Answer)
 
 
-def as_samples(
-    answers: Sequence[evaluate_policy.Answer],
-) -> list[verdicts.Sample]:
-    """Return replies as judges read them."""
-    return [verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply) for a in answers]
-
-
 def reward(
     config: ConfigDict,
     workdir: str | pathlib.Path,
@@ -83,7 +76,9 @@ def reward(
     """
     found = inputs.load_inputs(config)
     judge = rewards.preference_judge(found, preference)
-    given = judges.preference_scores(as_samples(answers), judge, judge=REWARD)
+    given = judges.preference_scores(
+        evaluate_policy.as_samples(answers), judge, judge=REWARD
+    )
     return _write(workdir, given)
 
 
@@ -115,6 +110,7 @@ def perplexity(
             PERPLEXITY,
             answers[place].system,
             -float(total) / counts[place],
+            answers[place].draw,
         )
         for place, total in zip(shown, logprobs, strict=True)
     ]
@@ -130,7 +126,7 @@ def judge_locally(
     """Return verdicts by the log-odds of the config's model, asked in both orders."""
     found = inputs.load_inputs(config)
     score = letters.letter_scorer(found, found.load_base())
-    samples = as_samples(answers)
+    samples = evaluate_policy.as_samples(answers)
     return judges.log_odds(samples, score, question=question, judge=judge, by_mean=True)
 
 

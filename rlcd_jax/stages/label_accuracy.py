@@ -75,7 +75,7 @@ def reward_pairs(
     lengths.check(found, "preference")
     if human:
         limit = config.preference.human_pairs
-        rows = data.human_pairs(config, found, limit)
+        rows = data.human_pairs(config, found, limit, "agreement")
     else:
         path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
         rows = records.read_jsonl(path, records.Pair)

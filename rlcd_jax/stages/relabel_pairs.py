@@ -47,9 +47,7 @@ def relabel_pairs(
     }
     texts = []
     for row in rows:
-        plain = prompts.render_dialogue(
-            dialogues[records.base_id(row.prompt_id)].turns, found.task
-        )
+        plain = prompts.render_dialogue(dialogues[row.prompt_id].turns, found.task)
         question = found.task.scoring_instructions[row.scoring["instruction_index"]]
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]
@@ -82,7 +80,7 @@ def _unlabelled(row: records.Pair) -> records.Pair:
     scoring = row.scoring or {"instruction_index": row.affix_index}
     return dataclasses.replace(
         row,
-        id=f"{row.prompt_id}/{row.sampling}-scoring",
+        id=f"{records.key_of(row)}/{row.sampling}-scoring",
         labels="scoring",
         scoring={"instruction_index": scoring["instruction_index"]},
     )

@@ -44,7 +44,8 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     started = time.monotonic()
     found = inputs.load_inputs(config)
     lengths.check(found, "simulate")
-    dialogues = inputs.load_prompts(config, found.task, "train")
+    own = inputs.load_part(config, found.task, "train")
+    dialogues = list(own.prompts)[: config.prompts.limit or None]
     dialogues = inputs.repeat_prompts(dialogues, config.pairs.samples_per_prompt)
     rows, numbers = grid_rows(config), settings(config)
     folder = workspace.begin(config, workdir, "simulate")
@@ -78,6 +79,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
             writer.write(0, generation.engine_metrics(sampler))
     summary = pairs.summarise(kept, dropped)
     _refuse_nothing(kept, len(dialogues), summary)
+    summary["prompts_in_other_parts"] = own.shared
     summary = {**summary, "seconds": time.monotonic() - started}
     logging.info("simulate: %d pairs, %d sides dropped", len(kept), len(dropped))
     return workspace.finish(config, workdir, "simulate", summary)

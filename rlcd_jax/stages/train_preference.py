@@ -68,6 +68,9 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     )
     params = state.params[model.ITEM]
     summary = _summarise(params, evaluate, train, held_out)
+    if section.data == "hh_rlhf" or section.human_share:
+        part = inputs.load_part(config, found.task, "train", human=True)
+        summary["human_pairs_in_other_parts"] = part.shared
     if people is not None:
         summary["human_agreement"] = agreement.human_agreement(found, params, people)
     summary["seconds"] = time.monotonic() - started

@@ -9,14 +9,13 @@ Splits: a prompt belongs to train, dev or test by a hash of its id alone
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from rlcd_jax import records
+from rlcd_jax import jsonl, records
 from rlcd_jax.tasks import layout
 from rlcd_jax.tasks import official as official_wording
 from rlcd_jax.tasks.layout import SPLITS, CleanupRules, PromptSet, Task
@@ -193,16 +192,17 @@ def load_prompts(
             f"no prompt file at '{source}'; a prompt file is a JSONL file with the "
             "fields id and turns. Name one that exists."
         )
-    text = source.read_text(encoding="utf-8")
-    # Not splitlines(), which also splits at line marks inside a JSON string.
-    lines = text.rstrip("\n").split("\n") if text.strip() else []
+    data = source.read_bytes().rstrip()
+    lines = jsonl.split_lines(data) if data else []
     prompts = parse_prompts(lines, str(path or task.prompts.file))
     if split is None:
         return prompts
     return tuple(p for p in prompts if split_of(p.id, task.prompts) == split)
 
 
-def parse_prompts(lines: Iterable[str], where: str) -> tuple[records.Prompt, ...]:
+def parse_prompts(
+    lines: Iterable[str | bytes], where: str
+) -> tuple[records.Prompt, ...]:
     """Check the lines of a prompt file and make prompts of them.
 
     Args:
@@ -216,11 +216,11 @@ def parse_prompts(lines: Iterable[str], where: str) -> tuple[records.Prompt, ...
     for number, line in enumerate(lines, start=1):
         here = f"{where}, line {number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = jsonl.parse(line, here)
+        except ValueError as error:
             raise ValueError(
-                f"{here}: not JSON ({error}); accepted is one object with the fields "
-                "id and turns. Correct or remove the line."
+                f"{error}; accepted is one object with the fields id and turns. "
+                "Correct or remove the line."
             ) from error
         prompt = _parse_prompt(row, here)
         if prompt.id in first_seen:

@@ -1,0 +1,160 @@
+"""JSON of files, one value a line, read strictly: what is wrong is told with its place.
+
+Python's own reader lets through what later ends elsewhere: NaN, numbers beyond a
+float, a name twice in an object, half of a surrogate pair, nesting without end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+BOM = b"\xef\xbb\xbf"
+MAX_DEPTH = 100  # of lists and objects in each other
+
+
+def parse(text: str | bytes, where: str) -> Any:
+    """Return the JSON value of a text.
+
+    Args:
+      text: as text, or as bytes in UTF-8.
+      where: the file and the line, for the message.
+
+    Raises:
+      ValueError: it starts with ``where`` and says what is wrong.
+    """
+    try:
+        return _value(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object of a text; other values are refused as in `parse`."""
+    value = parse(text, where)
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where}: the line is {_named(value)}; accepted: an object, as in "
+            '{"field": value}'
+        )
+    return value
+
+
+def read(
+    path: epath.PathLike, *, drop_truncated: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    r"""Yield the number of each line, from 1, and its object; skip empty lines.
+
+    Args:
+      path: a file with one JSON object a line; its lines may end in "\r\n", and a
+        byte order mark may be before the first.
+      drop_truncated: leave out a last line that a killed writer cut short, instead of
+        refusing the file.
+
+    Raises:
+      ValueError: names the file and the line.
+    """
+    path = epath.Path(path)
+    lines = split_lines(path.read_bytes())
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        cut = number == len(lines) and _is_cut(line)  # no newline after it
+        if cut and drop_truncated:
+            return
+        if cut:
+            raise ValueError(
+                f"{where}: the last line is cut short (a writer was killed); delete "
+                "that line, or read with drop_truncated=True"
+            )
+        yield number, parse_object(line, where)
+
+
+def _is_cut(line: bytes) -> bool:
+    try:
+        _value(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return True
+    except ValueError:
+        pass  # it is JSON, and wrong
+    return False
+
+
+def split_lines(data: bytes) -> list[bytes]:
+    """Return the lines of a file without a byte order mark; the last has no newline."""
+    return data.removeprefix(BOM).split(b"\n")
+
+
+def _value(text: str | bytes) -> Any:
+    """Return the value; JSONDecodeError and UnicodeDecodeError mean: no JSON at all."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_float,
+        )
+        deep = text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value)
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ValueError(
+            f"lists and objects are more than {MAX_DEPTH} deep in each other; "
+            "accepted: fewer"
+        )
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                "a text holds half of a surrogate pair (\\ud800 to \\udfff), which is "
+                "no character; write the whole pair"
+            ) from error
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field {double!r} is there twice in one object; give one")
+    return found
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"a value is {name}; accepted: a finite number, or null")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a value is {text[:20]}; accepted: a finite number, or null")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        layer = [
+            inner
+            for one in layer
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _named(value: Any) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"
