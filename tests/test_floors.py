@@ -15,6 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "sharding",
         "tokenizer",
         "gguf_vocabulary",
+        "text",
         "checkpoint",
         "metrics",
         "tasks",

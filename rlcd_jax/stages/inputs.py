@@ -36,8 +36,7 @@ class Inputs:
         """The text that closes an assistant turn of the chat format."""
         if self.task.format == "dialogue":
             return None
-        end = self.text_tokenizer.eos_id
-        return self.text_tokenizer.decode([end], keep_special=True)
+        return self.text_tokenizer.end_of_turn
 
 
 def load_inputs(config: ConfigDict) -> Inputs:
