@@ -56,6 +56,28 @@ def read_fields(reader: gguf.GGUFReader) -> dict[str, Any]:
     return {name: field.contents() for name, field in reader.fields.items()}
 
 
+def read_vocabulary(fields: Mapping[str, Any]) -> backends.Vocabulary:
+    """Return what a GGUF file's metadata says about tokens.
+
+    Args:
+      fields: metadata by name, as ``read_fields`` gives them.
+
+    Raises:
+      ValueError: as ``build``, or a named token or the template is damaged.
+    """
+    backend = build(fields)
+    ids = named_ids(fields)
+    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown"}
+    return backends.Vocabulary(
+        backend=backend,
+        bos_id=ids.get("bos") if adds_bos(fields) else None,
+        eos_ids=tuple(ids[name] for name in ("eos", "eot", "eom") if name in ids),
+        pad_id=ids.get("padding"),
+        names={k: backend.id_to_token(ids[v]) for k, v in names.items() if v in ids},
+        chat_template=chat_template(fields),
+    )
+
+
 def build(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """Return the fast tokenizer that a GGUF file's metadata describes.
 

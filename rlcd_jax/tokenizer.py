@@ -7,14 +7,11 @@ an id for padding that never ends a text.
 
 from __future__ import annotations
 
-import json
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
-import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
 from rlcd_jax import gguf_vocabulary, records
@@ -30,7 +27,6 @@ END_TOKENS = (
     "<|eom_id|>",
 )
 FILE = "tokenizer.json"
-BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")  # a byte in a SentencePiece vocabulary
 CHAT_ROLES = {"human": "user", "assistant": "assistant"}
 BYTE_CHAT_TEMPLATE = (
     "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n"
@@ -109,10 +105,12 @@ class Tokenizer:
         self._names = self._all_names(names or {})
         self._turn_end, self._turn_trouble = self._find_turn_end()
         if self._turn_end is not None:
-            self.eos_ids = tuple(dict.fromkeys((*self.eos_ids, self._turn_end)))
-        named = {v for k, v in self._names.items() if k != "unk_token"}
+            ends = (*self.eos_ids, backend.token_to_id(self._turn_end))
+            self.eos_ids = tuple(dict.fromkeys(ends))
+        free = ("unk_token", "pad_token")
+        named = {v for k, v in self._names.items() if k not in free}
         taken = {bos_id, *self.eos_ids, *map(backend.token_to_id, named)}
-        self.pad_id = self._padding(pad_id, taken)
+        self.pad_id = backends.padding(backend, pad_id, taken)
         self._bytes: dict[int, bytes] = {}
         self._alphabet = byte_alphabet() if backends.is_byte_level(backend) else None
         probe = self._backend.encode("a", add_special_tokens=False).ids
@@ -123,20 +121,16 @@ class Tokenizer:
         return [i for i in ids if i in self.special_ids]
 
     def _all_names(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the names for templates, with BOS and EOS where none is given.
-
-        Names of tokens that the vocabulary lacks, and the padding's, are left out.
-        """
+        """Return the names for templates, with BOS and EOS where none is given."""
         known = {"eos_token": self._backend.id_to_token(self.eos_id)}
         if self.bos_id is not None:
             known["bos_token"] = self._backend.id_to_token(self.bos_id)
-        there = {k: v for k, v in given.items() if k != "pad_token"}
-        return known | there
+        return known | dict(given)
 
-    def _find_turn_end(self) -> tuple[int | None, str]:
-        """Return the id that closes an assistant's turn, and why there is none."""
+    def _find_turn_end(self) -> tuple[str | None, str]:
+        """Return the token that closes an assistant's turn, or why there is none."""
         if self.chat_template is None:
-            return None, "the tokenizer has no chat template"
+            return None, "this tokenizer has no chat template; use the dialogue format"
         try:
             found = chat_templates.closing_token(
                 self.chat_template,
@@ -146,7 +140,12 @@ class Tokenizer:
             )
         except ValueError as error:
             return None, str(error)
-        return self.eos_id if found is None else self._backend.token_to_id(found), ""
+        return found, ""
+
+    @property
+    def template_closes_turns(self) -> bool:
+        """Whether the chat template closes an assistant's turn with a token."""
+        return self._turn_end is not None
 
     @property
     def end_of_turn(self) -> str:
@@ -160,23 +159,9 @@ class Tokenizer:
           ValueError: there is no template, it cannot be rendered with an assistant's
             turn, or it closes a turn with more than a token.
         """
-        if self._turn_end is None:
+        if self._turn_trouble:
             raise ValueError(self._turn_trouble)
-        return self._added.get(self._turn_end) or self._backend.id_to_token(
-            self._turn_end
-        )
-
-    def _padding(self, declared: int | None, taken: set[int | None]) -> int:
-        unknown = getattr(self._backend.model, "unk_token", None)
-        candidates = [
-            declared,
-            None if unknown is None else self._backend.token_to_id(unknown),
-            *sorted(self.special_ids - taken),
-        ]
-        for candidate in candidates:
-            if candidate is not None and candidate not in taken:
-                return candidate
-        return next(i for i in range(self.vocab_size) if i not in taken)
+        return self._turn_end or self._backend.id_to_token(self.eos_id)
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Return the ids of a text.
@@ -227,13 +212,7 @@ class Tokenizer:
             )
         if token_id in self._added:
             return self._added[token_id].encode()
-        if self._alphabet is not None:
-            if all(character in self._alphabet for character in piece):
-                return bytes(self._alphabet[character] for character in piece)
-            return piece.encode()  # no stand-ins: a token that stands for itself
-        if BYTE_PIECE.fullmatch(piece):
-            return bytes([int(piece[3:5], 16)])
-        return piece.replace(backends.SPACE, " ").encode()
+        return backends.spell(piece, self._alphabet)
 
     def continuation_ids(self, prefix: str, word: str) -> list[int]:
         """Return the ids of ``word`` as it is tokenised directly after ``prefix``.
@@ -281,24 +260,19 @@ class Tokenizer:
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Write tokenizer.json and tokenizer_config.json as transformers reads them."""
-        tokens = {"eos": self.eos_id, "bos": self.bos_id, "pad": self.pad_id}
+        ids = {"eos": self.eos_id, "bos": self.bos_id, "pad": self.pad_id}
         named = {
             f"{name}_token": self._backend.id_to_token(i)
-            for name, i in tokens.items()
+            for name, i in ids.items()
             if i is not None
         }
-        transformers.PreTrainedTokenizerFast(
-            tokenizer_object=tokenizers.Tokenizer.from_str(self._backend.to_str()),
+        tokenizer_files.write_folder(
+            pathlib.Path(folder),
+            self._backend,
+            names=self._names | named,
+            adds_bos=self.bos_id is not None,
             chat_template=self.chat_template,
-            add_bos_token=self.bos_id is not None,
-            clean_up_tokenization_spaces=False,
-            **(self._names | named),
-        ).save_pretrained(str(folder))
-        # transformers 4 does not know the class that transformers 5 writes here.
-        path = pathlib.Path(folder, "tokenizer_config.json")
-        settings = tokenizer_files.read_object(path)
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
+        )
 
 
 def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
@@ -335,35 +309,14 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
 
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer of a GGUF file's metadata."""
-    backend = gguf_vocabulary.build(fields)
-    named = gguf_vocabulary.named_ids(fields)
-    return Tokenizer(
-        backend,
-        bos_id=named.get("bos") if gguf_vocabulary.adds_bos(fields) else None,
-        eos_ids=[named[name] for name in ("eos", "eot", "eom") if name in named],
-        pad_id=named.get("padding"),
-        chat_template=gguf_vocabulary.chat_template(fields),
-        names={
-            f"{name}_token": backend.id_to_token(named[key])
-            for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"))
-            if key in named
-        },
-    )
+    return Tokenizer(**vars(gguf_vocabulary.read_vocabulary(fields)))
 
 
 def from_hf(folder: pathlib.Path) -> Tokenizer:
     """Return the tokenizer of a Hugging Face folder with a tokenizer.json."""
     found = tokenizer_files.read_folder(folder)
-    pad = found.names.get("pad_token")
     try:
-        return Tokenizer(
-            found.backend,
-            bos_id=found.bos_id,
-            eos_ids=found.eos_ids,
-            pad_id=None if pad is None else found.backend.token_to_id(pad),
-            chat_template=found.chat_template,
-            names=found.names,
-        )
+        return Tokenizer(**vars(found))
     except ValueError as error:
         raise ValueError(f"{folder / FILE}: {error}") from error
 

@@ -13,7 +13,6 @@ file's rules are kept here, as transformers 4 kept them.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -22,32 +21,14 @@ from typing import Any
 import tokenizers
 import transformers
 
+from rlcd_jax.text import backends
+
 # Classes that put a BOS in front of a text unless a setting says otherwise.
 BOS_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer")
 TEMPLATE_FILE = "chat_template.json"  # of processors; tokenizers have a .jinja file
 
 
-@dataclasses.dataclass(frozen=True)
-class Folder:
-    """What the files of a folder say.
-
-    Attributes:
-      backend: the fast tokenizer, with all tokens that the settings add.
-      bos_id: id that its post-processor puts in front of every text, or None.
-      eos_ids: ids that end a text, ``eos_token`` first if it is named, then those at
-        which generation stops.
-      names: special tokens by their names in a template ("bos_token": "<s>").
-      chat_template: the default template, or None.
-    """
-
-    backend: tokenizers.Tokenizer
-    bos_id: int | None
-    eos_ids: tuple[int, ...]
-    names: Mapping[str, str]
-    chat_template: str | None
-
-
-def read_folder(folder: pathlib.Path) -> Folder:
+def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
     """Return what a folder with a tokenizer.json says.
 
     Raises:
@@ -65,15 +46,38 @@ def read_folder(folder: pathlib.Path) -> Folder:
     bos_id = _bos(backend, folder / "tokenizer.json")
     _check_bos(bos_id, settings, backend, folder)
     _check_table(backend, raw, folder)
-    eos_id = backend.token_to_id(names["eos_token"]) if "eos_token" in names else None
-    ends = _generation_ends(folder, backend.get_vocab_size())
-    return Folder(
+    ids = {name: backend.token_to_id(token) for name, token in names.items()}
+    ends = [ids.get("eos_token"), *_generation_ends(folder, backend.get_vocab_size())]
+    return backends.Vocabulary(
         backend=backend,
         bos_id=bos_id,
-        eos_ids=tuple(i for i in (eos_id, *ends) if i is not None),
+        eos_ids=tuple(i for i in ends if i is not None),
+        pad_id=ids.get("pad_token"),
         names=names,
         chat_template=_template(wrapped.chat_template, folder),
     )
+
+
+def write_folder(
+    folder: pathlib.Path,
+    backend: tokenizers.Tokenizer,
+    *,
+    names: Mapping[str, str],
+    adds_bos: bool,
+    chat_template: str | None,
+) -> None:
+    """Write tokenizer.json and tokenizer_config.json as transformers reads them."""
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(backend.to_str()),
+        chat_template=chat_template,
+        add_bos_token=adds_bos,
+        clean_up_tokenization_spaces=False,
+        **names,
+    ).save_pretrained(str(folder))
+    # transformers 4 does not know the class that transformers 5 writes here.
+    path = folder / "tokenizer_config.json"
+    settings = read_object(path) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
