@@ -66,6 +66,7 @@ def read_vocabulary(fields: Mapping[str, Any]) -> backends.Vocabulary:
       ValueError: as ``build``, or a named token or the template is damaged.
     """
     backend = build(fields)
+    _check_table(fields, backend.get_vocab_size())
     ids = named_ids(fields)
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown"}
     return backends.Vocabulary(
@@ -156,6 +157,17 @@ def chat_template(fields: Mapping[str, Any]) -> str | None:
             f"tokenizer.chat_template of the GGUF file must be a text, got {found!r}"
         )
     return found
+
+
+def _check_table(fields: Mapping[str, Any], count: int) -> None:
+    """Refuse more ids than the model in the file has rows."""
+    name = f"{fields.get('general.architecture')}.vocab_size"
+    rows = fields.get(name)
+    if isinstance(rows, int) and count > rows:
+        raise ValueError(
+            f"the GGUF file has {count} tokens, but its {name} is {rows}; fetch it "
+            f"again, or {FOLDER}"
+        )
 
 
 def _column(fields: Mapping[str, Any], name: str, length: int | None) -> list[Any]:

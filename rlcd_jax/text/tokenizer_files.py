@@ -39,7 +39,7 @@ def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
     for name in ("special_tokens_map.json", "added_tokens.json"):
         _read_optional(folder / name)  # refused here if damaged; transformers uses it
     wrapped = _wrap(folder)
-    backend = wrapped.backend_tokenizer
+    backend = backends.plain(wrapped.backend_tokenizer)
     _check_added(raw, backend, folder / "tokenizer.json")
     named = {k: str(v) for k, v in wrapped.special_tokens_map.items() if v}
     names = {k: v for k, v in named.items() if backend.token_to_id(v) is not None}
@@ -163,7 +163,7 @@ def _bos(backend: tokenizers.Tokenizer, path: pathlib.Path) -> int | None:
     if processor is None:
         return None
     try:
-        before, _ = frame(json.loads(processor.__getstate__()))
+        before, after = frame(json.loads(processor.__getstate__()))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
             f"the post_processor of {path} is damaged ({type(error).__name__}: "
@@ -175,6 +175,15 @@ def _bos(backend: tokenizers.Tokenizer, path: pathlib.Path) -> int | None:
             f"the post_processor of {path} puts the ids {before} in front of each "
             f"text; accepted: one id of the vocabulary ({backend.get_vocab_size()} "
             "ids), or none"
+        )
+    bare, framed = (
+        backend.encode("a", add_special_tokens=a).ids for a in (False, True)
+    )
+    if framed != [*before, *bare, *after]:
+        raise ValueError(
+            f"the post_processor of {path} says {before} before a text and {after} "
+            f"after it, but tokenizers {tokenizers.__version__} makes {framed} of "
+            f"{bare}; write it as one TemplateProcessing"
         )
     return before[0] if before else None
 
@@ -194,12 +203,14 @@ def frame(processor: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     if kind in ("BertProcessing", "RobertaProcessing"):
         return [processor["cls"][1]], [processor["sep"][1]]
     if kind == "Sequence":
-        before: list[int] = []
-        after: list[int] = []
-        for inner in processor["processors"]:
-            outer_before, outer_after = frame(inner)
-            before, after = [*outer_before, *before], [*after, *outer_after]
-        return before, after
+        frames = [frame(inner) for inner in processor["processors"]]
+        framing = [sides for sides in frames if any(sides)]
+        if len(framing) > 1:  # the second one takes what the first adds for a text
+            raise ValueError(
+                "tokenizer.json has a Sequence of several post_processors that add "
+                "tokens; accepted: one that does"
+            )
+        return framing[0] if framing else ([], [])
     if kind != "TemplateProcessing":
         raise ValueError(
             f"tokenizer.json has a post_processor of kind {kind!r}; accepted: "
@@ -236,8 +247,7 @@ def _check_bos(
     declared = settings.get("add_bos_token")
     kind = str(settings.get("tokenizer_class")).removesuffix("Fast")
     source = f"add_bos_token is {declared}"
-    byte_level = b'"ByteLevel"' in backend.decoder.__getstate__()
-    if declared is None and kind in BOS_CLASSES and not byte_level:
+    if declared is None and kind in BOS_CLASSES and not backends.is_byte_level(backend):
         declared, source = True, f"{kind} adds one unless add_bos_token is false"
     if declared is None or bool(declared) == (bos_id is not None):
         return
