@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import collections
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gguf
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from rlcd_jax.text import backends
+from rlcd_jax.text import backends, sentence_piece
 
 # The splitting rule of LLaMA 3, as its tokenizer.json states it.
 LLAMA3_PATTERN = (
@@ -41,7 +41,7 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
       ValueError: it is no whole GGUF file.
     """
     if not path.is_file():
-        raise ValueError("there is no such file; give the path of a .gguf file")
+        raise ValueError("there is no such file")
     try:
         return read_fields(gguf.GGUFReader(path))
     except Exception as error:  # the reader checks little: any of many, by the damage
@@ -116,12 +116,9 @@ def adds_bos(fields: Mapping[str, Any]) -> bool:
     ones only LLaMA 3's: the rule by which llama.cpp runs these files. A token at the
     end (``add_eos_token``) is never added, since texts are prompts.
     """
-    said = fields.get(f"{PREFIX}add_bos_token")
-    if said is not None:
-        return bool(said)
-    if fields.get(f"{PREFIX}model") == "llama":
-        return True
-    return splitting_rule(fields) in LLAMA3_NAMES
+    sentence_piece = fields.get(f"{PREFIX}model") == "llama"
+    default = sentence_piece or splitting_rule(fields) in LLAMA3_NAMES
+    return _flag(fields, "add_bos_token", default)
 
 
 def named_ids(fields: Mapping[str, Any]) -> dict[str, int]:
@@ -170,15 +167,27 @@ def _check_table(fields: Mapping[str, Any], count: int) -> None:
         )
 
 
-def _column(fields: Mapping[str, Any], name: str, length: int | None) -> list[Any]:
+def _flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
+    said = fields.get(f"{PREFIX}{name}")
+    if said is not None and not isinstance(said, bool):
+        raise ValueError(f"the GGUF file has {PREFIX}{name} {said!r}; accepted: a bool")
+    return default if said is None else said
+
+
+def _column(
+    fields: Mapping[str, Any], name: str, kind: type, length: int | None = None
+) -> list[Any]:
     """Return one of the arrays of a vocabulary.
 
     Raises:
-      ValueError: it is missing or has another length than the tokens.
+      ValueError: it is missing, holds other values than of that kind, or has another
+        length than the tokens.
     """
     values = fields.get(f"{PREFIX}{name}")
-    if not isinstance(values, list):
-        raise ValueError(f"the GGUF file has no list {PREFIX}{name}; {FOLDER}")
+    if not isinstance(values, list) or not all(isinstance(v, kind) for v in values):
+        raise ValueError(
+            f"the GGUF file has no list of {kind.__name__} {PREFIX}{name}; {FOLDER}"
+        )
     if length is not None and len(values) != length:
         raise ValueError(
             f"the GGUF file has {length} tokens, but {len(values)} values in "
@@ -188,8 +197,8 @@ def _column(fields: Mapping[str, Any], name: str, length: int | None) -> list[An
 
 
 def _pieces(fields: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    pieces = _column(fields, "tokens", None)
-    kinds = _column(fields, "token_type", len(pieces))
+    pieces = _column(fields, "tokens", str)
+    kinds = _column(fields, "token_type", int, len(pieces))
     twice = [p for p, times in collections.Counter(pieces).items() if times > 1]
     if twice:
         raise ValueError(
@@ -229,7 +238,7 @@ def _byte_level(
     fields: Mapping[str, Any], pieces: Sequence[str]
 ) -> tokenizers.Tokenizer:
     split = splitting_rule(fields)
-    lines = _column(fields, "merges", None)
+    lines = _column(fields, "merges", str)
     merges = [tuple(line.split(" ")) for line in lines]
     known = set(pieces)
     for merge, line in zip(merges, lines, strict=True):
@@ -263,8 +272,8 @@ def _byte_level(
 def _sentence_piece(
     fields: Mapping[str, Any], pieces: Sequence[str], kinds: Sequence[int]
 ) -> tokenizers.Tokenizer:
-    scores = _column(fields, "scores", len(pieces))
-    merges = score_merges(pieces, scores, kinds)
+    scores = _column(fields, "scores", float, len(pieces))
+    merges = sentence_piece.score_merges(pieces, scores, kinds)
     spaced = [
         piece
         for piece, kind in zip(pieces, kinds, strict=True)
@@ -286,59 +295,9 @@ def _sentence_piece(
     )
     steps = [normalizers.Replace(" ", SPACE)]
     undo = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if fields.get(f"{PREFIX}add_space_prefix", True):
+    if _flag(fields, "add_space_prefix", True):
         steps.insert(0, normalizers.Prepend(SPACE))
         undo.append(decoders.Strip(content=" ", left=1, right=0))
     backend.normalizer = normalizers.Sequence(steps)
     backend.decoder = decoders.Sequence(undo)
     return backend
-
-
-def score_merges(
-    pieces: Sequence[str], scores: Sequence[float], kinds: Sequence[int]
-) -> list[tuple[str, str]]:
-    """Return the merges of a SentencePiece BPE vocabulary, best first.
-
-    SentencePiece joins the neighbours whose joint piece has the highest score, so every
-    split of a normal piece into two is a merge with that piece's rank.
-
-    Raises:
-      ValueError: two joint pieces have one score, so that no order is known.
-    """
-    normal = (gguf.TokenType.NORMAL, gguf.TokenType.UNUSED)
-    ids = {piece: i for i, piece in enumerate(pieces) if kinds[i] in normal}
-    ranked = []
-    for piece, token_id in ids.items():
-        for left, right in _cuts(piece):
-            if left in ids and right in ids:
-                order = (-scores[token_id], ids[left], ids[right])
-                ranked.append((order, (left, right)))
-    joint = {left + right for _, (left, right) in ranked}
-    _check_joint(joint, ids, scores, kinds)
-    return [pair for _, pair in sorted(ranked)]
-
-
-def _cuts(piece: str) -> Iterable[tuple[str, str]]:
-    return ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
-
-
-def _check_joint(
-    joint: Iterable[str],
-    ids: Mapping[str, int],
-    scores: Sequence[float],
-    kinds: Sequence[int],
-) -> None:
-    """Refuse joint pieces whose order or use a list of merges cannot tell."""
-    by_score: dict[float, str] = {}
-    for piece in joint:
-        if kinds[ids[piece]] == gguf.TokenType.UNUSED:
-            raise ValueError(
-                f"the GGUF file calls the joint piece {piece!r} unused; {FOLDER}"
-            )
-        other = by_score.setdefault(scores[ids[piece]], piece)
-        if other != piece:
-            raise ValueError(
-                f"the GGUF file gives the pieces {other!r} and {piece!r} the same "
-                f"score {scores[ids[piece]]}, so that it does not say which is joined "
-                f"first; {FOLDER}"
-            )
