@@ -60,7 +60,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # F6
     ("stages",),
 )
-NO_JAX = ("records", "tasks", "prompts", "tables", "theory", "decode.scheduler")
+NO_JAX = (
+    "records",
+    "tasks",
+    "prompts",
+    "tables",
+    "theory",
+    "text",
+    "tokenizer",
+    "gguf_vocabulary",
+    "decode.scheduler",
+)
 LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
 
 

@@ -22,8 +22,14 @@ TEXTS = (
     "",
     "a",
 )
-# Where transformers 5 builds LlamaTokenizer anew, these get ids by another rule.
-MORE_TEXTS = (" one", "   three spaces", "one</s> two <unk>three", "<|eot_id|>\n</s>")
+# Where transformers 5 builds a class anew, these get ids by another rule.
+MORE_TEXTS = (
+    " one",
+    "   three spaces",
+    "one</s> two <unk>three",
+    "to  12\n\n3",
+    "</s>\n",
+)
 
 
 def reference(folder, auto=False):

@@ -5,10 +5,11 @@ own, so transformers itself makes the fast tokenizer; what it would say only by 
 or not at all, is checked here. tokenizer.json is what counts: how a text is split and
 which tokens stand in front of it.
 
-transformers 5 builds some classes (``LlamaTokenizer`` among them) anew from the
-vocabulary alone, with rules of the class. They differ from those of the file, which are
-SentencePiece's, in texts that begin with spaces or have special tokens inside; the
-file's rules are kept here, as transformers 4 kept them.
+transformers 5 builds some classes anew from the vocabulary alone, with rules of the
+class in place of the file's: ``LlamaTokenizer`` writes one space piece fewer in front
+of leading spaces, and none after a special token; ``GPT2Tokenizer``, which SmolLM2
+names, no longer takes digits apart. The file's rules are kept here. They are those that
+the models were trained with: SentencePiece itself and the GGUF files have the same.
 """
 
 from __future__ import annotations
