@@ -7,12 +7,16 @@ unknown name is an error, since a nearly right split changes some texts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import collections
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gguf
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from rlcd_jax.text import backends, sentence_piece
 
 # The splitting rule of LLaMA 3, as its tokenizer.json states it.
 LLAMA3_PATTERN = (
@@ -20,15 +24,59 @@ LLAMA3_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA3_NAMES = ("llama-bpe", "llama3", "llama-v3")
+LLAMA3_TOKENS = {"<|begin_of_text|>", "<|end_of_text|>"}
 SPLITS = ("gpt-2", "smollm", *LLAMA3_NAMES)
-SPACE = "\u2581"  # how SentencePiece writes a space
+NO_SPLITS = (None, "", "default")  # what converters write that do not know the rule
+SPACE = backends.SPACE
 
+PREFIX = "tokenizer.ggml."
 CONTROL = (gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL)
+FOLDER = "load the tokenizer from a Hugging Face folder instead"
+
+
+def read_file(path: pathlib.Path) -> dict[str, Any]:
+    """Return the metadata of a GGUF file.
+
+    Raises:
+      ValueError: it is no whole GGUF file.
+    """
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    try:
+        return read_fields(gguf.GGUFReader(path))
+    except Exception as error:  # the reader checks little: any of many, by the damage
+        raise ValueError(
+            f"this is no whole GGUF file ({type(error).__name__}: {error}); fetch it "
+            "again"
+        ) from error
 
 
 def read_fields(reader: gguf.GGUFReader) -> dict[str, Any]:
     """Return all metadata of an open GGUF file as plain values."""
     return {name: field.contents() for name, field in reader.fields.items()}
+
+
+def read_vocabulary(fields: Mapping[str, Any]) -> backends.Vocabulary:
+    """Return what a GGUF file's metadata says about tokens.
+
+    Args:
+      fields: metadata by name, as ``read_fields`` gives them.
+
+    Raises:
+      ValueError: as ``build``, or a named token or the template is damaged.
+    """
+    backend = build(fields)
+    _check_table(fields, backend.get_vocab_size())
+    ids = named_ids(fields)
+    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown"}
+    return backends.Vocabulary(
+        backend=backend,
+        bos_id=ids.get("bos") if adds_bos(fields) else None,
+        eos_ids=tuple(ids[name] for name in ("eos", "eot", "eom") if name in ids),
+        pad_id=ids.get("padding"),
+        names={k: backend.id_to_token(ids[v]) for k, v in names.items() if v in ids},
+        chat_template=chat_template(fields),
+    )
 
 
 def build(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -38,21 +86,21 @@ def build(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
       fields: metadata by name, as ``read_fields`` gives them.
 
     Raises:
-      ValueError: the kind of tokenizer or its splitting rule is not of the family.
+      ValueError: the kind of tokenizer or its splitting rule is not of the family, or
+        the file lacks a part of its vocabulary.
     """
-    kind = fields.get("tokenizer.ggml.model")
-    if kind == "gpt2":
-        backend = _byte_level(fields)
-    elif kind == "llama":
-        backend = _sentence_piece(fields)
-    else:
+    kind = fields.get(f"{PREFIX}model")
+    if kind not in ("gpt2", "llama"):
         raise ValueError(
             f"the GGUF file has a tokenizer of kind {kind!r}; accepted: 'gpt2' "
-            "(byte level) and 'llama' (SentencePiece); load the tokenizer from a "
-            "Hugging Face folder instead"
+            f"(byte level) and 'llama' (SentencePiece); {FOLDER}"
         )
-    for token_id, piece in enumerate(fields["tokenizer.ggml.tokens"]):
-        kind = fields["tokenizer.ggml.token_type"][token_id]
+    pieces, kinds = _pieces(fields)
+    if kind == "gpt2":
+        backend = _byte_level(fields, pieces)
+    else:
+        backend = _sentence_piece(fields, pieces, kinds)
+    for piece, kind in zip(pieces, kinds, strict=True):
         if kind in CONTROL:
             added = tokenizers.AddedToken(piece, special=True, normalized=False)
             backend.add_special_tokens([added])
@@ -62,23 +110,143 @@ def build(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 
 def adds_bos(fields: Mapping[str, Any]) -> bool:
-    """Return whether the model was trained with a BOS in front of each text."""
-    default = (
-        fields.get("tokenizer.ggml.model") == "llama"
-        or fields.get("tokenizer.ggml.pre") in LLAMA3_NAMES
-    )
-    return bool(fields.get("tokenizer.ggml.add_bos_token", default))
+    """Return whether the model was trained with a BOS in front of each text.
+
+    Where the file does not say, SentencePiece vocabularies have one, and byte-level
+    ones only LLaMA 3's: the rule by which llama.cpp runs these files. A token at the
+    end (``add_eos_token``) is never added, since texts are prompts.
+    """
+    sentence_piece = fields.get(f"{PREFIX}model") == "llama"
+    default = sentence_piece or splitting_rule(fields) in LLAMA3_NAMES
+    return _flag(fields, "add_bos_token", default)
 
 
-def _byte_level(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    split = fields.get("tokenizer.ggml.pre", "gpt-2")
-    if split not in SPLITS:
+def named_ids(fields: Mapping[str, Any]) -> dict[str, int]:
+    """Return the ids of the tokens that a file names: "bos", "eos", "eot" and others.
+
+    Raises:
+      ValueError: one of them is no id of the vocabulary.
+    """
+    count = len(fields[f"{PREFIX}tokens"])
+    found = {}
+    for name in ("bos", "eos", "eot", "eom", "padding", "unknown"):
+        token_id = fields.get(f"{PREFIX}{name}_token_id")
+        if token_id is None:
+            continue
+        if not isinstance(token_id, int) or not 0 <= token_id < count:
+            raise ValueError(
+                f"the GGUF file has {PREFIX}{name}_token_id {token_id!r}; accepted: "
+                f"ids of its {count} tokens, 0 to {count - 1}; {FOLDER}"
+            )
+        found[name] = token_id
+    return found
+
+
+def chat_template(fields: Mapping[str, Any]) -> str | None:
+    """Return the default chat template, or None.
+
+    Raises:
+      ValueError: it is not a text.
+    """
+    found = fields.get("tokenizer.chat_template")
+    if found is not None and not isinstance(found, str):
         raise ValueError(
-            f"the GGUF file names the splitting rule {split!r}; accepted: "
-            f"{', '.join(SPLITS)}; load the tokenizer from a Hugging Face folder"
+            f"tokenizer.chat_template of the GGUF file must be a text, got {found!r}"
         )
-    pieces = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(m.split(" ", 1)) for m in fields["tokenizer.ggml.merges"]]
+    return found
+
+
+def _check_table(fields: Mapping[str, Any], count: int) -> None:
+    """Refuse more ids than the model in the file has rows."""
+    name = f"{fields.get('general.architecture')}.vocab_size"
+    rows = fields.get(name)
+    if isinstance(rows, int) and count > rows:
+        raise ValueError(
+            f"the GGUF file has {count} tokens, but its {name} is {rows}; fetch it "
+            f"again, or {FOLDER}"
+        )
+
+
+def _flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
+    said = fields.get(f"{PREFIX}{name}")
+    if said is not None and not isinstance(said, bool):
+        raise ValueError(f"the GGUF file has {PREFIX}{name} {said!r}; accepted: a bool")
+    return default if said is None else said
+
+
+def _column(
+    fields: Mapping[str, Any], name: str, kind: type, length: int | None = None
+) -> list[Any]:
+    """Return one of the arrays of a vocabulary.
+
+    Raises:
+      ValueError: it is missing, holds other values than of that kind, or has another
+        length than the tokens.
+    """
+    values = fields.get(f"{PREFIX}{name}")
+    if not isinstance(values, list) or not all(isinstance(v, kind) for v in values):
+        raise ValueError(
+            f"the GGUF file has no list of {kind.__name__} {PREFIX}{name}; {FOLDER}"
+        )
+    if length is not None and len(values) != length:
+        raise ValueError(
+            f"the GGUF file has {length} tokens, but {len(values)} values in "
+            f"{PREFIX}{name}; fetch it again, or {FOLDER}"
+        )
+    return values
+
+
+def _pieces(fields: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    pieces = _column(fields, "tokens", str)
+    kinds = _column(fields, "token_type", int, len(pieces))
+    twice = [p for p, times in collections.Counter(pieces).items() if times > 1]
+    if twice:
+        raise ValueError(
+            f"the GGUF file has the token {twice[0]!r} twice ({len(twice)} tokens are "
+            f"not alone), so that an id is not known by its text; {FOLDER}"
+        )
+    return pieces, kinds
+
+
+def splitting_rule(fields: Mapping[str, Any]) -> str:
+    """Return the name of the rule that splits a text before byte-level merges.
+
+    A file of before May 2024 names none; that of LLaMA 3 is known by its tokens.
+
+    Raises:
+      ValueError: the rule is none of ours, or none is named.
+    """
+    rule = fields.get(f"{PREFIX}pre")
+    if rule in NO_SPLITS:
+        if set(fields[f"{PREFIX}tokens"]) >= LLAMA3_TOKENS:
+            return LLAMA3_NAMES[0]
+        raise ValueError(
+            f"the GGUF file does not name the rule that splits a text ({PREFIX}pre is "
+            f"{rule!r}), and a wrong one gives wrong ids in silence; accepted: "
+            f"{', '.join(SPLITS)}; write it into a copy (gguf-new-metadata "
+            f"--pre-tokenizer smollm OLD NEW), convert the model anew, or {FOLDER}"
+        )
+    if rule not in SPLITS:
+        raise ValueError(
+            f"the GGUF file names the splitting rule {rule!r}; accepted: "
+            f"{', '.join(SPLITS)}; {FOLDER}"
+        )
+    return rule
+
+
+def _byte_level(
+    fields: Mapping[str, Any], pieces: Sequence[str]
+) -> tokenizers.Tokenizer:
+    split = splitting_rule(fields)
+    lines = _column(fields, "merges", str)
+    merges = [tuple(line.split(" ")) for line in lines]
+    known = set(pieces)
+    for merge, line in zip(merges, lines, strict=True):
+        if len(merge) != 2 or not {*merge, "".join(merge)} <= known:
+            raise ValueError(
+                f"the GGUF file has the merge {line!r}, which joins no two of its "
+                f"tokens to a third; fetch it again, or {FOLDER}"
+            )
     is_llama3 = split in LLAMA3_NAMES
     backend = tokenizers.Tokenizer(
         models.BPE(
@@ -101,43 +269,35 @@ def _byte_level(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return backend
 
 
-def _sentence_piece(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    pieces = fields["tokenizer.ggml.tokens"]
-    vocab = {piece: token_id for token_id, piece in enumerate(pieces)}
-    merges = score_merges(vocab, fields["tokenizer.ggml.scores"])
-    unknown = pieces[fields.get("tokenizer.ggml.unknown_token_id", 0)]
+def _sentence_piece(
+    fields: Mapping[str, Any], pieces: Sequence[str], kinds: Sequence[int]
+) -> tokenizers.Tokenizer:
+    scores = _column(fields, "scores", float, len(pieces))
+    merges = sentence_piece.score_merges(pieces, scores, kinds)
+    spaced = [
+        piece
+        for piece, kind in zip(pieces, kinds, strict=True)
+        if kind == gguf.TokenType.USER_DEFINED and SPACE in piece
+    ]
+    if spaced:
+        raise ValueError(
+            f"the GGUF file has user-defined tokens with spaces ({spaced[0]!r}), which "
+            f"no LLaMA has and which are not read here; {FOLDER}"
+        )
     backend = tokenizers.Tokenizer(
         models.BPE(
-            vocab=vocab,
+            vocab={piece: token_id for token_id, piece in enumerate(pieces)},
             merges=merges,
-            unk_token=unknown,
+            unk_token=pieces[named_ids(fields).get("unknown", 0)],
             fuse_unk=True,
             byte_fallback=True,
         )
     )
     steps = [normalizers.Replace(" ", SPACE)]
     undo = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if fields.get("tokenizer.ggml.add_space_prefix", True):
+    if _flag(fields, "add_space_prefix", True):
         steps.insert(0, normalizers.Prepend(SPACE))
         undo.append(decoders.Strip(content=" ", left=1, right=0))
     backend.normalizer = normalizers.Sequence(steps)
     backend.decoder = decoders.Sequence(undo)
     return backend
-
-
-def score_merges(
-    vocab: Mapping[str, int], scores: list[float]
-) -> list[tuple[str, str]]:
-    """Return the merges of a SentencePiece BPE vocabulary, best first.
-
-    SentencePiece joins the neighbours whose joint piece has the highest score, so every
-    split of a piece into two pieces is a merge with that piece's rank.
-    """
-    ranked = []
-    for piece, token_id in vocab.items():
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in vocab and right in vocab:
-                order = (-scores[token_id], vocab[left], vocab[right])
-                ranked.append((order, (left, right)))
-    return [pair for _, pair in sorted(ranked)]

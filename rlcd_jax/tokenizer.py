@@ -13,12 +13,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gguf
 import tokenizers
-import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
 from rlcd_jax import gguf_vocabulary, records
+from rlcd_jax.text import backends, chat_templates, tokenizer_files
 
 # Special tokens that end a text or a turn, in the models of this family.
 END_TOKENS = (
@@ -29,6 +28,7 @@ END_TOKENS = (
     "<|eot_id|>",
     "<|eom_id|>",
 )
+FILE = "tokenizer.json"
 CHAT_ROLES = {"human": "user", "assistant": "assistant"}
 BYTE_CHAT_TEMPLATE = (
     "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n"
@@ -55,7 +55,8 @@ class Tokenizer:
       vocab_size: number of ids, special ones included; a model's table may be larger.
       bos_id: id put in front of every text, or None for a model trained without one.
       eos_id: id that is put at the end of a text.
-      eos_ids: all ids that end a text or a turn; ``eos_id`` is the first.
+      eos_ids: all ids that end a text or a turn, the one with which the chat template
+        closes an assistant's turn among them; ``eos_id`` is the first.
       pad_id: an id that fills unused places. It is never in ``eos_ids``: a vocabulary
         without such a padding token lends its unknown token, else an unused special
         token, else id 0 or the first that ends nothing. Masks come from lengths, never
@@ -71,21 +72,27 @@ class Tokenizer:
         bos_id: int | None = None,
         pad_id: int | None = None,
         chat_template: str | None = None,
-        reserved_ids: Sequence[int] = (),
+        names: Mapping[str, str] | None = None,
     ) -> None:
         """Wrap a fast tokenizer.
 
         Args:
-          backend: the fast tokenizer.
+          backend: the fast tokenizer. What it may have kept of somebody's training is
+            turned off: truncation, padding, dropout of merges, and reading special
+            tokens as plain text.
           eos_ids: ids that end a text; the first is appended to texts.
           bos_id: id in front of every text, or None.
           pad_id: the vocabulary's padding id if it has one.
           chat_template: Jinja template of conversations, or None.
-          reserved_ids: special ids with a meaning, which padding must not borrow.
+          names: special tokens by the names that the template knows them by, such as
+            "bos_token"; padding borrows none of them.
+
+        Raises:
+          ValueError: ids are missing or given twice, or nothing ends a text.
         """
-        self._backend = backend
+        self._backend = backends.plain(backend)
+        self.vocab_size = backends.count_ids(backend)
         self._reader: tokenizers.Tokenizer | None = None  # of `encode_batch`
-        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         added = backend.get_added_tokens_decoder()
         self._added = {i: token.content for i, token in added.items()}
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
@@ -98,9 +105,17 @@ class Tokenizer:
             )
         self.eos_id = self.eos_ids[0]
         self.chat_template = chat_template
-        self.pad_id = self._padding(pad_id, {*self.eos_ids, bos_id, *reserved_ids})
+        self._names = self._all_names(names or {})
+        self._turn_end, self._turn_trouble = self._find_turn_end()
+        if self._turn_end is not None:
+            ends = (*self.eos_ids, backend.token_to_id(self._turn_end))
+            self.eos_ids = tuple(dict.fromkeys(ends))
+        free = ("unk_token", "pad_token")
+        named = {v for k, v in self._names.items() if k not in free}
+        taken = {bos_id, *self.eos_ids, *map(backend.token_to_id, named)}
+        self.pad_id = backends.padding(backend, pad_id, taken)
         self._bytes: dict[int, bytes] = {}
-        self._alphabet = byte_alphabet() if _is_byte_level(backend) else None
+        self._alphabet = byte_alphabet() if backends.is_byte_level(backend) else None
         probe = self._backend.encode("a", add_special_tokens=False).ids
         self._adds_space = self.token_bytes(probe[0])[:1] == b" " if probe else False
 
@@ -108,17 +123,48 @@ class Tokenizer:
         ids = (self._backend.token_to_id(name) for name in END_TOKENS)
         return [i for i in ids if i in self.special_ids]
 
-    def _padding(self, declared: int | None, taken: set[int | None]) -> int:
-        unknown = getattr(self._backend.model, "unk_token", None)
-        candidates = [
-            declared,
-            None if unknown is None else self._backend.token_to_id(unknown),
-            *sorted(self.special_ids - taken),
-        ]
-        for candidate in candidates:
-            if candidate is not None and candidate not in taken:
-                return candidate
-        return next(i for i in range(self.vocab_size) if i not in taken)
+    def _all_names(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the names for templates, with BOS and EOS where none is given."""
+        known = {"eos_token": self._backend.id_to_token(self.eos_id)}
+        if self.bos_id is not None:
+            known["bos_token"] = self._backend.id_to_token(self.bos_id)
+        return known | dict(given)
+
+    def _find_turn_end(self) -> tuple[str | None, str]:
+        """Return the token that closes an assistant's turn, or why there is none."""
+        if self.chat_template is None:
+            return None, "this tokenizer has no chat template; use the dialogue format"
+        try:
+            found = chat_templates.closing_token(
+                self.chat_template,
+                self._names,
+                tokens=[text for i, text in self._added.items() if i != self.bos_id],
+                ends=[self._added[i] for i in self.eos_ids if i in self._added],
+            )
+        except ValueError as error:
+            return None, str(error)
+        return found, ""
+
+    @property
+    def template_closes_turns(self) -> bool:
+        """Whether the chat template closes an assistant's turn with a token."""
+        return self._turn_end is not None
+
+    @property
+    def end_of_turn(self) -> str:
+        """The text of the token with which the chat template closes a reply.
+
+        It is the first token that the template writes after an assistant's turn; white
+        space before it, as LLaMA 2 has, is left out, and what follows too. A template
+        that closes a turn with plain text or with nothing gets the EOS.
+
+        Raises:
+          ValueError: there is no template, it cannot be rendered with an assistant's
+            turn, or it closes a turn with more than a token.
+        """
+        if self._turn_trouble:
+            raise ValueError(self._turn_trouble)
+        return self._turn_end or self._backend.id_to_token(self.eos_id)
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Return the ids of a text.
@@ -185,11 +231,7 @@ class Tokenizer:
             )
         if token_id in self._added:
             return self._added[token_id].encode()
-        if self._alphabet is not None:
-            return bytes(self._alphabet[character] for character in piece)
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            return bytes([int(piece[3:5], 16)])
-        return piece.replace(gguf_vocabulary.SPACE, " ").encode()
+        return backends.spell(piece, self._alphabet)
 
     def continuation_ids(self, prefix: str, word: str) -> list[int]:
         """Return the ids of ``word`` as it is tokenised directly after ``prefix``.
@@ -218,6 +260,10 @@ class Tokenizer:
           turns: the turns; when the last is the human's, the text ends where the
             assistant's reply begins.
           system: text of the system message; None leaves it to the template.
+
+        Raises:
+          ValueError: there is no template, or it refuses, changes or leaves out one of
+            the messages.
         """
         if self.chat_template is None:
             raise ValueError(
@@ -226,118 +272,72 @@ class Tokenizer:
             )
         messages = [] if system is None else [{"role": "system", "content": system}]
         messages += [{"role": CHAT_ROLES[t.role], "content": t.text} for t in turns]
-        return self._wrapped().apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=bool(turns) and turns[-1].role == "human",
-        )
+        ask = bool(turns) and turns[-1].role == "human"
+        text = chat_templates.render(self.chat_template, messages, self._names, ask=ask)
+        chat_templates.check_complete(text, messages)
+        return text
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Write tokenizer.json and tokenizer_config.json as transformers reads them."""
-        self._wrapped().save_pretrained(str(folder))
-
-    def _wrapped(self) -> transformers.PreTrainedTokenizerFast:
         ids = {"eos": self.eos_id, "bos": self.bos_id, "pad": self.pad_id}
-        return transformers.PreTrainedTokenizerFast(
-            tokenizer_object=tokenizers.Tokenizer.from_str(self._backend.to_str()),
+        named = {
+            f"{name}_token": self._backend.id_to_token(i)
+            for name, i in ids.items()
+            if i is not None
+        }
+        tokenizer_files.write_folder(
+            pathlib.Path(folder),
+            self._backend,
+            names=self._names | named,
+            adds_bos=self.bos_id is not None,
             chat_template=self.chat_template,
-            add_bos_token=self.bos_id is not None,
-            clean_up_tokenization_spaces=False,
-            **{
-                f"{name}_token": self._backend.id_to_token(i)
-                for name, i in ids.items()
-                if i is not None
-            },
         )
-
-
-def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
-    """Return whether pieces are byte stand-ins (True) or SentencePiece (False)."""
-    decoder = json.dumps(json.loads(backend.to_str())["decoder"], ensure_ascii=False)
-    if '"ByteLevel"' in decoder:
-        return True
-    if gguf_vocabulary.SPACE in decoder:
-        return False
-    raise ValueError(
-        f"the tokenizer decodes by {decoder}; accepted: ByteLevel, or SentencePiece's "
-        "space mark (Metaspace or Replace)"
-    )
 
 
 def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     """Return the tokenizer of a model.
 
+    Its ``encode`` gives the ids that transformers gives by the folder's tokenizer.json,
+    with two differences: a text that begins with the BOS gets no second one, and no EOS
+    is put at the end, whatever ``add_eos_token`` says, since texts are prompts.
+
     Args:
-      path: a Hugging Face folder, a tokenizer.json, or a GGUF file.
+      path: a Hugging Face folder, its tokenizer.json, or a GGUF file.
+
+    Raises:
+      ValueError: there is no tokenizer, a file is damaged, or the files leave open
+        which ids a text has; the message names the file.
     """
     path = pathlib.Path(path)
     if path.suffix == ".gguf":
-        return from_gguf(gguf_vocabulary.read_fields(gguf.GGUFReader(path)))
+        try:
+            return from_gguf(gguf_vocabulary.read_file(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     folder = path if path.is_dir() else path.parent
-    file = folder / "tokenizer.json" if path.is_dir() else path
-    if file.is_file():
-        return from_hf(tokenizers.Tokenizer.from_file(str(file)), folder)
+    if (folder / FILE).is_file() and (path.is_dir() or path.name == FILE):
+        return from_hf(folder)
     # transformers 5 converts tokenizer.model with another order of merges: it splits
     # double spaces in another way than SentencePiece, so that route is not taken.
     raise ValueError(
-        f"no tokenizer at {path}; accepted: a folder with tokenizer.json, a "
-        "tokenizer.json, or a .gguf file (a tokenizer.model alone is not read: put the "
-        "model's tokenizer.json beside it, or use its GGUF file)"
+        f"no tokenizer at {path}; accepted: a folder with {FILE}, a "
+        f"{FILE}, or a .gguf file (a tokenizer.model alone is not read: put the "
+        f"model's {FILE} beside it, or use its GGUF file)"
     )
 
 
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer of a GGUF file's metadata."""
-    prefix = "tokenizer.ggml."
-    bos_id = fields.get(f"{prefix}bos_token_id")
-    ends = [fields.get(f"{prefix}{name}_token_id") for name in ("eos", "eot", "eom")]
-    return Tokenizer(
-        gguf_vocabulary.build(fields),
-        bos_id=bos_id if gguf_vocabulary.adds_bos(fields) else None,
-        eos_ids=[i for i in ends if i is not None],
-        pad_id=fields.get(f"{prefix}padding_token_id"),
-        chat_template=fields.get("tokenizer.chat_template"),
-        reserved_ids=[] if bos_id is None else [bos_id],
-    )
+    return Tokenizer(**vars(gguf_vocabulary.read_vocabulary(fields)))
 
 
-def from_hf(backend: tokenizers.Tokenizer, folder: pathlib.Path) -> Tokenizer:
-    """Return the tokenizer of a Hugging Face folder, its JSON files beside it."""
-    settings = _read_json(folder / "tokenizer_config.json")
-    generation = _read_json(folder / "generation_config.json")
-
-    def named(key: str) -> int | None:
-        name = settings.get(key)
-        name = name.get("content") if isinstance(name, dict) else name
-        return None if name is None else backend.token_to_id(name)
-
-    bare = backend.encode("a", add_special_tokens=False).ids
-    framed = backend.encode("a", add_special_tokens=True).ids
-    adds_bos = settings.get("add_bos_token")
-    if adds_bos is None:
-        adds_bos = named("bos_token") in framed[: len(framed) - len(bare)]
-    ends = generation.get("eos_token_id")
-    ends = ends if isinstance(ends, list) else [ends]
-    template = folder / "chat_template.jinja"
-    return Tokenizer(
-        backend,
-        bos_id=named("bos_token") if adds_bos else None,
-        eos_ids=[i for i in (named("eos_token"), *ends) if i is not None],
-        pad_id=named("pad_token"),
-        chat_template=template.read_text("utf-8")
-        if template.is_file()
-        else settings.get("chat_template"),
-        reserved_ids=[i for i in (named("bos_token"),) if i is not None],
-    )
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def from_hf(folder: pathlib.Path) -> Tokenizer:
+    """Return the tokenizer of a Hugging Face folder with a tokenizer.json."""
+    found = tokenizer_files.read_folder(folder)
     try:
-        return json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}; restore the file") from error
+        return Tokenizer(**vars(found))
+    except ValueError as error:
+        raise ValueError(f"{folder / FILE}: {error}") from error
 
 
 def byte_tokenizer(vocab_size: int = 259) -> Tokenizer:

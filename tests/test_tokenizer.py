@@ -316,3 +316,134 @@ def test_unknown_gguf_vocabularies_are_refused():
     strange = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "falcon"}
     with pytest.raises(ValueError, match="splitting rule 'falcon'; accepted: gpt-2"):
         tk.from_gguf(sentence_piece_fields(**strange))
+
+
+def byte_level_fields(**other):
+    """Return metadata of a small byte-level vocabulary with two joined pieces."""
+    newline = next(k for k, byte in tk.byte_alphabet().items() if byte == 10)
+    pieces = [*tk.byte_alphabet(), newline * 2, "." + newline * 2]
+    names = ["<|endoftext|>", "<|im_end|>"]
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": pieces + names,
+        "tokenizer.ggml.merges": [f"{newline} {newline}", f". {newline * 2}"],
+        "tokenizer.ggml.token_type": [1] * len(pieces) + [3] * 2,
+        "tokenizer.ggml.bos_token_id": 258,
+        "tokenizer.ggml.eos_token_id": 259,
+        **{f"tokenizer.ggml.{key}": value for key, value in other.items()},
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def llama3_fields(**other):
+    fields = byte_level_fields(**other)
+    names = ["<|begin_of_text|>", "<|end_of_text|>"]
+    fields["tokenizer.ggml.tokens"] = fields["tokenizer.ggml.tokens"][:-2] + names
+    return fields
+
+
+@pytest.mark.parametrize("rule", [None, "", "default"])
+def test_gguf_without_a_splitting_rule_is_llama3_by_its_tokens_or_refused(rule):
+    named = tk.from_gguf(llama3_fields(pre="llama-bpe"))
+    found = tk.from_gguf(llama3_fields(pre=rule))
+    for text in (*TEXTS, "Hi.\n\nHuman: no"):
+        assert found.encode(text) == named.encode(text)
+    assert found.bos_id == named.bos_id == 258
+    spelled = [found.token_bytes(i) for i in found.encode("i.\n\nH")]
+    assert spelled == [b"<|begin_of_text|>", b"i", b".\n\n", b"H"]
+    with pytest.raises(ValueError, match="does not name the rule.*--pre-tokenizer"):
+        tk.from_gguf(byte_level_fields(pre=rule))
+
+
+def test_gguf_byte_level_defaults_about_bos_are_those_of_its_rule():
+    for rule in ("gpt-2", "smollm"):
+        assert tk.from_gguf(byte_level_fields(pre=rule)).bos_id is None
+        told = byte_level_fields(pre=rule, add_bos_token=True, add_eos_token=True)
+        one = tk.from_gguf(told)
+        assert one.encode("a") == [258, *one.encode("a", bos=False)]
+    for rule in gguf_vocabulary.LLAMA3_NAMES:
+        assert tk.from_gguf(llama3_fields(pre=rule)).bos_id == 258
+        told = llama3_fields(pre=rule, add_bos_token=False)
+        assert tk.from_gguf(told).bos_id is None
+
+
+@pytest.mark.parametrize("adds", [True, False, None])
+def test_gguf_sentence_piece_has_a_bos_unless_told(adds):
+    told = {} if adds is None else {"tokenizer.ggml.add_bos_token": adds}
+    one = tk.from_gguf(sentence_piece_fields(**told))
+    assert one.bos_id == (None if adds is False else 1)
+    ends = tk.from_gguf(sentence_piece_fields(**{"tokenizer.ggml.add_eos_token": True}))
+    assert ends.encode("hello")[-1] != ends.eos_id
+
+
+def test_gguf_sentence_piece_never_joins_bytes_or_special_tokens():
+    fields = sentence_piece_fields()
+    count = len(fields["tokenizer.ggml.tokens"])
+    fields["tokenizer.ggml.tokens"] += ["<", "0", "x", "4", "1", ">", "<0", "<0x"]
+    fields["tokenizer.ggml.tokens"] += ["<0x4", "1>", "s", "<s", "/"]
+    fields["tokenizer.ggml.scores"] += [-100.0 - i for i in range(13)]
+    fields["tokenizer.ggml.token_type"] += [1] * 13
+    one = tk.from_gguf(fields)
+    spelled = [one.token_bytes(i) for i in one.encode("h<0x41>")]
+    assert spelled[-2:] == [b"<0x4", b"1>"]
+    assert max(one.encode("<0x4")) >= count
+
+
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        ({"tokens": None}, "no list of [a-z]* tokenizer.ggml.tokens"),
+        ({"scores": None}, "no list of [a-z]* tokenizer.ggml.scores"),
+        ({"token_type": None}, "no list of [a-z]* tokenizer.ggml.token_type"),
+        ({"token_type": [1, 2]}, "but 2 values in tokenizer.ggml.token_type"),
+        ({"scores": [0.0]}, "but 1 values in tokenizer.ggml.scores"),
+        ({"bos_token_id": 2**31}, "bos_token_id 2147483648; accepted: ids"),
+        ({"eos_token_id": -1}, "eos_token_id -1"),
+        ({"unknown_token_id": "<unk>"}, "unknown_token_id '<unk>'"),
+        ({"scores": [0.0] * 281}, "the same score 0.0"),
+        ({"scores": [float("nan")] * 281}, "has the score nan"),
+        ({"add_bos_token": "yes"}, "add_bos_token 'yes'; accepted: a bool"),
+        ({"add_space_prefix": 1}, "add_space_prefix 1; accepted: a bool"),
+        ({"tokens": [1] * 281}, "no list of str tokenizer.ggml.tokens"),
+    ],
+)
+def test_damaged_gguf_vocabularies_are_refused(other, words):
+    named = {f"tokenizer.ggml.{key}": value for key, value in other.items()}
+    fields = sentence_piece_fields(**named)
+    fields = {key: value for key, value in fields.items() if value is not None}
+    with pytest.raises(ValueError, match=words):
+        tk.from_gguf(fields)
+
+
+def test_gguf_vocabularies_that_contradict_themselves_are_refused():
+    twice = sentence_piece_fields()
+    twice["tokenizer.ggml.tokens"][5] = "</s>"
+    with pytest.raises(ValueError, match="the token '</s>' twice"):
+        tk.from_gguf(twice)
+    for line in ("zz q", "abc", "a b c"):
+        with pytest.raises(ValueError, match=f"the merge '{line}'"):
+            tk.from_gguf(byte_level_fields(merges=[line]))
+    with pytest.raises(ValueError, match="must be a text, got 7"):
+        tk.from_gguf(sentence_piece_fields(**{"tokenizer.chat_template": 7}))
+    small = {"general.architecture": "llama", "llama.vocab_size": 100}
+    with pytest.raises(ValueError, match="281 tokens, but its llama.vocab_size is 100"):
+        tk.from_gguf(sentence_piece_fields(**small))
+    spaced = sentence_piece_fields()
+    spaced["tokenizer.ggml.token_type"][-1] = 4
+    with pytest.raises(ValueError, match="user-defined tokens with spaces"):
+        tk.from_gguf(spaced)
+    unused = sentence_piece_fields()
+    unused["tokenizer.ggml.token_type"][-1] = 5
+    with pytest.raises(ValueError, match="calls the joint piece .* unused"):
+        tk.from_gguf(unused)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"<html>", b"GGUF\x03" + bytes(60)])
+def test_files_that_are_no_gguf_are_refused(content, tmp_path):
+    path = tmp_path / "m.gguf"
+    with pytest.raises(ValueError, match="m.gguf: there is no such file"):
+        tk.load_tokenizer(path)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="m.gguf"):
+        tk.load_tokenizer(path)

@@ -38,8 +38,11 @@ class Inputs:
         """The text that closes an assistant turn of the chat format."""
         if self.task.format == "dialogue":
             return None
-        end = self.text_tokenizer.eos_id
-        return self.text_tokenizer.decode([end], keep_special=True)
+        end = self.text_tokenizer.end_of_turn
+        if not self.text_tokenizer.template_closes_turns:
+            said = "The chat template closes no turn with a token: replies end with %s"
+            logging.log_first_n(logging.WARNING, said, 1, end)
+        return end
 
 
 def load_inputs(config: ConfigDict) -> Inputs:

@@ -1,4 +1,4 @@
-"""Texts before they are tokens: where the turns of a dialogue begin and end.
+"""Text and its ids: dialogues, the files of tokenizers, what chat templates write.
 
-No jax, no model, no task: what is here needs a text alone.
+No model, no JAX, and nothing that knows the method stands here.
 """

@@ -1,0 +1,150 @@
+"""What a model's own chat template writes, and how it closes an assistant's turn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from transformers.utils import chat_template_utils
+
+REPLY = "Fine, thank you."  # a text that trimming or splitting leaves as it is
+USER = {"role": "user", "content": "How are you today?"}
+AGAIN = {"role": "user", "content": "I am glad to hear that."}
+SYSTEM = {"role": "system", "content": "Answer briefly."}
+ASSISTANT = {"role": "assistant", "content": REPLY}
+
+
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    names: Mapping[str, str],
+    *,
+    ask: bool = False,
+) -> str:
+    """Return the text that a template writes for a conversation.
+
+    Args:
+      template: in Jinja, as transformers' ``apply_chat_template`` takes it.
+      messages: with "role" and "content".
+      names: special tokens that the template may write, such as "bos_token".
+      ask: end the text where the assistant's reply begins.
+
+    Raises:
+      ValueError: the template is damaged, or refuses such a conversation.
+    """
+    try:
+        texts, _ = chat_template_utils.render_jinja_template(
+            conversations=[[dict(message) for message in messages]],
+            chat_template=template,
+            add_generation_prompt=ask,
+            **names,
+        )
+    except Exception as error:  # a template is foreign code: it may raise anything
+        roles = ", ".join(message["role"] for message in messages)
+        raise ValueError(
+            f"the model's chat template fails on turns of {roles}: "
+            f"{type(error).__name__}: {error}; use a task in the dialogue format, or "
+            "turns that the template takes (some take no system message)"
+        ) from error
+    return texts[0]
+
+
+def check_complete(text: str, messages: Sequence[Mapping[str, str]]) -> None:
+    """Refuse a text in which the template left out or changed a message.
+
+    Raises:
+      ValueError: one of the contents is not in the text.
+    """
+    for message in messages:
+        if message["content"].strip() not in text:
+            raise ValueError(
+                f"the model's chat template leaves out or changes a message of role "
+                f"{message['role']!r} ({message['content'][:40]!r}); use a task or an "
+                "affix position that needs no such message, or the dialogue format"
+            )
+
+
+def closing_token(
+    template: str,
+    names: Mapping[str, str],
+    *,
+    tokens: Sequence[str],
+    ends: Sequence[str],
+) -> str | None:
+    """Return the token with which a template closes an assistant's turn.
+
+    Args:
+      template: as in ``render``.
+      names: as in ``render``.
+      tokens: the texts of tokens that may close a turn.
+      ends: those of them that end a text. A template that closes no last turn closes
+        those amid a conversation with one of these, or with plain text.
+
+    Returns:
+      The first of the tokens after the turn, or None where there is none.
+
+    Raises:
+      ValueError: the template takes no conversation with an assistant's turn, or writes
+        more than white space between the turn and the token.
+    """
+    last, amid = _closings(template, names)
+    for text, accepted in ((last, tokens), (amid, ends)):
+        longest_first = sorted(filter(None, tokens), key=len, reverse=True)
+        pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
+        match = re.search(pattern, text)
+        if match is None or match.group() not in accepted:
+            continue
+        before = text[: match.start()].strip()
+        if before:
+            raise ValueError(
+                f"the chat template closes an assistant's turn with the text "
+                f"{before!r} before {match.group()!r}; accepted: a token alone; use a "
+                "task in the dialogue format"
+            )
+        return match.group()
+    return None
+
+
+def _closings(template: str, names: Mapping[str, str]) -> tuple[str, str]:
+    """Return what a template writes after an assistant's turn, last and amid others.
+
+    Each is empty when the template writes nothing, or only opens another turn.
+    """
+    last = _after_reply(template, names, [USER, ASSISTANT])
+    amid = _after_reply(template, names, [USER, ASSISTANT, AGAIN])
+    if last is None and amid is None:
+        # It says why. Some templates take no system message, some want one.
+        render(template, [USER, ASSISTANT], names)
+        raise ValueError(
+            "the model's chat template does not write an assistant's turn as it is "
+            "given, so that its end cannot be found; use a task in the dialogue format"
+        )
+    opening = _opening(template, names)
+    if last is not None and opening and last.lstrip().startswith(opening):
+        last = ""
+    return last or "", (amid or "").partition(AGAIN["content"])[0]
+
+
+def _after_reply(
+    template: str, names: Mapping[str, str], turns: list[dict[str, str]]
+) -> str | None:
+    for messages in (turns, [SYSTEM, *turns]):
+        try:
+            text = render(template, messages, names)
+        except ValueError:
+            continue
+        if REPLY in text:
+            return text.rpartition(REPLY)[2]
+    return None
+
+
+def _opening(template: str, names: Mapping[str, str]) -> str:
+    """Return what opens an assistant's turn."""
+    try:
+        closed = render(template, [USER], names)
+        asked = render(template, [USER], names, ask=True)
+    except ValueError:
+        return ""
+    if asked == closed:  # it always asks, or never: what follows the user's text
+        return ""
+    return asked.removeprefix(closed).strip()
