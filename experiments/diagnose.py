@@ -80,7 +80,7 @@ def diagnose(args: argparse.Namespace) -> list[pathlib.Path]:
     config, task = read_config(args.workdir)
     folder = args.workdir / "diagnostics"
     pairs, dropped = read_pairs(args.workdir)
-    lexicon = args.lexicon or judges.LEXICON in task.judges
+    lexicon = args.lexicon or task.lexicon is not None
     readings = diagnostics.measure(
         pairs,
         task,

@@ -72,11 +72,14 @@ def run_table(args: argparse.Namespace) -> tables.Table:
     pairs = [p for path in args.pairs for p in records.read_jsonl(path, records.Pair)]
     if not pairs:
         raise ValueError(f"no pairs in {', '.join(map(str, args.pairs))}")
+    task = tasks.load_task(args.task or pairs[0].task)
     name, score = judges.LEXICON, diagnostics.lexicon
     if args.scores:
         found = read_scores(args.scores, pairs)
         name, score = args.scores.name, lambda texts: [found[text] for text in texts]
-    task = tasks.load_task(args.task or pairs[0].task)
+    elif task.lexicon is None:
+        why = judges.JUDGES[judges.LEXICON].misfit(task)
+        raise ValueError(f"{why}; give a trusted judge's scores of the pairs: --scores")
     readings = diagnostics.measure(pairs, task, outside={name: score})
     judged = label_noise.judged(diagnostics.one_each(readings), name)
     return label_noise.run_table(judged, judge=name, seed=args.seed)

@@ -145,9 +145,7 @@ def _coerce(value: Any, declared: Any, name: str, found: Found, exact: bool) -> 
             except ValueError as error:
                 found.append((name, problem(f"is wrong: {error}")))
             return None
-    found.append(
-        (name, problem(f"is {shown(value)}; accepted: {_accepted(declared)}"))
-    )
+    found.append((name, problem(f"is {shown(value)}; accepted: {_accepted(declared)}")))
     return None
 
 

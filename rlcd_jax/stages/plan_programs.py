@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from rlcd_jax import judges
 from rlcd_jax.models import footprint, heads, llama
 from rlcd_jax.stages import (
     distill_context,
@@ -209,7 +210,8 @@ def evaluate(setting: Setting) -> list[Program]:
                 logit_length=length,
             )
         )
-    if "log_odds" in evaluate_policy.usable_judges(setting.found):
+    chosen = evaluate_policy.usable_judges(setting.found)
+    if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
         judged = plan_passes.read(
             setting,
             "judge",

@@ -78,9 +78,9 @@ def load_prompts(
     parts = split_prompts(prompts, task.prompts)
     if not parts[split] and getattr(task.prompts, split) > 0:
         raise ValueError(
-            f"{where}: {len(prompts)} prompts are too few for the part '{split}', whose "
-            f"share is {getattr(task.prompts, split):g}; add prompts, or give the part "
-            "the share 0."
+            f"{where}: {len(prompts)} prompts are too few for the part '{split}', "
+            f"whose share is {getattr(task.prompts, split):g}; add prompts, or give "
+            "the part the share 0."
         )
     return parts[split]
 
