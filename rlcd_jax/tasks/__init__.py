@@ -6,6 +6,7 @@ this file shows every field of a task file with its default.
 """
 
 import dataclasses
+import json
 import pathlib
 import tomllib
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ __all__ = [
     "split_of",
     "split_prompts",
     "with_format",
+    "write_template",
 ]
 
 NAMES = ("harmless", "helpful", "outline", "cheerful")
@@ -114,6 +116,29 @@ def _parse_toml(data: bytes, where: str) -> Mapping[str, Any]:
         ) from error
     except ValueError as error:  # of TOML, and numbers too long for Python
         raise ValueError(f"{where}: not a TOML file: {error}. Correct it.") from error
+
+
+def write_template(path: pathlib.Path) -> pathlib.Path:
+    """Write the form of a task file, with the name of the file as the task's.
+
+    Args:
+        path: a new file that ends in ".toml".
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the path has another ending, or there is something already.
+    """
+    if path.suffix != ".toml" or path.exists():
+        raise ValueError(
+            f"'{path}' {'exists' if path.exists() else 'does not end in .toml'}; "
+            "accepted is the path of a new .toml file."
+        )
+    form = resources.files(__name__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    text = form.replace('name = "template"', f"name = {json.dumps(path.stem)}")
+    path.write_text(text.replace("YOURNAME", path.stem), encoding="utf-8")
+    return path
 
 
 def describe(task: Task) -> str:
