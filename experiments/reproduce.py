@@ -40,6 +40,8 @@ from experiments import reproduce_scales as scales
 from experiments import reproduce_stages as stages
 from experiments import reproduce_tables as pairs_of_systems
 from rlcd_jax import chat_api, estimates, records, report, tables
+from rlcd_jax.judging import secrets
+from rlcd_jax.judging import settings as judge_settings
 from rlcd_jax.report import reading
 from rlcd_jax.stages import shots
 
@@ -47,7 +49,6 @@ KEY = "OPENAI_API_KEY"
 TABLES = "tables"  # folder
 NO_JUDGE = "no API judge: --judge_url, --judge_name"
 NO_KEY = f"missing API key: {KEY}"
-LOCAL = ("http://localhost", "http://127.0.0.1")  # servers that need no key
 
 PLANS: Mapping[str, Callable[[nodes.Recipes], cells.Plan]] = {
     "theory": labels.theory,
@@ -225,19 +226,36 @@ def _api(args: argparse.Namespace) -> tuple[chat_api.ApiSettings | None, str]:
     """Return the settings of the API judge, or why there is none."""
     if not (args.judge_url and args.judge_name):
         return None, NO_JUDGE
-    needs_key = not (args.judge_offline or args.judge_url.startswith(LOCAL))
+    local = secrets.read_address(args.judge_url).is_local  # needs no key
+    needs_key = not (args.judge_offline or local)
     if needs_key and not os.environ.get(KEY):
         return None, NO_KEY
+    prices = [args.price_input, args.price_output]
+    if not args.judge_offline and (args.max_cost or not local):
+        _check_prices(prices, args.max_cost)
     settings = chat_api.ApiSettings(
         base_url=args.judge_url,
         model=args.judge_name,
         cache=str(pathlib.Path(args.workdir) / "judge_cache"),
-        price_input=args.price_input,
-        price_output=args.price_output,
+        price_input=args.price_input or 0.0,
+        price_output=args.price_output or 0.0,
         max_cost=args.max_cost,
         offline=args.judge_offline,
+        max_tokens_field=args.judge_limit,
     )
     return settings, ""
+
+
+def _check_prices(prices: Sequence[float | None], max_cost: float) -> None:
+    """Refuse a limit on cost that prices of nothing would make void."""
+    if all(prices) or (None not in prices and not max_cost):
+        return
+    raise ValueError(
+        f"--price_input, --price_output = {prices[0]}, {prices[1]} with --max_cost "
+        f"{max_cost:g}: without both prices no cost can be known; give them (a million "
+        "tokens, in the currency of --max_cost), or 0 and 0 and no --max_cost for a "
+        "server that costs nothing"
+    )
 
 
 def _numbers(text: str, flag: str, kind: type) -> list:
@@ -285,9 +303,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=3_000_000, help="of Appendix N")
     parser.add_argument("--judge_url", default="", help="of an OpenAI-compatible API")
     parser.add_argument("--judge_name", default="", help="model that the API has")
+    parser.add_argument(
+        "--judge_limit",
+        default="max_tokens",
+        choices=judge_settings.FIELDS,
+        help="what the API calls the limit of an answer",
+    )
     parser.add_argument("--judge_offline", action="store_true", help="from the cache")
-    parser.add_argument("--price_input", type=float, default=0.0, help="a million")
-    parser.add_argument("--price_output", type=float, default=0.0, help="a million")
+    parser.add_argument("--price_input", type=float, help="a million tokens")
+    parser.add_argument("--price_output", type=float, help="a million tokens")
     parser.add_argument("--max_cost", type=float, default=0.0, help="refuse above it")
     return parser
 

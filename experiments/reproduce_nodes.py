@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from experiments import reproduce_costs as costs
 from experiments import reproduce_graph as graph
 from experiments import reproduce_scales as scales
-from rlcd_jax import records, tasks
+from rlcd_jax import chat_api, records, tasks
 from rlcd_jax.stages import inputs
 from rlcd_jax.stages import shots as solved
 
@@ -39,6 +39,8 @@ class Recipes:
         self.setup = setup
         self._made: dict[tuple[Any, ...], graph.Node] = {}
         self._hh = _sizes(setup.hh_dir)
+        # One for all nodes, so that they share its budget.
+        self._api = setup.api and chat_api.ChatApi(setup.api, setup.api_key)
 
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
@@ -184,8 +186,8 @@ class Recipes:
             free: dict[str, Any] = {}
             if api:
                 asked = self.setup.api
-                settings |= {"judge": asked.model, "base_url": asked.base_url}
-                free = {"api": asked, "api_key": self.setup.api_key}
+                settings |= {"judge": asked.model, "base_url": asked.address.shown}
+                free = {"api": self._api}
             return graph.make_node(
                 "judge_api" if api else "judge",
                 f"{one}-{two}-{task}-{seed}",

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "theory",
         "packing",
         "chat_api",
+        "judging",
         "wording",
         "diversity",
         "published",
@@ -59,7 +60,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # F6
     ("stages",),
 )
-NO_JAX = ("records", "tasks", "prompts", "tables", "theory", "decode.scheduler")
+NO_JAX = (
+    "records",
+    "tasks",
+    "prompts",
+    "tables",
+    "theory",
+    "decode.scheduler",
+    "judging",
+    "chat_api",
+)
 LINES_OF_FILE, LINES_OF_FUNCTION = 350, 60
 
 
