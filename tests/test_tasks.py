@@ -9,7 +9,8 @@ from importlib import resources
 
 import pytest
 
-from rlcd_jax import tasks
+from experiments import task as task_command
+from rlcd_jax import judges, tasks
 from rlcd_jax.tasks import defaults, fields, layout, official
 
 PACKAGE = resources.files("rlcd_jax.tasks")
@@ -431,6 +432,35 @@ def test_template_shows_every_field_with_its_default():
             assert re.search(rf"^(# )?\[*{field.name}\b", text, re.MULTILINE), (
                 field.name
             )
+
+
+# The command and the page
+
+
+def test_task_command_starts_a_file_and_shows_it(tmp_path, capsys):
+    path = tmp_path / "kind.toml"
+    assert task_command.main(["new", str(path)]) == 0
+    assert task_command.main(["show", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "task kind: " in out and "prompts: 12" in out
+    assert "judge lexicon: task 'kind' has no [lexicon]" in out
+    assert "judge log_odds: the language model" in out
+    assert task_command.main(["new", str(path)]) == 1
+    assert "exists; accepted is the path of a new" in capsys.readouterr().err
+    path.write_text(path.read_text().replace("positive =", "postive ="))
+    assert task_command.main(["show", str(path)]) == 1
+    assert capsys.readouterr().err.count("did you mean 'positive'") == 2
+    assert task_command.main(["new", str(tmp_path / "kind.txt")]) == 1
+
+
+def test_page_of_own_tasks_shows_a_task_and_every_judge(tmp_path):
+    page = (pathlib.Path(task_command.__file__).parent / "docs/own_task.md").read_text()
+    (smallest,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    task = tasks.load_task(write_task(tmp_path, smallest))
+    assert all(tasks.load_prompts(task, split) for split in tasks.SPLITS)
+    assert re.findall(r"^\| `(\w+)` \| (.*?) \|$", page, re.MULTILINE) == [
+        (row.name, row.what) for row in judges.JUDGES.values()
+    ]
 
 
 # The official wording

@@ -40,7 +40,7 @@ class Address:
       host: the host.
     """
 
-    url: str
+    url: str = dataclasses.field(repr=False)
     shown: str
     user: tuple[str, str] | None = dataclasses.field(repr=False)
     values: tuple[str, ...] = dataclasses.field(repr=False)
