@@ -516,6 +516,7 @@ def test_read_wording_uneven_or_broken_script_is_an_error(tmp_path):
     )
     with pytest.raises(ValueError, match="uneven: 2 positive, 1 negative, 1 instr"):
         official.read_wording(script, "helpful")
-    script.write_text("def")
-    with pytest.raises(ValueError, match="not a Python file"):
-        official.read_wording(script, "helpful")
+    for data in (b"def", b"x = '\xff'", b"x = '\x00'", b"(" * 10_000):
+        script.write_bytes(data)
+        with pytest.raises(ValueError, match="not a Python file"):
+            official.read_wording(script, "helpful")

@@ -72,7 +72,11 @@ def load_task(
                 f"no task file at '{name}'; give the path of a .toml file or one of "
                 f"the names {', '.join(NAMES)}."
             )
-        folder, data, where, stem = str(path.parent), path.read_bytes(), name, path.stem
+        folder, where, stem = str(path.parent), name, path.stem
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{where}: cannot be read ({error}).") from error
     elif name in NAMES:
         where, stem, folder = f"{name}.toml", name, None
         data = resources.files(__name__).joinpath(where).read_bytes()

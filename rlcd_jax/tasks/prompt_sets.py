@@ -107,7 +107,10 @@ def _read_file(
             f"no prompt file at '{source}'; a prompt file is a JSONL file with the "
             "fields id and turns. Name one that exists."
         )
-    data = source.read_bytes().removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+    try:
+        data = source.read_bytes().removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+    except OSError as error:
+        raise ValueError(f"{where}: cannot be read ({error}).") from error
     # By line feeds alone: other line marks may stand inside a JSON string.
     lines = data.rstrip(b"\r\n").split(b"\n") if data.strip() else []
     return parse_prompts(lines, where), where
