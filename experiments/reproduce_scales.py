@@ -71,7 +71,7 @@ class Setup:
     shots: str  # the text, not the file; or human:N
     studies: tuple[pathlib.Path, ...]
     api: chat_api.ApiSettings | None
-    api_key: str | None
+    api_key: str | None = dataclasses.field(repr=False)
     api_missing: str  # why there is no API judge
     perplexity_model: str
     trials: int

@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from experiments import reproduce
+from experiments import reproduce_nodes as nodes
 from rlcd_jax import diversity, estimates, published, records
 from rlcd_jax.stages import label_accuracy, train_preference
 
@@ -117,3 +119,53 @@ def test_pair_rewards_are_right_on_the_side_of_the_label():
     assert make(0.5, 0.0, 1.0).right is None
     assert make(1.0, 0.0, 2.0).probability == pytest.approx(1 / (1 + np.exp(-2)))
     assert make(0.0, 0.0, 2.0).probability == pytest.approx(1 / (1 + np.exp(2)))
+
+
+# --- the API judge --------------------------------------------------------------------
+
+
+def setup_of(tmp_path, *flags):
+    args = [
+        "--table",
+        "3",
+        "--scale",
+        next(iter(scales.SCALES)),
+        "--workdir",
+        str(tmp_path),
+        *flags,
+    ]
+    return reproduce.read_setup(reproduce._parser().parse_args(args))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--judge_url", "http://localhost:1", "--max_cost", "0.6"),
+        ("--judge_url", "https://example.com/v1"),
+        ("--judge_url", "https://example.com/v1", "--price_input", "1"),
+        (
+            *("--judge_url", "https://example.com/v1", "--max_cost", "1"),
+            *("--price_input", "0", "--price_output", "0"),
+        ),
+    ],
+)
+def test_a_cap_on_calls_without_a_price_is_refused(tmp_path, monkeypatch, flags):
+    monkeypatch.setenv(reproduce.KEY, "some-key")
+    with pytest.raises(ValueError, match="without both prices no cost can be known"):
+        setup_of(tmp_path, *flags, "--judge_name", "gpt")
+
+
+def test_nodes_of_the_api_judge_share_a_budget_and_hold_no_secret(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv(reproduce.KEY, "hush-key")
+    url = "http://jo:hush-hush@localhost:1/v1"
+    setup = setup_of(tmp_path, "--judge_url", url, "--judge_name", "says-a")
+    recipes = nodes.Recipes(setup)
+    made = [
+        recipes.judge("rlcd", two, "harmless", 1, api=True) for two in ("rlaif", "base")
+    ]
+    assert made[0].free["api"] is made[1].free["api"]
+    for node in made:
+        assert "hush" not in repr(node.identity) + repr(node.free) + repr(setup)
+        assert node.settings["base_url"] == "http://localhost:1/v1"
