@@ -24,6 +24,7 @@ CORE = [
     "jinja2>=3.1",
     "matplotlib>=3.9",
     "httpx>=0.27",
+    "anyio>=4.0",
     "vaderSentiment>=3.3.2",
 ]
 

@@ -110,8 +110,10 @@ def _judge() -> ConfigDict:
     judge.url = ""  # of the interface; "": none
     judge.name = ""  # of the model that it has; the paper asks GPT-4, Section 4.1
     judge.offline = False  # answer from what was asked before, ask nothing
-    judge.price_input = 0.0  # of a million tokens
-    judge.price_output = 0.0  # of a million tokens
+    # What an API calls the limit of an answer: max_tokens, max_completion_tokens, none.
+    judge.max_tokens_field = "max_tokens"
+    judge.price_input = config_dict.placeholder(float)  # of a million tokens
+    judge.price_output = config_dict.placeholder(float)  # of a million tokens
     judge.max_cost = 0.0  # refuse to ask above it; 0: no limit
     return judge
 

@@ -2,8 +2,11 @@
 
 Answers are kept in a cache on disk under a hash of the whole question, so a run that
 stopped goes on where it was, and a finished one can be read again without a network
-(``offline``). Before the first call the price is estimated and compared with
-``max_cost``.
+(``offline``). Before the first call the price is estimated and compared with what the
+budget leaves; each call reserves the most that it may cost before it is sent.
+
+A model that thinks may spend all its tokens before the first word of its answer. Such a
+reply is no answer: it is asked for again with more tokens, counted, and never cached.
 """
 
 from __future__ import annotations
@@ -13,58 +16,23 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import httpx
 from absl import logging
 
 from rlcd_jax import records
+from rlcd_jax.judging import budget as budgets
+from rlcd_jax.judging import completions, secrets, wire
+from rlcd_jax.judging.settings import ApiSettings
 
 SYSTEM_MESSAGE = "You are a careful and fair judge of replies."
-LONGEST_ANSWER = 1_000_000  # bytes of one HTTP answer
 LONGEST_PAUSE = 60.0  # seconds between two tries
 BYTES_A_TOKEN = 3  # below the usual 4, so that estimates are high rather than low
 TOKENS_A_MESSAGE = 8
-TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-
-
-@dataclasses.dataclass(frozen=True)
-class ApiSettings:
-    """Where and how to ask, and what it may cost.
-
-    Prices are per million tokens, in one currency with `max_cost`; a local server
-    costs 0. `max_failures` questions may stay without an answer after `max_tries`.
-    """
-
-    base_url: str
-    model: str
-    cache: str
-    price_input: float
-    price_output: float
-    max_cost: float
-    max_tokens: int = 300
-    timeout_seconds: float = 60.0
-    max_tries: int = 5
-    pause_seconds: float = 1.0
-    max_failures: int = 5
-    concurrency: int = 4
-    offline: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(
-                f"base_url must start with http(s)://, got {self.base_url}"
-            )
-        for name in ("max_tokens", "timeout_seconds", "max_tries", "concurrency"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("price_input", "price_output", "max_cost", "max_failures"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative")
+GROWTH = 4  # times the tokens when an answer was cut before its first word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +52,15 @@ class ChatApi:
     Args:
       settings: where and how.
       api_key: sent as a bearer token, written nowhere; None sends none.
+      budget: what may be spent, shared with others that ask; None: `max_cost` for this
+        one alone.
       sleep: function that waits some seconds.
+
+    Attributes:
+      spent: what its calls cost.
+      calls: answers paid for.
+      cut: replies that ended before the first word of an answer.
+      failures: why questions stayed without an answer.
     """
 
     def __init__(
@@ -92,23 +68,26 @@ class ChatApi:
         settings: ApiSettings,
         api_key: str | None = None,
         *,
+        budget: budgets.Budget | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.settings = settings
+        self.budget = budget or budgets.Budget(settings.max_cost)
         self.spent = 0.0
         self.calls = 0
+        self.cut = 0
         self.failures: list[str] = []
-        self._api_key = api_key
+        self._wire = wire.Wire(settings, api_key)
         self._sleep = sleep
         self._lock = threading.Lock()
 
     def estimate(self, texts: Sequence[str]) -> Price:
         """Return what asking would cost, each call tried once; asks nothing."""
         bodies = [_body(self.settings, text) for text in texts]
-        keyed = {_key(self.settings, body): body for body in bodies}
+        keyed = {self._key(body): body for body in bodies}
         new = {key: body for key, body in keyed.items() if self._read(key) is None}
         given = sum(_tokens(body) for body in new.values())
-        written = len(new) * self.settings.max_tokens
+        written = len(new) * self.settings.most_tokens(self.settings.max_tokens)
         cost = self._cost(given, written)
         return Price(len(new), len(keyed) - len(new), given, written, cost)
 
@@ -128,23 +107,19 @@ class ChatApi:
           One answer a text; None where there was none after all tries.
 
         Raises:
-          ValueError: the estimate is above ``max_cost``, or ``offline`` is set and an
-            answer is not in the cache. Nothing was asked then.
+          ValueError: the estimate is above what the budget leaves, or ``offline`` is
+            set and an answer is not in the cache. Nothing was asked then.
           RuntimeError: the interface refused, too many texts stayed without an answer,
-            or what was really spent went above ``max_cost``. The answers so far are in
-            the cache.
+            or the budget is spent. The answers so far are in the cache.
         """
         self._check_price(self.estimate(texts))
         bodies = {text: _body(self.settings, text) for text in texts}
-        timeout = httpx.Timeout(self.settings.timeout_seconds)
-        key = self._api_key
-        headers = {"authorization": f"Bearer {key}"} if key else {}
         with (
-            httpx.Client(timeout=timeout, headers=headers) as client,
+            self._wire.connected() as send,
             concurrent.futures.ThreadPoolExecutor(self.settings.concurrency) as pool,
         ):
             futures = {
-                text: pool.submit(self._ask, client, body)
+                text: pool.submit(self._ask, send, body)
                 for text, body in bodies.items()
             }
             answers = []
@@ -157,22 +132,46 @@ class ChatApi:
                 raise
         return answers
 
-    def _ask(self, client: httpx.Client, body: dict[str, Any]) -> str | None:
+    # One question
+
+    def _ask(self, send: wire.Send, body: dict[str, Any]) -> str | None:
         """Return one answer; None when there is none after all tries."""
-        key = _key(self.settings, body)
+        settings, key = self.settings, self._key(body)
         cached = self._read(key)
         if cached is not None:
             return cached
-        reason = ""
-        for number in range(self.settings.max_tries):
-            self._check_spent()
+        reason, limit, number = "", settings.max_tokens, 0
+        while number < settings.max_tries:
+            pause = 0.0
             try:
-                return self._keep(key, body, self._post(client, body))
-            except _TryAgain as failure:
+                found = self._try(send, body, limit)
+            except wire.TryAgain as failure:
                 reason, pause = str(failure), failure.pause
-            if number + 1 < self.settings.max_tries:
-                backoff = self.settings.pause_seconds * 2**number
+            except wire.Refused as refusal:
+                if limit == settings.max_tokens:
+                    raise
+                reason = f"cut at {limit // GROWTH} tokens, and {refusal}"
+                break
+            else:
+                if not found.is_cut:
+                    return self._keep(key, body, found)
+                with self._lock:
+                    self.cut += 1
+                most = settings.most_tokens(limit)
+                reason = f"no word of an answer within {most} tokens"
+                wider = min(limit * GROWTH, settings.longest_tokens)
+                if wider <= limit or settings.max_tokens_field == "none":
+                    break
+                limit = wider
+                continue
+            number += 1
+            if number < settings.max_tries:
+                backoff = settings.pause_seconds * 2 ** (number - 1)
                 self._sleep(min(max(backoff, pause), LONGEST_PAUSE))
+        self._note_failure(reason)
+        return None
+
+    def _note_failure(self, reason: str) -> None:
         with self._lock:
             self.failures.append(reason)
             num_failures = len(self.failures)
@@ -183,29 +182,85 @@ class ChatApi:
                 f"{self.settings.max_failures}; the last reason: {reason}. Answers so "
                 f"far are in {self.settings.cache}; start again to go on"
             )
-        return None
 
-    def _check_spent(self) -> None:
-        with self._lock:
-            spent = self.spent
-        if self.settings.max_cost < spent:
-            raise RuntimeError(
-                f"spent {spent:.4f}, more than max_cost = {self.settings.max_cost}; "
-                f"answers so far are in {self.settings.cache}"
-            )
+    def _try(
+        self, send: wire.Send, body: Mapping[str, Any], limit: int
+    ) -> completions.Completion:
+        """Ask once, in the parameters that the server takes.
 
-    def _keep(self, key: str, body: dict[str, Any], reply: Mapping[str, Any]) -> str:
-        """Count the cost of an answer, put it in the cache and return its text."""
-        text = reply["choices"][0]["message"]["content"] or ""
+        Raises:
+          wire.TryAgain: there was no answer, but there may be one next time.
+          wire.Refused: the interface refused.
+        """
+        while True:
+            sent = self._wire.dress(body, limit)
+            most = self._cost(_tokens(body), self.settings.most_tokens(limit))
+            self._reserve(most)
+            cost = most  # of a try that ends in the middle: it may have been paid for
+            answered = False
+            try:
+                status, headers, data = send(sent)
+                answered = status == 200
+                cost = most if answered else 0.0
+                if answered:
+                    found, cost = self._understand(body, data, limit)
+                    return found
+            except wire.Unsent:
+                cost = 0.0
+                raise
+            finally:
+                self.budget.settle(most, cost)
+                with self._lock:
+                    self.spent += cost
+                    self.calls += answered
+            first = limit == self.settings.max_tokens and status in wire.MISFIT
+            if not (first and self._wire.give_way(sent, data)):
+                self._wire.refuse(status, headers, data)
+
+    def _understand(
+        self, body: Mapping[str, Any], data: bytes, limit: int
+    ) -> tuple[completions.Completion, float]:
+        """Return what a reply says, and what it cost."""
+        try:
+            found = completions.read_completion(json.loads(data))
+            wrong = ""
+        except (ValueError, RecursionError) as error:
+            wrong = str(error) if type(error) is ValueError else "no JSON"
+        if wrong:
+            shown = secrets.excerpt(data, self._wire.hide)
+            raise wire.TryAgain(f"not a chat completion, {wrong}: {shown!r}")
+        given = _tokens(body) if found.given is None else found.given
+        written = found.written
+        if written is None:
+            most = self.settings.most_tokens(limit)
+            written = most if found.is_cut else -(-len(data) // BYTES_A_TOKEN)
+        return found, self._cost(given, written)
+
+    # Money and the cache
+
+    def _reserve(self, amount: float) -> None:
+        reason = ""
+        try:
+            self.budget.reserve(amount)
+        except budgets.Spent as error:
+            reason = str(error)
+        if reason:
+            raise RuntimeError(f"{reason}; answers so far are in {self.settings.cache}")
+
+    def _keep(
+        self, key: str, body: Mapping[str, Any], found: completions.Completion
+    ) -> str:
+        """Put an answer in the cache and return its text; an empty one is not kept."""
+        text = self._wire.hide(found.text)
         text = text.encode(errors="replace").decode()  # a lone surrogate is no text
-        usage = reply.get("usage")
-        given = _count(usage, "prompt_tokens", _tokens(body))
-        written = _count(usage, "completion_tokens", -(-len(text) // BYTES_A_TOKEN))
-        with self._lock:
-            self.spent += self._cost(given, written)
-            self.calls += 1
-        kept = {"base_url": self.settings.base_url, "request": body, "answer": text}
-        records.write_json(self._path(key), kept | {"tokens": [given, written]})
+        if text:
+            kept = {
+                "base_url": self._wire.address.shown,
+                "request": body,
+                "answer": text,
+            }
+            tokens = [found.given, found.written]
+            records.write_json(self._path(key), kept | {"tokens": tokens})
         return text
 
     def _cost(self, given: float, written: float) -> float:
@@ -213,88 +268,40 @@ class ChatApi:
         settings = self.settings
         return (given * settings.price_input + written * settings.price_output) / 1e6
 
+    def _key(self, body: Mapping[str, Any]) -> str:
+        """Return the name of an answer in the cache: a hash of all that was asked."""
+        text = json.dumps([self._wire.address.shown, body], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
     def _path(self, key: str) -> pathlib.Path:
         return pathlib.Path(self.settings.cache) / key[:2] / f"{key}.json"
 
     def _read(self, key: str) -> str | None:
-        """Return a cached answer, or None."""
+        """Return a cached answer, or None; an empty one never was an answer."""
         path = self._path(key)
         if not path.exists():
             return None
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["answer"])
-        except (ValueError, KeyError, TypeError) as error:
+            return str(json.loads(path.read_text(encoding="utf-8"))["answer"]) or None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a cached answer; remove it") from error
 
     def _check_price(self, price: Price) -> None:
-        settings = self.settings
+        settings, spent = self.settings, self.budget.spent
         logging.info("asking %s: %s", settings.model, price)
         if settings.offline and price.calls:
             raise ValueError(
                 f"offline, but {price.calls} of {price.calls + price.cached} answers "
                 f"are not in {settings.cache}; run once with offline=False"
             )
-        if price.cost > settings.max_cost:
+        if price.cost > self.budget.left + budgets.ROUNDING:
+            before = f", of which {spent:.2f} is spent" if spent else ""
             raise ValueError(
                 f"asking may cost {price.cost:.2f} ({price.calls} calls, "
                 f"{price.input_tokens} tokens in, {price.output_tokens} out), more "
-                f"than max_cost = {settings.max_cost:.2f}; raise max_cost or ask "
-                "about fewer prompts"
+                f"than max_cost = {self.budget.limit:.2f}{before}; raise max_cost or "
+                "ask about fewer prompts"
             )
-
-    def _post(self, client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Post once and return a chat completion.
-
-        Raises:
-          _TryAgain: there was none, but there may be one next time.
-          RuntimeError: the interface refused.
-        """
-        url = self.settings.base_url.rstrip("/") + "/chat/completions"
-        try:
-            with client.stream("POST", url, json=body) as response:
-                data = self._receive(response)
-        except httpx.HTTPError as error:
-            raise _TryAgain(f"{type(error).__name__}: {error}") from error
-        shown = data[:200].decode(errors="replace")
-        if self._api_key:
-            shown = shown.replace(self._api_key, "[key]")
-        if response.status_code in TRY_AGAIN:
-            asked = response.headers.get("retry-after", "")
-            pause = float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else 0.0
-            raise _TryAgain(f"HTTP {response.status_code}: {shown}", pause)
-        if response.status_code != 200:
-            raise RuntimeError(
-                f"{url} refused with HTTP {response.status_code}: {shown}; check "
-                "base_url, model and the key"
-            )
-        try:
-            reply = json.loads(data)
-            content = reply["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise _TryAgain(f"not a chat completion: {shown!r}") from error
-        if content is not None and not isinstance(content, str):
-            raise _TryAgain(f"the content is no text: {shown!r}")
-        return reply
-
-    def _receive(self, response: httpx.Response) -> bytes:
-        """Return the body of a response; a slow or endless one is given up."""
-        deadline = time.monotonic() + self.settings.timeout_seconds
-        data = b""
-        for part in response.iter_bytes():
-            data += part
-            if time.monotonic() > deadline:
-                raise _TryAgain(f"no whole answer in {self.settings.timeout_seconds} s")
-            if len(data) > LONGEST_ANSWER:
-                raise _TryAgain(f"an answer of over {LONGEST_ANSWER} bytes")
-        return data
-
-
-class _TryAgain(Exception):
-    """A try that gave no answer: why, and how many seconds to wait at least."""
-
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        super().__init__(reason)
-        self.pause = pause
 
 
 def _body(settings: ApiSettings, text: str) -> dict[str, Any]:
@@ -311,19 +318,9 @@ def _body(settings: ApiSettings, text: str) -> dict[str, Any]:
     }
 
 
-def _key(settings: ApiSettings, body: Mapping[str, Any]) -> str:
-    """Return the name of an answer in the cache: a hash of all that was asked."""
-    text = json.dumps([settings.base_url, body], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
-
-
 def _tokens(body: Mapping[str, Any]) -> int:
-    """Return a high estimate of the tokens in a request."""
-    size = sum(len(message["content"].encode()) for message in body["messages"])
-    return -(-size // BYTES_A_TOKEN) + TOKENS_A_MESSAGE * len(body["messages"])
-
-
-def _count(usage: Any, name: str, estimate: int) -> int:
-    """Return a number of tokens as the interface tells it, else the estimate."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and value >= 0 else estimate
+    """Return a high estimate of the tokens in a request: a byte beyond ASCII is one."""
+    texts = [message["content"] for message in body["messages"]]
+    plain = sum(character < "\x80" for text in texts for character in text)
+    other = sum(len(text.encode(errors="replace")) for text in texts) - plain
+    return -(-plain // BYTES_A_TOKEN) + other + TOKENS_A_MESSAGE * len(texts)

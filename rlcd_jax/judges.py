@@ -10,19 +10,26 @@ whatever the judge.
 * ``preference_scores`` come from a preference model, by any function the caller has.
 * ``log_odds`` asks a language model for the letter of the better reply.
 * ``judges_api.compare`` asks a model behind an HTTP interface.
+
+`JUDGES` is the one table of judges: a row says what a judge is called, what it reads,
+which tasks it fits and how it is asked. Configs, evaluation, plans and pages read it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
 from vaderSentiment import vaderSentiment
 
-from rlcd_jax import prompts, verdicts
+from rlcd_jax import prompts, tasks, verdicts
 
 LEXICON = "lexicon"
+LETTERS, REPLIES = "letters", "replies"  # what a judge may read: see `Means`
 LEXICON_EPSILON = 0.05  # VADER calls a compound score within 0.05 of zero neutral
+
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # headers of a plain dialogue
 
 ScoreLetters = Callable[[list[str]], Sequence[tuple[float, float]]]
 ScoreReplies = Callable[[list[tuple[str, str]]], Sequence[float]]
@@ -144,8 +151,10 @@ def log_odds(
     for one, two in pairs:
         if verdicts.plain_winner(one, two):
             continue  # told without asking
-        texts.append(prompts.scoring_prompt(one.prompt, one.reply, two.reply, question))
-        texts.append(prompts.scoring_prompt(one.prompt, two.reply, one.reply, question))
+        dialogue, first = whole_turns(one)
+        second = whole_turns(two)[1]
+        texts.append(prompts.scoring_prompt(dialogue, first, second, question))
+        texts.append(prompts.scoring_prompt(dialogue, second, first, question))
     logits = [(float(a), float(b)) for a, b in score_fn(texts)] if texts else []
     _check_answers(len(texts), [value for pair in logits for value in pair], width=2)
     answers = iter(zip(logits[::2], logits[1::2], strict=True))
@@ -168,6 +177,18 @@ def log_odds(
     return given
 
 
+def whole_turns(sample: verdicts.Sample) -> tuple[str, str]:
+    """Return the dialogue up to the last header, and the whole turn that follows.
+
+    Where a task lets the reply continue a lead-in, such as "One possible outline:
+    1.", the lead-in is shown with each reply and no longer ends the dialogue.
+    """
+    before, header, lead_in = sample.prompt.rpartition(ASSISTANT)
+    if not header or not lead_in.strip() or HUMAN in lead_in:
+        return sample.prompt, sample.reply
+    return before + header, f"{lead_in.strip()} {sample.reply.strip()}"
+
+
 def _check_answers(asked: int, values: Sequence[float], width: int = 1) -> None:
     """Refuse a score function that left something out or gave no number."""
     if len(values) != asked * width:
@@ -181,3 +202,127 @@ def _check_answers(asked: int, values: Sequence[float], width: int = 1) -> None:
             f"the judge's score function gave {values[broken[0]]} for text "
             f"{broken[0] // width}; scores must be finite"
         )
+
+
+# --- the table of judges --------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """What a run gives its judges.
+
+    Attributes:
+      question: the task's judge question.
+      score_letters: logits of A and B after each text, by the run's language model.
+      score_replies: a score of each (prompt, reply), by a preference model.
+    """
+
+    question: str
+    score_letters: ScoreLetters
+    score_replies: ScoreReplies
+
+
+Judged = tuple[list[verdicts.Score], list[verdicts.Verdict]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A row of the table of judges.
+
+    Attributes:
+      name: its name in configs, records and tables.
+      what: what it is, in a line for a reader.
+      reads: the models it needs, `LETTERS` or `REPLIES`; "": none.
+      misfit: says why it cannot judge a task, "" where it can.
+      judge: returns the scores (none of a judge of two replies) and the verdicts.
+    """
+
+    name: str
+    what: str
+    reads: str
+    misfit: Callable[[tasks.Task], str]
+    judge: Callable[[Sequence[verdicts.Sample], Means], Judged]
+
+
+def _needs_lexicon(task: tasks.Task) -> str:
+    if task.lexicon is not None:
+        return ""
+    return f"task {task.name!r} has no [lexicon] that measures its attribute"
+
+
+def _fits_all(task: tasks.Task) -> str:
+    del task
+    return ""
+
+
+def _by_lexicon(samples: Sequence[verdicts.Sample], means: Means) -> Judged:
+    del means
+    scores = lexicon_scores(samples)
+    return scores, compare_scores(samples, scores, epsilon=LEXICON_EPSILON)
+
+
+def _by_letters(samples: Sequence[verdicts.Sample], means: Means) -> Judged:
+    letters, question = means.score_letters, means.question
+    return [], log_odds(samples, letters, question=question, by_mean=True)
+
+
+def _by_preference(samples: Sequence[verdicts.Sample], means: Means) -> Judged:
+    scores = preference_scores(samples, means.score_replies)
+    return scores, compare_scores(samples, scores, epsilon=0.0)
+
+
+JUDGES: dict[str, Judge] = {
+    row.name: row
+    for row in (
+        Judge(
+            LEXICON,
+            "the sentiment word list VADER, for tasks whose [lexicon] says so",
+            "",
+            _needs_lexicon,
+            _by_lexicon,
+        ),
+        Judge(
+            "log_odds",
+            "the language model's letter for the task's question, in both orders",
+            LETTERS,
+            _fits_all,
+            _by_letters,
+        ),
+        Judge(
+            "preference",
+            "a preference model of other data, evaluate.preference_judge",
+            REPLIES,
+            _fits_all,
+            _by_preference,
+        ),
+    )
+}
+DEFAULT = "log_odds"  # fits every task and needs nothing that a run has not
+
+
+def choose(asked: Sequence[str], task: tasks.Task) -> tuple[list[str], list[str]]:
+    """Return the judges of a task, and what is to be said about those left out.
+
+    Args:
+      asked: names of judges, in the order of the table; none asks for none.
+      task: the task.
+
+    Returns:
+      Those asked that fit the task, or `DEFAULT` when none of them does; and a
+      sentence for each that does not fit.
+
+    Raises:
+      ValueError: a name is not in the table.
+    """
+    unknown = [name for name in asked if name not in JUDGES]
+    if unknown:
+        raise ValueError(
+            f"evaluate.judges has {unknown[0]!r}; accepted: {', '.join(JUDGES)}"
+        )
+    misfits = {name: JUDGES[name].misfit(task) for name in asked}
+    chosen = [name for name in asked if not misfits[name]]
+    notes = [f"Judge {n} is left out: {why}." for n, why in misfits.items() if why]
+    if asked and not chosen:
+        notes.append(f"Judge {DEFAULT} takes its place: {JUDGES[DEFAULT].what}.")
+        chosen = [DEFAULT]
+    return chosen, notes

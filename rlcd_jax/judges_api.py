@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from rlcd_jax import chat_api, verdicts
+from rlcd_jax import chat_api, judges, verdicts
 
 BLOCK = "\n\n\n\n"
 
@@ -28,8 +28,12 @@ def questions(samples: Sequence[verdicts.Sample], question: str) -> list[str]:
     for one, two in verdicts.contests(samples):
         if verdicts.plain_winner(one, two):
             continue  # told without asking
-        texts.append(comparison_prompt(one.prompt, one.reply, two.reply, question))
-        texts.append(comparison_prompt(one.prompt, two.reply, one.reply, question))
+        (dialogue, first), (_, second) = (
+            judges.whole_turns(one),
+            judges.whole_turns(two),
+        )
+        texts.append(comparison_prompt(dialogue, first, second, question))
+        texts.append(comparison_prompt(dialogue, second, first, question))
     return texts
 
 

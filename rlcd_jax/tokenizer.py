@@ -8,7 +8,6 @@ an id for padding that never ends a text.
 from __future__ import annotations
 
 import copy
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -14,10 +14,13 @@ from rlcd_jax import (
     chat_api,
     judges,
     judges_api,
+    prompts,
     records,
+    tasks,
     verdicts,
     win_rates,
 )
+from rlcd_jax.judging import budget
 
 QUESTION = "Which reply is kinder? Answer (A) or (B)."
 
@@ -289,8 +292,9 @@ def test_comparison_prompt_has_its_layout():
 # --- a server that misbehaves -----------------------------------------------
 
 
-def completion(text, **more):
-    choices = [{"message": {"role": "assistant", "content": text}}]
+def completion(text, finish="stop", **more):
+    message = {"role": "assistant", "content": text}
+    choices = [{"message": message, "finish_reason": finish}]
     return json.dumps({"choices": choices, **more}).encode()
 
 
@@ -313,6 +317,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif trouble == "slow":
             time.sleep(0.6)
             self.send(200, completion("(A)"))
+        elif trouble == "trickle":
+            for byte in b"HTTP/1.1 200 OK\r\nx-a: " + b"y" * 12:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(0.05)
+        elif isinstance(trouble, tuple):
+            self.send(*trouble)
         elif trouble == "drip":
             self.send_response(200)
             self.end_headers()
@@ -325,10 +336,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send(200, self.server.answer(body))
 
-    def send(self, status, data):
+    def send(self, status, data, after="7"):
         self.send_response(status)
         if status == 429:
-            self.send_header("retry-after", "7")
+            self.send_header("retry-after", after)
         self.end_headers()
         self.wfile.write(data)
 
@@ -410,8 +421,10 @@ def test_api_judge_counts_unread_answers_apart(server, tmp_path):
 
 @pytest.mark.parametrize(
     "trouble",
-    [500, 503, "hang up", "slow", "drip", b"garbage", completion("(A)")[:-9], b"[]",
-     b'{"choices": []}', completion(["(A)"]), b"\xff\xfe", b""],
+    [500, 503, "hang up", "slow", "drip", "trickle", b"garbage", b"[]", b"", b"[" * 9**5,
+     completion("(A)")[:-9], b'{"choices": []}', completion(["(A)"]), b"\xff\xfe",
+     b"<html><title>Sign in</title></html>", b'{"error": {"message": "busy"}}',
+     b'{"choices": [null]}', b'{"choices": [{"message": {"tool_calls": [{}]}}]}'],
 )  # fmt: skip
 def test_chat_api_tries_again_after_trouble(server, tmp_path, trouble):
     server.script = [trouble]
@@ -505,10 +518,255 @@ def test_chat_api_estimates_a_cost_it_is_not_told(server, tmp_path, usage):
 
 
 @pytest.mark.parametrize(
-    "changes, match", [({"base_url": "x"}, "base_url"), ({"max_tries": 0}, "max_tries")]
+    "after, pauses",
+    [
+        ("7", [7.0]),
+        ("99999", [60.0]),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", [1.0]),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", [60.0]),
+        ("soon", [1.0]),
+        ("9" * 400, [1.0]),
+    ],
+)
+def test_chat_api_bounds_what_it_is_told_to_wait(server, tmp_path, after, pauses):
+    server.script = [(429, b"{}", after)]
+    api, waited = make_api(server, tmp_path)
+    assert api.ask_all(["hello"]) == ["(A)"] and waited == pauses
+
+
+def test_chat_api_stops_where_no_money_is_left_there(server, tmp_path):
+    server.script = [(429, b'{"error": {"code": "insufficient_quota"}}')]
+    api, pauses = make_api(server, tmp_path)
+    with pytest.raises(RuntimeError, match="refused with HTTP 429.*insufficient_quota"):
+        api.ask_all(["hello"])
+    assert pauses == []
+
+
+# --- models that think, and servers with other parameters -----------------------------
+
+
+def test_chat_api_asks_again_with_more_tokens_for_an_answer_that_was_cut(
+    server, tmp_path
+):
+    server.script = [completion(None, "length"), completion("<think>Hm", "length")]
+    api, pauses = make_api(server, tmp_path, max_tries=1)
+    assert api.ask_all(["hello"]) == ["(A)"]
+    assert [body["max_tokens"] for _, _, body in server.seen] == [50, 200, 800]
+    assert (api.cut, api.calls, pauses, api.failures) == (2, 3, [], [])
+    again, _ = make_api(server, tmp_path, offline=True)
+    assert again.ask_all(["hello"]) == ["(A)"]
+
+
+def test_chat_api_never_keeps_an_answer_that_was_cut(server, tmp_path):
+    server.answer = lambda body: completion(None, "length")
+    api, _ = make_api(server, tmp_path, longest_tokens=300)
+    assert api.ask_all(["hello"]) == [None]
+    assert [body["max_tokens"] for _, _, body in server.seen] == [50, 200, 300]
+    assert api.cut == 3 and api.failures == ["no word of an answer within 300 tokens"]
+    assert not list((tmp_path / "cache").rglob("*.json"))
+    server.answer = lambda body: completion("(B)")
+    assert make_api(server, tmp_path)[0].ask_all(["hello"]) == ["(B)"]
+
+
+def test_chat_api_asks_again_what_an_old_cache_holds_as_empty(server, tmp_path):
+    api, _ = make_api(server, tmp_path)
+    assert api.ask_all(["hello"]) == ["(A)"]
+    (path,) = (tmp_path / "cache").rglob("*.json")
+    records.write_json(path, json.loads(path.read_text()) | {"answer": ""})
+    assert api.estimate(["hello"]).calls == 1
+    assert api.ask_all(["hello"]) == ["(A)"] and len(server.seen) == 2
+
+
+def test_chat_api_gives_up_growing_where_the_server_refuses_it(server, tmp_path):
+    server.script = [completion(None, "length"), (400, b"max_tokens is not allowed")]
+    api, _ = make_api(server, tmp_path)
+    assert api.ask_all(["one", "two"]) == [None, "(A)"]
+    assert server.seen[-1][2]["max_tokens"] == 50
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+        "'max_completion_tokens' instead.",
+        "Unrecognized request argument supplied: max_tokens",
+        "max_tokens: Extra inputs are not permitted",
+    ],
+)
+def test_chat_api_calls_the_limit_as_the_server_does(server, tmp_path, error):
+    server.script = [(400, json.dumps({"error": {"message": error}}).encode())]
+    api, pauses = make_api(server, tmp_path)
+    assert api.ask_all(["one", "two"]) == ["(A)", "(A)"]
+    sent = [body for _, _, body in server.seen]
+    assert [("max_tokens" in b, b.get("max_completion_tokens")) for b in sent] == [
+        (True, None),
+        (False, 50),
+        (False, 50),
+    ]
+    assert pauses == [] and api.failures == []
+
+
+def test_chat_api_leaves_out_a_temperature_that_is_refused(server, tmp_path):
+    server.script = [(400, b"Unsupported value: 'temperature' does not support 0")]
+    api, _ = make_api(server, tmp_path, concurrency=3)
+    assert api.ask_all(["one", "two", "three"]) == ["(A)"] * 3
+    assert "temperature" not in server.seen[-1][2]
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "none"])
+def test_chat_api_sends_the_limit_in_the_field_of_its_settings(server, tmp_path, field):
+    api, _ = make_api(server, tmp_path, max_tokens_field=field)
+    assert api.ask_all(["hello"]) == ["(A)"]
+    body = server.seen[0][2]
+    limits = {"max_tokens": 50, "max_completion_tokens": 50, "none": 0}
+    assert {k: v for k, v in body.items() if k in limits} == (
+        {} if field == "none" else {field: 50}
+    )
+    other, _ = make_api(server, tmp_path)  # the same question, so the same answer
+    assert other.ask_all(["hello"]) == ["(A)"] and len(server.seen) == 1
+
+
+def test_chat_api_refused_in_both_fields_says_what_to_set(server, tmp_path):
+    server.answer = lambda body: b""
+    wrong = (400, b"unsupported: max_tokens, max_completion_tokens")
+    server.script = [wrong] * 9
+    api, _ = make_api(server, tmp_path)
+    with pytest.raises(RuntimeError, match="check .*max_tokens_field"):
+        api.ask_all(["hello"])
+    assert len(server.seen) == 2
+
+
+# --- money ----------------------------------------------------------------------------
+
+
+def test_chat_apis_share_a_budget(server, tmp_path):
+    cost = (100 * 10 + 1 * 30) / 1e6
+    shared = budget.Budget(0.02)
+    asked = []
+    with pytest.raises((ValueError, RuntimeError), match="max_cost = 0.02"):
+        for number in range(99):
+            api, _ = make_api(server, tmp_path, max_cost=0.02, concurrency=4)
+            api = chat_api.ChatApi(api.settings, budget=shared)
+            asked += api.ask_all([f"{number} {i}" for i in range(4)])
+            assert api.spent == pytest.approx(4 * cost)
+    assert shared.spent == pytest.approx(len(server.seen) * cost) and asked
+    assert shared.spent <= 0.02
+
+
+def test_chat_api_counts_what_may_have_been_paid(server, tmp_path):
+    api, _ = make_api(server, tmp_path)
+    bound = api.estimate(["hello"]).cost
+    server.script = ["slow", b"garbage", 500]
+    assert api.ask_all(["hello"]) == [None]
+    assert api.spent == api.budget.spent == pytest.approx(2 * bound)
+
+
+def test_chat_api_does_not_send_what_may_go_above_the_budget(server, tmp_path):
+    server.answer = lambda body: completion(None, "length", usage={"prompt_tokens": 1})
+    api, _ = make_api(server, tmp_path)
+    most = api.estimate(["hello"]).cost * 1.5
+    api, _ = make_api(server, tmp_path, max_cost=most)
+    with pytest.raises(RuntimeError, match="another call may cost"):
+        api.ask_all(["hello"])
+    assert len(server.seen) == 1 and api.spent <= most
+
+
+# --- secrets --------------------------------------------------------------------------
+
+
+def told(error):
+    """Return all that a traceback of an error could show of messages."""
+    texts = []
+    while error is not None:
+        texts += [str(error), repr(error)]
+        error = error.__cause__ or error.__context__
+    return "".join(texts)
+
+
+@pytest.mark.parametrize("at", [*range(180, 205, 3), 0])
+@pytest.mark.parametrize("status", [200, 401, 500])
+def test_no_part_of_a_key_reaches_a_message(server, tmp_path, at, status):
+    body = b"x" * at + b" secret-key " + b"y" * 300
+    server.script = [(status, body)] * 3
+    api, _ = make_api(server, tmp_path, max_failures=0)
+    with pytest.raises(RuntimeError) as caught:
+        api.ask_all(["hello"])
+    assert "secr" not in told(caught.value) + repr(api.failures)
+
+
+@pytest.mark.parametrize("word", ["secret-k***", "Bearer secret-key", "secret"])
+def test_a_key_that_is_masked_or_escaped_is_hidden(server, tmp_path, word):
+    for data in (word.encode(), b'{"error": "\\u0073%s"}' % word[1:].encode()):
+        server.script = [(401, data)]
+        api, _ = make_api(server, tmp_path)
+        with pytest.raises(RuntimeError) as caught:
+            api.ask_all(["hello"])
+        assert "ecret" not in told(caught.value)
+
+
+def test_secrets_of_an_address_reach_no_file_log_or_message(
+    server, tmp_path, caplog, capsys
+):
+    port = server.server_address[1]
+    where = f"http://jo:pa%20ss-word@127.0.0.1:{port}/v1?token=tok-en-77&v=2"
+    changes = {"base_url": where, "max_failures": 0, "max_tries": 1}
+    api, _ = make_api(server, tmp_path, **changes)
+    server.answer = lambda body: completion("(A) pa ss-word tok-en-77 secret-key")
+    with caplog.at_level("DEBUG"):
+        assert api.ask_all(["hello"]) == ["(A) [key] [key] [key]"]
+        server.script = [(500, b"bad: pa ss-word, tok-en-77, cGxhY2U=")]
+        with pytest.raises(RuntimeError) as caught:
+            api.ask_all(["other"])
+        server.script = ["hang up"]
+        with pytest.raises(RuntimeError) as dropped:
+            api.ask_all(["third"])
+        server.script = [(404, where.encode())]
+        with pytest.raises(RuntimeError) as refused:
+            api.ask_all(["fourth"])
+    path, headers, _ = server.seen[0]
+    assert path == "/v1/chat/completions?token=tok-en-77&v=2"
+    assert {k.lower(): v for k, v in headers.items()}["authorization"][:6] == "Basic "
+    shown = [told(e.value) for e in (caught, dropped, refused)]
+    shown += [repr(api.settings), str(api.settings), repr(api), caplog.text]
+    shown += [p.read_text() for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    shown += [*capsys.readouterr(), repr(api.settings.address), *api.failures]
+    for text in shown:
+        for secret in ("pa%20ss", "pa ss", "ss-word", "tok-en", "secret-key"):
+            assert secret not in text, text
+    assert f"http://127.0.0.1:{port}/v1?token=...&v=..." in "".join(shown)
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\n", "ключ"])
+def test_a_key_that_fits_no_header_is_refused_unseen(server, tmp_path, key):
+    settings = make_api(server, tmp_path)[0].settings
+    with pytest.raises(ValueError, match="API key .* is empty or holds") as caught:
+        chat_api.ChatApi(settings, key)
+    assert not key or key not in told(caught.value)
+
+
+REMOTE = "https://example.com/v1"
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"base_url": "x"}, "base_url"),
+        ({"base_url": "jo:hush@example.com/v1"}, "base_url must start"),
+        ({"base_url": "ftp://jo:hush@example.com/v1"}, "base_url must start"),
+        ({"base_url": "http://jo:hu/sh@example.com"}, "'/' as %2F"),
+        ({"base_url": "http://"}, "base_url must start"),
+        ({"base_url": "http://[::1"}, "base_url must start"),
+        ({"max_tries": 0}, "max_tries"),
+        ({"max_tokens_field": "tokens"}, "accepted: max_tokens, max_completion_tok"),
+        ({"price_input": None}, "price_input is None"),
+        ({"price_output": float("nan")}, "price_output is nan"),
+        ({"max_cost": None}, "max_cost is None"),
+        ({"base_url": REMOTE, "price_output": 0}, "max_cost = 1 cannot hold"),
+        ({"base_url": REMOTE, "price_input": 0}, "price_input = 0 and"),
+    ],
 )
 def test_api_settings_refuse_what_cannot_be(server, tmp_path, changes, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=match) as caught:
         make_api(server, tmp_path, **changes)
 
 
@@ -556,3 +814,79 @@ def test_contests_are_of_draws_and_of_ids_with_any_characters():
     assert [(one.prompt_id, one.draw) for one, _ in found] == ids
     with pytest.raises(ValueError, match="two replies to prompt 'issue#1'.*'draw'"):
         verdicts.contests([*made, made[4]])
+    assert "hush" not in told(caught.value) and "hu/" not in told(caught.value)
+
+
+def test_api_settings_let_a_server_that_costs_nothing_be(server, tmp_path):
+    free = {"price_input": 0, "price_output": 0}
+    api, _ = make_api(server, tmp_path, **free)  # on this machine
+    assert api.ask_all(["hello"]) == ["(A)"] and (api.spent, api.calls) == (0, 1)
+    make_api(server, tmp_path, base_url=REMOTE, max_cost=0, **free)
+
+
+# --- the table of judges --------------------------------------------------------------
+
+
+def test_judges_have_one_row_each_and_fit_or_say_why():
+    cheerful, polite = tasks.load_task("cheerful"), tasks.load_task("helpful")
+    assert all(name == row.name and row.what for name, row in judges.JUDGES.items())
+    assert not any(row.misfit(cheerful) for row in judges.JUDGES.values())
+    assert [n for n, row in judges.JUDGES.items() if row.misfit(polite)] == ["lexicon"]
+    assert not judges.JUDGES[judges.DEFAULT].misfit(polite)
+
+
+@pytest.mark.parametrize("name", judges.JUDGES)
+def test_every_judge_of_the_table_judges(name):
+    means = judges.Means(
+        QUESTION,
+        lambda texts: [(2.0, 1.0)] * len(texts),
+        lambda pairs: [float(len(reply)) for _, reply in pairs],
+    )
+    scores, given = judges.JUDGES[name].judge(samples(), means)
+    assert {v.judge for v in given} == {name} and len(given) == 3
+    assert {s.judge for s in scores} <= {name}
+
+
+@pytest.mark.parametrize(
+    "asked, chosen, notes",
+    [
+        (("lexicon",), ["log_odds"], ["lexicon is left out", "takes its place"]),
+        (("lexicon", "preference"), ["preference"], ["lexicon is left out"]),
+        (("log_odds",), ["log_odds"], []),
+        ((), [], []),
+    ],
+)
+def test_choose_says_which_judge_is_missing(asked, chosen, notes):
+    found, said = judges.choose(asked, tasks.load_task("helpful"))
+    assert found == chosen
+    assert len(said) == len(notes) and all(
+        words in text for words, text in zip(notes, said, strict=True)
+    )
+    assert judges.choose(("lexicon",), tasks.load_task("cheerful")) == (["lexicon"], [])
+    with pytest.raises(ValueError, match="'oracle'; accepted: lexicon, log_odds, pre"):
+        judges.choose(("oracle",), tasks.load_task("helpful"))
+
+
+def test_judges_show_a_lead_in_with_the_reply_it_belongs_to():
+    task = tasks.load_task("outline")
+    turn = records.Turn("human", "A fox learns to sail.")
+    text = prompts.plain_prompt(records.Prompt("p", (turn,)), task)
+    both = [
+        verdicts.Sample("p", name, text, f"{name} sets out.\n2. Home.")
+        for name in ("Fox", "Vixen")
+    ]
+    straight, swapped = judges_api.questions(both, QUESTION)
+    seen = []
+
+    def score(texts):
+        seen.extend(texts)
+        return [(0.0, 0.0)] * len(texts)
+
+    judges.log_odds(both, score, question=QUESTION)
+    for shown in (straight, swapped, *seen):
+        dialogue, _, replies = shown.partition("(A)")
+        assert "1." not in dialogue and "possible outline" not in dialogue
+        assert replies.count("One possible outline of the story:") == 2
+        assert "1. Fox sets out.\n2. Home." in replies
+    plain = samples(1)[0]
+    assert judges.whole_turns(plain) == (plain.prompt, plain.reply)

@@ -135,7 +135,7 @@ def test_jsonl_round_trip_keeps_every_record(tmp_path):
         (json.dumps({"id": "a", "turns": [], "x": 1}), ["unknown", "'x'", "id, turns"]),
         (
             json.dumps({"id": "a", "turns": [{"role": "bot", "text": ""}]}),
-            ["'role'", "'bot'", "'human', 'assistant'"],
+            ["'turns[0].role'", "'bot'", "'human', 'assistant'"],
         ),
         (json.dumps({"id": 7, "turns": []}), ["'id'", "7", "text"]),
         (json.dumps({"id": "a", "turns": ["hi"]}), ["'turns[0]'", "'hi'", "Turn"]),

@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from configs import paper
+from experiments import command
 from rlcd_jax import diversity, estimates, records
-from rlcd_jax.paper import published
+from rlcd_jax.paper import nodes, published, read_config
 from rlcd_jax.preference import data
 from rlcd_jax.stages import label_accuracy
 
@@ -119,3 +121,51 @@ def test_pair_rewards_are_right_on_the_side_of_the_label():
     assert make(0.5, 0.0, 1.0).right is None
     assert make(1.0, 0.0, 2.0).probability == pytest.approx(1 / (1 + np.exp(-2)))
     assert make(0.0, 0.0, 2.0).probability == pytest.approx(1 / (1 + np.exp(2)))
+
+
+# --- the API judge --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"url": "http://localhost:1", "max_cost": 0.6},
+        {"url": "https://example.com/v1"},
+        {"url": "https://example.com/v1", "price_input": 1.0},
+        {
+            "url": "https://example.com/v1",
+            "max_cost": 1.0,
+            "price_input": 0.0,
+            "price_output": 0.0,
+        },
+    ],
+)
+def test_a_cap_on_calls_without_a_price_is_refused(tmp_path, fields):
+    with pytest.raises(ValueError, match="without both prices no cost can be known"):
+        setup_of(tmp_path, name="gpt", **fields)
+
+
+def setup_of(tmp_path, **judge):
+    config = paper.get_config("table=3,scale=tiny")
+    with config.unlocked():
+        config.judge.update(judge)
+    return read_config.read_setup(
+        config,
+        tmp_path,
+        make_config=command.method_config,
+        cache_dir="",
+        api_key="hush-key",
+    )
+
+
+def test_nodes_of_the_api_judge_share_a_budget_and_hold_no_secret(tmp_path):
+    url = "http://jo:hush-hush@localhost:1/v1"
+    setup = setup_of(tmp_path, url=url, name="says-a")
+    recipes = nodes.Recipes(setup)
+    made = [
+        recipes.judge("rlcd", two, "harmless", 1, api=True) for two in ("rlaif", "base")
+    ]
+    assert made[0].free["api"] is made[1].free["api"]
+    for node in made:
+        assert "hush" not in repr(node.identity) + repr(node.free) + repr(setup.api)
+        assert node.settings["base_url"] == "http://localhost:1/v1"

@@ -8,6 +8,8 @@ import re
 from importlib import resources
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlcd_jax import records, tasks
 from rlcd_jax.tasks import layout
@@ -135,7 +137,10 @@ def test_package_data_do_not_depend_on_the_working_folder(tmp_path, monkeypatch)
     [
         ("not json", ": not JSON"),
         ("", ": not JSON"),
-        ("[]", ": 'the line' is"),
+        ("[]", ": the line is a list"),
+        ("[" * 100_000, ": lists and objects are more than"),
+        ('{"id": ' + "9" * 5000 + "}", ": Exceeds"),
+        ('{"id": "\\ud800", "turns": []}', ": a text holds half of a surrogate"),
         ('{"id": "b"}', ": missing field 'turns'"),
         ('{"id": "b", "turns": [], "x": 1}', ": unknown field 'x'"),
         (prompt_line(id=""), ": field 'id' is ''"),
@@ -145,6 +150,7 @@ def test_package_data_do_not_depend_on_the_working_folder(tmp_path, monkeypatch)
         (prompt_line("b", [("human", " \n")]), r": field 'turns\[0\].text'"),
         (prompt_line("b", [("human", 3)]), r": field 'turns\[0\].text' is 3"),
         (prompt_line("b", [("robot", "Hi")]), r"'turns\[0\].role' is 'robot'"),
+        ('{"id": "b", "turn": [], "turns": []}', r"'turn' \(did you mean 'turns'"),
         (
             prompt_line("b", [("human", "Hi"), ("assistant", "Hi")]),
             r"'turns\[0\].role' is 'human'; .*last one is human",
@@ -182,3 +188,60 @@ def test_load_prompts_keeps_line_marks_inside_a_text(tmp_path):
     path.write_text(line + "\n", encoding="utf-8")
     (prompt,) = tasks.load_prompts(tasks.load_task("cheerful"), path=path)
     assert prompt.turns[-1].text == "one\u2028two\nthree"
+
+
+def test_load_prompts_says_all_wrong_lines(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    good = [prompt_line(id=f"g{i}").encode() for i in range(2)]
+    path.write_bytes(b"\n".join([good[0], b"x", b'{"id": "\xe9"}', good[1], b"[]"]))
+    with pytest.raises(ValueError) as caught:
+        tasks.load_prompts(tasks.load_task("cheerful"), path=path)
+    said = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in said] == [
+        f"{path}, line {number}" for number in (2, 3, 5)
+    ]
+    assert "'utf-8' codec" in said[1]
+    path.write_bytes(b"\n".join([b"x"] * 50))
+    with pytest.raises(ValueError, match="and 30 more"):
+        tasks.load_prompts(tasks.load_task("cheerful"), path=path)
+
+
+def test_load_prompts_keeps_a_text_in_one_split(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    task = tasks.load_task("cheerful")
+    lines = [
+        prompt_line(f"p{i}", [("human", f"text  {i // 8}"[: 6 + i % 2] + str(i // 8))])
+        for i in range(320)
+    ]
+    path.write_text("\n".join(lines))
+    parts = [tasks.load_prompts(task, split, path) for split in tasks.SPLITS]
+    texts = [{" ".join(p.turns[0].text.split()) for p in part} for part in parts]
+    assert sum(map(len, parts)) == 320 and all(texts)
+    for one, two in itertools.combinations(texts, 2):
+        assert not one & two
+
+
+@given(st.sets(st.text("abcdef0123", min_size=1, max_size=6), min_size=3, max_size=30))
+def test_split_prompts_leaves_no_part_empty_and_moves_little(ids):
+    shares = layout.PromptSet(file="x")
+    prompts = [records.Prompt(i, (records.Turn("human", i),)) for i in sorted(ids)]
+    parts = tasks.split_prompts(prompts, shares)
+    assert all(parts.values())
+    assert sorted(p.id for part in parts.values() for p in part) == sorted(ids)
+    moved = [p for s, part in parts.items() for p in part]
+    moved = [p for p in moved if p not in parts[tasks.split_of(p.id, shares)]]
+    assert len(moved) <= 2
+    assert parts["dev"] == tasks.split_prompts(prompts[::-1], shares)["dev"][::-1]
+
+
+def test_load_prompts_refuses_a_set_too_small_for_its_shares(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(prompt_line())
+    task = tasks.load_task("cheerful")
+    sizes = []
+    for split in tasks.SPLITS:
+        try:
+            sizes.append(len(tasks.load_prompts(task, split, path)))
+        except ValueError as error:
+            assert "1 prompts are too few for the part" in str(error)
+    assert sizes == [1]

@@ -29,11 +29,14 @@ def files_table(
     pairs = [p for path in paths for p in records.read_jsonl(path, records.Pair)]
     if not pairs:
         raise ValueError(f"no pairs in {', '.join(map(str, paths))}")
+    task = tasks.load_task(task_name or pairs[0].task)
     name, score = judges.LEXICON, pair_readings.lexicon
     if scores:
         found = read_scores(scores, pairs)
         name, score = scores.name, lambda texts: [found[text] for text in texts]
-    task = tasks.load_task(task_name or pairs[0].task)
+    elif task.lexicon is None:
+        why = judges.JUDGES[judges.LEXICON].misfit(task)
+        raise ValueError(f"{why}; give a trusted judge's scores of the pairs: --scores")
     readings = pair_readings.measure(pairs, task, outside={name: score})
     judged = label_noise.judged(pair_readings.one_each(readings), name)
     return label_noise.run_table(judged, judge=name, seed=seed)

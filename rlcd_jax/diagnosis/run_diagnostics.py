@@ -48,7 +48,7 @@ def diagnose(
     config, task = read_config(workdir)
     folder = workdir / FOLDER
     pairs, dropped = read_pairs(workdir)
-    lexicon = with_lexicon or judges.LEXICON in task.judges
+    lexicon = with_lexicon or task.lexicon is not None
     readings = pair_readings.measure(
         pairs,
         task,

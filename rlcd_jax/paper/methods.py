@@ -98,7 +98,7 @@ def _nodes(recipes: nodes.Recipes, task: str) -> Made:
 
 def _judge(recipes: nodes.Recipes, task: str) -> str | estimates.Missing:
     """Return the outside judge of a task, or why it has none."""
-    if LEXICON in recipes.task(task).judges:
+    if recipes.task(task).lexicon is not None:
         return LEXICON
     return cells.lacks_people(recipes, task) or PEOPLE
 

@@ -117,7 +117,8 @@ def judge(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
 
 def judge_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     """Compare two systems by a model behind an HTTP interface."""
-    api = chat_api.ChatApi(node.free["api"], node.free["api_key"])
+    api: chat_api.ChatApi = node.free["api"]  # of all nodes; what is its own is told
+    calls, spent, cut = api.calls, api.spent, api.cut
     samples = evaluate_policy.as_samples(_both(place))
     asked = node.settings["questions"]
     unparsed = {}
@@ -127,7 +128,12 @@ def judge_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
         )
         records.write_jsonl(place / f"verdicts-{name}.jsonl", given)
         unparsed[name] = sum(verdict.unparsed for verdict in given)
-    return {"calls": api.calls, "spent": api.spent, "unparsed": unparsed}
+    return {
+        "calls": api.calls - calls,
+        "spent": api.spent - spent,
+        "cut": api.cut - cut,
+        "unparsed": unparsed,
+    }
 
 
 def pair_rewards(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:

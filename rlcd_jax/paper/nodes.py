@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import records, tasks
+from rlcd_jax import chat_api, records, tasks
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.scoring import few_shots as solved
@@ -36,6 +36,8 @@ class Recipes:
         self.setup = setup
         self._made: dict[tuple[Any, ...], graph.Node] = {}
         self._hh = _contents(setup.config.hh_rlhf.dir)
+        # One for all nodes, so that they share its budget.
+        self._api = setup.api and chat_api.ChatApi(setup.api, setup.api_key)
 
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
@@ -182,8 +184,8 @@ class Recipes:
             free: dict[str, Any] = {}
             if api:
                 asked = self.setup.api
-                settings |= {"judge": asked.model, "base_url": asked.base_url}
-                free = {"api": asked, "api_key": self.setup.api_key}
+                settings |= {"judge": asked.model, "base_url": asked.address.shown}
+                free = {"api": self._api}
             return graph.make_node(
                 "judge_api" if api else "judge",
                 f"{one}-{two}-{task}-{seed}",

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import chat_api, tasks
+from rlcd_jax.judging import secrets
 from rlcd_jax.scoring import few_shots as solved
 
 MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
@@ -17,7 +18,6 @@ MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument st
 NO_JUDGE = "no API judge: --config.judge.url, --config.judge.name"
 KEY = "OPENAI_API_KEY"  # variable of the environment that commands read
 NO_KEY = f"missing API key: {KEY}"
-LOCAL = ("http://localhost", "http://127.0.0.1")  # servers that need no key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Setup:
     shots: str
     studies: tuple[pathlib.Path, ...]
     api: chat_api.ApiSettings | None
-    api_key: str | None
+    api_key: str | None = dataclasses.field(repr=False)
     api_missing: str
     dry: bool
 
@@ -192,15 +192,32 @@ def _api(
     """Return the settings of the API judge, or why there is none."""
     if not (judge.url and judge.name):
         return None, NO_JUDGE
-    if not (api_key or judge.offline or judge.url.startswith(LOCAL)):
+    local = secrets.read_address(judge.url).is_local  # needs no key
+    if not (api_key or judge.offline or local):
         return None, NO_KEY
+    if not judge.offline and (judge.max_cost or not local):
+        _check_prices(judge)
     settings = chat_api.ApiSettings(
         base_url=judge.url,
         model=judge.name,
         cache=str(root / "judge_cache"),
-        price_input=judge.price_input,
-        price_output=judge.price_output,
+        price_input=judge.price_input or 0.0,
+        price_output=judge.price_output or 0.0,
         max_cost=judge.max_cost,
         offline=judge.offline,
+        max_tokens_field=judge.max_tokens_field,
     )
     return settings, ""
+
+
+def _check_prices(judge: ConfigDict) -> None:
+    """Refuse a limit on cost that prices of nothing would make void."""
+    prices = (judge.price_input, judge.price_output)
+    if all(prices) or (None not in prices and not judge.max_cost):
+        return
+    raise ValueError(
+        f"judge.price_input, judge.price_output = {prices[0]}, {prices[1]} with "
+        f"judge.max_cost = {judge.max_cost:g}: without both prices no cost can be "
+        "known; give them (a million tokens, in the currency of judge.max_cost), or 0 "
+        "and 0 and no judge.max_cost for a server that costs nothing"
+    )

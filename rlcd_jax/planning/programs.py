@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from rlcd_jax import prompts
+from rlcd_jax import judges, prompts
 from rlcd_jax.models import footprint, heads, llama
 from rlcd_jax.planning import counts, passes, sizes
 from rlcd_jax.stages import (
@@ -236,7 +236,8 @@ def evaluate(setting: Setting) -> list[Program]:
                 logit_length=length,
             )
         )
-    if "log_odds" in evaluate_policy.usable_judges(setting.found):
+    chosen = evaluate_policy.usable_judges(setting.found)
+    if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
         judged = passes.read(
             setting,
             "judge",

@@ -132,7 +132,7 @@ def _outside_task(run: reading.Run) -> tasks.Task | estimates.Missing:
         task = tasks.load_task(str(run.config.get("task")))
     except ValueError as error:  # such as a task file that has moved since
         return estimates.Missing(str(error))
-    if judges.LEXICON not in task.judges:
+    if task.lexicon is None:
         return estimates.Missing(f"the task {task.name} has no judge without a model")
     return task
 

@@ -42,7 +42,6 @@ from rlcd_jax.stages import (
 
 Params = Any
 BASE = "base"
-JUDGES = ("lexicon", "log_odds", "preference")
 CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
 CLEANUPS = {"corrected": str.strip, "released": prompts.postprocess_eval}
 
@@ -76,6 +75,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     started = time.monotonic()
     found = inputs.load_inputs(config)
     chosen = usable_judges(found)
+    missing = judges.choose(config.evaluate.judges, found.task)[1]
     cleanup(config.evaluate)  # a wrong one is refused before anything is loaded
     systems = find_systems(config, workdir)
     part = inputs.load_part(config, found.task, "test")
@@ -100,6 +100,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         level=config.evaluate.interval,
         resamples=config.evaluate.resamples,
     )
+    table = dataclasses.replace(table, notes=(*table.notes, *missing))
     if jax.process_index() == 0:
         tables.write_table(table, folder)
     logging.info("evaluate:\n%s", tables.markdown(table))
@@ -121,24 +122,23 @@ def as_samples(answers: Iterable[Answer]) -> list[verdicts.Sample]:
 
 
 def usable_judges(found: inputs.Inputs) -> list[str]:
-    """Return the config's judges that the task allows, in the config's order.
+    """Return the config's judges that fit the task, in the config's order.
 
     Raises:
       ValueError: a judge is unknown, or the one of another run's preference model is
         asked for without naming the run.
     """
     section = found.config.evaluate
-    for name in section.judges:
-        if name not in JUDGES:
-            raise ValueError(
-                f"evaluate.judges has {name!r}; accepted: {', '.join(JUDGES)}"
-            )
-    if "preference" in section.judges and not section.preference_judge:
+    chosen, missing = judges.choose(section.judges, found.task)
+    reads = {judges.JUDGES[name].reads for name in chosen}
+    if judges.REPLIES in reads and not section.preference_judge:
         raise ValueError(
             "evaluate.judges has 'preference' but evaluate.preference_judge is empty; "
             "name the workdir of a preference model trained on other data"
         )
-    return [name for name in section.judges if name in found.task.judges]
+    for note in missing:
+        logging.info("evaluate: %s", note)
+    return chosen
 
 
 def cleanup(section: ConfigDict) -> Callable[[str], str]:
@@ -270,22 +270,17 @@ def _judge(
     """Return single scores and pairwise verdicts of all judges."""
     scores: list[verdicts.Score] = []
     given: list[verdicts.Verdict] = []
+    means = judges.Means(
+        question=next(iter(found.task.judge_questions.values())),
+        score_letters=lambda texts: letters.letter_scorer(found, base)(texts),
+        score_replies=lambda pairs: rewards.preference_judge(
+            found, found.config.evaluate.preference_judge
+        )(pairs),
+    )
     for name in chosen:
-        if name == "lexicon":
-            new = judges.lexicon_scores(samples)
-            scores += new
-            given += judges.compare_scores(samples, new, epsilon=judges.LEXICON_EPSILON)
-        elif name == "log_odds":
-            question = next(iter(found.task.judge_questions.values()))
-            score = letters.letter_scorer(found, base)
-            given += judges.log_odds(samples, score, question=question, by_mean=True)
-        else:
-            new = judges.preference_scores(
-                samples,
-                rewards.preference_judge(found, found.config.evaluate.preference_judge),
-            )
-            scores += new
-            given += judges.compare_scores(samples, new, epsilon=0.0)
+        new, compared = judges.JUDGES[name].judge(samples, means)
+        scores += new
+        given += compared
     return scores, given
 
 

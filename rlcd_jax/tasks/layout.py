@@ -1,58 +1,32 @@
-"""What a task file holds, and the check that it holds exactly that.
-
-A task is one TOML file. Every field is required and no other field is accepted, so
-that a misspelt name is an error and never a silent default. One index serves the
-affix pairs, the system-message pairs and the scoring instructions, so the three lists
-have the same length.
-"""
+"""What a task is, and the task that is made of the fields of a file."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-FORMATS = ("dialogue", "chat")
-CLEANUP_MODES = ("corrected", "released")
-UNFINISHED = ("reject", "cut_sentence", "keep")
-JUDGES = ("preference", "log_odds", "lexicon")
-TEXT_GROUPS = ("affixes", "systems", "scoring", "judge_questions", "prompts")
-SPLITS = ("train", "dev", "test")
+from rlcd_jax import schema
+from rlcd_jax.tasks import defaults, fields
+from rlcd_jax.tasks.fields import (
+    FORMATS,
+    SPLITS,
+    TEXT_GROUPS,
+    CleanupRules,
+    Lexicon,
+    PromptSet,
+)
 
+__all__ = [
+    "FORMATS",
+    "SPLITS",
+    "TEXT_GROUPS",
+    "CleanupRules",
+    "Lexicon",
+    "PromptSet",
+    "Task",
+    "parse_task",
+]
 
-@dataclasses.dataclass(frozen=True)
-class CleanupRules:
-    """How a raw reply becomes a reply, or is rejected.
-
-    Attributes:
-        mode: "corrected" (role markers count only at the start of a line, a reply
-            that ended by itself is accepted) or "released" (the rule of the code
-            published with the paper, kept for comparison).
-        role_names: names that open a turn, human first, without the colon.
-        unfinished: what becomes of a reply that hit the token limit: "reject" (as in
-            the paper), "cut_sentence" (kept up to its last whole sentence) or "keep".
-        min_characters: a shorter reply is rejected as empty.
-    """
-
-    mode: str
-    role_names: tuple[str, str]
-    unfinished: str
-    min_characters: int
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptSet:
-    """The prompts that ship with a task, and how they are split.
-
-    Attributes:
-        file: JSONL file, relative to the folder of the task file.
-        train: share of the ids that belong to training, in [0, 1].
-        dev: share used for choices between runs.
-        test: share used for the final table; the three add up to 1.
-    """
-
-    file: str
-    train: float
-    dev: float
-    test: float
+NO_DEFAULT = ("lexicon", "hh_config")  # left out, they are not there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +35,7 @@ class Task:
 
     Attributes:
         name: the name of the task, equal to the name of its file.
+        attribute: what the replies shall be more of, in a word; default: the name.
         description: one or two sentences for a reader.
         format: "dialogue" (role markers, affix in the last header) or "chat" (the
             chat template of the tokenizer, contrast in the system message).
@@ -72,19 +47,21 @@ class Task:
         systems: (positive, negative) system messages, aligned with `affixes`.
         scoring_instructions: questions for scored labels, aligned with `affixes`.
         judge_questions: question by name, for the judges of the final table.
-        judges: judges that apply to the task, in the order of the table.
+        lexicon: the word list that may judge the task, or None.
         stop_strings: texts that end a reply; none in the chat format.
         forbidden_strings: texts that are never sampled.
         cleanup: how raw replies are cleaned.
         prompt_tokens: longest prompt, in tokens.
         reply_tokens: longest reply, in tokens.
         hh_config: the hh-rlhf subset with prompts for the task, or None.
-        prompts: the prompts that ship with the task.
+        prompts: the task's own prompts.
         source: for each text group, where its wording is from.
         folder: the folder of the task file, or None for a task of this package.
+        defaults: fields that the file leaves out, and that have a default.
     """
 
     name: str
+    attribute: str
     description: str
     format: str
     human_marker: str
@@ -95,7 +72,7 @@ class Task:
     systems: tuple[tuple[str, str], ...]
     scoring_instructions: tuple[str, ...]
     judge_questions: dict[str, str] = dataclasses.field(hash=False)
-    judges: tuple[str, ...]
+    lexicon: Lexicon | None
     stop_strings: tuple[str, ...]
     forbidden_strings: tuple[str, ...]
     cleanup: CleanupRules
@@ -105,42 +82,7 @@ class Task:
     prompts: PromptSet
     source: dict[str, str] = dataclasses.field(hash=False)
     folder: str | None
-
-
-# The layout of a task file. A dict is a table; "strings" is a non-empty list of
-# non-empty strings, "strings?" may be empty, "text?" may be the empty string.
-LAYOUT: dict[str, Any] = {
-    "name": "text",
-    "description": "text",
-    "format": FORMATS,
-    "human_marker": "text",
-    "assistant_marker": "text",
-    "prompt_template": "text",
-    "lead_in": "text?",
-    "stop_strings": "strings?",
-    "forbidden_strings": "strings?",
-    "prompt_tokens": "count",
-    "reply_tokens": "count",
-    "hh_config": "text?",
-    "judges": "strings",
-    "affixes": {"source": "text", "positive": "strings", "negative": "strings"},
-    "systems": {"source": "text", "positive": "strings", "negative": "strings"},
-    "scoring": {"source": "text", "instructions": "strings"},
-    "judge_questions": "questions",
-    "cleanup": {
-        "mode": CLEANUP_MODES,
-        "role_names": "strings",
-        "unfinished": UNFINISHED,
-        "min_characters": "count",
-    },
-    "prompts": {
-        "source": "text",
-        "file": "text",
-        "train": "share",
-        "dev": "share",
-        "test": "share",
-    },
-}
+    defaults: tuple[str, ...]
 
 
 def parse_task(table: Mapping[str, Any], where: str, folder: str | None) -> Task:
@@ -155,170 +97,71 @@ def parse_task(table: Mapping[str, Any], where: str, folder: str | None) -> Task
         The task.
 
     Raises:
-        ValueError: naming the file, the field, the value and what is accepted.
+        ValueError: with a line for each thing that is wrong: the file, the field, the
+            value and what is accepted.
     """
-    check_table(table, LAYOUT, where, "")
-    check_rules(table, where)
-    cleanup, prompts = table["cleanup"], table["prompts"]
-    questions = dict(table["judge_questions"])
-    source = {group: table[group]["source"] for group in TEXT_GROUPS}
-    del questions["source"]
+    try:
+        held = schema.from_dict(fields.TaskFile, table, exact=False)
+        wrong = list(fields.broken_rules(held))
+    except schema.Problems as error:
+        wrong = error.lines()
+    if wrong:
+        raise ValueError("\n".join(f"{where}: {line}" for line in wrong))
+    left_out = [
+        field.name
+        for field in dataclasses.fields(fields.TaskFile)
+        if field.name not in table and field.name not in NO_DEFAULT
+    ]
+    return _task(held, folder, left_out)
+
+
+def _task(held: fields.TaskFile, folder: str | None, left_out: list[str]) -> Task:
+    """Return the task of a file that has been checked, defaults filled in."""
+    pairs = tuple((pair.positive, pair.negative) for pair in held.affixes)
+    systems = tuple(
+        (pair.system_positive, pair.system_negative)
+        if pair.system_positive
+        else tuple(map(defaults.system_message, (pair.positive, pair.negative)))
+        for pair in held.affixes
+    )
+    instructions = tuple(
+        pair.instruction or defaults.instruction(pair.positive, pair.negative)
+        for pair in held.affixes
+    )
+    question = defaults.judge_question(held.attribute, *pairs[0])
+    made = {
+        "systems": not all(pair.system_positive for pair in held.affixes),
+        "scoring": not all(pair.instruction for pair in held.affixes),
+        "judge_questions": not held.judge_questions,
+    }
+    source = {
+        group: held.source.get(group)
+        or (defaults.SOURCE if made.get(group) else defaults.UNSAID)
+        for group in TEXT_GROUPS
+    }
+    stop = () if held.format == "chat" else (held.human_marker,)
     return Task(
-        name=table["name"],
-        description=table["description"],
-        format=table["format"],
-        human_marker=table["human_marker"],
-        assistant_marker=table["assistant_marker"],
-        prompt_template=table["prompt_template"],
-        lead_in=table["lead_in"],
-        affixes=_pairs(table["affixes"]),
-        systems=_pairs(table["systems"]),
-        scoring_instructions=tuple(table["scoring"]["instructions"]),
-        judge_questions=questions,
-        judges=tuple(table["judges"]),
-        stop_strings=tuple(table["stop_strings"]),
-        forbidden_strings=tuple(table["forbidden_strings"]),
-        cleanup=CleanupRules(
-            mode=cleanup["mode"],
-            role_names=tuple(cleanup["role_names"]),
-            unfinished=cleanup["unfinished"],
-            min_characters=cleanup["min_characters"],
-        ),
-        prompt_tokens=table["prompt_tokens"],
-        reply_tokens=table["reply_tokens"],
-        hh_config=table["hh_config"] or None,
-        prompts=PromptSet(
-            file=prompts["file"],
-            train=float(prompts["train"]),
-            dev=float(prompts["dev"]),
-            test=float(prompts["test"]),
-        ),
+        name=held.name,
+        attribute=held.attribute or held.name,
+        description=held.description or defaults.description(*pairs[0]),
+        format=held.format,
+        human_marker=held.human_marker,
+        assistant_marker=held.assistant_marker,
+        prompt_template=held.prompt_template,
+        lead_in=held.lead_in,
+        affixes=pairs,
+        systems=systems,
+        scoring_instructions=instructions,
+        judge_questions=dict(held.judge_questions) or {held.name: question},
+        lexicon=held.lexicon,
+        stop_strings=stop if held.stop_strings is None else held.stop_strings,
+        forbidden_strings=held.forbidden_strings,
+        cleanup=held.cleanup,
+        prompt_tokens=held.prompt_tokens,
+        reply_tokens=held.reply_tokens,
+        hh_config=held.hh_config or None,
+        prompts=held.prompts,
         source=source,
         folder=folder,
-    )
-
-
-def check_table(
-    table: Mapping[str, Any], layout: Mapping[str, Any], where: str, prefix: str
-) -> None:
-    """Raise ValueError when a table is not exactly what its layout says."""
-    for field in table:
-        if field not in layout:
-            raise ValueError(
-                f"{where}: unknown field '{prefix}{field}'; accepted fields are "
-                f"{_listed(prefix + name for name in layout)}. Remove or rename it."
-            )
-    for field, kind in layout.items():
-        name = prefix + field
-        if field not in table:
-            raise ValueError(
-                f"{where}: missing field '{name}'; every field is required. "
-                f"Add it ({_wanted(kind)})."
-            )
-        if isinstance(kind, Mapping):
-            if not isinstance(table[field], Mapping):
-                _refuse(where, name, table[field], kind)
-            check_table(table[field], kind, where, name + ".")
-        elif not _fits(table[field], kind):
-            _refuse(where, name, table[field], kind)
-
-
-def check_rules(table: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError when fields that are each well formed do not fit together."""
-    num_pairs = len(table["affixes"]["positive"])
-    lists = {
-        "affixes.negative": table["affixes"]["negative"],
-        "systems.positive": table["systems"]["positive"],
-        "systems.negative": table["systems"]["negative"],
-        "scoring.instructions": table["scoring"]["instructions"],
-    }
-    for field, values in lists.items():
-        if len(values) != num_pairs:
-            raise ValueError(
-                f"{where}: uneven lists: '{field}' has {len(values)} entries and "
-                f"'affixes.positive' has {num_pairs}; one index serves both. "
-                "Give them the same length."
-            )
-    if len(table["cleanup"]["role_names"]) != 2:
-        _refuse(where, "cleanup.role_names", table["cleanup"]["role_names"], "two")
-    if table["prompt_template"].count("{text}") != 1:
-        _refuse(where, "prompt_template", table["prompt_template"], "template")
-    if table["format"] == "chat" and table["stop_strings"]:
-        _refuse(where, "stop_strings", table["stop_strings"], "none in chat")
-    for judge in table["judges"]:
-        if judge not in JUDGES:
-            _refuse(where, "judges", judge, JUDGES)
-    shares = [table["prompts"][split] for split in SPLITS]
-    if abs(sum(shares) - 1.0) > 1e-9:
-        _refuse(where, "prompts.train/dev/test", shares, "shares that add up to 1")
-
-
-def _pairs(table: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(zip(table["positive"], table["negative"], strict=True))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(kind, tuple):
-        return value in kind
-    if kind == "text":
-        return _is_text(value)
-    if kind == "text?":
-        return isinstance(value, str)
-    if kind in ("strings", "strings?"):
-        if not isinstance(value, list) or not all(map(_is_text, value)):
-            return False
-        return bool(value) or kind == "strings?"
-    if kind == "count":
-        return _is_number(value) and isinstance(value, int) and value > 0
-    if kind == "flag":
-        return isinstance(value, bool)
-    if kind == "share":
-        return _is_number(value) and 0.0 <= value <= 1.0
-    if kind == "questions":
-        return (
-            isinstance(value, Mapping)
-            and "source" in value
-            and len(value) > 1
-            and all(map(_is_text, value.values()))
-        )
-    raise AssertionError(f"layout kind {kind!r}")
-
-
-def _wanted(kind: Any) -> str:
-    if isinstance(kind, Mapping):
-        return f"a table with the fields {_listed(kind)}"
-    if isinstance(kind, tuple):
-        return f"one of {_listed(kind)}"
-    words = {
-        "text": "a non-empty string",
-        "text?": "a string, may be empty",
-        "strings": "a non-empty list of non-empty strings",
-        "strings?": "a list of non-empty strings, may be empty",
-        "count": "an integer above 0",
-        "flag": "true or false",
-        "share": "a number from 0 to 1",
-        "questions": "a table with 'source' and at least one question, all strings",
-        "two": "two names, human first",
-        "template": "a string that holds '{text}' exactly once",
-        "none in chat": "an empty list when format is 'chat'",
-    }
-    return words.get(kind, kind)
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
-def _refuse(where: str, field: str, value: Any, kind: Any) -> None:
-    raise ValueError(
-        f"{where}: field '{field}' is {value!r} ({type(value).__name__}); "
-        f"accepted is {_wanted(kind)}."
+        defaults=tuple(dict.fromkeys(left_out + [g for g in made if made[g]])),
     )

@@ -53,7 +53,7 @@ def read_wording(checkout: str | pathlib.Path, task_name: str) -> Wording:
         )
     try:
         lists = string_lists(script.read_text(encoding="utf-8"))
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"official wording: '{script}' is not a Python file ({error}). "
             "Name a checkout of facebookresearch/RLCD."
