@@ -129,7 +129,7 @@ def setup_of(tmp_path, *flags):
         "--table",
         "3",
         "--scale",
-        next(iter(scales.SCALES)),
+        "tiny",
         "--workdir",
         str(tmp_path),
         *flags,
