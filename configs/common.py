@@ -1,6 +1,6 @@
 """What all configs share: one complete, commented set of fields, presets and sizes.
 
-A config file calls ``get_base`` with its argument string and sets what makes its
+A config file calls `get_base` with its argument string and sets what makes its
 method. The argument holds only what changes several fields at once:
 
   task=harmless|helpful|outline|cheerful or a path to a task file
@@ -8,7 +8,7 @@ method. The argument holds only what changes several fields at once:
   preset=corrected|alpacafarm   the method with its known defects mended, or as released
   size=paper|full|quick|smoke   how much: the paper's numbers down to a few seconds
 
-Single fields are set on the command line: ``--config.policy.steps=40``.
+Single fields are set on the command line: `--config.policy.steps=40`.
 Sources: "method" is the paper (arXiv 2307.12950) and its released code with
 AlpacaFarm; tables and sections are the paper's.
 """
@@ -24,7 +24,7 @@ ARGUMENTS = {
 
 
 def parse_arg(arg: str | None, **defaults: str) -> dict[str, str]:
-    """Return the fields of a config's argument string, ``name=value,name=value``."""
+    """Return the fields of a config's argument string, `name=value,name=value`."""
     fields = {"task": "cheerful", "preset": "corrected", **defaults}
     for part in filter(None, (arg or "").split(",")):
         name, equals, value = part.partition("=")
@@ -47,12 +47,12 @@ def parse_arg(arg: str | None, **defaults: str) -> dict[str, str]:
 
 
 def get_base(name: str, arg: str | None, **defaults: str) -> ConfigDict:
-    """Return the config of method ``name``, locked, before the method sets its own.
+    """Return the config of method `name`, locked, before the method sets its own.
 
     Args:
       name: of the method, as tables show it.
       arg: the config's argument string.
-      **defaults: arguments that this method sets otherwise than ``parse_arg``.
+      **defaults: arguments that this method sets otherwise than `parse_arg`.
     """
     fields = parse_arg(arg, **defaults)
     config = _run(name, fields)

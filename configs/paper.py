@@ -10,8 +10,8 @@ The argument holds what changes several fields at once:
   table=2|3|5|6|16|23|28|29|36|40|length|diversity|perplexity|theory|methods|all
   scale=llama-7b|llama-30b|smollm2-135m|tiny
 
-``--config.run.SECTION.FIELD=value`` sets a field of every run, such as
-``--config.run.mesh.fsdp=8``. Sources: tables, sections and appendices are the paper's
+`--config.run.SECTION.FIELD=value` sets a field of every run, such as
+`--config.run.mesh.fsdp=8`. Sources: tables, sections and appendices are the paper's
 (arXiv 2307.12950).
 """
 
@@ -47,7 +47,7 @@ SET_BY_TABLES = (
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Return the locked config; ``arg`` holds table and scale."""
+    """Return the locked config; `arg` holds table and scale."""
     fields = _parse(arg)
     config = ConfigDict()
     config.table = fields["table"]  # its name, or "all"; set by the argument

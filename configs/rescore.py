@@ -10,7 +10,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None):
-    """Return the locked config; ``arg`` as in ``configs.common``."""
+    """Return the locked config; `arg` as in `configs.common`."""
     config = common.get_base("rescore", arg)
     config.pairs.labels = ("scoring",)
     return config

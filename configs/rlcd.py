@@ -10,5 +10,5 @@ from configs import common
 
 
 def get_config(arg: str | None = None):
-    """Return the locked config; ``arg`` as in ``configs.common``."""
+    """Return the locked config; `arg` as in `configs.common`."""
     return common.get_base("rlcd", arg)

@@ -1,1 +1,1 @@
-"""The commands: ``python -m experiments.run`` and its neighbours."""
+"""The commands: `python -m experiments.run` and its neighbours."""

@@ -4,12 +4,12 @@
     python -m experiments.bench --what decode --model llama-7b --slots 64 --peer hf
     python -m experiments.bench --what simulate --model smollm2-135m --hh_dir DIR
 
-Prints one JSON object. ``decode``: tokens a second, milliseconds a step, the
+Prints one JSON object. `decode`: tokens a second, milliseconds a step, the
 milliseconds in which the weights and the live cache go through memory once at the
 copy bandwidth measured in the same run, and the fraction of that reached.
-``simulate``: whole pairs against the released procedure, static batches of 16 whose
-every sample has 300 tokens. ``--peer hf`` runs Hugging Face transformers' ``generate``
-in turns with ours (extra ``bench``), so that a busy machine slows both.
+`simulate`: whole pairs against the released procedure, static batches of 16 whose
+every sample has 300 tokens. `--peer hf` runs Hugging Face transformers' `generate`
+in turns with ours (extra `bench`), so that a busy machine slows both.
 
 Absolute times hold on one machine only; the ratios are what is worth quoting.
 """
@@ -30,9 +30,23 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 import jax  # noqa: E402
 
 from experiments import bench_peer  # noqa: E402
-from rlcd_jax.bench import decode, settings, simulate  # noqa: E402
-from rlcd_jax.models import llama, presets  # noqa: E402
-from rlcd_jax.weights import embedded, resolve  # noqa: E402
+from rlcd_jax.bench import (
+    decode,  # noqa: E402
+    settings,  # noqa: E402
+    simulate,  # noqa: E402
+)
+from rlcd_jax.models import (
+    llama,  # noqa: E402
+    presets,  # noqa: E402
+)
+from rlcd_jax.weights import (
+    embedded,  # noqa: E402
+    resolve,  # noqa: E402
+)
+
+# noqa: E402
+# noqa: E402
+# noqa: E402
 
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": decode.run,

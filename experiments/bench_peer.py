@@ -1,6 +1,6 @@
-"""The peer of the benchmarks: Hugging Face transformers' ``generate`` in torch.
+"""The peer of the benchmarks: Hugging Face transformers' `generate` in torch.
 
-Here and not in ``rlcd_jax.bench``, since the library imports no other framework.
+Here and not in `rlcd_jax.bench`, since the library imports no other framework.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class HfPeer:
         torch.set_default_dtype(torch.float32)
 
     def seconds(self, batch: int, prompt: int, new: int, top_k: int) -> float:
-        """Return how long ``generate`` takes for one static batch."""
+        """Return how long `generate` takes for one static batch."""
         torch = self._torch
         rng = np.random.RandomState(0)
         vocab = self._model.config.vocab_size

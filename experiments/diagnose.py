@@ -5,7 +5,7 @@
 Reads RUN/pairs and writes RUN/diagnostics: pairs.md and pairs.json (by side and by
 cell of the grid), affixes.md and affixes.json (by affix pair, with the linter's
 findings), readings.jsonl (one line a pair) and, for a run with a policy, watch.md and
-watch.json (over-optimisation). ``--likelihoods`` loads the model that wrote the pairs
+watch.json (over-optimisation). `--likelihoods` loads the model that wrote the pairs
 and asks how likely each reply is under both prompts; without it those columns say that
 they are missing.
 """

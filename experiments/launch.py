@@ -16,16 +16,20 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from experiments import command  # noqa: E402
 from rlcd_jax import report  # noqa: E402
-from rlcd_jax.stages import (  # noqa: E402
-    distill_context,
-    evaluate_policy,
-    policy_choice,
-    simulate_pairs,
-    train_policy,
-    train_preference,
-    workspace,
+from rlcd_jax.job import workspace  # noqa: E402
+from rlcd_jax.ppo import choosing  # noqa: E402
+from rlcd_jax.stages import (
+    distill_context,  # noqa: E402
+    evaluate_policy,  # noqa: E402
+    simulate_pairs,  # noqa: E402
+    train_policy,  # noqa: E402
+    train_preference,  # noqa: E402
 )
 from rlcd_jax.weights import embedded  # noqa: E402
+
+# noqa: E402
+
+# noqa: E402
 
 STAGES: dict[str, Callable[[ConfigDict, str], dict[str, Any]]] = {
     "simulate": simulate_pairs.simulate_pairs,
@@ -102,7 +106,7 @@ def run_stages(
     for name in stages:  # refuse another config before anything is written
         workspace.finished(config, workdir, name)
     if "policy" in stages:  # its mistakes would show after the longest stages
-        policy_choice.check(config.policy)
+        choosing.check(config.policy)
     workspace.open_run(config, workdir)
     for name in stages:
         started = time.monotonic()

@@ -4,10 +4,10 @@
       --topology v5p:8x8x4|v5e:16x16|h100:8|cpu:256 [--stage policy] [--compile] \
       [--price 2.5] [--efficiency 0.4] [--json] [--workdir RUN]
 
-Needs neither weights nor accelerator. ``--compile`` also compiles the updates for that
-topology: on ``cpu:N`` with N fake devices, on TPUs with the extra ``tpu`` installed, on
-GPUs with the extra ``cuda``. ``--price`` of one chip for one hour adds what each stage
-costs. ``--json`` prints JSON only; ``--workdir`` leaves it as plan.json, which the
+Needs neither weights nor accelerator. `--compile` also compiles the updates for that
+topology: on `cpu:N` with N fake devices, on TPUs with the extra `tpu` installed, on
+GPUs with the extra `cuda`. `--price` of one chip for one hour adds what each stage
+costs. `--json` prints JSON only; `--workdir` leaves it as plan.json, which the
 report shows. The exit status is 1 if a stage is refused or does not fit.
 """
 

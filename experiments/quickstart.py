@@ -2,7 +2,7 @@
 
   python -m experiments.quickstart [--size full] [--workdir runs/quickstart]
 
-Two CPU cores are enough. ``--size full`` takes hours there and minutes on a GPU.
+Two CPU cores are enough. `--size full` takes hours there and minutes on a GPU.
 """
 
 from __future__ import annotations

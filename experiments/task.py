@@ -13,7 +13,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from rlcd_jax import judges, tasks
+from rlcd_jax import tasks
+from rlcd_jax.judging import judges
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ The first prints closed forms beside the published digits and a Monte Carlo chec
 seconds; it fails when a closed form misses a published digit. The second fits the
 model to a run's pairs and prints predicted and measured label accuracy of RLCD, RLAIF
 and Rescore. The truth is stood in for by a word list of sentiment, which means
-something for tasks about mood only, or by ``--scores``: JSON lines with the fields
+something for tasks about mood only, or by `--scores`: JSON lines with the fields
 "id" (of the pair), "score_1" and "score_2" (of its replies).
 """
 
@@ -20,9 +20,9 @@ import sys
 from collections.abc import Sequence
 
 from experiments import command
-from rlcd_jax import tables
 from rlcd_jax.diagnosis import label_noise_files
 from rlcd_jax.paper import appendix_n_table
+from rlcd_jax.statistics import tables
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@
         --item preference --out DIR
 
 Both write a Hugging Face folder that transformers loads: a policy as
-LlamaForCausalLM, which ``model=hf:DIR`` names here too, a preference model as
+LlamaForCausalLM, which `model=hf:DIR` names here too, a preference model as
 LlamaForSequenceClassification and a value model as LlamaForTokenClassification, each
 with one label. The folder is read again and compared with its source before it gets
 its name; when a weight, the config or the tokenizer is not the same, there is none.

@@ -1,7 +1,7 @@
 """Checkpoints: named trees of arrays and one JSON object a step, kept by Orbax.
 
-A checkpoint is ``folder/<step>/`` with one subfolder for each item (``params``,
-``value``, ``optimizers`` ...) and ``meta``, a JSON object for what is not an array:
+A checkpoint is `folder/<step>/` with one subfolder for each item (`params`,
+`value`, `optimizers` ...) and `meta`, a JSON object for what is not an array:
 keys, the KL coefficient, the position in the data, the hash of the config. A step
 appears under its name only when it is whole, so a crash leaves the step before. Arrays
 are saved in the dtype they live in, and can be restored into any sharding.
@@ -28,14 +28,14 @@ MOST_NAMED = 8  # parameters that one error message names
 class Checkpointer:
     """Saves and restores the checkpoints of one folder.
 
-    Saving goes on in the background: ``save`` returns once the arrays are copied, so
-    that they may be donated. ``wait`` or ``close`` before the process ends.
+    Saving goes on in the background: `save` returns once the arrays are copied, so
+    that they may be donated. `wait` or `close` before the process ends.
 
     Args:
       folder: local or cloud folder of the checkpoints; made when absent.
       max_to_keep: how many of the latest checkpoints stay; None keeps all.
       keep_period: steps divisible by this stay for ever; None makes no exception.
-      asynchronous: False makes ``save`` return when the step is on disk.
+      asynchronous: False makes `save` return when the step is on disk.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Checkpointer:
 
         Args:
           step: number of the step, later than every step in the folder.
-          items: trees of JAX or NumPy arrays by name; ``meta`` is taken.
+          items: trees of JAX or NumPy arrays by name; `meta` is taken.
           meta: anything that JSON can hold.
 
         Raises:
@@ -90,7 +90,7 @@ class Checkpointer:
     def restore(
         self, step: int, abstract: Mapping[str, Tree]
     ) -> tuple[dict[str, Tree], dict[str, Any]]:
-        """Restore one step; see ``checkpoint.restore``."""
+        """Restore one step; see `checkpoint.restore`."""
         self.wait()
         return restore(self.folder, step, abstract)
 
@@ -123,7 +123,7 @@ class Checkpointer:
 
 
 def latest_step(folder: str | os.PathLike[str]) -> int | None:
-    """Return the latest whole step in ``folder``; None when there is none."""
+    """Return the latest whole step in `folder`; None when there is none."""
     return max(_steps(_absolute(folder)), default=None)
 
 
@@ -136,10 +136,10 @@ def restore(
       folder: folder of the checkpoints.
       step: a step that is there.
       abstract: what to restore by item name, not necessarily all that was saved:
-        trees whose leaves have a shape, a dtype and a sharding (``abstract_like``).
+        trees whose leaves have a shape, a dtype and a sharding (`abstract_like`).
 
     Returns:
-      The items asked for, with the structure of ``abstract``, and the JSON object.
+      The items asked for, with the structure of `abstract`, and the JSON object.
 
     Raises:
       ValueError: the step or an item is not there, or a parameter is missing, unknown
@@ -192,16 +192,16 @@ def keep_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
 
 
 def abstract_like(item: Tree, sharding: Any = None) -> Tree:
-    """Describe a tree of arrays for ``restore``.
+    """Describe a tree of arrays for `restore`.
 
     Args:
       item: tree whose leaves have a shape and a dtype; JAX arrays, or the result of
-        ``jax.eval_shape``.
-      sharding: one sharding for all leaves, or a tree of shardings like ``item``;
+        `jax.eval_shape`.
+      sharding: one sharding for all leaves, or a tree of shardings like `item`;
         None takes the sharding that each leaf has.
 
     Returns:
-      The same tree of ``jax.ShapeDtypeStruct`` with shardings.
+      The same tree of `jax.ShapeDtypeStruct` with shardings.
     """
     if sharding is None:
         sharding = jax.tree.map(lambda leaf: leaf.sharding, item)

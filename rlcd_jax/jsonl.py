@@ -25,7 +25,7 @@ def parse(text: str | bytes, where: str) -> Any:
       where: the file and the line, for the message.
 
     Raises:
-      ValueError: it starts with ``where`` and says what is wrong.
+      ValueError: it starts with `where` and says what is wrong.
     """
     try:
         return _value(text)

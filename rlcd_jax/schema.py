@@ -1,7 +1,7 @@
 """The one check of what comes from files: the field, the value, what is accepted.
 
-A frozen dataclass is the schema: annotations give types, ``Literal`` lists choices,
-``between`` gives a range, ``filled`` asks for text or entries. All that is wrong with a
+A frozen dataclass is the schema: annotations give types, `Literal` lists choices,
+`between` gives a range, `filled` asks for text or entries. All that is wrong with a
 record is said at once.
 """
 
@@ -19,7 +19,7 @@ Found = list[tuple[str, str]]  # (path of a field, what is wrong with it)
 
 
 class Problems(ValueError):
-    """All that is wrong with a record; ``found`` holds (field, what) pairs."""
+    """All that is wrong with a record; `found` holds (field, what) pairs."""
 
     def __init__(self, found: Found) -> None:
         self.found = found
@@ -36,7 +36,7 @@ def between(low: float, high: float = math.inf, **default: Any) -> Any:
     Args:
       low: the least number accepted.
       high: the largest.
-      **default: ``default=...`` where the field may be left out of a file.
+      **default: `default=...` where the field may be left out of a file.
     """
     return dataclasses.field(metadata={"low": low, "high": high}, **default)
 
@@ -45,13 +45,13 @@ def filled(**default: Any) -> Any:
     """Return a dataclass field whose text (or each of whose texts) is not blank.
 
     Args:
-      **default: ``default=...`` where the field may be left out of a file.
+      **default: `default=...` where the field may be left out of a file.
     """
     return dataclasses.field(metadata={"filled": True}, **default)
 
 
 def problem(what: str) -> str:
-    """Return a message of which ``{}`` is yet to become the path of its field."""
+    """Return a message of which `{}` is yet to become the path of its field."""
     return "field '{}' " + what.replace("{", "{{").replace("}", "}}")
 
 

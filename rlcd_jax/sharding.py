@@ -2,7 +2,7 @@
 
 A parameter or an activation names its axes by what they mean ("heads", "mlp",
 "batch"); one small table says which mesh axes carry them. Changing a strategy is
-editing a line of ``RULES``. Constraints act on every backend, CPU included, so that
+editing a line of `RULES`. Constraints act on every backend, CPU included, so that
 eight fake devices in a test see each mistake that a pod would see.
 """
 
@@ -62,7 +62,7 @@ def abstract_mesh(
 ) -> jax.sharding.AbstractMesh:
     """Return the mesh of devices that need not exist: for shapes and plans only.
 
-    Arguments and errors are those of ``make_mesh``.
+    Arguments and errors are those of `make_mesh`.
     """
     shape = mesh_shape(data, fsdp, tensor, num_devices)
     return jax.sharding.AbstractMesh(shape, MESH_AXES, axis_types=_AUTO)
@@ -92,7 +92,7 @@ def partition_spec(axes: Sequence[str | None], name: str = "array") -> Partition
     """Return the PartitionSpec of an array whose axes have these logical names.
 
     Raises:
-      ValueError: a logical axis is not in ``RULES``; the message names the array.
+      ValueError: a logical axis is not in `RULES`; the message names the array.
     """
     for axis in axes:
         if axis is not None and axis not in RULES:
@@ -104,14 +104,14 @@ def partition_spec(axes: Sequence[str | None], name: str = "array") -> Partition
 
 
 def param_shardings(specs: Any, mesh: Mesh) -> Any:
-    """Return the NamedSharding of every parameter in a tree of ``ParamSpec``.
+    """Return the NamedSharding of every parameter in a tree of `ParamSpec`.
 
     A mesh axis that would split a parameter unevenly is an error, except for axes of
     size one; nothing is replicated in silence.
 
     Args:
-      specs: nested dict whose leaves have ``shape`` and ``axes``.
-      mesh: a mesh with the axes of ``MESH_AXES``.
+      specs: nested dict whose leaves have `shape` and `axes`.
+      mesh: a mesh with the axes of `MESH_AXES`.
     """
 
     def one(path: Any, spec: Any) -> NamedSharding:
@@ -139,8 +139,8 @@ def device_bytes(shapes: Any, shardings: Any = None) -> int:
     """Return the bytes that one device holds of a tree of arrays.
 
     Args:
-      shapes: leaves have shape and dtype, and ``sharding`` if none is given.
-      shardings: a tree like ``shapes``, or one sharding for all; None: their own.
+      shapes: leaves have shape and dtype, and `sharding` if none is given.
+      shardings: a tree like `shapes`, or one sharding for all; None: their own.
     """
     leaves = jax.tree.leaves(shapes)
     if shardings is None:
@@ -169,14 +169,14 @@ def check_heads(num_heads: int, num_kv_heads: int, mesh: Mesh) -> None:
 
 
 def constrain(array: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """Ask for ``array`` to be laid out by its logical axes on the ambient mesh.
+    """Ask for `array` to be laid out by its logical axes on the ambient mesh.
 
     Args:
       array: any array with as many dimensions as there are axes.
       axes: its logical axes; None leaves a dimension replicated.
 
     Returns:
-      The same values. Without an ambient mesh (``jax.set_mesh``) nothing is asked.
+      The same values. Without an ambient mesh (`jax.set_mesh`) nothing is asked.
     """
     if array.ndim != len(axes):
         raise ValueError(f"{len(axes)} axes {tuple(axes)} for shape {array.shape}")

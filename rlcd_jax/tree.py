@@ -11,7 +11,7 @@ Tree = Any
 
 
 def flatten_names(tree: Tree) -> dict[str, Any]:
-    """Return the leaves of ``tree`` by path, such as ``layers/q``.
+    """Return the leaves of `tree` by path, such as `layers/q`.
 
     Args:
       tree: nested dicts, tuples and dataclasses with any leaves.
@@ -42,7 +42,7 @@ def count_bytes(tree: Tree) -> int:
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:
-    """Return ``tree`` with every floating leaf in ``dtype``; others are untouched."""
+    """Return `tree` with every floating leaf in `dtype`; others are untouched."""
 
     def one(leaf: Any) -> Any:
         floating = jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
@@ -55,8 +55,8 @@ def difference(expected: Tree, found: Tree) -> list[str]:
     """Name what differs between two trees in paths or shapes.
 
     Args:
-      expected: tree whose leaves have ``shape``.
-      found: tree whose leaves have ``shape``.
+      expected: tree whose leaves have `shape`.
+      found: tree whose leaves have `shape`.
 
     Returns:
       One line for each missing, unknown or wrongly shaped leaf; empty when alike.

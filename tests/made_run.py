@@ -5,7 +5,9 @@ import math
 import random
 
 from configs import rlcd
-from rlcd_jax import estimates, records, tables
+from rlcd_jax import record_files, records
+from rlcd_jax.job import done_mark
+from rlcd_jax.statistics import estimates, tables
 
 QUESTIONS = (
     "What do you think of rainy Sundays?",
@@ -66,7 +68,9 @@ def make_pair(index: int, **changes) -> records.Pair:
 
 def write_pairs(folder, count: int, shift: int) -> dict:
     """Write pairs, dropped sides and their summary; return the summary."""
-    records.write_jsonl(folder / "pairs.jsonl", [make_pair(i) for i in range(count)])
+    record_files.write_jsonl(
+        folder / "pairs.jsonl", [make_pair(i) for i in range(count)]
+    )
     drops = [
         records.Dropped(
             prompt_id=f"cheerful/{900 + i}",
@@ -80,7 +84,7 @@ def write_pairs(folder, count: int, shift: int) -> dict:
         )
         for i in range(5)
     ]
-    records.write_jsonl(folder / "dropped.jsonl", drops)
+    record_files.write_jsonl(folder / "dropped.jsonl", drops)
     side = {"tries": {"1": 70, "2": 20 + shift}, "finish": {"stop": 90 + shift}}
     summary = {
         "pairs": count,
@@ -183,8 +187,8 @@ def write_evaluation(folder, shift: int) -> dict:
             ("distill", "rlcd", "tie"),
         ):
             given.append(said | {"system_1": one, "system_2": two, "winner": winner})
-    records.write_jsonl(folder / "samples.jsonl", samples)
-    records.write_jsonl(folder / "verdicts.jsonl", given)
+    record_files.write_jsonl(folder / "samples.jsonl", samples)
+    record_files.write_jsonl(folder / "verdicts.jsonl", given)
     gone = estimates.Missing("the base model itself")
 
     def estimate(value, half):
@@ -224,7 +228,7 @@ def make_run(folder, *, shift: int = 0, pairs: int = 90):
     config = rlcd.get_config("task=cheerful,size=quick").to_dict()
     config["policy"]["kl_coef"] = 0.02 * (1 + shift)
     config["policy"]["steps"] = 40
-    records.write_json(folder / "config.json", config)
+    record_files.write_json(folder / "config.json", config)
     environment = {"python": "3.11.2", "packages": {"jax": "0.10.2", "flax": "0.12.8"}}
     environment |= {
         "backend": "cpu",
@@ -232,8 +236,8 @@ def make_run(folder, *, shift: int = 0, pairs: int = 90):
         "device_kind": "cpu",
         "commit": "0123456789ab",
     }
-    records.write_json(folder / "environment.json", environment)
-    records.write_jsonl(folder / "metrics.jsonl", metric_rows(shift))
+    record_files.write_json(folder / "environment.json", environment)
+    record_files.write_jsonl(folder / "metrics.jsonl", metric_rows(shift))
     for step in (0, 20, 40):
         rows = [
             {
@@ -244,7 +248,7 @@ def make_run(folder, *, shift: int = 0, pairs: int = 90):
             }
             for i in range(3)
         ]
-        records.write_jsonl(folder / f"policy/samples/{step:06d}.jsonl", rows)
+        record_files.write_jsonl(folder / f"policy/samples/{step:06d}.jsonl", rows)
     accuracy = dataclasses.asdict(estimates.proportion_interval(64, 80))
     summaries = {
         "pairs": write_pairs(folder / "pairs", pairs, shift),
@@ -258,6 +262,6 @@ def make_run(folder, *, shift: int = 0, pairs: int = 90):
         "evaluate": write_evaluation(folder / "evaluate", shift),
     }
     for name, summary in summaries.items():
-        records.write_json(folder / name / "summary.json", summary)
-        records.mark_done(folder / name, config, summary)
+        record_files.write_json(folder / name / "summary.json", summary)
+        done_mark.mark_done(folder / name, config, summary)
     return folder

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from experiments import launch
 from rlcd_jax import checkpoint, sharding, tree
-from rlcd_jax.stages import workspace
+from rlcd_jax.job import workspace
 
 # What clocks say; everything else in metrics.jsonl must repeat.
 CLOCKS = ("wall_time", "generate/tokens_per_second", "generate/seconds")

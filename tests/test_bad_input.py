@@ -6,8 +6,7 @@ import pytest
 import runs
 
 from experiments import command, launch
-from rlcd_jax import records
-from rlcd_jax.stages import inputs, workspace
+from rlcd_jax.job import done_mark, setup, workspace
 
 
 @pytest.fixture(autouse=True)
@@ -215,7 +214,7 @@ def test_field_with_a_wrong_value_is_refused(
 ):
     workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs", "preference")
     for done in ("pairs", "preference"):  # the value is looked at, not the difference
-        for name in (records.DONE, "config.json"):
+        for name in (done_mark.DONE, "config.json"):
             (workdir / done / name).unlink()
     config = runs.tiny_config(**fields)
     refused(config, workdir, message, (stage,))
@@ -228,7 +227,7 @@ def test_prompts_that_do_not_fit_are_named(tmp_path):
 
 def test_command_shows_a_message_and_no_trace(capsys):
     def action():
-        inputs.load_task(runs.tiny_config(task="nosuch"))
+        setup.load_task(runs.tiny_config(task="nosuch"))
 
     with pytest.raises(SystemExit) as caught:
         command.for_people(action)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from rlcd_jax.stages import batching
+from rlcd_jax.job import batching
 
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=12), max_size=20)
 

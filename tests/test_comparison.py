@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from rlcd_jax import estimates, tables, verdicts, win_rates
-from rlcd_jax.stages import comparison, evaluate_policy
+from rlcd_jax.judging import evaluation_table, verdicts
+from rlcd_jax.stages import evaluate_policy
+from rlcd_jax.statistics import estimates, tables, win_rates
 
 NUM = 40
 RNG = np.random.default_rng(1)
@@ -15,7 +16,7 @@ NOISE = RNG.normal(0, 4, NUM)
 def judged(draws=1):
     """Return answers and verdicts of a judge that loves length; base comes first."""
     samples = [
-        verdicts.Sample(f"p{i}", name, f"prompt {i}", " ".join(["a"] * count), n)
+        verdicts.JudgedReply(f"p{i}", name, f"prompt {i}", " ".join(["a"] * count), n)
         for n in range(draws)
         for name, counts in LENGTHS.items()
         for i, count in enumerate(counts + 5 * n)
@@ -36,7 +37,7 @@ def judged(draws=1):
 
 
 def make_table(answers, given):
-    return comparison.comparison_table(
+    return evaluation_table.comparison_table(
         answers,
         [],
         given,
@@ -75,7 +76,7 @@ def test_comparison_table_controls_for_length_beside_the_win_rate(draws):
     assert found["low"] == pytest.approx(expected.low, rel=1e-5)
     base = cells(table)["base"]
     for name in ("long win rate", "long at equal length"):
-        assert base[name] == {"missing": comparison.NO_BASE}
+        assert base[name] == {"missing": evaluation_table.NO_BASE}
     (note,) = [note for note in table.notes if note.startswith("At equal length")]
     assert "90% sandwich interval" in note
 
@@ -85,8 +86,8 @@ def test_comparison_table_leaves_unread_verdicts_out_of_both_rates():
     lost = [
         verdicts.make_verdict(
             "long",
-            verdicts.Sample("more", "base", "p", "a"),
-            verdicts.Sample("more", name, "p", "a b"),
+            verdicts.JudgedReply("more", "base", "p", "a"),
+            verdicts.JudgedReply("more", name, "p", "a b"),
             "none",
         )
         for name in ("rlcd", "other")

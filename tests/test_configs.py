@@ -12,8 +12,9 @@ import pytest
 from configs import common
 from rlcd_jax import tasks
 from rlcd_jax.decode import engine
+from rlcd_jax.job import prompt_parts, setup, workspace
 from rlcd_jax.models import presets
-from rlcd_jax.stages import inputs, simulate_pairs, workspace
+from rlcd_jax.stages import simulate_pairs
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(
@@ -51,7 +52,7 @@ def test_config_instantiates_for_every_task(name, size, preset):
         assert set(config.stages) <= set(STAGES)
         with pytest.raises(AttributeError):
             config.nosuch = 1
-        task = inputs.load_task(config)
+        task = setup.load_task(config)
         assert task.name == task_name
         assert task.cleanup.mode == config.pairs.cleanup
         assert task.reply_tokens == config.pairs.reply_tokens
@@ -153,17 +154,17 @@ def test_wrong_argument_is_one_message(arg, message):
 
 def test_unknown_task_names_the_tasks():
     with pytest.raises(ValueError, match="'nosuch'; accepted are .*cheerful"):
-        inputs.load_task(get("rlcd", "task=nosuch"))
+        setup.load_task(get("rlcd", "task=nosuch"))
 
 
 def test_every_task_has_prompts_for_training_and_test():
     for name in TASKS:
         config = get("rlcd", f"task={name},size=full")
         task = tasks.load_task(name)
-        parts = [inputs.load_prompts(config, task, part) for part in tasks.SPLITS]
+        parts = [prompt_parts.load_prompts(config, task, part) for part in tasks.SPLITS]
         ids = [{prompt.id for prompt in part} for part in parts]
         assert all(ids) and len(set.union(*ids)) == sum(map(len, ids))
-        few = inputs.load_prompts(config, task, "dev", limit=2)
+        few = prompt_parts.load_prompts(config, task, "dev", limit=2)
         assert few == parts[1][:2] and len(few) == 2
     assert engine.Request  # the engine imports without a device
 

@@ -9,8 +9,10 @@ import sys
 import pytest
 import runs
 
-from rlcd_jax import prompts, records, tasks
+from rlcd_jax import record_files, records, tasks
 from rlcd_jax.datasets import hh_rlhf, simulated_pairs
+from rlcd_jax.pairs import contrast
+from rlcd_jax.text import dialogue_format
 
 TASK = tasks.load_task("harmless")
 
@@ -57,11 +59,11 @@ def test_load_prompts_keeps_the_order_and_the_turns(places):
     assert [t.text for t in loaded[7].turns] == ["Question 7 é?", "Hm.", "And?"]
     assert [t.text for t in loaded[40].turns] == ["a"]  # no blank line before the reply
     for prompt, row in zip(loaded[:40], rows(40), strict=True):
-        text = prompts.plain_prompt(prompt, TASK)
+        text = dialogue_format.plain_prompt(prompt, TASK)
         assert (
             row["chosen"].strip() == f"{text} {row['chosen'].split('Assistant: ')[-1]}"
         )
-        positive, negative = prompts.contrast_prompts(prompt, TASK, 0)
+        positive, negative = contrast.contrast_prompts(prompt, TASK, 0)
         good, bad = TASK.affixes[0]
         assert positive.index(bad) < positive.index(good)
         assert negative.index(good) < negative.index(bad)
@@ -92,7 +94,7 @@ def test_load_human_pairs_swaps_by_key_and_leaves_out_what_compares_nothing(plac
         "harmless-base",
         "test",
         seed=0,
-        render=lambda prompt: prompts.plain_prompt(prompt, TASK),
+        render=lambda prompt: dialogue_format.plain_prompt(prompt, TASK),
         **places,
     )
     assert shown == pairs  # the format of the data set is the task's
@@ -263,7 +265,7 @@ def test_join_turns_is_what_parse_dialogue_reads():
     turns += (records.Turn("human", "c"),)
     text = hh_rlhf.join_turns(turns)
     assert text == "Human:\n\nAssistant: a\n\nb\n\nHuman: c\n\nAssistant:"
-    assert prompts.parse_dialogue(text) == (turns, "")
+    assert dialogue_format.parse_dialogue(text) == (turns, "")
 
 
 def a_pair(number, **changes):
@@ -279,11 +281,11 @@ def a_pair(number, **changes):
 def test_simulated_pairs_give_every_record_back(tmp_path):
     path = tmp_path / "pairs.jsonl"
     pairs = [a_pair(i) for i in range(5)] + [a_pair(5, affix_index=0, scoring=None)]
-    records.write_jsonl(path, pairs)
+    record_files.write_jsonl(path, pairs)
     builder = simulated_pairs.prepare(path, tmp_path / "data")
     source = builder.as_data_source(split="train")
     assert [simulated_pairs.to_pair(source[i]) for i in range(len(source))] == pairs
-    records.write_jsonl(path, pairs[:2])  # another file is another data set
+    record_files.write_jsonl(path, pairs[:2])  # another file is another data set
     builder = simulated_pairs.prepare(path, tmp_path / "data")
     assert builder.info.splits["train"].num_examples == 2
     with pytest.raises(ValueError, match="run the stage 'simulate' first"):

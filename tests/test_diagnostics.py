@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlcd_jax import estimates, records, tables, tasks
+from rlcd_jax import records, seeds, tasks
 from rlcd_jax.diagnosis import pair_readings, reading_tables
+from rlcd_jax.statistics import estimates, tables
 
 TASK = tasks.load_task("harmless")
 HOW = reading_tables.Intervals(seed=0, resamples=500, level=0.95)
@@ -294,7 +295,7 @@ def test_drops_table_counts_prompts_by_side():
 
 def test_dropped_by_affix_draws_the_affix_again():
     def index(prompt_id):
-        return records.seed_choice(16, 7, "affix", prompt_id)
+        return seeds.seed_choice(16, 7, "affix", prompt_id)
 
     pairs = [pair(i, affix_index=index(f"p{i}")) for i in range(5)]
     lost = [dropped("p8", "negative"), dropped("p9", "positive")]

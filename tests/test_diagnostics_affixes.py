@@ -4,8 +4,9 @@ from importlib import resources
 
 import pytest
 
-from rlcd_jax import tables, tasks
+from rlcd_jax import tasks
 from rlcd_jax.diagnosis import affixes
+from rlcd_jax.statistics import tables
 
 NOTE, WARNING = affixes.NOTE, affixes.WARNING
 UNMATCHED, COUNT = "unmatched_words", "word_count"

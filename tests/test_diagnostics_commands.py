@@ -9,11 +9,13 @@ import pytest
 
 from configs import rlcd
 from experiments import diagnose, theory
-from rlcd_jax import encoding, pairs, records, tasks
+from rlcd_jax import record_files, records, seeds, tasks
 from rlcd_jax.diagnosis import run_diagnostics
+from rlcd_jax.job import setup
 from rlcd_jax.models import llama
+from rlcd_jax.pairs import training_texts
 from rlcd_jax.scoring import likelihoods
-from rlcd_jax.stages import inputs
+from rlcd_jax.text import encoding
 
 TASK = tasks.load_task("cheerful")
 WORDS = {
@@ -25,7 +27,7 @@ WORDS = {
 def make_pair(number, labels="construction"):
     sides = ("positive", "negative")[:: 1 if number % 2 else -1]
     prompt_id = f"p{number}"
-    index = records.seed_choice(len(TASK.affixes), 42, "affix", prompt_id)
+    index = seeds.seed_choice(len(TASK.affixes), 42, "affix", prompt_id)
     affixes = dict(zip(("positive", "negative"), TASK.affixes[index], strict=True))
     fields = {}
     for n, side in zip("12", sides, strict=True):
@@ -65,19 +67,19 @@ def make_pair(number, labels="construction"):
 def workdir(tmp_path):
     """A run's folder with pairs, a policy stage and no model files."""
     config = rlcd.get_config("task=cheerful,model=random:tiny,size=smoke")
-    records.write_json(tmp_path / "config.json", config.to_dict())
-    records.write_jsonl(tmp_path / "pairs/pairs.jsonl", map(make_pair, range(6)))
+    record_files.write_json(tmp_path / "config.json", config.to_dict())
+    record_files.write_jsonl(tmp_path / "pairs/pairs.jsonl", map(make_pair, range(6)))
     lost = records.Dropped(
         "p9", "cheerful", "contrast", "negative", "empty", 1, ("empty",), ("",)
     )
-    records.write_jsonl(tmp_path / "pairs/dropped.jsonl", [lost])
+    record_files.write_jsonl(tmp_path / "pairs/dropped.jsonl", [lost])
     rows = [
         {"stage": "policy", "step": n, "wall_time": 0.0, "rollout/reward_mean": 0.1 * n}
         for n in (1, 2)
     ]
-    records.write_jsonl(tmp_path / "metrics.jsonl", rows)
+    record_files.write_jsonl(tmp_path / "metrics.jsonl", rows)
     sample = {"prompt_id": "p", "prompt": "Human: Hi", "reply": "I love it", "score": 1}
-    records.write_jsonl(tmp_path / "policy/samples/000002.jsonl", [sample] * 3)
+    record_files.write_jsonl(tmp_path / "policy/samples/000002.jsonl", [sample] * 3)
     return tmp_path
 
 
@@ -101,7 +103,7 @@ def test_theory_prints_the_papers_figures(capsys):
 def test_theory_reads_pairs(workdir, capsys):
     path = workdir / "pairs/pairs.jsonl"
     rescored = workdir / "rescored.jsonl"
-    records.write_jsonl(rescored, [make_pair(n, "scoring") for n in range(6)])
+    record_files.write_jsonl(rescored, [make_pair(n, "scoring") for n in range(6)])
     theory.main(["--pairs", str(path), str(rescored)])
     out = capsys.readouterr().out
     assert "units of lexicon" in out and "from contrast pairs" in out
@@ -114,10 +116,10 @@ def test_theory_takes_scores_and_names_what_lacks(workdir, capsys):
     path, scores = workdir / "pairs/pairs.jsonl", workdir / "scores.jsonl"
     row = {"score_1": 1.0, "score_2": 0.0}
     all_rows = [{"id": f"p{n}/contrast-construction", **row} for n in range(6)]
-    records.write_jsonl(scores, all_rows)
+    record_files.write_jsonl(scores, all_rows)
     theory.main(["--pairs", str(path), "--scores", str(scores)])
     assert "units of scores.jsonl: shift 0" in capsys.readouterr().out
-    records.write_jsonl(scores, all_rows[1:])
+    record_files.write_jsonl(scores, all_rows[1:])
     refused(theory, "--pairs", path, "--scores", scores)
     assert "no scores of 1 pairs, such as 'p0/" in capsys.readouterr().err
     refused(theory, "--pairs", workdir / "nothing.jsonl")
@@ -127,8 +129,8 @@ def test_theory_takes_scores_and_names_what_lacks(workdir, capsys):
 def test_diagnose_writes_its_files(workdir):
     other = workdir / "rescore"
     rescored = [make_pair(n, "scoring") for n in range(6)]
-    records.write_jsonl(other / "pairs/pairs.jsonl", rescored)
-    records.write_jsonl(other / "pairs/dropped.jsonl", [])
+    record_files.write_jsonl(other / "pairs/pairs.jsonl", rescored)
+    record_files.write_jsonl(other / "pairs/dropped.jsonl", [])
     args = ["--workdir", str(workdir), "--likelihoods", "--scored", str(other)]
     diagnose.main([*args, "--resamples", "50"])
     folder = workdir / "diagnostics"
@@ -137,7 +139,7 @@ def test_diagnose_writes_its_files(workdir):
     assert found == {f"{s}.{e}" for s in stems for e in ("md", "json")} | {
         "readings.jsonl"
     }
-    readings = records.read_jsonl(folder / "readings.jsonl")
+    readings = record_files.read_jsonl(folder / "readings.jsonl")
     assert len(readings) == 6
     assert all(r["outside"]["lexicon"] > 0 for r in readings)
     assert all(r["first"]["own"] < 0 and r["scored"] is not None for r in readings)
@@ -159,7 +161,7 @@ def test_diagnose_names_what_is_not_there(tmp_path, capsys):
     refused(diagnose, "--workdir", tmp_path)
     assert "config.json is not there" in capsys.readouterr().err
     config = rlcd.get_config("task=cheerful,model=random:tiny,size=smoke")
-    records.write_json(tmp_path / "config.json", config.to_dict())
+    record_files.write_json(tmp_path / "config.json", config.to_dict())
     refused(diagnose, "--workdir", tmp_path)
     assert "run the stage simulate first" in capsys.readouterr().err
 
@@ -167,30 +169,30 @@ def test_diagnose_names_what_is_not_there(tmp_path, capsys):
 def test_reply_scorer_matches_a_plain_sum(workdir):
     config, _ = run_diagnostics.read_config(workdir)
     config.model.dtype = "float32"
-    found = inputs.load_inputs(config)
-    params = found.load_base()
+    job = setup.load_job(config)
+    params = job.load_base()
     texts = [
         ("Human: Hi\n\nAssistant:", " Hello there."),
         ("Human: A much longer question?\n\nAssistant (kind):", " No."),
         ("Q", " x"),
     ]
-    scores = likelihoods.reply_scorer(found, params)(texts)
+    scores = likelihoods.reply_scorer(job, params)(texts)
     for (prompt, reply), score in zip(texts, scores, strict=True):
-        ids, is_reply = encoding.join_reply(found.text_tokenizer, prompt, reply)
+        ids, is_reply = encoding.join_reply(job.text_tokenizer, prompt, reply)
         assert sum(is_reply) == len(reply)  # the tokenizer is one of bytes
         tokens = jnp.asarray([ids], jnp.int32)
         hidden, _ = llama.hidden_states(
             params,
-            found.cfg,
+            job.cfg,
             tokens,
             jnp.arange(len(ids))[None],
             jnp.ones_like(tokens, bool),
         )
         logprobs = np.asarray(
-            jax.nn.log_softmax(llama.logits(params, found.cfg, hidden), axis=-1)[0]
+            jax.nn.log_softmax(llama.logits(params, job.cfg, hidden), axis=-1)[0]
         )
         start = len(ids) - len(reply)
         plain = sum(logprobs[t - 1, ids[t]] for t in range(start, len(ids)))
         np.testing.assert_allclose(score, plain, rtol=1e-5)  # float32 sums
     prompt, reply = texts[0]
-    assert pairs.reply_text("Hello there.", TASK).startswith(reply)
+    assert training_texts.reply_text("Hello there.", TASK).startswith(reply)

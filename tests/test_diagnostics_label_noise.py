@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from rlcd_jax import estimates, tables
 from rlcd_jax.diagnosis import label_noise
 from rlcd_jax.paper import appendix_n, appendix_n_table
+from rlcd_jax.statistics import estimates, tables
 
 MADE = {"shift": 0.8, "sigma_generator": 0.5, "sigma_scorer": 0.9}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlcd_jax import estimates, tables
 from rlcd_jax.diagnosis import overoptimisation
+from rlcd_jax.statistics import estimates, tables
 
 LIMITS = overoptimisation.Limits()
 

@@ -8,8 +8,10 @@ import pytest
 import tiny_tokenizers
 from hypothesis import strategies as st
 
-from rlcd_jax import encoding, pairs, prompts, records, tasks
-from rlcd_jax import tokenizer as tk
+from rlcd_jax import records, tasks
+from rlcd_jax.pairs import training_texts
+from rlcd_jax.text import dialogue_format, encoding
+from rlcd_jax.text import tokenizer as tk
 
 TASK = tasks.load_task("cheerful")
 CHAT = tasks.with_format(TASK, "chat")
@@ -36,12 +38,12 @@ def spelled(one: tk.Tokenizer, ids) -> bytes:
 def dialogue(words, task, chat=None) -> str:
     roles = ("human", "assistant") * len(words)
     turns = [records.Turn(*turn) for turn in zip(roles, words, strict=False)]
-    return prompts.plain_prompt(records.Prompt("p", tuple(turns)), task, chat)
+    return dialogue_format.plain_prompt(records.Prompt("p", tuple(turns)), task, chat)
 
 
 def test_a_reply_stands_after_its_prompt_without_outer_blanks():
-    assert pairs.bare_reply(" a b\n", TASK) == " a b"
-    assert pairs.bare_reply(" a b\n", CHAT) == "a b"
+    assert training_texts.bare_reply(" a b\n", TASK) == " a b"
+    assert training_texts.bare_reply(" a b\n", CHAT) == "a b"
 
 
 def check(name: str, prompt: str, reply: str) -> None:
@@ -65,7 +67,7 @@ def check(name: str, prompt: str, reply: str) -> None:
 @hypothesis.settings(max_examples=40)
 def test_the_marked_ids_of_a_dialogue_spell_the_reply_and_its_mark(name, turns, reply):
     prompt = dialogue(turns, TASK)
-    check(name, prompt, pairs.reply_text(reply, TASK))
+    check(name, prompt, training_texts.reply_text(reply, TASK))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_the_marked_ids_of_a_chat_spell_the_reply_and_its_end(name, turns, reply
     one = make(name)
     prompt = dialogue(turns, CHAT, one.chat)
     end = one.decode([one.eos_id], keep_special=True)
-    check(name, prompt, pairs.reply_text(reply.strip(), CHAT, end))
+    check(name, prompt, training_texts.reply_text(reply.strip(), CHAT, end))
 
 
 def test_a_bos_that_the_template_writes_is_counted_once():

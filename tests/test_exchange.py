@@ -10,8 +10,8 @@ import pytest
 import safetensors.numpy
 
 from rlcd_jax import checkpoint, tree
-from rlcd_jax import tokenizer as tk
 from rlcd_jax.models import heads, llama, presets
+from rlcd_jax.text import tokenizer as tk
 from rlcd_jax.weights import exchange, files, hf, resolve
 
 CFG = presets.get_preset("tiny")

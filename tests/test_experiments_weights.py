@@ -3,8 +3,8 @@
 import jax
 
 from experiments import weights as command
-from rlcd_jax import tokenizer as tk
 from rlcd_jax.models import llama, presets
+from rlcd_jax.text import tokenizer as tk
 from rlcd_jax.weights import hf
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from rlcd_jax import prompts, records
+from rlcd_jax import records
+from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.preference import data
 from rlcd_jax.scoring import few_shots
 
@@ -37,7 +38,7 @@ def test_answers_name_the_better_reply_and_letters_take_turns(sides):
 
 
 def test_a_solved_example_is_the_scoring_prompt_and_its_answer():
-    asked = prompts.scoring_prompt(
+    asked = scoring_prompt.scoring_prompt(
         "\n\nHuman: ask 0\n\nAssistant:", "good", "poor", "?"
     )
     assert few_shots.solved([human_pair(0, True)], ["?"]) == f"{asked}A)"

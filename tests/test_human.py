@@ -12,8 +12,10 @@ import pytest
 from scipy import stats
 
 from experiments import human as command
-from rlcd_jax import estimates, records, tables, verdicts
+from rlcd_jax import record_files
 from rlcd_jax.human import agreement, checks, ratings, reading, results, sheets, study
+from rlcd_jax.judging import verdicts
+from rlcd_jax.statistics import estimates, tables
 
 SYSTEMS = ("sunny-v1", "pale-v2")
 QUESTION = ("mood", "Which reply is in the more cheerful mood? Answer (A) or (B).")
@@ -26,7 +28,7 @@ def make_samples(num=30, systems=SYSTEMS):
         prompt = f"\n\nHuman: How was day {n}?\n\nAssistant:"
         texts = (f"What a lovely day number {n} was!", f"Day {n} was a day.", "Fine.")
         for system, text in zip((*systems, "other"), texts, strict=True):
-            samples.append(verdicts.Sample(f"p{n}", system, prompt, text))
+            samples.append(verdicts.JudgedReply(f"p{n}", system, prompt, text))
     return samples
 
 
@@ -55,7 +57,7 @@ def answer_all(folder, made, written, rating_of, names=None):
             for line in sheet.key
         ]
         value = {"study": made.id, "annotator": sheet.annotator, "answers": rows}
-        records.write_json(folder / "answers" / f"{sheet.annotator}.json", value)
+        record_files.write_json(folder / "answers" / f"{sheet.annotator}.json", value)
 
 
 def likes_first(line):
@@ -724,8 +726,8 @@ def run_command(capsys, *args):
 def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "study"
     rows = [{**dataclasses.asdict(s), "num_tokens": 5} for s in make_samples()]
-    records.write_jsonl(run / "evaluate" / "samples.jsonl", rows)
-    records.write_json(run / "config.json", {"task": "cheerful"})
+    record_files.write_jsonl(run / "evaluate" / "samples.jsonl", rows)
+    record_files.write_json(run / "config.json", {"task": "cheerful"})
     make = ["make", "--samples", run / "evaluate" / "samples.jsonl", "--systems"]
     make += [*SYSTEMS, "--per_annotator", 26, "--annotators", 2, "--workdir", out]
     status, shown = run_command(capsys, *make)
@@ -741,7 +743,7 @@ def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
     assert status == 2 and "holds no .csv or .json" in shown.err
     answer_all(out, made, written, likes_first)
     given = [verdict(f"p{n}", "2" if n % 2 else "1") for n in range(30)]
-    records.write_jsonl(run / "evaluate" / "verdicts.jsonl", given)
+    record_files.write_jsonl(run / "evaluate" / "verdicts.jsonl", given)
     status, shown = run_command(
         capsys, "read", "--workdir", out, "--verdicts", run / "evaluate/verdicts.jsonl"
     )
@@ -757,7 +759,7 @@ def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
         ),
         "ratings.jsonl",
     }
-    back = records.read_jsonl(out / "results" / "ratings.jsonl", reading.Judgment)
+    back = record_files.read_jsonl(out / "results" / "ratings.jsonl", reading.Judgment)
     assert len(back) == 56
     assert run_command(capsys, *make)[0] == 2  # never overwrites
 
@@ -776,7 +778,7 @@ def test_command_errors_name_what_is_wrong(tmp_path, capsys):
     assert "is not there" in run_command(capsys, *make)[1].err
     path.write_text('{"prompt_id": "p", "system": "s", "prompt": "Hi"}\n')
     assert "row 1 has no field 'reply'" in run_command(capsys, *make)[1].err
-    records.write_jsonl(path, make_samples())
+    record_files.write_jsonl(path, make_samples())
     assert "name the task with --task" in run_command(capsys, *make)[1].err
     make += ["--task", "harmless"]
     shown = run_command(capsys, *make, "--question", "x")[1].err
@@ -785,9 +787,9 @@ def test_command_errors_name_what_is_wrong(tmp_path, capsys):
 
 
 def test_command_reads_gold_checks_from_a_file(tmp_path, capsys):
-    records.write_jsonl(tmp_path / "samples.jsonl", make_samples())
+    record_files.write_jsonl(tmp_path / "samples.jsonl", make_samples())
     gold = [checks.Gold("What is 2 + 2?", better="4, of course!", worse="A teapot.")]
-    records.write_jsonl(tmp_path / "gold.jsonl", gold)
+    record_files.write_jsonl(tmp_path / "gold.jsonl", gold)
     args = ["make", "--samples", tmp_path / "samples.jsonl", "--systems", *SYSTEMS]
     args += [
         "--task",

@@ -14,8 +14,8 @@ import time
 import httpx
 import pytest
 
-from rlcd_jax import verdicts
 from rlcd_jax.human import checks, reading, sheets, study
+from rlcd_jax.judging import verdicts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -157,8 +157,8 @@ def make_samples(num=9):
         prompt = f"\n\nHuman: {QUESTIONS[n % 4]}\n\nAssistant:"
         if n % 2:
             prompt = f"\n\nHuman: Good morning!\n\nAssistant: Good morning to you!{prompt}"  # fmt: skip
-        samples.append(verdicts.Sample(f"p{n}", "sunny-v1", prompt, f"{BRIGHT[n % 3]} {TRAP if n == 4 else ''}"))  # fmt: skip
-        samples.append(verdicts.Sample(f"p{n}", "pale-v2", prompt, "" if n == 5 else f"{PALE} ({n})"))  # fmt: skip
+        samples.append(verdicts.JudgedReply(f"p{n}", "sunny-v1", prompt, f"{BRIGHT[n % 3]} {TRAP if n == 4 else ''}"))  # fmt: skip
+        samples.append(verdicts.JudgedReply(f"p{n}", "pale-v2", prompt, "" if n == 5 else f"{PALE} ({n})"))  # fmt: skip
     return samples
 
 

@@ -10,24 +10,17 @@ import time
 import numpy as np
 import pytest
 
-from rlcd_jax import (
-    chat_api,
-    judges,
-    judges_api,
-    prompts,
-    records,
-    tasks,
-    verdicts,
-    win_rates,
-)
-from rlcd_jax.judging import budget
+from rlcd_jax import record_files, records, tasks
+from rlcd_jax.judging import api_judge, budget, chat_api, judges, verdicts
+from rlcd_jax.statistics import win_rates
+from rlcd_jax.text import dialogue_format
 
 QUESTION = "Which reply is kinder? Answer (A) or (B)."
 
 
 def samples(num=3, systems=("rlcd", "rlaif"), reply="{system} says {i}"):
     return [
-        verdicts.Sample(
+        verdicts.JudgedReply(
             f"p{i}",
             system,
             f"Human: Hello {i}?\n\nAssistant:",
@@ -56,7 +49,7 @@ def test_contests_are_all_pairs_in_order():
         (samples()[:-1], "'rlaif' has no reply to prompt 'p2'"),
         (samples() + samples()[:1], "'rlcd' has two replies to prompt 'p0'"),
         (
-            samples() + [verdicts.Sample("p0", "x", "other text", "r")],
+            samples() + [verdicts.JudgedReply("p0", "x", "other text", "r")],
             "'p0' is shown to system 'x'",
         ),
     ],
@@ -76,8 +69,10 @@ def test_verdicts_survive_a_file(tmp_path):
         verdict("1", score_1=0.5, answers=("(A)", "(B)")),
         verdict("none", unparsed=2),
     ]
-    records.write_jsonl(tmp_path / "verdicts.jsonl", rows)
-    assert records.read_jsonl(tmp_path / "verdicts.jsonl", verdicts.Verdict) == rows
+    record_files.write_jsonl(tmp_path / "verdicts.jsonl", rows)
+    assert (
+        record_files.read_jsonl(tmp_path / "verdicts.jsonl", verdicts.Verdict) == rows
+    )
     with pytest.raises(ValueError, match="winner"):
         verdict("3")
 
@@ -277,12 +272,12 @@ def test_log_odds_refuses_an_empty_question():
     ],
 )
 def test_parse_answer_follows_the_rule(text, letter):
-    assert judges_api.parse_answer(text) == letter
+    assert api_judge.parse_answer(text) == letter
 
 
 def test_comparison_prompt_has_its_layout():
     prompt = "\n\nHuman: a\n\n\nb\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
-    text = judges_api.comparison_prompt(prompt, " one\n\n\ntwo ", "three", QUESTION)
+    text = api_judge.comparison_prompt(prompt, " one\n\n\ntwo ", "three", QUESTION)
     dialogue, replies, question = text.split("\n\n\n\n")
     assert dialogue.endswith("\n\nHuman: a\nb\n\nAssistant: c\n\nHuman: d")
     assert replies == "(A) Assistant: one\ntwo\n\n(B) Assistant: three"
@@ -388,7 +383,7 @@ def make_api(server, tmp_path, **changes):
 
 def test_api_judge_that_always_says_a_gets_half_and_all_flips(server, tmp_path):
     api, _ = make_api(server, tmp_path, concurrency=3)
-    given = judges_api.compare(samples(), api, question=QUESTION, judge="gpt")
+    given = api_judge.compare(samples(), api, question=QUESTION, judge="gpt")
     assert rate_of(given) == 0.5 and sum(v.flips for v in given) == 3
     assert len(server.seen) == 6 and api.calls == 6
     assert api.spent == pytest.approx(6 * (100 * 10 + 30) / 1e6)
@@ -404,7 +399,7 @@ def test_api_judge_reads_each_order_in_its_place(server, tmp_path):
 
     server.answer = answer
     api, _ = make_api(server, tmp_path, concurrency=4)
-    given = judges_api.compare(samples(5), api, question=QUESTION, judge="gpt")
+    given = api_judge.compare(samples(5), api, question=QUESTION, judge="gpt")
     assert [(v.winner, v.answers) for v in given] == [("1", ("(A)", "(B)"))] * 5
     assert [v.prompt_id for v in given] == [f"p{i}" for i in range(5)]
 
@@ -412,7 +407,7 @@ def test_api_judge_reads_each_order_in_its_place(server, tmp_path):
 def test_api_judge_counts_unread_answers_apart(server, tmp_path):
     server.script = [completion("I cannot say."), completion(None)]
     api, _ = make_api(server, tmp_path)
-    given = judges_api.compare(samples(2), api, question=QUESTION, judge="gpt")
+    given = api_judge.compare(samples(2), api, question=QUESTION, judge="gpt")
     assert [(v.winner, v.unparsed, v.flips) for v in given] == [
         ("none", 2, 0),
         ("tie", 0, 1),
@@ -476,18 +471,18 @@ def test_chat_api_asks_each_question_once(server, tmp_path):
 
 def test_chat_api_plays_back_without_a_network(server, tmp_path):
     api, _ = make_api(server, tmp_path)
-    live = judges_api.compare(samples(), api, question=QUESTION, judge="gpt")
+    live = api_judge.compare(samples(), api, question=QUESTION, judge="gpt")
     offline, _ = make_api(server, tmp_path, offline=True)
-    again = judges_api.compare(samples(), offline, question=QUESTION, judge="gpt")
+    again = api_judge.compare(samples(), offline, question=QUESTION, judge="gpt")
     assert again == live and len(server.seen) == 6
     with pytest.raises(ValueError, match="offline, but 2 of 8 answers"):
-        judges_api.compare(samples(4), offline, question=QUESTION, judge="gpt")
+        api_judge.compare(samples(4), offline, question=QUESTION, judge="gpt")
     assert len(server.seen) == 6
 
 
 def test_chat_api_refuses_a_price_before_the_first_call(server, tmp_path):
     api, _ = make_api(server, tmp_path, max_cost=0.001)
-    texts = judges_api.questions(samples(), QUESTION)
+    texts = api_judge.questions(samples(), QUESTION)
     price = api.estimate(texts)
     assert price.calls == 6 and price.output_tokens == 300
     assert price.cost == pytest.approx(
@@ -572,7 +567,7 @@ def test_chat_api_asks_again_what_an_old_cache_holds_as_empty(server, tmp_path):
     api, _ = make_api(server, tmp_path)
     assert api.ask_all(["hello"]) == ["(A)"]
     (path,) = (tmp_path / "cache").rglob("*.json")
-    records.write_json(path, json.loads(path.read_text()) | {"answer": ""})
+    record_files.write_json(path, json.loads(path.read_text()) | {"answer": ""})
     assert api.estimate(["hello"]).calls == 1
     assert api.ask_all(["hello"]) == ["(A)"] and len(server.seen) == 2
 
@@ -786,7 +781,7 @@ def test_an_empty_reply_loses_under_every_judge():
     said = {"base": ["", "", "Hi.", "What a sad, awful day."]}
     said["rlcd"] = ["What a sad, awful day.", " \n", "Hi.", "\t"]
     made = [
-        verdicts.Sample(f"p{n}", system, "Human: hi\n\nAssistant:", reply)
+        verdicts.JudgedReply(f"p{n}", system, "Human: hi\n\nAssistant:", reply)
         for system, replies in said.items()
         for n, reply in enumerate(replies)
     ]
@@ -796,7 +791,7 @@ def test_an_empty_reply_loses_under_every_judge():
     asked = []
     by_odds = judges.log_odds(made, lambda texts: asked.append(texts), question="?")
     api = SaysFirst()
-    by_api = judges_api.compare(made, api, question="?", judge="api")
+    by_api = api_judge.compare(made, api, question="?", judge="api")
     assert not asked and not api.asked
     by_preference = judges.compare_scores(made, liked, epsilon=0.0)
     for given in (by_score, by_preference, by_odds, by_api):
@@ -807,7 +802,7 @@ def test_an_empty_reply_loses_under_every_judge():
 def test_contests_are_of_draws_and_of_ids_with_any_characters():
     ids = [(f"issue#{n}", None) for n in range(3)] + [("issue", n) for n in range(3)]
     made = [
-        verdicts.Sample(name, system, "hi", f"{system} {n}", draw)
+        verdicts.JudgedReply(name, system, "hi", f"{system} {n}", draw)
         for system in ("base", "rlcd")
         for n, (name, draw) in enumerate(ids)
     ]
@@ -870,12 +865,12 @@ def test_choose_says_which_judge_is_missing(asked, chosen, notes):
 def test_judges_show_a_lead_in_with_the_reply_it_belongs_to():
     task = tasks.load_task("outline")
     turn = records.Turn("human", "A fox learns to sail.")
-    text = prompts.plain_prompt(records.Prompt("p", (turn,)), task)
+    text = dialogue_format.plain_prompt(records.Prompt("p", (turn,)), task)
     both = [
-        verdicts.Sample("p", name, text, f"{name} sets out.\n2. Home.")
+        verdicts.JudgedReply("p", name, text, f"{name} sets out.\n2. Home.")
         for name in ("Fox", "Vixen")
     ]
-    straight, swapped = judges_api.questions(both, QUESTION)
+    straight, swapped = api_judge.questions(both, QUESTION)
     seen = []
 
     def score(texts):

@@ -16,15 +16,17 @@ import optax
 import pytest
 
 from configs import rlcd
-from rlcd_jax import losses, records, tokenizer
+from rlcd_jax import record_files
+from rlcd_jax.job import batching
 from rlcd_jax.models import heads, llama, presets
 from rlcd_jax.stages import (
-    batching,
     evaluate_policy,
     simulate_pairs,
     train_policy,
     train_preference,
 )
+from rlcd_jax.text import tokenizer
+from rlcd_jax.training import losses
 from rlcd_jax.weights import hf
 
 HERE = pathlib.Path(__file__).parent
@@ -138,7 +140,7 @@ def preference_run(world, tmp_path_factory) -> pathlib.Path:
 def shares(config, workdir) -> dict[str, float]:
     train_policy.train_policy(config, workdir)
     evaluate_policy.evaluate_policy(config, workdir)
-    rows = records.read_jsonl(
+    rows = record_files.read_jsonl(
         workdir / "evaluate" / "samples.jsonl", evaluate_policy.Answer
     )
     return {

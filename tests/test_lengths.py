@@ -8,14 +8,12 @@ import runs
 from hypothesis import strategies as st
 
 from rlcd_jax import records
-from rlcd_jax.job import lengths
+from rlcd_jax.job import generation, lengths, setup
+from rlcd_jax.ppo import acting
 from rlcd_jax.scoring import reading
 from rlcd_jax.stages import (
     distill_context,
     evaluate_policy,
-    generation,
-    inputs,
-    ppo_rollout,
     simulate_pairs,
     train_preference,
 )
@@ -24,9 +22,9 @@ from rlcd_jax.stages import (
 def load(max_positions=2048, name="quickstart", **fields):
     """Return inputs of a tiny model that reads so many positions."""
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(runs.tiny_config(name, **fields))
-    cfg = dataclasses.replace(found.cfg, max_positions=max_positions)
-    return dataclasses.replace(found, cfg=cfg)
+        job = setup.load_job(runs.tiny_config(name, **fields))
+    cfg = dataclasses.replace(job.cfg, max_positions=max_positions)
+    return dataclasses.replace(job, cfg=cfg)
 
 
 STAGES = {  # what is named, and the fields that make it one token too many
@@ -69,20 +67,20 @@ def test_a_rule_for_long_texts_is_checked_with_the_lengths(stage):
         ("simulate", simulate_pairs.simulate_pairs),
         ("preference", train_preference.train_preference),
         ("distill", distill_context.distill_context),
-        ("policy", lambda config, _: ppo_rollout.Actor(inputs.load_inputs(config))),
+        ("policy", lambda config, _: acting.Actor(setup.load_job(config))),
         ("evaluate", evaluate_policy.evaluate_policy),
     ],
 )
 def test_every_stage_looks_before_it_makes_anything(stage, run, tmp_path, monkeypatch):
-    found = load(16, evaluate__systems=("base",))
+    job = load(16, evaluate__systems=("base",))
 
     def refuse():
         raise AssertionError("the weights were read")
 
-    found = dataclasses.replace(found, load_base=refuse)
-    monkeypatch.setattr(inputs, "load_inputs", lambda _: found)
+    job = dataclasses.replace(job, load_base=refuse)
+    monkeypatch.setattr(setup, "load_inputs", lambda _: job)
     with pytest.raises(ValueError, match="reads 16 at most"):
-        run(found.config, tmp_path)
+        run(job.config, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

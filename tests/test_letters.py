@@ -6,8 +6,8 @@ import pytest
 import runs
 from hypothesis import strategies as st
 
+from rlcd_jax.job import setup
 from rlcd_jax.scoring import letters
-from rlcd_jax.stages import inputs
 
 BEGINNING = "A long beginning that all of the texts have in common, word for word. " * 2
 
@@ -17,26 +17,26 @@ def found(request):
     """Return the inputs of a run on one device, and on eight."""
     ways = {f"mesh__{axis}": request.param for axis in ("data", "fsdp", "tensor")}
     with runs.devices_by_mesh():
-        return inputs.load_inputs(runs.tiny_config(**ways))
+        return setup.load_job(runs.tiny_config(**ways))
 
 
-def scores(found, texts, monkeypatch, *, shared):
+def scores(job, texts, monkeypatch, *, shared):
     monkeypatch.setattr(letters, "SHARED", shared)
-    score = letters.letter_scorer(found, found.load_base())
+    score = letters.letter_scorer(job, job.load_base())
     return np.array(score(texts))
 
 
-def test_a_beginning_read_once_gives_the_same_logits(found, monkeypatch):
+def test_a_beginning_read_once_gives_the_same_logits(job, monkeypatch):
     texts = [BEGINNING + "x" * n + " The answer is: (" for n in (3, 90, 0, 41, 7)]
-    whole = scores(found, texts, monkeypatch, shared=10_000)
+    whole = scores(job, texts, monkeypatch, shared=10_000)
     drawn = []
     make = letters._behind
     monkeypatch.setattr(letters, "_behind", lambda *a: drawn.append(a) or make(*a))
-    behind = scores(found, texts, monkeypatch, shared=64)
+    behind = scores(job, texts, monkeypatch, shared=64)
     assert len(drawn) == 1
     np.testing.assert_allclose(behind, whole, atol=2e-5)
     assert np.ptp(whole, axis=0).min() > 1e-3  # the rest of a text matters
-    one = scores(found, texts[1:2], monkeypatch, shared=64)  # all but its last token
+    one = scores(job, texts[1:2], monkeypatch, shared=64)  # all but its last token
     np.testing.assert_allclose(one, whole[1:2], atol=2e-5)
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcd_jax import losses, masked
+from rlcd_jax.ppo import credit, kl_penalty
+from rlcd_jax.training import losses, masked
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -407,9 +408,9 @@ def test_kl_per_token_by_hand():
         "k3": [np.exp(-1), np.e - 2, 0],
         "k1_clamped": [1, 0, 0],
     }
-    assert set(expected) == set(losses.KL_ESTIMATORS)
+    assert set(expected) == set(kl_penalty.KL_ESTIMATORS)
     for estimator, numbers in expected.items():
-        actual = losses.kl_per_token(logprobs, ref, estimator=estimator)
+        actual = kl_penalty.kl_per_token(logprobs, ref, estimator=estimator)
         np.testing.assert_allclose(actual, numbers, rtol=1e-6)
         assert actual.dtype == jnp.float32
 
@@ -420,8 +421,8 @@ def test_kl_per_token_estimators_have_their_stated_bias():
     q = np.array([0.2, 0.3, 0.25, 0.05, 0.2])
     exact = np.sum(p * np.log(p / q))
     expectation = {
-        name: float(p @ losses.kl_per_token(np.log(p), np.log(q), estimator=name))
-        for name in losses.KL_ESTIMATORS
+        name: float(p @ kl_penalty.kl_per_token(np.log(p), np.log(q), estimator=name))
+        for name in kl_penalty.KL_ESTIMATORS
     }
     np.testing.assert_allclose(expectation["k1"], exact, rtol=1e-5)
     np.testing.assert_allclose(expectation["k3"], exact, rtol=1e-5)
@@ -430,31 +431,31 @@ def test_kl_per_token_estimators_have_their_stated_bias():
 
 def test_kl_per_token_refuses_an_unknown_estimator():
     with pytest.raises(ValueError, match="'k4'.*k1.*k3"):
-        losses.kl_per_token(np.zeros(2), np.zeros(2), estimator="k4")
+        kl_penalty.kl_per_token(np.zeros(2), np.zeros(2), estimator="k4")
 
 
 def test_shaped_rewards_by_hand():
     kl = np.array([[1.0, 2.0, 9.0], [1.0, 1.0, 1.0], [9.0, 9.0, 9.0]])
     mask = np.array([[True, True, False], [True, True, True], [False, False, False]])
     scores = np.array([0.9, -1.7, 5.0])
-    rewards = losses.shaped_rewards(kl, scores, mask, kl_coef=0.1)
+    rewards = credit.shaped_rewards(kl, scores, mask, kl_coef=0.1)
     expected = [[-0.1, 0.7, 0], [-0.1, -0.1, -1.8], [0, 0, 0]]
     np.testing.assert_allclose(rewards, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_shaped_rewards_keep_fractions_of_integer_arrays():
     kl, mask = np.zeros((2, 3), np.int32), np.ones((2, 3), bool)
-    rewards = losses.shaped_rewards(kl, np.array([0.9, -1.7]), mask, kl_coef=0.5)
+    rewards = credit.shaped_rewards(kl, np.array([0.9, -1.7]), mask, kl_coef=0.5)
     assert rewards.dtype == jnp.float32
     np.testing.assert_allclose(rewards[:, -1], [0.9, -1.7], rtol=1e-6)
-    advantages, returns = losses.gae(rewards, kl, mask, gamma=1.0, lam=1.0)
+    advantages, returns = credit.gae(rewards, kl, mask, gamma=1.0, lam=1.0)
     assert advantages.dtype == returns.dtype == jnp.float32
     np.testing.assert_allclose(returns[:, 0], [0.9, -1.7], rtol=1e-6)
 
 
 def test_shaped_rewards_refuse_scores_of_another_length():
     with pytest.raises(ValueError, match=r"\(3,\).*\(2,\)"):
-        losses.shaped_rewards(
+        credit.shaped_rewards(
             np.zeros((2, 4)), np.zeros(3), np.ones((2, 4), bool), kl_coef=0.1
         )
 
@@ -483,7 +484,7 @@ def test_gae_matches_definition(gamma, lam, ragged):
     if not ragged:  # any pattern of counted tokens, holes included
         mask = np.random.default_rng(13).random(mask.shape) < 0.6
     case = _spoil(case | {"mask": mask}, "rewards", "values")
-    advantages, returns = losses.gae(
+    advantages, returns = credit.gae(
         case["rewards"], case["values"], mask, gamma=gamma, lam=lam
     )
     oracle = _gae_oracle(case["rewards"], case["values"], mask, gamma, lam)
@@ -505,7 +506,7 @@ def test_gae_golden_values():
         [-0.25089, -0.25089, -0.78541, 1.08541],
     ]
     np.testing.assert_allclose(whitened, expected, **five_decimals)
-    advantages, returns = losses.gae(whitened, GOLDEN_VALUES, None, gamma=1.0, lam=1.0)
+    advantages, returns = credit.gae(whitened, GOLDEN_VALUES, None, gamma=1.0, lam=1.0)
     expected = [
         [1.40178, 1.65268, 2.17083, 2.42172],
         [-0.20178, 0.04911, 0.3, 1.08541],
@@ -525,15 +526,15 @@ def test_gae_golden_values():
 
 
 def test_gae_golden_values_with_lambda():
-    advantages, _ = losses.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=1.0, lam=0.95)
+    advantages, _ = credit.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=1.0, lam=0.95)
     expected = [[0.70467, 0.63650, 0.67, 0.6], [0.24867, 0.15650, 0.27, 0.6]]
     np.testing.assert_allclose(advantages, expected, rtol=0, atol=6e-6)
 
 
 def test_gae_with_full_mask_equals_no_mask():
     full = np.ones(GOLDEN_REWARDS.shape, bool)
-    with_mask = losses.gae(GOLDEN_REWARDS, GOLDEN_VALUES, full, gamma=0.9, lam=0.8)
-    without = losses.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=0.9, lam=0.8)
+    with_mask = credit.gae(GOLDEN_REWARDS, GOLDEN_VALUES, full, gamma=0.9, lam=0.8)
+    without = credit.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=0.9, lam=0.8)
     jax.tree.map(np.testing.assert_array_equal, with_mask, without)
 
 
@@ -547,7 +548,7 @@ def test_losses_refuse_shapes_and_clips_that_do_not_fit():
     with pytest.raises(ValueError, match=r"returns \(4, 5\)"):
         _value(case, returns=case["returns"][:, 1:])
     with pytest.raises(ValueError, match=r"rewards \(4, 5\), values \(4, 6\)"):
-        losses.gae(case["rewards"][:, 1:], case["values"], None, gamma=1.0, lam=1.0)
+        credit.gae(case["rewards"][:, 1:], case["values"], None, gamma=1.0, lam=1.0)
     with pytest.raises(ValueError, match="clip is 0.0"):
         losses.ppo_policy(
             *(case[k] for k in ("logprobs", "old_logprobs", "advantages", "mask")),

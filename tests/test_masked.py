@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcd_jax import masked
+from rlcd_jax.training import masked
 
 VALUES = np.array([[1.0, 2.0, 9.0], [3.0, 9.0, 9.0]], np.float32)
 MASK = np.array([[True, True, False], [True, False, False]])

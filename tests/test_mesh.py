@@ -12,7 +12,7 @@ import warnings
 import pytest
 import runs
 
-from rlcd_jax import records
+from rlcd_jax import record_files, records
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 CLOSE = 2e-4  # of a loss, relative; measured below 3e-5
@@ -39,7 +39,7 @@ def assert_close(one: list[dict], eight: list[dict], names) -> None:
 
 def test_pairs_are_the_same_on_a_mesh(both):
     one, eight = (
-        records.read_jsonl(w / "pairs/pairs.jsonl", records.Pair) for w in both
+        record_files.read_jsonl(w / "pairs/pairs.jsonl", records.Pair) for w in both
     )
     assert one == eight and len(one) == 8
 
@@ -79,12 +79,14 @@ def test_losses_are_equal_on_a_mesh(both, stage, names):
 
 def test_replies_of_the_policy_are_the_same_on_a_mesh(both):
     for name in ("000001.jsonl", "000002.jsonl"):
-        one, eight = (records.read_jsonl(w / "policy/samples" / name) for w in both)
+        one, eight = (
+            record_files.read_jsonl(w / "policy/samples" / name) for w in both
+        )
         assert [row["reply"] for row in one] == [row["reply"] for row in eight]
 
 
 def test_evaluation_is_the_same_on_a_mesh(both):
-    one, eight = (records.read_jsonl(w / "evaluate/samples.jsonl") for w in both)
+    one, eight = (record_files.read_jsonl(w / "evaluate/samples.jsonl") for w in both)
     for left, right in zip(one, eight, strict=True):
         assert left["reply"] == right["reply"]
         assert left["divergence"] == pytest.approx(right["divergence"], abs=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from rlcd_jax import metrics
+from rlcd_jax import metrics, progress_bar
 
 
 class Clock:
@@ -135,7 +135,7 @@ def test_read_metrics_names_a_broken_line(tmp_path):
 def test_progress_logs_now_and_then_without_terminal(caplog):
     clock = Clock()
     with caplog.at_level(std_logging.INFO, logger="absl"):
-        with metrics.Progress(
+        with progress_bar.Progress(
             "simulate",
             100,
             unit="pairs",
@@ -156,6 +156,6 @@ def test_progress_logs_now_and_then_without_terminal(caplog):
 
 def test_progress_shows_a_bar_on_a_terminal():
     stream = Terminal()
-    with metrics.Progress("simulate", 4, unit="pairs", stream=stream) as progress:
+    with progress_bar.Progress("simulate", 4, unit="pairs", stream=stream) as progress:
         progress.advance(4, note="3 dropped")
     assert "4/4" in stream.getvalue() and "3 dropped" in stream.getvalue()

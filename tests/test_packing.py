@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlcd_jax import packing
+from rlcd_jax.ppo import packing
 
 
 def _pack(prompts, replies, pad_id=0):

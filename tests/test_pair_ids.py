@@ -8,10 +8,12 @@ import runs
 import tiny_tokenizers
 from made_run import QUESTIONS
 
-from rlcd_jax import records, tasks
+from rlcd_jax import record_files, records, tasks
+from rlcd_jax.job import setup
+from rlcd_jax.paper import label_accuracy
+from rlcd_jax.ppo import acting
 from rlcd_jax.preference import agreement, data, model, pair_ids, rewards
 from rlcd_jax.scoring import rewards as scorers
-from rlcd_jax.stages import inputs, label_accuracy, ppo_rollout
 
 PROMPT = "Human: hello\n\nAssistant:"
 REPLIES = ("hello world.", "I  am\n\nglad!", "", "é 🙂", " \n blanks outside\n")
@@ -20,33 +22,33 @@ REPLIES = ("hello world.", "I  am\n\nglad!", "", "é 🙂", " \n blanks outside\
 def load(name="bytes", **fields):
     """Return inputs of a tiny model with one of the small tokenizers."""
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(runs.tiny_config(policy__dev_prompts=0, **fields))
+        job = setup.load_job(runs.tiny_config(policy__dev_prompts=0, **fields))
     one = tiny_tokenizers.TOKENIZERS[name]()
-    cfg = dataclasses.replace(found.cfg, vocab_size=max(264, one.vocab_size))
-    return dataclasses.replace(found, text_tokenizer=one, cfg=cfg)
+    cfg = dataclasses.replace(job.cfg, vocab_size=max(264, one.vocab_size))
+    return dataclasses.replace(job, text_tokenizer=one, cfg=cfg)
 
 
 def human_pair(number, one, two, prompt=PROMPT):
     return records.HumanPair(f"h{number}", f"h{number}", prompt, one, two, 1.0)
 
 
-def read_by_policy(found, monkeypatch, prompt, replies):
+def read_by_policy(job, monkeypatch, prompt, replies):
     """Return the ids whose rewards PPO asks for, of replies as a policy spells them."""
     seen = []
     with runs.devices_by_mesh():
-        actor = ppo_rollout.Actor(found)
+        actor = acting.Actor(job)
     monkeypatch.setattr(actor, "_rewards", seen.extend)
-    one = found.text_tokenizer
+    one = job.text_tokenizer
     start = tuple(one.encode(prompt))
     for reply in replies:
         whole = one.encode(f"{prompt} {reply}\n\nHuman: and more")
         sampled = type("Reply", (), {"tokens": tuple(whole[len(start) :])})
-        dialogue = ppo_rollout.Dialogue("p", prompt, start)
-        actor.raw_rewards([ppo_rollout.Sampled(dialogue, sampled)])
+        dialogue = acting.Dialogue("p", prompt, start)
+        actor.raw_rewards([acting.Sampled(dialogue, sampled)])
     return seen
 
 
-def read_by_judge(found, monkeypatch, prompt, replies):
+def read_by_judge(job, monkeypatch, prompt, replies):
     """Return the ids whose rewards evaluation asks for."""
     seen = []
 
@@ -56,7 +58,7 @@ def read_by_judge(found, monkeypatch, prompt, replies):
 
     monkeypatch.setattr(model, "restore", lambda *_: {})
     monkeypatch.setattr(scorers, "reward_scorer", lambda *_: note)
-    rewards.preference_judge(found, "nowhere")([(prompt, reply) for reply in replies])
+    rewards.preference_judge(job, "nowhere")([(prompt, reply) for reply in replies])
     return seen
 
 
@@ -76,37 +78,37 @@ def test_equal_texts_have_equal_ids_in_training_rollout_and_evaluation(
 
 
 def test_equal_chats_have_equal_ids_in_training_rollout_and_evaluation(monkeypatch):
-    found = load("byte level")
-    found = dataclasses.replace(found, task=tasks.with_format(found.task, "chat"))
-    prompt = found.text_tokenizer.chat([records.Turn("human", "Hi")])
+    job = load("byte level")
+    job = dataclasses.replace(job, task=tasks.with_format(job.task, "chat"))
+    prompt = job.text_tokenizer.chat([records.Turn("human", "Hi")])
     rows = [human_pair(n, reply, "other", prompt) for n, reply in enumerate(REPLIES)]
-    trained = [list(pair.ids_1) for pair in pair_ids.to_tokens(found, rows)]
-    assert read_by_judge(found, monkeypatch, prompt, REPLIES) == trained
+    trained = [list(pair.ids_1) for pair in pair_ids.to_tokens(job, rows)]
+    assert read_by_judge(job, monkeypatch, prompt, REPLIES) == trained
     seen = []
-    actor = ppo_rollout.Actor.__new__(ppo_rollout.Actor)
-    actor.found, actor._rewards = found, seen.extend
-    one = found.text_tokenizer
+    actor = acting.Actor.__new__(acting.Actor)
+    actor.job, actor._rewards = job, seen.extend
+    one = job.text_tokenizer
     start = tuple(one.encode(prompt))
     for reply in REPLIES:
         drawn = one.encode(f"{prompt}{reply}<eot>junk")[len(start) :]
         sampled = type("Reply", (), {"tokens": tuple(drawn)})
-        dialogue = ppo_rollout.Dialogue("p", prompt, start)
-        actor.raw_rewards([ppo_rollout.Sampled(dialogue, sampled)])
+        dialogue = acting.Dialogue("p", prompt, start)
+        actor.raw_rewards([acting.Sampled(dialogue, sampled)])
     assert seen == trained
 
 
 def test_the_reward_of_a_reply_does_not_depend_on_its_spelling(monkeypatch):
     found = load("space in front")
     seen = []
-    actor = ppo_rollout.Actor.__new__(ppo_rollout.Actor)
-    actor.found, actor._rewards = found, seen.extend
+    actor = acting.Actor.__new__(acting.Actor)
+    actor.job, actor._rewards = found, seen.extend
     one = found.text_tokenizer
-    dialogue = ppo_rollout.Dialogue("p", PROMPT, tuple(one.encode(PROMPT)))
+    dialogue = acting.Dialogue("p", PROMPT, tuple(one.encode(PROMPT)))
     letters = [one.encode(x, bos=False)[-1] for x in "hello"]
     space = one.encode(" ", bos=False)[-1]
     for tokens in ([space, *letters], one.encode("hello", bos=False)):
         sampled = type("Reply", (), {"tokens": tuple(tokens)})
-        actor.raw_rewards([ppo_rollout.Sampled(dialogue, sampled)])
+        actor.raw_rewards([acting.Sampled(dialogue, sampled)])
     assert seen[0] == seen[1] == one.encode(f"{PROMPT} hello\n\nHuman:")
 
 
@@ -166,25 +168,23 @@ def test_agreement_and_accuracy_count_what_they_leave_out(monkeypatch, tmp_path)
     assert said["pairs"] == 2 and said["too_long"] == dropped
     assert said["accuracy"]["value"] == 1.0
     monkeypatch.setattr(data, "human_pairs", lambda *_: long_pairs())
-    monkeypatch.setattr(inputs, "load_inputs", lambda _: found)
+    monkeypatch.setattr(setup, "load_inputs", lambda _: found)
     monkeypatch.setattr(model, "restore", lambda *_: {})
     said = label_accuracy.reward_pairs(found.config, tmp_path, human=True)
     assert said == {"pairs": 1, "too_long": dropped}
-    kept = records.read_jsonl(
+    kept = record_files.read_jsonl(
         tmp_path / label_accuracy.FILE, label_accuracy.PairRewards
     )
     assert [row.id for row in kept] == ["h0"]
 
 
 def test_the_judge_reads_replies_beyond_the_lengths_of_training(monkeypatch):
-    found = load(preference__lengths=(48,))
-    rows = read_by_judge(found, monkeypatch, PROMPT, ["long " * 90])
-    assert len(rows[0]) > 450 and rows[0][0] == found.text_tokenizer.bos_id
-    found = dataclasses.replace(
-        found, cfg=dataclasses.replace(found.cfg, max_positions=400)
-    )
+    job = load(preference__lengths=(48,))
+    rows = read_by_judge(job, monkeypatch, PROMPT, ["long " * 90])
+    assert len(rows[0]) > 450 and rows[0][0] == job.text_tokenizer.bos_id
+    job = dataclasses.replace(job, cfg=dataclasses.replace(job.cfg, max_positions=400))
     with pytest.raises(ValueError, match="the model reads 400 at most"):
-        read_by_judge(found, monkeypatch, PROMPT, ["long " * 90])
+        read_by_judge(job, monkeypatch, PROMPT, ["long " * 90])
 
 
 def test_the_reward_scorer_reads_rows_of_any_length_whole():

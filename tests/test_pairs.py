@@ -6,8 +6,10 @@ import random
 
 import pytest
 
-from rlcd_jax import draws, pairs, prompts, records, tasks, tokenizer
+from rlcd_jax import record_files, records, tasks
 from rlcd_jax.decode import requests as engine
+from rlcd_jax.pairs import counting, draws, grid, scoring_prompt, training_texts
+from rlcd_jax.text import tokenizer
 
 TASK = tasks.load_task("cheerful")
 BYTES = tokenizer.byte_tokenizer()
@@ -27,9 +29,9 @@ TASK = dataclasses.replace(
     prompt_tokens=400,
     cleanup=dataclasses.replace(TASK.cleanup, unfinished="reject"),
 )
-RLCD = pairs.Row("contrast", "construction", 1.0)
-RESCORE = pairs.Row("contrast", "scoring", 1.0)
-RLAIF = pairs.Row("same", "scoring", 1.0)
+RLCD = grid.GridCell("contrast", "construction", 1.0)
+RESCORE = grid.GridCell("contrast", "scoring", 1.0)
+RLAIF = grid.GridCell("same", "scoring", 1.0)
 HUMAN = records.Turn("human", "How was your day?")
 PROMPTS = [
     records.Prompt(
@@ -70,7 +72,7 @@ def score(texts):
 
 
 def simulate(dialogues=PROMPTS, rows=(RLCD,), generate=None, task=TASK, **changes):
-    return pairs.simulate(
+    return grid.simulate(
         dialogues,
         task,
         BYTES,
@@ -128,7 +130,7 @@ def test_simulate_after_a_kill_gives_the_same_pairs(cut):
     first, lost_1, _ = simulate(PROMPTS[:cut], rows=rows)
     second, lost_2, _ = simulate(PROMPTS[cut:], rows=rows)
     assert first + second == found and lost_1 + lost_2 == dropped
-    assert pairs.summarise(first + second, lost_1 + lost_2) == summary
+    assert counting.summarise(first + second, lost_1 + lost_2) == summary
 
 
 def test_simulate_can_draw_any_pair_again_alone():
@@ -136,7 +138,7 @@ def test_simulate_can_draw_any_pair_again_alone():
     assert max(max(p.tries_1, p.tries_2) for p in found) > 2
     for pair in found[::7]:
         prompt = next(p for p in PROMPTS if p.id == pair.prompt_id)
-        row = pairs.Row(pair.sampling, pair.labels, 1.0)
+        row = grid.GridCell(pair.sampling, pair.labels, 1.0)
         assert simulate([prompt], rows=(row,))[0] == [pair]
 
 
@@ -161,7 +163,7 @@ def test_sample_retries_in_full_waves_with_the_same_text():
         for request in wave:
             prompt_id, slot, number = request.id.rsplit("/", 2)
             assert int(number) == attempt
-            assert request.seed == records.seed_words(
+            assert request.seed == seeds.seed_words(
                 7, "simulate", prompt_id, slot, attempt
             )
             assert request.tokens == shown.setdefault((prompt_id, slot), request.tokens)
@@ -261,7 +263,7 @@ def test_simulate_scores_with_the_soft_label_of_the_paper():
         seen.extend(texts)
         return score(texts)
 
-    found, _, _ = pairs.simulate(
+    found, _, _ = grid.simulate(
         PROMPTS,
         TASK,
         BYTES,
@@ -274,7 +276,7 @@ def test_simulate_scores_with_the_soft_label_of_the_paper():
     for pair, text in zip(found, seen, strict=True):
         index = pair.scoring["instruction_index"]
         assert index == pair.affix_index
-        assert text == prompts.scoring_prompt(
+        assert text == scoring_prompt.scoring_prompt(
             pair.prompt, pair.reply_1, pair.reply_2, TASK.scoring_instructions[index]
         )
         a, b = score([text])[0]
@@ -320,19 +322,23 @@ def test_scored_pair_averages_both_orders_and_cancels_position_bias():
 
     for pair in found:
         words = TASK.scoring_instructions[pair.affix_index]
-        one = prompts.scoring_prompt(pair.prompt, pair.reply_1, pair.reply_2, words)
-        two = prompts.scoring_prompt(pair.prompt, pair.reply_2, pair.reply_1, words)
+        one = scoring_prompt.scoring_prompt(
+            pair.prompt, pair.reply_1, pair.reply_2, words
+        )
+        two = scoring_prompt.scoring_prompt(
+            pair.prompt, pair.reply_2, pair.reply_1, words
+        )
         assert pair.prob_2 == pytest.approx((p_b(one) + 1 - p_b(two)) / 2, rel=1e-12)
     biased = dataclasses.replace(found[0], scoring={"instruction_index": 0})
-    assert pairs.scored_pair(biased, [(3.0, 0.0), (3.0, 0.0)], False).prob_2 == 0.5
-    assert pairs.scored_pair(biased, [(0.0, 900.0)], False).prob_2 == 1.0
-    assert pairs.scored_pair(biased, [(900.0, 0.0)], False).prob_2 == 0.0
+    assert grid.scored_pair(biased, [(3.0, 0.0), (3.0, 0.0)], False).prob_2 == 0.5
+    assert grid.scored_pair(biased, [(0.0, 900.0)], False).prob_2 == 1.0
+    assert grid.scored_pair(biased, [(900.0, 0.0)], False).prob_2 == 0.0
 
 
 def test_scored_pair_hard_label_gives_ties_to_the_first_reply():
     pair = simulate(PROMPTS[:1], rows=(RESCORE,))[0][0]
     for logits, expected in (((0, 0), 0.0), ((0, 0.1), 1.0), ((0.1, 0), 0.0)):
-        hard = pairs.scored_pair(pair, [logits], True)
+        hard = grid.scored_pair(pair, [logits], True)
         assert hard.prob_2 == expected
         soft = 1 / (1 + math.exp(logits[0] - logits[1]))
         assert hard.scoring["prob_2"] == pytest.approx(soft)
@@ -360,22 +366,22 @@ def test_alpha_moves_away_from_the_opposite_prompt():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: pairs.Row("same", "construction", 1.0), "holds no information"),
-        (lambda: pairs.Row("both", "scoring", 1.0), "'contrast', 'same'"),
-        (lambda: pairs.Row("same", "scoring", 1.5), "'share' is 1.5"),
+        (lambda: grid.GridCell("same", "construction", 1.0), "holds no information"),
+        (lambda: grid.GridCell("both", "scoring", 1.0), "'contrast', 'same'"),
+        (lambda: grid.GridCell("same", "scoring", 1.5), "'share' is 1.5"),
         (lambda: simulate(PROMPTS[:2] + PROMPTS[:1]), "'p0' occurs twice"),
         (lambda: simulate(rows=()), "one or more distinct cells"),
         (lambda: simulate(rows=(RLCD, RLCD)), "one or more distinct cells"),
         (lambda: simulate(max_tries=0), "'max_tries' is 0; accepted: at least 1"),
         (lambda: simulate(generate=lambda r: []), "answered 0 of 120 requests"),
         (
-            lambda: pairs.simulate(
+            lambda: grid.simulate(
                 PROMPTS, TASK, BYTES, FakeEngine(), rows=(RLAIF,), settings=SETTINGS
             ),
             "need a score function",
         ),
         (
-            lambda: pairs.simulate(
+            lambda: grid.simulate(
                 PROMPTS,
                 TASK,
                 BYTES,
@@ -387,7 +393,7 @@ def test_alpha_moves_away_from_the_opposite_prompt():
             "score gave 1 results",
         ),
         (
-            lambda: pairs.simulate(
+            lambda: grid.simulate(
                 PROMPTS,
                 TASK,
                 BYTES,
@@ -412,33 +418,33 @@ def test_simulate_of_no_prompts_is_empty():
 
 def test_positives_keep_one_affix_free_example_a_prompt():
     found, _, _ = simulate(rows=(RLCD, RESCORE, RLAIF))
-    kept = pairs.positives(found)
+    kept = training_texts.positives(found)
     assert len(kept) == len({p.prompt_id for p in found if p.sampling == "contrast"})
     for pair in kept:
-        prompt, target = pairs.distill_example(pair, TASK)
+        prompt, target = training_texts.distill_example(pair, TASK)
         reply = pair.reply_1 if pair.side_1 == "positive" else pair.reply_2
         assert (prompt, target) == (pair.prompt, f" {reply}\n\nHuman:")
         assert not any(affix in prompt for affix in TASK.affixes[pair.affix_index])
     plain = next(p for p in found if p.sampling == "same")
     with pytest.raises(ValueError, match="which have a positive side"):
-        pairs.distill_example(plain, TASK)
+        training_texts.distill_example(plain, TASK)
 
 
 def test_preference_texts_end_with_the_mark():
     pair = simulate(PROMPTS[:1])[0][0]
-    first, second = pairs.preference_texts(pair, TASK)
+    first, second = training_texts.preference_texts(pair, TASK)
     assert first == (pair.prompt, f" {pair.reply_1}\n\nHuman:")
     assert second == (pair.prompt, f" {pair.reply_2}\n\nHuman:")
     human = records.HumanPair("h", "h", "Human: a\n\nAssistant:", "None ", "nan", 1.0)
-    assert pairs.preference_texts(human, TASK)[0] == (
+    assert training_texts.preference_texts(human, TASK)[0] == (
         "Human: a\n\nAssistant:",
         " None\n\nHuman:",
     )
     assert human.chosen == "nan" and human.rejected == "None "
     chat = tasks.with_format(TASK, "chat")
-    assert pairs.reply_text("Hi.", chat, "<|im_end|>") == "Hi.<|im_end|>"
+    assert training_texts.reply_text("Hi.", chat, "<|im_end|>") == "Hi.<|im_end|>"
     with pytest.raises(ValueError, match="pass end_of_turn"):
-        pairs.preference_texts(pair, chat)
+        training_texts.preference_texts(pair, chat)
 
 
 def test_simulate_in_the_chat_format_uses_system_messages():
@@ -456,5 +462,5 @@ def test_pairs_survive_their_file(tmp_path):
     found, dropped, _ = simulate(rows=(RLCD, RESCORE, RLAIF), generate=FakeEngine(0.6))
     assert dropped
     for name, rows in (("pairs", found), ("dropped", dropped)):
-        records.write_jsonl(tmp_path / name, rows)
-        assert records.read_jsonl(tmp_path / name, type(rows[0])) == rows
+        record_files.write_jsonl(tmp_path / name, rows)
+        assert record_files.read_jsonl(tmp_path / name, type(rows[0])) == rows

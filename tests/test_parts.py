@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rlcd_jax import records, tasks
 from rlcd_jax.datasets import parts
+from rlcd_jax.job import prompt_parts, setup
 from rlcd_jax.preference import data
-from rlcd_jax.stages import inputs
 
 LINES = 40
 TWICE = 7  # lines that each file of the folder below begins with
@@ -48,10 +48,10 @@ def hh_config(hh, **fields):
 
 def texts_of_parts(config):
     """Return the texts of all prompts that a run reads, by what it does with them."""
-    task = inputs.load_task(config)
+    task = setup.load_task(config)
     found = {}
     for part in ("train", "dev", "test"):
-        loaded = inputs.load_prompts(config, task, part, limit=0)
+        loaded = prompt_parts.load_prompts(config, task, part, limit=0)
         assert loaded
         found[part] = {parts.wording(prompt.turns[-1].text) for prompt in loaded}
     if config.prompts.hh_dir:
@@ -89,14 +89,15 @@ def test_no_text_is_in_two_parts(hh, tmp_path, source):
 
 def test_shared_prompts_are_counted(hh):
     config = hh_config(hh, prompts__source="hh_rlhf")
-    task = inputs.load_task(config)
+    task = setup.load_task(config)
     shared = {
-        part: inputs.load_part(config, task, part).shared for part in inputs.PARTS
+        part: prompt_parts.load_part(config, task, part).shared
+        for part in prompt_parts.PARTS
     }
     # dev has the doubled lines of test; test loses dev's and one that dev has too;
     # of the agreement's two lines dev has both; train loses all doubled lines.
     assert shared == {"dev": 0, "test": 16, "agreement": 2, "train": TWICE}
-    kept = inputs.load_part(config, task, "train").prompts
+    kept = prompt_parts.load_part(config, task, "train").prompts
     assert len(kept) == LINES - TWICE
 
 
@@ -105,14 +106,14 @@ def test_prompts_of_the_package_are_not_moved():
         task = tasks.load_task(name)
         config = runs.tiny_config(task=name)
         for part in tasks.SPLITS:
-            whole = inputs.load_part(config, task, part)
+            whole = prompt_parts.load_part(config, task, part)
             assert whole.prompts == tasks.load_prompts(task, part)
             assert whole.shared == 0
 
 
 def test_a_split_without_pairs_of_its_own_is_refused(hh):
     config = hh_config(hh, prompts__source="hh_rlhf")
-    host = types.SimpleNamespace(task=inputs.load_task(config))
+    host = types.SimpleNamespace(task=setup.load_task(config))
     with pytest.raises(
         ValueError, match="hh_agreement_split='train.:5%.' gives no hum"
     ):

@@ -16,6 +16,7 @@ import runs
 from configs import rlcd
 from rlcd_jax import sharding, tree
 from rlcd_jax.decode import layout
+from rlcd_jax.job import generation
 from rlcd_jax.models import footprint, heads, llama, presets, table
 from rlcd_jax.planning import (
     advice,
@@ -29,7 +30,6 @@ from rlcd_jax.planning import (
     tables,
 )
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import generation
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 # Two parts a batch: an update that takes its batch whole leaves an array unread.
@@ -116,7 +116,7 @@ def test_engine_bytes_are_those_of_the_engines_shardings():
         lambda p: llama.decode_form(p, setting.cfg),
         table.abstract_params(llama.param_specs(setting.cfg)),
     )
-    where = layout.shardings(setting.cfg, setting.found.mesh)
+    where = layout.shardings(setting.cfg, setting.job.mesh)
     cache = jax.eval_shape(lambda: llama.init_cache(setting.cfg, 8, 64))
     held = sizes.engine_sizes(setting, prompt_tokens=12, reply_tokens=12).held
     assert held["decode"] == sharding.device_bytes(shapes, where.params)
@@ -141,7 +141,7 @@ def on_mesh(config):
 
 def params_of(setting, specs):
     """Return random parameters, placed as a stage places them."""
-    where = sharding.param_shardings(specs, setting.found.mesh)
+    where = sharding.param_shardings(specs, setting.job.mesh)
     start = jax.jit(lambda key: table.init_from_specs(specs, key), out_shardings=where)
     return start(jax.random.key(0))
 
@@ -149,9 +149,9 @@ def params_of(setting, specs):
 @pytest.mark.parametrize(("prompt", "reply"), [(40, 30), (50, 14), (3, 130)])
 def test_engine_sizes_are_those_of_a_live_engine(prompt, reply):
     setting = on_mesh(runs.tiny_config(**MESH))
-    sampler = generation.make_engine(setting.found, prompt, reply)
+    sampler = generation.make_engine(setting.job, prompt, reply)
     params = params_of(setting, llama.param_specs(setting.cfg))
-    generation.load(sampler, params, setting.found.mesh)
+    generation.load(sampler, params, setting.job.mesh)
     sampler.fit(sampler.max_length)
     planned = sizes.engine_sizes(setting, prompt_tokens=prompt, reply_tokens=reply)
     assert sampler.memory == planned.memory
@@ -198,7 +198,7 @@ def test_update_sizes_are_those_of_a_live_training(stage):
             "value": heads.scalar_specs(setting.cfg),
         },
     }[stage]
-    state = compiled.TRAINERS[stage](setting.found).create(params_of(setting, specs))
+    state = compiled.TRAINERS[stage](setting.job).create(params_of(setting, specs))
     assert planned.sizes["parameters"] == on_first_device(state.params)
     assert planned.sizes["moments"] == on_first_device((state.opt_state, state.updates))
 
@@ -210,7 +210,7 @@ def test_model_bytes_are_those_of_live_parameters(head):
     specs = head(setting.cfg)
     params = params_of(setting, specs)
     assert sizes.model_bytes(setting, specs, frozen=False) == on_first_device(params)
-    read = reading.frozen(setting.found, params)
+    read = reading.frozen(setting.job, params)
     assert sizes.model_bytes(setting, specs, frozen=True) == on_first_device(read)
     assert on_first_device(read) < on_first_device(params)
 

@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 import runs
 
-from rlcd_jax import checkpoint, records
-from rlcd_jax.stages import (
-    evaluate_policy,
-    inputs,
-    policy_choice,
-    ppo_rollout,
-    trainer,
-    workspace,
-)
+from rlcd_jax import checkpoint, record_files
+from rlcd_jax.job import done_mark, prompt_parts, setup, trainer, workspace
+from rlcd_jax.ppo import acting, choosing
+from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.weights import exchange
 
 # Scores by checkpoint, as a run that goes too far would have them: best is not last.
@@ -34,7 +29,7 @@ def fields(**more):
 @pytest.fixture
 def scripted(monkeypatch):
     """Replace what the dev replies score; replies and weights are real."""
-    asked = policy_choice.answer_dev
+    asked = choosing.answer_dev
     looks = []
 
     def answer_dev(actor, policy):
@@ -45,7 +40,7 @@ def scripted(monkeypatch):
             "dev/kl_sum_mean": KL[step],
         }
 
-    monkeypatch.setattr(policy_choice, "answer_dev", answer_dev)
+    monkeypatch.setattr(choosing, "answer_dev", answer_dev)
     return looks
 
 
@@ -67,7 +62,7 @@ def test_dev_score_chooses_resumes_and_is_what_others_use(
     assert "dev prompts, 2, of 3 checkpoints" in summary["chosen"]["why"]
     assert [c["dev_score"] for c in summary["candidates"]] == [0.5, 2.0, 1.0]
     folder = whole / "policy"
-    assert policy_choice.find_policy(folder) == folder / "chosen"
+    assert choosing.find_policy(folder) == folder / "chosen"
     kept = runs.saved_arrays(folder / "chosen", 2)
     assert [path.name for path in (folder / "chosen").iterdir()] == ["2"]
     states = runs.saved_arrays(folder / "checkpoints", 2)
@@ -121,7 +116,7 @@ def test_last_takes_the_last_step_and_keeps_no_other(finished_run):
     folder = finished_run / "policy"
     assert not (folder / "chosen").exists()
     for named in (folder, folder / "checkpoints"):
-        assert policy_choice.find_policy(named) == folder / "checkpoints"
+        assert choosing.find_policy(named) == folder / "checkpoints"
     rows = runs.metric_rows(finished_run, "policy")
     for row, seen in zip(rows, summary["candidates"], strict=True):
         assert seen == {
@@ -130,18 +125,18 @@ def test_last_takes_the_last_step_and_keeps_no_other(finished_run):
             "kl": row["dev/kl_sum_mean"],
         }
         name = f"{row['step']:06d}.jsonl"
-        samples = records.read_jsonl(folder / "samples" / name)
+        samples = record_files.read_jsonl(folder / "samples" / name)
         mean = np.mean([sample["score"] for sample in samples])
         assert row["dev/reward_mean"] == pytest.approx(mean, rel=1e-6)
 
 
 def test_dev_prompts_are_no_training_and_no_test_prompts(finished_run):
-    samples = records.read_jsonl(finished_run / "policy/samples/000001.jsonl")
+    samples = record_files.read_jsonl(finished_run / "policy/samples/000001.jsonl")
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(runs.tiny_config())
+        job = setup.load_job(runs.tiny_config())
     parts = {
-        part: {p.id for p in inputs.load_prompts(
-            found.config, found.task, part, limit=0)}
+        part: {p.id for p in prompt_parts.load_prompts(
+            job.config, job.task, part, limit=0)}
         for part in ("train", "dev", "test")
     }  # fmt: skip
     ids = {sample["prompt_id"] for sample in samples}
@@ -162,8 +157,8 @@ def test_dev_prompts_of_hh_rlhf_are_in_no_other_part(tmp_path):
         config = runs.tiny_config(
             task="harmless", **{f"prompts__{name}": v for name, v in given.items()}
         )
-        task = inputs.load_task(config)
-        found = inputs.load_prompts(config, task, part, limit=0)
+        task = setup.load_task(config)
+        found = prompt_parts.load_prompts(config, task, part, limit=0)
         return [int(prompt.id.rpartition("/")[2]) for prompt in found]
 
     with pytest.raises(ValueError, match="prompts.hh_dev_split='test.:1000.'.* 8 exa"):
@@ -179,8 +174,8 @@ def test_dev_prompts_of_hh_rlhf_are_in_no_other_part(tmp_path):
 def test_log_ratios_are_zero_at_the_reference_and_do_not_see_neighbours(finished_run):
     config = runs.tiny_config(policy__dev_prompts=3)
     with runs.devices_by_mesh():
-        actor = ppo_rollout.Actor(inputs.load_inputs(config))
-        base = actor.found.load_base()
+        actor = acting.Actor(setup.load_job(config))
+        base = actor.job.load_base()
         actor._reference = base
         sampled = actor.generate(base, actor.dev_dialogues, step=0)
         moved = {**base, "final_norm": base["final_norm"] * 1.5}
@@ -201,7 +196,7 @@ def make_choice(folder, states, *, start=0, meta=None, **section):
     actor = types.SimpleNamespace(
         section=types.SimpleNamespace(**values), dev_dialogues=["one"]
     )
-    return policy_choice.Choice(actor, folder, states, start, meta or {})
+    return choosing.Choice(actor, folder, states, start, meta or {})
 
 
 @pytest.fixture
@@ -211,7 +206,7 @@ def plain(monkeypatch):
         found = {"dev/reward_mean": REWARDS[step], "dev/kl_sum_mean": KL[step]}
         return [{"reply": str(step)}], found
 
-    monkeypatch.setattr(policy_choice, "answer_dev", answer_dev)
+    monkeypatch.setattr(choosing, "answer_dev", answer_dev)
 
 
 def weight(step):
@@ -277,7 +272,7 @@ def test_choice_names_what_is_missing(tmp_path, plain):
         dev_dialogues=[],
     )
     with pytest.raises(ValueError, match="no prompt of the part dev fits"):
-        policy_choice.Choice(actor, tmp_path, None, 0, {})
+        choosing.Choice(actor, tmp_path, None, 0, {})
 
 
 # --- where a policy is ----------------------------------------------------------------
@@ -286,31 +281,31 @@ def test_choice_names_what_is_missing(tmp_path, plain):
 def test_find_policy_goes_by_the_config_of_the_stage(tmp_path):
     stage = tmp_path / "policy"
     (stage / "checkpoints" / "3").mkdir(parents=True)
-    assert policy_choice.find_policy(stage) == stage / "checkpoints"  # no config
+    assert choosing.find_policy(stage) == stage / "checkpoints"  # no config
     for choose in ("last", "dev_score"):
-        records.write_json(stage / "config.json", {"policy": {"choose": choose}})
+        record_files.write_json(stage / "config.json", {"policy": {"choose": choose}})
         step = stage / "checkpoints" / "3"
-        assert policy_choice.find_policy(step) == step  # one step is what it is
+        assert choosing.find_policy(step) == step  # one step is what it is
         if choose == "last":
-            assert policy_choice.find_policy(stage) == stage / "checkpoints"
+            assert choosing.find_policy(stage) == stage / "checkpoints"
             continue
         with pytest.raises(ValueError, match="not finished; run the stage"):
-            policy_choice.find_policy(stage)
-        records.mark_done(stage, {}, {})
-        assert policy_choice.find_policy(stage / "checkpoints") == stage / "chosen"
+            choosing.find_policy(stage)
+        done_mark.mark_done(stage, {}, {})
+        assert choosing.find_policy(stage / "checkpoints") == stage / "chosen"
     link = tmp_path / "system"
     link.symlink_to(stage)
-    assert policy_choice.find_policy(link) == link / "chosen"
+    assert choosing.find_policy(link) == link / "chosen"
     other = tmp_path / "distill"
-    records.write_json(other / "config.json", {"distill": {}})
+    record_files.write_json(other / "config.json", {"distill": {}})
     (other / "checkpoints").mkdir()
-    assert policy_choice.find_policy(other) == other / "checkpoints"
+    assert choosing.find_policy(other) == other / "checkpoints"
 
 
 def test_systems_of_other_runs_are_their_policies(tmp_path):
     stage = tmp_path / "theirs" / "policy"
-    records.write_json(stage / "config.json", {"policy": {"choose": "dev_score"}})
-    records.mark_done(stage, {}, {})
+    record_files.write_json(stage / "config.json", {"policy": {"choose": "dev_score"}})
+    done_mark.mark_done(stage, {}, {})
     for name, step in (("checkpoints", 3), ("chosen", 2)):
         with checkpoint.Checkpointer(stage / name, max_to_keep=None) as saver:
             saver.save(step, {"policy": weight(step)}, {})

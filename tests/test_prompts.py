@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlcd_jax import prompts, records, tasks
+from rlcd_jax import records, tasks
+from rlcd_jax.pairs import contrast, reply_cleanup, scoring_prompt
+from rlcd_jax.text import dialogue_format
 
 TASK = tasks.load_task("harmless")
 POSITIVE, NEGATIVE = TASK.affixes[0]
@@ -63,7 +65,7 @@ THREE = (human("Hi there"), assistant("Hello."), human("How are you?"))
     ],
 )
 def test_parse_dialogue_cuts_at_the_last_assistant_turn(text, turns, reply):
-    assert prompts.parse_dialogue(text) == (turns, reply)
+    assert dialogue_format.parse_dialogue(text) == (turns, reply)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_parse_dialogue_cuts_at_the_last_assistant_turn(text, turns, reply):
 )
 def test_parse_dialogue_refuses_what_is_no_dialogue(text, words):
     with pytest.raises(ValueError, match=words):
-        prompts.parse_dialogue(text)
+        dialogue_format.parse_dialogue(text)
 
 
 words = st.lists(
@@ -93,9 +95,9 @@ words = st.lists(
 def test_parse_dialogue_inverts_render_dialogue(texts):
     texts = texts if len(texts) % 2 else texts[1:]
     turns = tuple((assistant if i % 2 else human)(text) for i, text in enumerate(texts))
-    text = prompts.render_dialogue(turns, TASK)
+    text = dialogue_format.render_dialogue(turns, TASK)
     assert text.startswith("Human:") and text.endswith("\n\nAssistant:")
-    assert prompts.parse_dialogue(text) == (turns, "")
+    assert dialogue_format.parse_dialogue(text) == (turns, "")
 
 
 ENDS = ("\n", "\r\n", "\r", "\u2028", "\u2029", "\x85")
@@ -123,12 +125,14 @@ def test_parse_dialogue_reads_turns_in_any_line_ending(exchanges, end, gaps):
         role = "Assistant" if number % 2 else "Human"
         text += gap.format(end) + f"{role}: {end.join(words)} "
     *wanted, last = ("\n".join(words) for words in said)
-    turns, reply = prompts.parse_dialogue(text)
+    turns, reply = dialogue_format.parse_dialogue(text)
     assert turns == tuple(
         (assistant if i % 2 else human)(words) for i, words in enumerate(wanted)
     )
     assert reply == last
-    assert prompts.parse_dialogue(prompts.render_dialogue(turns, TASK)) == (turns, "")
+    assert dialogue_format.parse_dialogue(
+        dialogue_format.render_dialogue(turns, TASK)
+    ) == (turns, "")
 
 
 @pytest.mark.parametrize(
@@ -149,16 +153,16 @@ def test_parse_dialogue_reads_turns_in_any_line_ending(exchanges, end, gaps):
     ],
 )
 def test_parse_dialogue_decides_what_is_a_header(text, turns, reply):
-    assert prompts.parse_dialogue(text) == (turns, reply)
+    assert dialogue_format.parse_dialogue(text) == (turns, reply)
 
 
 def test_parse_dialogue_takes_a_long_text_at_once():
     text = "Human: a\n\nAssistant: b" + "\n \u2028" * 200_000
-    assert prompts.parse_dialogue(text) == ((human("a"),), "b")
+    assert dialogue_format.parse_dialogue(text) == ((human("a"),), "b")
 
 
 def test_contrast_prompts_give_the_history_the_opposite_affix():
-    positive, negative = prompts.contrast_prompts(records.Prompt("x", THREE), TASK, 0)
+    positive, negative = contrast.contrast_prompts(records.Prompt("x", THREE), TASK, 0)
     assert positive == (
         f"Human: Hi there\n\nAssistant ({NEGATIVE}): Hello.\n\nHuman: How are you?"
         f"\n\nAssistant ({POSITIVE}):"
@@ -174,19 +178,21 @@ def test_contrast_prompts_give_the_history_the_opposite_affix():
 def test_contrast_prompts_swap_into_each_other(index, num_earlier):
     turns = (human("a Assistant: b"), assistant("Assistant: c")) * num_earlier
     prompt = records.Prompt("x", (*turns, human("d")))
-    positive, negative = prompts.contrast_prompts(prompt, TASK, index)
+    positive, negative = contrast.contrast_prompts(prompt, TASK, index)
     good, bad = (f"Assistant ({affix}):" for affix in TASK.affixes[index])
     assert positive.endswith(f"\n\n{good}") and negative.endswith(f"\n\n{bad}")
     assert positive.count(good) == 1 and positive.count(bad) == num_earlier
     swapped = positive.replace(good, "\0").replace(bad, good).replace("\0", bad)
     assert swapped == negative
     plain = positive.replace(good, "Assistant:").replace(bad, "Assistant:")
-    assert plain == prompts.plain_prompt(prompt, TASK)  # only the headers differ
+    assert plain == dialogue_format.plain_prompt(
+        prompt, TASK
+    )  # only the headers differ
 
 
 def test_contrast_prompts_refuse_an_index_outside():
     with pytest.raises(ValueError, match="affix index 16; .* 0 to 15"):
-        prompts.contrast_prompts(records.Prompt("x", THREE), TASK, 16)
+        contrast.contrast_prompts(records.Prompt("x", THREE), TASK, 16)
 
 
 def test_plain_prompt_uses_template_and_lead_in():
@@ -195,8 +201,8 @@ def test_plain_prompt_uses_template_and_lead_in():
     )
     prompt = records.Prompt("x", (human("{text} a {b}"),))
     expected = "Human: Premise: {text} a {b}!\n\nAssistant: Outline:\n\n1."
-    assert prompts.plain_prompt(prompt, task) == expected
-    for index, text in enumerate(prompts.contrast_prompts(prompt, task, 0)):
+    assert dialogue_format.plain_prompt(prompt, task) == expected
+    for index, text in enumerate(contrast.contrast_prompts(prompt, task, 0)):
         assert text.endswith(f"Assistant ({TASK.affixes[0][index]}): Outline:\n\n1.")
 
 
@@ -208,17 +214,19 @@ def test_chat_format_contrasts_the_system_message():
         lines = [f"<{t.role}>{t.text}" for t in turns]
         return "".join([f"<system>{system}", *lines, "<assistant>"])
 
-    positive, negative = prompts.contrast_prompts(prompt, task, 3, chat)
+    positive, negative = contrast.contrast_prompts(prompt, task, 3, chat)
     tail = "<human>Hi there<assistant>Hello.<human>How are you?<assistant>"
     assert positive == f"<system>{task.systems[3][0]}{tail}"
     assert negative == f"<system>{task.systems[3][1]}{tail}"
-    assert prompts.plain_prompt(prompt, task, chat) == f"<system>None{tail}"
+    assert dialogue_format.plain_prompt(prompt, task, chat) == f"<system>None{tail}"
     with pytest.raises(ValueError, match="pass the tokenizer's chat function"):
-        prompts.plain_prompt(prompt, task)
+        dialogue_format.plain_prompt(prompt, task)
 
 
 def test_scoring_prompt_has_the_layout_of_the_paper():
-    text = prompts.scoring_prompt("Human: q\n\nAssistant:", "one", "two", "Choose.")
+    text = scoring_prompt.scoring_prompt(
+        "Human: q\n\nAssistant:", "one", "two", "Choose."
+    )
     blocks = text.split("\n\n\n\n")
     assert blocks[1:] == [
         "Human: q\n\nAssistant:",
@@ -257,7 +265,9 @@ def test_scoring_prompt_has_the_layout_of_the_paper():
     ],
 )
 def test_clean_reply_released_reproduces_the_edge_cases(raw, finish, text, reason):
-    assert prompts.clean_reply(raw, finish, RELEASED) == (prompts.Cleaned(text, reason))
+    assert reply_cleanup.clean_reply(raw, finish, RELEASED) == (
+        reply_cleanup.Cleaned(text, reason)
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +294,9 @@ def test_clean_reply_released_reproduces_the_edge_cases(raw, finish, text, reaso
     ],
 )
 def test_clean_reply_corrected_keeps_finished_replies(raw, finish, text, reason):
-    assert prompts.clean_reply(raw, finish, CORRECTED) == prompts.Cleaned(text, reason)
+    assert reply_cleanup.clean_reply(raw, finish, CORRECTED) == reply_cleanup.Cleaned(
+        text, reason
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,11 +317,11 @@ def test_clean_reply_corrected_keeps_finished_replies(raw, finish, text, reason)
 )
 def test_clean_reply_treats_a_cut_reply_by_the_rule(raw, cut, kept):
     rules = dataclasses.replace(CORRECTED, unfinished="cut_sentence")
-    assert prompts.clean_reply(raw, "length", rules).text == cut
+    assert reply_cleanup.clean_reply(raw, "length", rules).text == cut
     rules = dataclasses.replace(CORRECTED, unfinished="keep")
     expected = kept if kept is not None else (raw.strip() or None)
-    assert prompts.clean_reply(raw, "length", rules).text == expected
-    assert prompts.clean_reply(raw, "length", CORRECTED).text is None
+    assert reply_cleanup.clean_reply(raw, "length", rules).text == expected
+    assert reply_cleanup.clean_reply(raw, "length", CORRECTED).text is None
 
 
 pieces = st.sampled_from(
@@ -325,7 +337,7 @@ pieces = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 def test_clean_reply_corrected_never_leaks_a_header(raw, finish, unfinished):
     rules = dataclasses.replace(CORRECTED, unfinished=unfinished)
-    cleaned = prompts.clean_reply(raw, finish, rules)
+    cleaned = reply_cleanup.clean_reply(raw, finish, rules)
     assert (cleaned.text is None) != (cleaned.reason is None)
     if cleaned.text is not None:
         assert cleaned.text == cleaned.text.strip() != ""
@@ -333,7 +345,7 @@ def test_clean_reply_corrected_never_leaks_a_header(raw, finish, unfinished):
             for name in ("Human", "Assistant"):  # "(kind)Human:" is no header
                 headers = (f"{name}:", f"{name}(kind):")
                 assert not line.replace(" ", "").startswith(headers)
-        again = prompts.clean_reply(cleaned.text, "eos", rules)
+        again = reply_cleanup.clean_reply(cleaned.text, "eos", rules)
         assert again == cleaned  # cleaning a clean reply changes nothing
 
 
@@ -347,13 +359,15 @@ def test_clean_reply_corrected_never_leaks_a_header(raw, finish, unfinished):
 )
 def test_clean_reply_names_what_it_accepts(changes, finish, words):
     with pytest.raises(ValueError, match=words):
-        prompts.clean_reply("a", finish, dataclasses.replace(CORRECTED, **changes))
+        reply_cleanup.clean_reply(
+            "a", finish, dataclasses.replace(CORRECTED, **changes)
+        )
 
 
 def test_clean_reply_min_characters_rejects_short_replies():
     rules = dataclasses.replace(CORRECTED, min_characters=3)
-    assert prompts.clean_reply(" No.", "eos", rules).text == "No."
-    assert prompts.clean_reply(" No", "eos", rules).reason == "empty"
+    assert reply_cleanup.clean_reply(" No.", "eos", rules).text == "No."
+    assert reply_cleanup.clean_reply(" No", "eos", rules).reason == "empty"
 
 
 @pytest.mark.parametrize(
@@ -369,4 +383,4 @@ def test_clean_reply_min_characters_rejects_short_replies():
     ],
 )
 def test_postprocess_eval_keeps_the_released_quirks(text, expected):
-    assert prompts.postprocess_eval(text) == expected
+    assert reply_cleanup.postprocess_eval(text) == expected

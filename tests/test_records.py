@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlcd_jax import records, schema
+from rlcd_jax import record_files, records, schema, seeds
+from rlcd_jax.job import done_mark
 
 
 def make_pair(**changes) -> records.Pair:
@@ -97,14 +98,14 @@ def test_draw_key_of_plain_ids_is_fixed_forever():
 def test_read_jsonl_refuses_a_draw_that_is_in_the_id(tmp_path):
     path = tmp_path / "pairs.jsonl"
     old = {k: v for k, v in schema.to_dict(make_pair()).items() if k != "draw"}
-    records.write_jsonl(path, [old])
-    assert records.read_jsonl(path, records.Pair) == [make_pair()]
-    records.write_jsonl(path, [old, {**old, "prompt_id": "p0#1"}])
+    record_files.write_jsonl(path, [old])
+    assert record_files.read_jsonl(path, records.Pair) == [make_pair()]
+    record_files.write_jsonl(path, [old, {**old, "prompt_id": "p0#1"}])
     with pytest.raises(ValueError, match=r"pairs.jsonl:2: missing field 'draw'.*p0#1"):
-        records.read_jsonl(path, records.Pair)
+        record_files.read_jsonl(path, records.Pair)
     new = make_pair(prompt_id="issue#12")
-    records.write_jsonl(path, [new])
-    assert records.read_jsonl(path, records.Pair) == [new]
+    record_files.write_jsonl(path, [new])
+    assert record_files.read_jsonl(path, records.Pair) == [new]
 
 
 @pytest.mark.parametrize("prompt_id", ["", " ", "\n\t"])
@@ -122,8 +123,8 @@ def test_jsonl_round_trip_keeps_every_record(tmp_path):
     prompt = records.Prompt("p2", (records.Turn("human", "line\nline"),))
     for record in (make_pair(scoring={"logit_a": 0.5}), dropped, prompt):
         path = tmp_path / "x.jsonl"
-        records.write_jsonl(path, [record, record])
-        assert records.read_jsonl(path, type(record)) == [record, record]
+        record_files.write_jsonl(path, [record, record])
+        assert record_files.read_jsonl(path, type(record)) == [record, record]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_read_jsonl_names_file_line_and_field(tmp_path, line, words):
     path = tmp_path / "prompts.jsonl"
     path.write_text(f"{good}\n\n{line}\n{good}\n")
     with pytest.raises(ValueError) as error:
-        records.read_jsonl(path, records.Prompt)
+        record_files.read_jsonl(path, records.Prompt)
     assert f"{path}:3: " in str(error.value)
     for word in words:
         assert word in str(error.value)
@@ -156,42 +157,42 @@ def test_read_jsonl_reports_a_truncated_last_line(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n{"a": "ü')
     with pytest.raises(ValueError, match=r"x\.jsonl:3: the last line is cut short"):
-        records.read_jsonl(path)
-    assert records.read_jsonl(path, drop_truncated=True) == [{"a": 1}, {"a": 2}]
+        record_files.read_jsonl(path)
+    assert record_files.read_jsonl(path, drop_truncated=True) == [{"a": 1}, {"a": 2}]
     path.write_bytes('{"a": 1}\n{"a": "ü'.encode()[:-1])  # cut inside a character
-    assert records.read_jsonl(path, drop_truncated=True) == [{"a": 1}]
+    assert record_files.read_jsonl(path, drop_truncated=True) == [{"a": 1}]
     path.write_text('{"a": 1\n{"a": 2}\n')  # a broken line that is not the last
     with pytest.raises(ValueError, match=r":1: not JSON"):
-        records.read_jsonl(path, drop_truncated=True)
+        record_files.read_jsonl(path, drop_truncated=True)
 
 
 def test_write_jsonl_is_atomic(tmp_path):
     path = tmp_path / "x.jsonl"
-    records.write_jsonl(path, [{"a": 1}])
+    record_files.write_jsonl(path, [{"a": 1}])
 
     def rows():
         yield {"a": 2}
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        records.write_jsonl(path, rows())
+        record_files.write_jsonl(path, rows())
     with pytest.raises(ValueError):
-        records.write_jsonl(path, [{"a": float("nan")}])
-    assert records.read_jsonl(path) == [{"a": 1}]
+        record_files.write_jsonl(path, [{"a": float("nan")}])
+    assert record_files.read_jsonl(path) == [{"a": 1}]
     assert [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
 
 
 def test_done_mark_skips_or_names_the_difference(tmp_path):
     config = {"ppo": {"lr": 1e-5, "layers": (1, 2)}, "task": "harmless"}
-    assert not records.check_done(tmp_path, config)
+    assert not done_mark.check_done(tmp_path, config)
     with pytest.raises(ValueError, match="run that stage first"):
-        records.read_summary(tmp_path)
-    records.mark_done(tmp_path, config, {"pairs": 3})
+        done_mark.read_summary(tmp_path)
+    done_mark.mark_done(tmp_path, config, {"pairs": 3})
     reordered = {"task": "harmless", "ppo": {"layers": [1, 2], "lr": 1e-5}}
-    assert records.check_done(tmp_path, reordered)
-    assert records.read_summary(tmp_path) == {"pairs": 3}
+    assert done_mark.check_done(tmp_path, reordered)
+    assert done_mark.read_summary(tmp_path) == {"pairs": 3}
     with pytest.raises(ValueError) as error:
-        records.check_done(
+        done_mark.check_done(
             tmp_path,
             {"ppo": {"lr": 3e-5, "layers": [1, 2]}, "task": "harmless", "x": 1},
         )
@@ -202,26 +203,26 @@ def test_done_mark_skips_or_names_the_difference(tmp_path):
 
 def test_seed_words_are_fixed_forever():
     # Golden: blake2b of '[0, "simulate", "p0", "positive", 0]', 8 bytes, little-endian.
-    assert records.seed_words(0, "simulate", "p0", "positive", 0) == (
+    assert seeds.seed_words(0, "simulate", "p0", "positive", 0) == (
         3549542969,
         3643997465,
     )
-    assert records.seed_words(0, "a", 1) != records.seed_words(0, "a", "1")
-    assert records.seed_words(0, "ab", "c") != records.seed_words(0, "a", "bc")
+    assert seeds.seed_words(0, "a", 1) != seeds.seed_words(0, "a", "1")
+    assert seeds.seed_words(0, "ab", "c") != seeds.seed_words(0, "a", "bc")
     with pytest.raises(TypeError):
-        records.seed_words(0, 1.5)
+        seeds.seed_words(0, 1.5)
 
 
 def test_seed_words_do_not_collide_and_seed_choice_is_uniform():
-    keys = {records.seed_words(0, "p", i, s) for i in range(2000) for s in ("a", "b")}
+    keys = {seeds.seed_words(0, "p", i, s) for i in range(2000) for s in ("a", "b")}
     assert len(keys) == 4000
     counts = [0] * 16
     for i in range(4000):
-        counts[records.seed_choice(16, 0, "affix", f"p{i}")] += 1
+        counts[seeds.seed_choice(16, 0, "affix", f"p{i}")] += 1
     chi_square = sum((c - 250) ** 2 / 250 for c in counts)
     assert chi_square < 37.7  # 99.9 % quantile of 15 degrees of freedom
     with pytest.raises(ValueError, match="0 things"):
-        records.seed_choice(0, 0, "x")
+        seeds.seed_choice(0, 0, "x")
 
 
 def test_to_dict_of_a_mapping_is_a_copy():

@@ -10,8 +10,9 @@ from made_run import FOLDED_WORD, make_pair, make_run, metric_rows
 from configs import rlcd
 from experiments import command
 from experiments import report as report_command
-from rlcd_jax import estimates, records, report, tables
+from rlcd_jax import record_files, report
 from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.statistics import estimates, tables
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_write_report_shows_negative_texts_only_folded(whole_page):
 def test_write_report_escapes_what_models_wrote(tmp_path):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &"
     run = make_run(tmp_path / "run", pairs=1)
-    records.write_jsonl(run / "pairs/pairs.jsonl", [make_pair(0, reply_1=evil)])
+    record_files.write_jsonl(run / "pairs/pairs.jsonl", [make_pair(0, reply_1=evil)])
     config = json.loads((run / "config.json").read_text())
     config["task"] = config["model"]["spec"] = evil + " \ud800"  # half a surrogate pair
     (run / "config.json").write_text(json.dumps(config))
@@ -143,7 +144,7 @@ def test_write_report_escapes_what_models_wrote(tmp_path):
         {"stage": "policy", "step": n, "wall_time": 1.0, "a$b/<b>x": 1.0 * n}
         for n in range(3)
     ]
-    records.write_jsonl(run / "metrics.jsonl", rows)
+    record_files.write_jsonl(run / "metrics.jsonl", rows)
     text = report.write_report(run).read_text()
     page = Reader(text)
     assert not page.unbalanced

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import pytest
 from made_run import make_pair, make_run, metric_rows
 
-from rlcd_jax import estimates, records
+from rlcd_jax import record_files
 from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
+from rlcd_jax.statistics import estimates
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +182,9 @@ def test_read_study_names_what_it_cannot_read(tmp_path):
     (tmp_path / "s").mkdir()
     assert "experiments.human read --workdir" in reasons()[0]
     good = {"caption": "c", "columns": [{"name": "x"}], "rows": []}
-    records.write_json(tmp_path / "s/results/table.json", good)
+    record_files.write_json(tmp_path / "s/results/table.json", good)
     assert reasons() == ["", "results/annotators.json is not there"]
-    records.write_json(tmp_path / "s/results/annotators.json", good)
+    record_files.write_json(tmp_path / "s/results/annotators.json", good)
     assert reasons() == ["", ""]
     (tmp_path / "s/results/judges.json").write_text("{")
     assert reasons()[2].startswith("results/judges.json cannot be read")

@@ -15,7 +15,9 @@ import runs
 from configs import paper
 from experiments import command, launch, reproduce
 from experiments import human as human_command
-from rlcd_jax import chat_api, records
+from rlcd_jax import record_files, records
+from rlcd_jax.job import done_mark, setup
+from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import (
     cells,
     curves,
@@ -27,9 +29,10 @@ from rlcd_jax.paper import (
     plans,
     published,
     read_config,
+    relabel_pairs,
     win_tables,
 )
-from rlcd_jax.stages import inputs, relabel_pairs, simulate_pairs
+from rlcd_jax.stages import simulate_pairs
 
 # The smallest sizes that go through every line, all on one device.
 FIELDS = {
@@ -166,7 +169,7 @@ def test_a_second_command_makes_nothing(world):
 def test_a_stage_that_dies_goes_on_from_what_it_has(world, tmp_path, monkeypatch):
     node = world.recipes.judge("rlcd", "rlaif", "harmless", 1, api=False)
     place = graph.folder(world.root, node)
-    done = place / records.DONE
+    done = place / done_mark.DONE
     one, two = (place / f"verdicts-{q}.jsonl" for q in node.settings["questions"])
     mark, kept = done.read_bytes(), two.read_bytes()
     done.unlink()
@@ -282,7 +285,7 @@ def test_methods_without_people_name_what_is_missing(tmp_path):
 
 def test_mixed_pairs_are_those_of_both_labels(world):
     found = {
-        method: records.read_jsonl(
+        method: record_files.read_jsonl(
             graph.folder(world.root, world.recipes.pairs(method, "harmless", 1))
             / "pairs"
             / "pairs.jsonl",
@@ -340,10 +343,12 @@ def test_table_29_has_nothing_without_its_task(world):
 def test_label_accuracy_counts_the_labels_that_the_held_out_model_shares(world):
     rows, _ = read(world, "36")
     node = world.recipes.pair_rewards("rlcd", "harmless", 1, human=False)
-    rewards = records.read_jsonl(graph.folder(world.root, node) / "pair_rewards.jsonl")
+    rewards = record_files.read_jsonl(
+        graph.folder(world.root, node) / "pair_rewards.jsonl"
+    )
     pairs_node = world.recipes.pairs("rlcd", "harmless", 1)
     path = graph.folder(world.root, pairs_node) / "pairs" / "pairs.jsonl"
-    better = {p.id: p.prob_2 for p in records.read_jsonl(path, records.Pair)}
+    better = {p.id: p.prob_2 for p in record_files.read_jsonl(path, records.Pair)}
     right = [(r["reward_2"] > r["reward_1"]) == (better[r["id"]] == 1) for r in rewards]
     assert rows["RLCD, harmless"]["Label accuracy, %"]["value"] == pytest.approx(
         sum(right) / len(right)
@@ -352,7 +357,9 @@ def test_label_accuracy_counts_the_labels_that_the_held_out_model_shares(world):
 
 def test_human_pairs_of_table_5_are_a_part_of_their_own(world):
     node = world.recipes.pair_rewards("rlcd", "harmless", 1, human=True)
-    rewards = records.read_jsonl(graph.folder(world.root, node) / "pair_rewards.jsonl")
+    rewards = record_files.read_jsonl(
+        graph.folder(world.root, node) / "pair_rewards.jsonl"
+    )
     ids = [row["prompt_id"] for row in rewards]
     assert ids == [f"harmless-base/train/{i:06d}" for i in range(2)]
 
@@ -365,7 +372,7 @@ def test_rescore_by_relabelling_equals_its_own_simulation(world, tmp_path):
     with runs.devices_by_mesh():
         simulate_pairs.simulate_pairs(config, tmp_path)
     ours, direct = (
-        records.read_jsonl(place / "pairs" / "pairs.jsonl", records.Pair)
+        record_files.read_jsonl(place / "pairs" / "pairs.jsonl", records.Pair)
         for place in (graph.folder(world.root, node), tmp_path)
     )
     assert [pair.prob_2 for pair in ours] == pytest.approx([p.prob_2 for p in direct])
@@ -376,7 +383,7 @@ def test_rescore_by_relabelling_equals_its_own_simulation(world, tmp_path):
 
 def test_shots_change_labels_and_no_reply(world):
     few, plain = (
-        records.read_jsonl(
+        record_files.read_jsonl(
             graph.folder(world.root, world.recipes.pairs(m, "harmless", 1))
             / "pairs/pairs.jsonl",
             records.Pair,
@@ -391,8 +398,8 @@ def test_too_many_shots_are_refused_before_the_model_reads_them(world):
     node = world.recipes.pairs("rlaif_few", "harmless", 1)
     source = graph.folder(world.root, node) / "source" / "pairs.jsonl"
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(node.config)
-        shots = "x" * found.cfg.max_positions
+        job = setup.load_job(node.config)
+        shots = "x" * job.cfg.max_positions
         with pytest.raises(ValueError, match="fewer or shorter shots"):
             relabel_pairs.relabel_pairs(node.config, "unused", source, shots=shots)
 
@@ -433,7 +440,7 @@ def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkey
     assert row["Ours, API judge, %"]["value"] == 0.5 and "says-a" in notes
     assert row["Ours, local judge, %"]["missing"].startswith("not asked")
     node = world.recipes.judge("rlcd", "base", "harmless", 1, api=False)
-    samples = records.read_jsonl(graph.folder(world.root, node) / "samples.jsonl")
+    samples = record_files.read_jsonl(graph.folder(world.root, node) / "samples.jsonl")
     replies = collections.defaultdict(set)
     for sample in samples:
         replies[sample["prompt_id"]].add(sample["reply"])
@@ -459,13 +466,13 @@ def test_studies_fill_tables_2_and_23(world, tmp_path):
     args += ["--task", "harmless", "--annotators", "1", "--per_annotator", "2"]
     args += ["--repeats", "0", "--gold", "0", "--workdir", str(tmp_path / "study")]
     human_command.main(args)
-    key = records.read_jsonl(tmp_path / "study/key/key.jsonl")
+    key = record_files.read_jsonl(tmp_path / "study/key/key.jsonl")
     study = json.loads((tmp_path / "study/key/study.json").read_text())
     answers = [
         {"item": k["item"], "answer": 2 if k["side_2"] == "B" else 7} for k in key
     ]
     value = {"study": study["id"], "annotator": key[0]["annotator"], "answers": answers}
-    records.write_json(tmp_path / "study/answers/a.json", value)
+    record_files.write_json(tmp_path / "study/answers/a.json", value)
     make(world.root, "2", {**world.plain, "studies": (str(tmp_path / "study"),)})
     rows, _ = read(world, "2")
     row = rows["RLCD vs base model, harmless"]

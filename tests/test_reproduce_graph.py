@@ -9,7 +9,8 @@ import pytest
 
 from configs import paper
 from experiments import command, reproduce
-from rlcd_jax import records
+from rlcd_jax import record_files
+from rlcd_jax.job import done_mark
 from rlcd_jax.paper import (
     cells,
     costs,
@@ -138,7 +139,9 @@ def fake_stages(made, rewards):
             return {"reward": rewards[policy.kl_coef, policy.steps]}
         if node.stage == "policy":
             (place / "policy").mkdir()
-            records.write_json(place / "policy" / "kl.json", node.config.policy.kl_coef)
+            record_files.write_json(
+                place / "policy" / "kl.json", node.config.policy.kl_coef
+            )
         return {}
 
     return {name: note for name in node_stages.STAGES} | {"select": node_stages.select}
@@ -153,7 +156,7 @@ def test_select_takes_the_highest_reward_and_of_equal_ones_the_first(tmp_path):
     graph.make(tmp_path, [chosen], fake_stages(made, rewards))
     assert len(made) == len(set(made)) == 2 + 6 + 6
     place = graph.folder(tmp_path, chosen)
-    summary = records.read_summary(place)
+    summary = done_mark.read_summary(place)
     assert (summary["kl_coef"], summary["steps"]) == (0.2, 2)
     assert summary["rewards"] == [0, 0, 0, 5, 5, 0]
     assert (place / "chosen" / "kl.json").read_text().strip() == "0.2"
@@ -168,7 +171,7 @@ def test_make_needs_no_parents_of_finished_nodes(tmp_path):
     made = []
     graph.make(tmp_path, [wanted], fake_stages(made, {}))
     records_of = graph.folder(tmp_path, recipes.policy("rlcd", "harmless", 1))
-    (records_of / records.DONE).unlink()
+    (records_of / done_mark.DONE).unlink()
     assert graph.needed(tmp_path, [wanted]) == []
     other = recipes.judge("rlcd", "base", "harmless", 1, api=False)
     names = [node.stage for node in graph.needed(tmp_path, [other])]
@@ -179,7 +182,7 @@ def test_make_refuses_a_node_whose_mark_is_of_another(tmp_path):
     recipes = make_recipes(tmp_path)
     node = recipes.pairs("rlcd", "harmless", 1)
     graph.make(tmp_path, [node], fake_stages([], {}))
-    records.mark_done(graph.folder(tmp_path, node), {"other": 1}, {})
+    done_mark.mark_done(graph.folder(tmp_path, node), {"other": 1}, {})
     with pytest.raises(ValueError, match="made with another config"):
         graph.is_done(tmp_path, node)
 

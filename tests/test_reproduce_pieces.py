@@ -7,10 +7,10 @@ import pytest
 
 from configs import paper
 from experiments import command
-from rlcd_jax import diversity, estimates, records
-from rlcd_jax.paper import nodes, published, read_config
+from rlcd_jax import records
+from rlcd_jax.paper import label_accuracy, nodes, published, read_config
 from rlcd_jax.preference import data
-from rlcd_jax.stages import label_accuracy
+from rlcd_jax.statistics import diversity, estimates
 
 
 def test_show_names_the_table_and_what_is_unknown():

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcd_jax import losses, masked, packing, rollout
+from rlcd_jax.ppo import kl_penalty, packing, rollout
+from rlcd_jax.training import losses, masked
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -264,7 +265,7 @@ def test_assemble_refuses_arrays_of_another_response_length():
 # --- step one, end to end ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", losses.KL_ESTIMATORS)
+@pytest.mark.parametrize("estimator", kl_penalty.KL_ESTIMATORS)
 def test_first_step_has_no_kl_unit_ratios_and_the_score_as_return(estimator):
     logprobs, _, _, scores = _arrays(6)
     packed, values = _packed(), np.zeros((4, 4), np.float32)  # the value head is 0
@@ -351,7 +352,7 @@ def test_minibatch_order_refuses_to_leave_rows_out():
 
 
 def test_adapt_kl_coef_by_hand():
-    adapt = rollout.adapt_kl_coef
+    adapt = kl_penalty.adapt_kl_coef
     close = dict(rtol=1e-6)
     np.testing.assert_allclose(adapt(0.5, 6.0, target=6.0, horizon=10), 0.5, **close)
     np.testing.assert_allclose(adapt(0.5, 6.6, target=6.0, horizon=10), 0.505, **close)

@@ -5,8 +5,10 @@ import pytest
 import tiny_tokenizers
 from hypothesis import strategies as st
 
-from rlcd_jax import encoding, prompts, records, shortening, tasks
-from rlcd_jax import tokenizer as tk
+from rlcd_jax import records, tasks
+from rlcd_jax.pairs import shortening
+from rlcd_jax.text import dialogue_format, encoding
+from rlcd_jax.text import tokenizer as tk
 
 TASK = tasks.load_task("cheerful")
 CHAT = tasks.with_format(TASK, "chat")
@@ -35,7 +37,9 @@ def make_prompt(name: str, words) -> str:
     task, one = FORMATS[name]
     roles = ("human", "assistant") * len(words)
     turns = [records.Turn(*turn) for turn in zip(roles, words, strict=False)]
-    return prompts.plain_prompt(records.Prompt("p", tuple(turns)), task, one.chat)
+    return dialogue_format.plain_prompt(
+        records.Prompt("p", tuple(turns)), task, one.chat
+    )
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

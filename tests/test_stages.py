@@ -8,17 +8,11 @@ import pytest
 import runs
 
 from experiments import launch
-from rlcd_jax import checkpoint, records
+from rlcd_jax import checkpoint, record_files, records
+from rlcd_jax.job import done_mark, setup, trainer, workspace
 from rlcd_jax.models import heads, llama
-from rlcd_jax.stages import (
-    evaluate_policy,
-    inputs,
-    ppo,
-    ppo_rollout,
-    simulate_pairs,
-    trainer,
-    workspace,
-)
+from rlcd_jax.ppo import acting, learning
+from rlcd_jax.stages import evaluate_policy, simulate_pairs
 
 STAGES = ("simulate", "preference", "distill", "policy", "evaluate")
 
@@ -46,7 +40,7 @@ def stop_and_resume(monkeypatch, config, workdir, stage, owner, name, calls):
         patch.setattr(owner, name, stop_after(getattr(owner, name), calls))
         with pytest.raises(Stop):
             runs.run(config, workdir, stage)
-    assert not (workspace.stage_folder(workdir, stage) / records.DONE).exists()
+    assert not (workspace.stage_folder(workdir, stage) / done_mark.DONE).exists()
     return runs.run(config, workdir, stage)[stage]
 
 
@@ -73,7 +67,7 @@ def test_run_leaves_every_file_of_the_design(finished_run):
         "evaluate/table.json",
     ):
         assert json.loads((finished_run / name).read_text()), name
-    pairs = records.read_jsonl(finished_run / "pairs/pairs.jsonl", records.Pair)
+    pairs = record_files.read_jsonl(finished_run / "pairs/pairs.jsonl", records.Pair)
     assert len(pairs) == 8
     assert {pair.side_1 for pair in pairs} | {pair.side_2 for pair in pairs} == {
         "positive",
@@ -83,17 +77,19 @@ def test_run_leaves_every_file_of_the_design(finished_run):
         better = pair.side_2 if pair.prob_2 > 0.5 else pair.side_1
         assert better == "positive" and pair.generator == "random:tiny"
         assert pair.source_prompt_1 != pair.source_prompt_2
-    dropped = records.read_jsonl(finished_run / "pairs/dropped.jsonl", records.Dropped)
+    dropped = record_files.read_jsonl(
+        finished_run / "pairs/dropped.jsonl", records.Dropped
+    )
     assert dropped == []
     for stage, step in (("preference", 3), ("distill", 4), ("policy", 2)):
         assert checkpoint.latest_step(finished_run / stage / "checkpoints") == step
-    samples = records.read_jsonl(finished_run / "policy/samples/000002.jsonl")
+    samples = record_files.read_jsonl(finished_run / "policy/samples/000002.jsonl")
     assert len(samples) == 2 and all(row["prompt"] for row in samples)
-    answers = records.read_jsonl(
+    answers = record_files.read_jsonl(
         finished_run / "evaluate/samples.jsonl", evaluate_policy.Answer
     )
     assert {a.system for a in answers} == {"base", "distill", "rlcd"}
-    verdicts = records.read_jsonl(finished_run / "evaluate/verdicts.jsonl")
+    verdicts = record_files.read_jsonl(finished_run / "evaluate/verdicts.jsonl")
     assert {row["judge"] for row in verdicts} == {"lexicon", "log_odds"}
     assert "| rlcd" in (finished_run / "evaluate/table.md").read_text()
     for stage in ("simulate", "preference", "distill", "policy"):
@@ -120,7 +116,7 @@ def test_metrics_have_one_row_a_step_with_finite_numbers(finished_run):
 
 
 def test_rewards_stay_fractional(finished_run):
-    samples = records.read_jsonl(finished_run / "policy/samples/000001.jsonl")
+    samples = record_files.read_jsonl(finished_run / "policy/samples/000001.jsonl")
     scores = np.array([row["score"] for row in samples])
     assert (scores != np.round(scores)).all() and len(set(scores)) > 1
 
@@ -129,7 +125,7 @@ def test_second_run_skips_every_stage(finished_run, monkeypatch):
     def refuse(config):
         raise AssertionError("a finished stage was started again")
 
-    monkeypatch.setattr(inputs, "load_inputs", refuse)
+    monkeypatch.setattr(setup, "load_inputs", refuse)
     before = {
         path: path.read_bytes()
         for path in finished_run.rglob("*")
@@ -168,7 +164,9 @@ def test_evaluate_cleans_replies_as_the_config_says(tmp_path, monkeypatch):
         )
         runs.run(config, tmp_path / cleanup, "evaluate")
         path = tmp_path / cleanup / "evaluate/samples.jsonl"
-        return [row.reply for row in records.read_jsonl(path, evaluate_policy.Answer)]
+        return [
+            row.reply for row in record_files.read_jsonl(path, evaluate_policy.Answer)
+        ]
 
     own = evaluate_policy.CLEANUPS["released"]
 
@@ -189,7 +187,7 @@ def test_policy_resumed_equals_uninterrupted(finished_run, tmp_path, monkeypatch
         runs.tiny_config(),
         workdir,
         "policy",
-        ppo_rollout.Actor,
+        acting.Actor,
         "draw_prompts",
         calls=1,
     )
@@ -303,7 +301,7 @@ def hand_pair(index: int) -> records.Pair:
 def test_preference_and_distill_run_from_pairs_written_by_hand(tmp_path):
     (tmp_path / "config.json").write_text("{}")  # so it is the workdir of a run
     rows = [hand_pair(index) for index in range(8)]
-    records.write_jsonl(tmp_path / "pairs/pairs.jsonl", rows)
+    record_files.write_jsonl(tmp_path / "pairs/pairs.jsonl", rows)
     config = runs.tiny_config(
         preference__epochs=4,
         preference__batch_size=2,
@@ -319,9 +317,9 @@ def test_preference_and_distill_run_from_pairs_written_by_hand(tmp_path):
 def test_policy_and_evaluate_run_from_checkpoints_written_by_hand(tmp_path, caplog):
     config = runs.tiny_config(policy__steps=1, evaluate__systems=("base", "policy"))
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(config)
+        job = setup.load_job(config)
     key = jax.random.key(7)
-    params = heads.scalar_from_trunk(found.cfg, found.load_base(), key)
+    params = heads.scalar_from_trunk(job.cfg, job.load_base(), key)
     folder = tmp_path / "preference" / "checkpoints"
     with checkpoint.Checkpointer(folder, max_to_keep=None) as saver:
         saver.save(1, {"preference": params}, {})
@@ -344,7 +342,7 @@ def test_config_goes_through_all_its_stages(name, tmp_path):
     assert tuple(summaries) == tuple(config.stages)
     if name == "evaluate":
         return
-    pairs = records.read_jsonl(workdir / "pairs/pairs.jsonl", records.Pair)
+    pairs = record_files.read_jsonl(workdir / "pairs/pairs.jsonl", records.Pair)
     labels = {pair.labels for pair in pairs}
     sides = {side for pair in pairs for side in (pair.side_1, pair.side_2)}
     assert (
@@ -373,9 +371,9 @@ def test_evaluate_takes_checkpoints_of_other_runs(finished_run, tmp_path):
 
 def test_two_rollouts_of_one_prompt_differ_and_one_can_be_drawn_again():
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(runs.tiny_config())
-        actor = ppo_rollout.Actor(found)
-        params = found.load_base()
+        job = setup.load_job(runs.tiny_config())
+        actor = acting.Actor(job)
+        params = job.load_base()
         dialogue = actor.dialogues[0]
         first, twin = actor.generate(params, [dialogue, dialogue], step=1)
         later = actor.generate(params, [dialogue], step=2)[0]
@@ -389,13 +387,13 @@ def test_policy_stops_when_the_rollout_was_tampered_with(
     finished_run, tmp_path, monkeypatch
 ):
     workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs", "preference")
-    batches = ppo.minibatches
+    batches = learning.minibatches
 
     def tampered(frozen, config, step):
         for batch in batches(frozen, config, step):
             yield {**batch, "logprobs": batch["logprobs"] + 0.1}
 
-    monkeypatch.setattr(ppo, "minibatches", tampered)
+    monkeypatch.setattr(learning, "minibatches", tampered)
     with pytest.raises(RuntimeError, match="ratio_max_deviation = 0.09"):
         runs.run(runs.tiny_config(), workdir, "policy")
     assert checkpoint.latest_step(workdir / "policy/checkpoints") is None
@@ -404,7 +402,7 @@ def test_policy_stops_when_the_rollout_was_tampered_with(
 def test_minibatches_take_each_row_once_an_epoch(finished_run):
     config = runs.tiny_config()
     rows = config.policy.rollouts
-    packed = ppo.packing.pack(
+    packed = learning.packing.pack(
         [[1, 2]] * rows,
         [[3] * (index + 1) for index in range(rows)],
         prompt_length=3,
@@ -412,10 +410,10 @@ def test_minibatches_take_each_row_once_an_epoch(finished_run):
         pad_id=0,
     )
     zeros = np.zeros((rows, rows), np.float32)
-    frozen = ppo.rollout.Rollout(packed, *[zeros] * 6, scores=np.zeros(rows))
+    frozen = learning.rollout.Rollout(packed, *[zeros] * 6, scores=np.zeros(rows))
     lengths = [
         batch["response_mask"].sum(axis=1).tolist()
-        for batch in ppo.minibatches(frozen, config, step=1)
+        for batch in learning.minibatches(frozen, config, step=1)
     ]
     per_epoch = rows // config.policy.update_batch
     epochs = [
@@ -429,12 +427,12 @@ def test_minibatches_take_each_row_once_an_epoch(finished_run):
 
 def test_value_model_starts_at_zero_and_policy_at_the_base(finished_run):
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(runs.tiny_config())
-    base = found.load_base()
+        job = setup.load_job(runs.tiny_config())
+    base = job.load_base()
     value = heads.value_from_preference(
-        heads.scalar_from_trunk(found.cfg, base, jax.random.key(0))
+        heads.scalar_from_trunk(job.cfg, base, jax.random.key(0))
     )
     tokens = np.arange(8, dtype=np.int32)[None]
-    values = heads.scalar_per_token(value, found.cfg, tokens, np.ones((1, 8), bool))
+    values = heads.scalar_per_token(value, job.cfg, tokens, np.ones((1, 8), bool))
     np.testing.assert_array_equal(values, 0.0)
-    assert llama.param_specs(found.cfg).keys() == base.keys()
+    assert llama.param_specs(job.cfg).keys() == base.keys()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from rlcd_jax import diversity, estimates, tables, win_rates
+from rlcd_jax.statistics import diversity, estimates, tables, win_rates
 
 
 def sample(num, seed=0):

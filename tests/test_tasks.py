@@ -10,7 +10,8 @@ from importlib import resources
 import pytest
 
 from experiments import task as task_command
-from rlcd_jax import judges, tasks
+from rlcd_jax import tasks
+from rlcd_jax.judging import judges
 from rlcd_jax.tasks import defaults, fields, layout, official
 
 PACKAGE = resources.files("rlcd_jax.tasks")

@@ -9,8 +9,9 @@ import regex
 import tokenizers
 from tokenizers import models
 
-from rlcd_jax import gguf_vocabulary, records
-from rlcd_jax import tokenizer as tk
+from rlcd_jax import records
+from rlcd_jax.text import gguf_vocabulary
+from rlcd_jax.text import tokenizer as tk
 from rlcd_jax.weights import embedded
 
 TEXTS = (

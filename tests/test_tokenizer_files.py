@@ -14,7 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import models, pre_tokenizers, processors
 
 from rlcd_jax import records
-from rlcd_jax import tokenizer as tk
+from rlcd_jax.text import tokenizer as tk
 
 TEXTS = (
     "Human: Could you tell me, in 2019 or 123456?\n\nAssistant: Of course, we've!",

@@ -8,15 +8,15 @@ import pytest
 import runs
 
 from configs import rlcd
-from rlcd_jax import train_state
+from rlcd_jax.job import setup, trainer
 from rlcd_jax.models import heads
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import inputs, trainer
+from rlcd_jax.training import optimizers, train_state
 
 
 def factors(steps: int, **other) -> list[float]:
     numbers = {"schedule": "linear", "warmup": 5, "total": steps, "every": 1}
-    rate = train_state.learning_rate(1.0, **{**numbers, "idle": True, **other})
+    rate = optimizers.learning_rate(1.0, **{**numbers, "idle": True, **other})
     return [float(rate(jnp.int32(count))) for count in range(steps)]
 
 
@@ -34,7 +34,7 @@ def test_learning_rate_of_the_preset_changes_once_a_step():
     config = rlcd.get_config("preset=alpacafarm,size=paper,model=llama-7b").policy
     per_step = config.epochs * config.rollouts // config.update_batch
     assert per_step == 4 and config.first_step_idle
-    rate = train_state.learning_rate(
+    rate = optimizers.learning_rate(
         config.learning_rate,
         schedule="linear",
         warmup=config.warmup_steps,
@@ -75,7 +75,7 @@ def test_update_at_rate_zero_changes_no_parameter():
 
 
 def adamw(rate, parts):
-    return train_state.adamw(
+    return optimizers.adamw(
         rate, eps=1e-8, weight_decay=0.0, max_grad_norm=1.0, parts=parts
     )
 
@@ -176,7 +176,7 @@ def test_separate_clipping_leaves_the_small_gradient_whole():
 
 
 def test_adamw_equals_adam_by_hand():
-    optimizer = train_state.adamw(
+    optimizer = optimizers.adamw(
         lambda count: 0.1, eps=1e-8, weight_decay=0.5, max_grad_norm=100.0, parts=()
     )
     params = jnp.array([2.0])
@@ -208,15 +208,15 @@ def test_micro_batches_refuses_what_does_not_divide(numbers, message):
 def test_frozen_leaves_every_value_equal():
     """A bfloat16 copy gives the very rewards of its float32 master."""
     with runs.devices_by_mesh():
-        found = inputs.load_inputs(runs.tiny_config(model__dtype="bfloat16"))
-    base = found.load_base()
-    copy = reading.frozen(found, base)
+        job = setup.load_job(runs.tiny_config(model__dtype="bfloat16"))
+    base = job.load_base()
+    copy = reading.frozen(job, base)
     assert copy["layers"]["q"].dtype == jnp.bfloat16
     assert copy["layers"]["attn_norm"].dtype == jnp.float32
     tokens = np.arange(16, dtype=np.int32).reshape(2, 8)
     mask = jnp.ones((2, 8), bool)
     one, other = (
-        heads.text_logprobs(p, found.cfg, tokens, mask, chunk_tokens=64)
+        heads.text_logprobs(p, job.cfg, tokens, mask, chunk_tokens=64)
         for p in (base, copy)
     )
     np.testing.assert_array_equal(one, other)

@@ -18,8 +18,8 @@ import pytest
 import safetensors.numpy
 
 from rlcd_jax import sharding, tree
-from rlcd_jax import tokenizer as tk
 from rlcd_jax.models import llama, presets
+from rlcd_jax.text import tokenizer as tk
 from rlcd_jax.weights import config_json, embedded, gguf, hf, names, resolve
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from rlcd_jax import tokenizer as tk
+from rlcd_jax.text import tokenizer as tk
 
 SPACE = "\u2581"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'()[]-"

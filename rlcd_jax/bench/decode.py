@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax import tokenizer, tree
+from rlcd_jax import tree
 from rlcd_jax.bench import settings as settings_lib
 from rlcd_jax.decode import engine as engine_lib
 from rlcd_jax.models import llama
+from rlcd_jax.text import tokenizer
 
 
 class Endless:

@@ -75,7 +75,7 @@ def run(settings: settings_lib.Settings, cfg: llama.LlamaConfig) -> dict[str, An
     """Return pairs a second, ours and the released procedure's.
 
     Args:
-      settings: what to measure; of ``slots`` the most are taken.
+      settings: what to measure; of `slots` the most are taken.
       cfg: numbers of the model, whose weights are random.
     """
     if settings.prompt <= AFFIX_TOKENS:

@@ -17,8 +17,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from rlcd_jax import jsonl, prompts, records
+from rlcd_jax import jsonl, records, seeds
 from rlcd_jax.datasets import preparing
+from rlcd_jax.job import done_mark
+from rlcd_jax.text import dialogue_format
 
 URL = "https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main"
 CONFIGS = ("harmless-base", "helpful-base")
@@ -85,7 +87,7 @@ class HhRlhf(tfds.core.GeneratorBasedBuilder):
         start = f"{self.builder_config.name}/{split}"
         for number, (chosen, rejected) in enumerate(read_rows(path)):
             try:
-                turns, _ = prompts.parse_dialogue(chosen)
+                turns, _ = dialogue_format.parse_dialogue(chosen)
             except ValueError as error:
                 raise ValueError(f"{path}:{number + 1}: 'chosen': {error}") from error
             texts = (f"{start}/{number:06d}", join_turns(turns), chosen, rejected)
@@ -183,7 +185,7 @@ def prepare(
     if manual_dir is not None:
         files = local_files(config, manual_dir)
         contents = {split: content_hash(file) for split, file in files.items()}
-        name += f"-{records.config_hash(contents)}"
+        name += f"-{done_mark.config_hash(contents)}"
     return preparing.prepare_once(
         data_dir or tfds.core.constants.DATA_DIR,
         name,
@@ -239,7 +241,7 @@ def load_prompts(
     """
     rows = read_examples(prepare(config, manual_dir, data_dir), split, limit)
     return tuple(
-        records.Prompt(row["id"], prompts.parse_dialogue(row["prompt"])[0])
+        records.Prompt(row["id"], dialogue_format.parse_dialogue(row["prompt"])[0])
         for row in rows
     )
 
@@ -277,7 +279,7 @@ def load_human_pairs(
         if turns != other or chosen == rejected or not (chosen and rejected):
             continue
         prompt = records.Prompt(row["id"], turns)
-        second = records.seed_choice(2, seed, "human_pair", prompt.key)
+        second = seeds.seed_choice(2, seed, "human_pair", prompt.key)
         replies = (rejected, chosen) if second else (chosen, rejected)
         text = join_turns(turns) if render is None else render(prompt)
         found.append(
@@ -293,7 +295,7 @@ def _dialogue(
     row: Mapping[str, str], name: str
 ) -> tuple[tuple[records.Turn, ...], str]:
     try:
-        return prompts.parse_dialogue(row[name])
+        return dialogue_format.parse_dialogue(row[name])
     except ValueError as error:
         split, number = row["id"].split("/")[1:]
         where = f"{split}.jsonl.gz:{int(number) + 1}"

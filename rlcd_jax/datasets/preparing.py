@@ -18,7 +18,7 @@ Make = Callable[[pathlib.Path], tfds.core.DatasetBuilder]
 def prepare_once(
     root: epath.PathLike, name: str, make: Make
 ) -> tfds.core.DatasetBuilder:
-    """Return a builder whose files are written below ``root``/``name``.
+    """Return a builder whose files are written below `root`/`name`.
 
     Several processes may ask at once: one prepares, the others wait. The files are
     written to a folder of another name, which is renamed when they are whole, so what
@@ -30,7 +30,7 @@ def prepare_once(
       make: returns the builder over a folder.
 
     Raises:
-      ValueError: ``root`` is no local folder, or the source cannot be read.
+      ValueError: `root` is no local folder, or the source cannot be read.
     """
     root = local_folder(root)
     folder = root / name

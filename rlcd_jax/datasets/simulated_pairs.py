@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from rlcd_jax import records
+from rlcd_jax import record_files, records
 from rlcd_jax.datasets import preparing
 
 NONE = -1  # TFDS has no null: an affix_index or a draw that a pair does not have
@@ -63,7 +63,9 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, pair in enumerate(records.read_jsonl(self._file, records.Pair)):
+        for number, pair in enumerate(
+            record_files.read_jsonl(self._file, records.Pair)
+        ):
             row = dataclasses.asdict(pair)
             row["scoring"] = json.dumps(pair.scoring)
             row |= {name: NONE for name in OPTIONAL_INTS if row[name] is None}

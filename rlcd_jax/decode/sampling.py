@@ -116,7 +116,7 @@ def sample(
 
 
 def _by_slot(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Return [M] values as [M, 1, …], to be broadcast against ``like`` [M, …]."""
+    """Return [M] values as [M, 1, …], to be broadcast against `like` [M, …]."""
     return values.reshape((-1,) + (1,) * (like.ndim - 1))
 
 

@@ -18,8 +18,8 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 
-from rlcd_jax import tables
 from rlcd_jax.diagnosis import wording
+from rlcd_jax.statistics import tables
 
 ERROR, WARNING, NOTE = "error", "warning", "note"  # worst first
 SEVERITIES = (ERROR, WARNING, NOTE)
@@ -33,7 +33,7 @@ TOKEN_GAP = 3  # tokens
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a rule says about one pair; ``others`` are the other rows it is about."""
+    """What a rule says about one pair; `others` are the other rows it is about."""
 
     index: int
     rule: str

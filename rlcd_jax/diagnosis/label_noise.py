@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from rlcd_jax import estimates, tables
 from rlcd_jax.diagnosis import pair_readings, reading_tables
-from rlcd_jax.estimates import Missing
 from rlcd_jax.paper import appendix_n
+from rlcd_jax.statistics import estimates, tables
+from rlcd_jax.statistics.estimates import Missing
 
 METHODS = ("RLCD", "RLAIF", "Rescore")
 
@@ -36,7 +36,7 @@ class JudgedPair:
       prompt_id: pairs of one prompt, several draws of it, are one observation.
       contrast: whether its replies are of contrast prompts.
       margin: the trusted judge's score of one side less that of the other; of the
-        positive side less the negative one when ``contrast``.
+        positive side less the negative one when `contrast`.
       scored: a scorer's probability that the first of these sides is better; None: no
         scorer saw the pair.
     """
@@ -58,7 +58,7 @@ class Fit:
 
 
 def judged(readings: Sequence[pair_readings.Reading], judge: str) -> list[JudgedPair]:
-    """Return the pairs of readings that have an outside score called ``judge``.
+    """Return the pairs of readings that have an outside score called `judge`.
 
     Args:
       readings: one for each pair of replies; see `pair_readings.one_each`.
@@ -74,7 +74,7 @@ def fit(pairs: Sequence[JudgedPair]) -> Fit:
     """Fit shift, spread and scorer noise to judged pairs.
 
     The shift is the mean margin of contrast pairs. The spread is that of same-prompt
-    pairs where there are any, ``sqrt(mean margin^2 / 2)``, else that of contrast pairs.
+    pairs where there are any, `sqrt(mean margin^2 / 2)`, else that of contrast pairs.
     The scorer's noise inverts its agreement with the judge: RLAIF's formula on
     same-prompt pairs, else Rescore's on contrast pairs.
     """

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from rlcd_jax import judges, records, tables, tasks
+from rlcd_jax import record_files, records, tasks
 from rlcd_jax.diagnosis import label_noise, pair_readings
+from rlcd_jax.judging import judges
+from rlcd_jax.statistics import tables
 
 SCORE_FIELDS = ("id", "score_1", "score_2")
 
@@ -26,7 +28,7 @@ def files_table(
       scores: a trusted judge's, as JSON lines; None: a word list of sentiment.
       seed: of the bootstrap.
     """
-    pairs = [p for path in paths for p in records.read_jsonl(path, records.Pair)]
+    pairs = [p for path in paths for p in record_files.read_jsonl(path, records.Pair)]
     if not pairs:
         raise ValueError(f"no pairs in {', '.join(map(str, paths))}")
     task = tasks.load_task(task_name or pairs[0].task)
@@ -47,7 +49,7 @@ def read_scores(
 ) -> dict[tuple[str, str], float]:
     """Return the score of each (prompt, reply) in the pairs."""
     found = {}
-    for number, row in enumerate(records.read_jsonl(path), start=1):
+    for number, row in enumerate(record_files.read_jsonl(path), start=1):
         absent = [field for field in SCORE_FIELDS if field not in row]
         if absent:
             raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")

@@ -23,8 +23,9 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from rlcd_jax import judges, records, tasks, verdicts
+from rlcd_jax import records, tasks
 from rlcd_jax.diagnosis import wording
+from rlcd_jax.judging import judges, verdicts
 
 # (prompt as shown, reply as it follows there) -> log-probabilities of the replies, nats
 LogProb = Callable[[list[tuple[str, str]]], Sequence[float]]
@@ -127,7 +128,7 @@ def measure(
       pairs: of one task.
       task: theirs.
       scored: pairs of another run that have scored labels. Those with the same prompt
-        and replies as one of ``pairs`` lend it their score.
+        and replies as one of `pairs` lend it their score.
       logprob: log-probabilities of replies after prompts; None leaves likelihoods out.
         Called once, with both replies of each contrast pair under both prompts.
       outside: scorers of single replies by name, such as a word list or a preference
@@ -171,7 +172,7 @@ def one_each(readings: Sequence[Reading]) -> list[Reading]:
 def lexicon(texts: Sequence[tuple[str, str]]) -> list[float]:
     """Return the sentiment of the replies of (prompt, reply) texts by a word list."""
     samples = [
-        verdicts.Sample(str(index), "", prompt, reply)
+        verdicts.JudgedReply(str(index), "", prompt, reply)
         for index, (prompt, reply) in enumerate(texts)
     ]
     return [score.score for score in judges.lexicon_scores(samples)]

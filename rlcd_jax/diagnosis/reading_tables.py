@@ -11,9 +11,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rlcd_jax import diversity, draws, estimates, records, tables, tasks
+from rlcd_jax import records, seeds, tasks
 from rlcd_jax.diagnosis import pair_readings, wording
-from rlcd_jax.estimates import Missing
+from rlcd_jax.pairs import draws
+from rlcd_jax.statistics import diversity, estimates, tables
+from rlcd_jax.statistics.estimates import Missing
 
 Reading = pair_readings.Reading
 Value = Callable[[Any], float | None]
@@ -220,7 +222,7 @@ def dropped_by_affix(
     seed, num = contrast[0].seed, len(task.affixes)
 
     def draw(of: records.Pair | records.Dropped) -> int:
-        return records.seed_choice(num, seed, "affix", records.key_of(of))
+        return seeds.seed_choice(num, seed, "affix", records.key_of(of))
 
     if any(draw(pair) != pair.affix_index for pair in contrast):
         return None

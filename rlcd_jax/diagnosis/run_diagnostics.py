@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import judges, metrics, records, tables, tasks
+from rlcd_jax import metrics, record_files, records, tasks
 from rlcd_jax.diagnosis import (
     affixes,
     label_noise,
@@ -18,8 +18,10 @@ from rlcd_jax.diagnosis import (
     pair_readings,
     reading_tables,
 )
+from rlcd_jax.job import setup, workspace
+from rlcd_jax.judging import judges
 from rlcd_jax.scoring import likelihoods
-from rlcd_jax.stages import inputs, workspace
+from rlcd_jax.statistics import tables
 
 FOLDER = "diagnostics"
 LEVEL = 0.95
@@ -75,7 +77,7 @@ def diagnose(
     written = write(folder, "pairs", about_pairs)
     written += write(folder, "affixes", about_affixes)
     path = folder / "readings.jsonl"
-    records.write_jsonl(path, map(dataclasses.asdict, readings))
+    record_files.write_jsonl(path, map(dataclasses.asdict, readings))
     written.append(path)
     rows = metrics.read_metrics(workdir, "policy")
     if rows:
@@ -90,7 +92,7 @@ def read_config(workdir: pathlib.Path) -> tuple[ConfigDict, tasks.Task]:
     if not path.is_file():
         raise ValueError(f"{path} is not there; give the --workdir of a run")
     config = ConfigDict(json.loads(path.read_text("utf-8")))
-    return config, inputs.load_task(config)
+    return config, setup.load_task(config)
 
 
 def read_pairs(
@@ -100,14 +102,14 @@ def read_pairs(
     folder = workspace.stage_folder(workdir, "simulate")
     if not (folder / "pairs.jsonl").is_file():
         raise ValueError(f"{folder} has no pairs.jsonl; run the stage simulate first")
-    pairs = records.read_jsonl(folder / "pairs.jsonl", records.Pair)
-    return pairs, records.read_jsonl(folder / "dropped.jsonl", records.Dropped)
+    pairs = record_files.read_jsonl(folder / "pairs.jsonl", records.Pair)
+    return pairs, record_files.read_jsonl(folder / "dropped.jsonl", records.Dropped)
 
 
 def make_logprob(config: ConfigDict) -> pair_readings.LogProb:
     """Return the log-probabilities of the model that wrote the pairs."""
-    found = inputs.load_inputs(config)
-    return likelihoods.reply_scorer(found, found.load_base())
+    job = setup.load_job(config)
+    return likelihoods.reply_scorer(job, job.load_base())
 
 
 def lint_tables(task: tasks.Task) -> list[tables.Table]:
@@ -125,7 +127,7 @@ def watch(
     """Return the over-optimisation watch of a run's policy stage."""
     folder = workspace.stage_folder(workdir, "policy") / "samples"
     samples = {
-        int(path.stem): records.read_jsonl(path)
+        int(path.stem): record_files.read_jsonl(path)
         for path in folder.glob("*.jsonl")
         if path.stem.isdigit()
     }
@@ -141,6 +143,8 @@ def write(
 ) -> list[pathlib.Path]:
     """Write tables into one markdown and one JSON file."""
     text, values = folder / f"{stem}.md", folder / f"{stem}.json"
-    records.write_text(text, "\n\n".join(map(tables.markdown, shown)))
-    records.write_json(values, {"tables": [tables.as_json(table) for table in shown]})
+    record_files.write_text(text, "\n\n".join(map(tables.markdown, shown)))
+    record_files.write_json(
+        values, {"tables": [tables.as_json(table) for table in shown]}
+    )
     return [text, values]

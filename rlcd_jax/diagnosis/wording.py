@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rlcd_jax import diversity, estimates
+from rlcd_jax.statistics import diversity, estimates
 
 WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 APOSTROPHES = str.maketrans({"\u2019": "'", "\u02bc": "'", "`": "'"})
@@ -82,7 +82,7 @@ def refuses(reply: str, phrases: Sequence[str] = REFUSALS) -> bool:
 def overlap(reply_1: str, reply_2: str) -> float:
     """Return the Jaccard index of the two sets of words, in [0, 1].
 
-    The formula is ``|A & B| / |A | B|``; two replies without words have index 1.
+    The formula is `|A & B| / |A | B|`; two replies without words have index 1.
     """
     one, two = set(words(reply_1)), set(words(reply_2))
     return len(one & two) / len(one | two) if one | two else 1.0
@@ -95,7 +95,7 @@ def leaked(reply: str, prompt: str, affix: str, other: str) -> tuple[str, ...]:
     human's own prompt brought up.
 
     Args:
-      reply: the reply sampled under ``affix``.
+      reply: the reply sampled under `affix`.
       prompt: the text without affixes that the reply answers.
       affix: affix or system message of the reply's side.
       other: that of the opposite side.

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlcd_jax import estimates, records, verdicts, win_rates
+from rlcd_jax import records
 from rlcd_jax.human import reading
 from rlcd_jax.human import study as studies
+from rlcd_jax.judging import verdicts
+from rlcd_jax.statistics import estimates, win_rates
 
 METRICS = ("nominal", "ordinal", "interval")
 MIDDLE = reading.SUM / 2  # 4.5: neither system is better
@@ -26,7 +28,7 @@ def krippendorff_alpha(
 
     With o_ck the coincidences of values c and k within units, each unit weighted by
     1 / (its ratings - 1), n_c their margins and n their sum:
-    ``alpha = 1 - (n - 1) sum_ck o_ck d_ck^2 / sum_ck n_c n_k d_ck^2``. The distance d
+    `alpha = 1 - (n - 1) sum_ck o_ck d_ck^2 / sum_ck n_c n_k d_ck^2`. The distance d
     is 1 for different values (nominal), the difference of the values (interval), or
     that of their mid-ranks (ordinal).
 
@@ -39,7 +41,7 @@ def krippendorff_alpha(
         bootstrap of single disagreements and allows for units that differ.
 
     Returns:
-      Alpha with ``num`` the units of two ratings or more, or why there is none.
+      Alpha with `num` the units of two ratings or more, or why there is none.
 
     Source: Krippendorff, Computing Krippendorff's Alpha-Reliability (2011).
     """

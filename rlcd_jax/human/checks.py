@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from rlcd_jax import records, schema, verdicts
+from rlcd_jax import records, schema, seeds
+from rlcd_jax.judging import verdicts
 
-Pairs = Sequence[tuple[verdicts.Sample, verdicts.Sample]]
+Pairs = Sequence[tuple[verdicts.JudgedReply, verdicts.JudgedReply]]
 
 ATTENTION = (
     "This is a check of attention, not a reply. Whatever the question is, please "
@@ -50,7 +51,7 @@ def garbled_checks(pairs: Pairs, num: int, seed: int) -> list[Gold]:
 KINDS = {"attention": attention_checks, "garbled": garbled_checks}
 
 
-def _some(pairs: Pairs, num: int, seed: int) -> list[verdicts.Sample]:
+def _some(pairs: Pairs, num: int, seed: int) -> list[verdicts.JudgedReply]:
     """Return `num` replies to different prompts, in an order by hash."""
     full = [
         pair
@@ -64,18 +65,18 @@ def _some(pairs: Pairs, num: int, seed: int) -> list[verdicts.Sample]:
             "give a file of checks"
         )
     ordered = sorted(
-        full, key=lambda pair: records.seed_words(seed, "gold", records.key_of(pair[0]))
+        full, key=lambda pair: seeds.seed_words(seed, "gold", records.key_of(pair[0]))
     )
     return [pair[n % 2] for n, pair in enumerate(ordered[:num])]
 
 
-def _garble(sample: verdicts.Sample, seed: int) -> str:
+def _garble(sample: verdicts.JudgedReply, seed: int) -> str:
     """Return a reply with its letters in an order by hash; word lengths are kept."""
     text = sample.reply.lower()
     letters = [c for c in text if c.isalpha()]
     places = sorted(
         range(len(letters)),
-        key=lambda n: records.seed_words(seed, "garble", records.key_of(sample), n),
+        key=lambda n: seeds.seed_words(seed, "garble", records.key_of(sample), n),
     )
     mixed = iter(places)
     return "".join(letters[next(mixed)] if c.isalpha() else c for c in text)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlcd_jax import estimates, records, win_rates
+from rlcd_jax import records
 from rlcd_jax.human import agreement, reading
 from rlcd_jax.human import study as studies
+from rlcd_jax.statistics import estimates, win_rates
 
 SHIFTS = ("none", "side", "mean")
 Value = estimates.Estimate | estimates.Missing

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlcd_jax import jsonl, records, schema
+from rlcd_jax import jsonl, record_files, schema
 from rlcd_jax.human import sheets
 from rlcd_jax.human import study as studies
 
@@ -59,7 +59,7 @@ def read_study(
     """Return a study and its un-blinded answers, in the order of the key.
 
     Args:
-      folder: of the study; all CSV and JSON files in its ``answers`` are read.
+      folder: of the study; all CSV and JSON files in its `answers` are read.
       partial: accept that items have no answer yet.
 
     Raises:
@@ -110,7 +110,7 @@ def read_key(
     path = folder / sheets.STUDY_FILE
     facts = jsonl.parse_object(path.read_bytes(), str(path))
     study = schema.from_dict(studies.Study, facts)
-    lines = records.read_jsonl(folder / sheets.KEY_FILE, studies.KeyLine)
+    lines = record_files.read_jsonl(folder / sheets.KEY_FILE, studies.KeyLine)
     return study, {line.item: line for line in lines}
 
 

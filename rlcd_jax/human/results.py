@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rlcd_jax import estimates, records, tables, verdicts
+from rlcd_jax import record_files
 from rlcd_jax.human import agreement, ratings, reading
+from rlcd_jax.judging import verdicts
+from rlcd_jax.statistics import estimates, tables
 
 RESULTS = "results"
 ALPHA_NOTE = (
@@ -80,7 +82,7 @@ def _notes(found: ratings.Ratings) -> tuple[str, ...]:
 
 
 def paper_cell(found: ratings.Ratings) -> estimates.Missing | str:
-    """Return a cell in the paper's layout, such as ``5.62 / 3.38 [5.40, 5.84]``.
+    """Return a cell in the paper's layout, such as `5.62 / 3.38 [5.40, 5.84]`.
 
     The interval is that of the first figure.
     """
@@ -207,9 +209,9 @@ def write_results(
     found: Mapping[str, tables.Table],
     judgments: Sequence[reading.Judgment],
 ) -> pathlib.Path:
-    """Write tables, and the un-blinded answers as ``ratings.jsonl``."""
+    """Write tables, and the un-blinded answers as `ratings.jsonl`."""
     place = pathlib.Path(folder) / RESULTS
     for stem, table in found.items():
         tables.write_table(table, place, stem)
-    records.write_jsonl(place / "ratings.jsonl", judgments)
+    record_files.write_jsonl(place / "ratings.jsonl", judgments)
     return place

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 
 import jinja2
 
-from rlcd_jax import prompts, records
+from rlcd_jax import record_files
 from rlcd_jax.human import study as studies
+from rlcd_jax.text import dialogue_format
 
 PAGES, KEY, ANSWERS = "annotators", "key", "answers"
 STUDY_FILE, KEY_FILE = "study.json", "key.jsonl"
@@ -47,12 +48,12 @@ def write_study(
         )
     for sheet in sheets:
         stem = folder / PAGES / sheet.annotator
-        records.write_text(stem.with_suffix(".html"), page(study, sheet))
-        records.write_text(stem.with_suffix(".csv"), table(study, sheet))
+        record_files.write_text(stem.with_suffix(".html"), page(study, sheet))
+        record_files.write_text(stem.with_suffix(".csv"), table(study, sheet))
     (folder / ANSWERS).mkdir(parents=True, exist_ok=True)
     key = [line for sheet in sheets for line in sheet.key]
-    records.write_jsonl(folder / KEY / KEY_FILE, key)
-    records.write_json(folder / KEY / STUDY_FILE, dataclasses.asdict(study))
+    record_files.write_jsonl(folder / KEY / KEY_FILE, key)
+    record_files.write_json(folder / KEY / STUDY_FILE, dataclasses.asdict(study))
 
 
 def page(study: studies.Study, sheet: studies.Sheet) -> str:
@@ -110,7 +111,7 @@ def shown_question(question: str) -> str:
 def shown_turns(prompt: str) -> list[dict[str, str]]:
     """Return a dialogue as turns to show; another text is one turn without a role."""
     try:
-        turns, begun = prompts.parse_dialogue(prompt)
+        turns, begun = dialogue_format.parse_dialogue(prompt)
     except ValueError:  # not in the format of a dialogue: shown as it is
         return [{"role": "", "text": prompt}]
     shown = [{"role": turn.role, "text": turn.text} for turn in turns]

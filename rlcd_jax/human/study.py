@@ -10,8 +10,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from rlcd_jax import records, schema, verdicts
+from rlcd_jax import records, schema, seeds
 from rlcd_jax.human import checks
+from rlcd_jax.job import done_mark
+from rlcd_jax.judging import verdicts
 
 Side = Literal["A", "B"]
 Kind = Literal["pair", "repeat", "gold"]
@@ -98,7 +100,7 @@ class _Entry:
 
 
 def make_study(
-    samples: Iterable[verdicts.Sample],
+    samples: Iterable[verdicts.JudgedReply],
     systems: tuple[str, str],
     *,
     task: str,
@@ -156,17 +158,17 @@ def make_study(
         "seed": seed,
     }
     shown = [dataclasses.asdict(item) for sheet in made for item in sheet.items]
-    return Study(records.config_hash({**facts, "items": shown}), **facts), made
+    return Study(done_mark.config_hash({**facts, "items": shown}), **facts), made
 
 
 def comparisons(
-    samples: Iterable[verdicts.Sample], systems: tuple[str, str]
-) -> tuple[list[tuple[verdicts.Sample, verdicts.Sample]], int]:
+    samples: Iterable[verdicts.JudgedReply], systems: tuple[str, str]
+) -> tuple[list[tuple[verdicts.JudgedReply, verdicts.JudgedReply]], int]:
     """Return the pairs of different replies, and how many pairs were identical.
 
     Identical replies are not shown: a scale without a tie would make noise of them.
     """
-    chosen: dict[tuple[str, str], verdicts.Sample] = {}
+    chosen: dict[tuple[str, str], verdicts.JudgedReply] = {}
     known: dict[str, None] = {}
     seen: set[tuple[str, int | None, str]] = set()
     for sample in samples:
@@ -203,7 +205,7 @@ def _order(seed: int, *parts: str) -> Callable[[Sequence[Any]], list[Any]]:
     def order(things: Sequence[Any]) -> list[Any]:
         return sorted(
             things,
-            key=lambda thing: records.seed_words(seed, "human", *parts, *name(thing)),
+            key=lambda thing: seeds.seed_words(seed, "human", *parts, *name(thing)),
         )
 
     return order
@@ -272,7 +274,7 @@ def _sheet(
     line = line[:half] + _order(seed, name, "later")(line[half:] + again)
     for n, check in enumerate(gold):
         entry = _Entry("gold", f"gold-{n + 1}", *_texts(check), _side(n + number))
-        place = records.seed_choice(len(line) + 1, seed, "human", name, "gold", n)
+        place = seeds.seed_choice(len(line) + 1, seed, "human", name, "gold", n)
         line.insert(place, entry)
     return _number(name, line)
 

@@ -6,8 +6,10 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from rlcd_jax import records, tables, tasks, verdicts
+from rlcd_jax import record_files, tasks
 from rlcd_jax.human import checks, ratings, reading, results, sheets, study
+from rlcd_jax.judging import verdicts
+from rlcd_jax.statistics import tables
 
 SAMPLE_FIELDS = ("prompt_id", "system", "prompt", "reply")
 ONE_REPEAT_IN, ONE_GOLD_IN = 20, 25  # of an annotator's items, where no number is given
@@ -32,7 +34,7 @@ def make(
     """Write the sheets of a study; return what to tell the user.
 
     Args:
-      samples_path: of a run's ``evaluate/samples.jsonl``.
+      samples_path: of a run's `evaluate/samples.jsonl`.
       systems: the two to compare.
       place: new folder of the study.
       num_annotators: how many.
@@ -40,7 +42,7 @@ def make(
       shared: pairs that all judge; None: all.
       repeats: pairs shown twice; None: one in 20.
       num_gold: checks of attention; None: one in 25.
-      gold_kind: one of ``checks.KINDS``.
+      gold_kind: one of `checks.KINDS`.
       gold_file: JSON lines with prompt, better and worse instead; None: none.
       task_name: name or file; None: that of the run.
       question_name: None: the task's first question.
@@ -50,7 +52,7 @@ def make(
     task = tasks.load_task(task_name or _task_of_run(samples_path))
     question = _question(task, question_name)
     if gold_file:
-        gold = records.read_jsonl(gold_file, checks.Gold)
+        gold = record_files.read_jsonl(gold_file, checks.Gold)
     else:
         num = per_annotator // ONE_GOLD_IN if num_gold is None else num_gold
         pairs, _ = study.comparisons(samples, systems)
@@ -98,14 +100,14 @@ def read(
     Args:
       places: folders of the studies.
       partial: accept missing answers.
-      shift: one of ``ratings.SHIFTS``.
+      shift: one of `ratings.SHIFTS`.
       min_gold: share of the checks that an annotator must pass, else left out.
       verdicts_file: of other judges, to compare; None: none.
       seed: of the bootstrap.
     """
     given = None
     if verdicts_file:
-        given = records.read_jsonl(verdicts_file, verdicts.Verdict)
+        given = record_files.read_jsonl(verdicts_file, verdicts.Verdict)
     found, shown = [], []
     for place in places:
         made, judgments = reading.read_study(place, partial=partial)
@@ -125,26 +127,26 @@ def read(
     return shown
 
 
-def read_samples(path: pathlib.Path) -> list[verdicts.Sample]:
-    """Return the replies of a run's ``evaluate/samples.jsonl``."""
+def read_samples(path: pathlib.Path) -> list[verdicts.JudgedReply]:
+    """Return the replies of a run's `evaluate/samples.jsonl`."""
     if not path.is_file():
         raise ValueError(f"{path} is not there; name a run's evaluate/samples.jsonl")
     samples = []
-    for number, row in enumerate(records.read_jsonl(path), start=1):
+    for number, row in enumerate(record_files.read_jsonl(path), start=1):
         absent = [field for field in SAMPLE_FIELDS if field not in row]
         if absent:
             raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
         try:
-            whole = records.with_draw(verdicts.Sample, row)
+            whole = record_files.with_draw(verdicts.JudgedReply, row)
             fields = {name: whole[name] for name in (*SAMPLE_FIELDS, "draw")}
-            samples.append(verdicts.Sample(**fields))
+            samples.append(verdicts.JudgedReply(**fields))
         except ValueError as error:
             raise ValueError(f"{path}: row {number}: {error}") from error
     return samples
 
 
 def _task_of_run(samples: pathlib.Path) -> str:
-    """Return the task of the run whose ``evaluate`` folder holds the samples."""
+    """Return the task of the run whose `evaluate` folder holds the samples."""
     path = samples.parent.parent / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is not there; name the task with --task")

@@ -17,7 +17,7 @@ Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 
 @dataclasses.dataclass(frozen=True)
 class EngineShape:
-    """What a stage asks of ``decode.engine.Engine``.
+    """What a stage asks of `decode.engine.Engine`.
 
     Attributes:
       mesh: of the devices; None: one device.
@@ -62,7 +62,7 @@ def find(
     """Return the shape of an engine that holds a longest prompt with a longest reply.
 
     Args:
-      config: of a run; section ``engine``.
+      config: of a run; section `engine`.
       mesh: of the devices, which need not exist.
       prompt_tokens: of a prompt, at most.
       reply_tokens: of a reply, at most.

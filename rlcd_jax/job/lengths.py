@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlcd_jax import encoding, prompts, shortening
-from rlcd_jax.stages import inputs
+from rlcd_jax.job import setup
+from rlcd_jax.pairs import scoring_prompt, shortening
+from rlcd_jax.text import encoding
 
 Needs = list[tuple[str, int]]  # (what, in the names of fields; tokens)
 
 
-def check(found: inputs.Inputs, stage: str, longest_prompt: int = 0) -> None:
+def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
     """Refuse a stage whose longest texts have more tokens than the model reads.
 
     Args:
-      found: inputs of the stage.
+      job: of the stage.
       stage: its name.
       longest_prompt: of the prompts to evaluate, in tokens; other stages leave out
         prompts over a field of the config.
@@ -27,22 +28,22 @@ def check(found: inputs.Inputs, stage: str, longest_prompt: int = 0) -> None:
       ValueError: with the fields that add up to too much.
     """
     if stage in ("preference", "distill"):
-        rule = found.config[stage].too_long
+        rule = job.config[stage].too_long
         shortening.check_rule(f"{stage}.too_long", rule)
-    for what, tokens in _needs(found, stage, longest_prompt):
-        refuse_over(found, tokens, what, "lower one of them")
+    for what, tokens in _needs(job, stage, longest_prompt):
+        refuse_over(job, tokens, what, "lower one of them")
 
 
-def refuse_over(found: inputs.Inputs, tokens: int, what: str, advice: str) -> None:
+def refuse_over(job: setup.Job, tokens: int, what: str, advice: str) -> None:
     """Refuse a text with more tokens than the model has positions.
 
     Args:
-      found: inputs, with the model's numbers.
+      job: of the stage, with the model's numbers.
       tokens: of the text.
       what: the text, in words or in names of fields.
       advice: what to change.
     """
-    most = found.cfg.max_positions
+    most = job.cfg.max_positions
     if tokens > most:
         raise ValueError(
             f"{what}: {tokens} tokens, and the model reads {most} at most "
@@ -50,15 +51,15 @@ def refuse_over(found: inputs.Inputs, tokens: int, what: str, advice: str) -> No
         )
 
 
-def mark_tokens(found: inputs.Inputs) -> int:
+def mark_tokens(job: setup.Job) -> int:
     """Return the tokens of the mark that ends a reply, at most."""
-    mark = found.end_of_turn or found.task.human_marker
-    return len(found.text_tokenizer.encode(mark, bos=False))
+    mark = job.end_of_turn or job.task.human_marker
+    return len(job.text_tokenizer.encode(mark, bos=False))
 
 
-def _needs(found: inputs.Inputs, stage: str, longest_prompt: int) -> Needs:
+def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
     """Return the longest texts of a stage."""
-    config, task = found.config, found.task
+    config, task = job.config, job.task
     if stage in ("preference", "distill"):
         longest = config[stage].lengths[-1]
         return [(f"{stage}.lengths[-1]={longest}", longest)]
@@ -68,13 +69,13 @@ def _needs(found: inputs.Inputs, stage: str, longest_prompt: int) -> Needs:
         mark = 0
     elif stage == "policy":
         name, section = "policy", config.policy
-        asked, mark = (), mark_tokens(found)
+        asked, mark = (), mark_tokens(job)
     else:
         name, section = "evaluate", config.evaluate
         judged = [judge for judge in section.judges if judge in task.judges]
         questions = tuple(task.judge_questions.values())[:1]
         asked = questions if "log_odds" in judged else ()
-        mark = mark_tokens(found) if "preference" in judged else 0
+        mark = mark_tokens(job) if "preference" in judged else 0
     prompt, what = longest_prompt, f"the longest prompt of {longest_prompt}"
     if stage != "evaluate":
         prompt = section.prompt_tokens
@@ -83,13 +84,13 @@ def _needs(found: inputs.Inputs, stage: str, longest_prompt: int) -> Needs:
     ends = f" + a mark of {mark}" if mark else ""
     needs = [(f"{what} + {name}.reply_tokens={reply}{ends}", prompt + reply + mark)]
     if asked:
-        frame = _question_tokens(found, asked)
+        frame = _question_tokens(job, asked)
         what = f"a question of {frame} + {what} + 2 * {name}.reply_tokens={reply}"
         needs.append((what, frame + prompt + 2 * reply))
     return needs
 
 
-def _question_tokens(found: inputs.Inputs, asked: Sequence[str]) -> int:
+def _question_tokens(job: setup.Job, asked: Sequence[str]) -> int:
     """Return the tokens of a question about two replies, without them, at most."""
-    texts = [prompts.scoring_prompt("", "", "", question) for question in asked]
-    return max(map(len, encoding.encode_texts(found.text_tokenizer, texts)))
+    texts = [scoring_prompt.scoring_prompt("", "", "", question) for question in asked]
+    return max(map(len, encoding.encode_texts(job.text_tokenizer, texts)))

@@ -1,8 +1,8 @@
 """Attention over whole texts, and rotary positions.
 
-Plain functions of arrays and numbers; ``models.llama`` calls them. Letters as there:
+Plain functions of arrays and numbers; `models.llama` calls them. Letters as there:
 B batch, T queries, S keys, N query heads, K key/value heads, G = N/K, H head width.
-``kernel`` is "xla" or "cudnn", ``dtype`` that of the products' operands.
+`kernel` is "xla" or "cudnn", `dtype` that of the products' operands.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def rope_frequencies(
 ) -> np.ndarray:
     """Return the H/2 rotary frequencies in radians a position, float32.
 
-    With ``scaling`` = (factor, low, high, original positions), wavelengths longer
-    than the original context over ``low`` are stretched by ``factor``, those shorter
-    than the context over ``high`` are kept, and those between are blended linearly.
+    With `scaling` = (factor, low, high, original positions), wavelengths longer
+    than the original context over `low` are stretched by `factor`, those shorter
+    than the context over `high` are kept, and those between are blended linearly.
 
     Source: the LLaMA-3.1 release's rotary scaling.
     """

@@ -3,14 +3,14 @@
 There are two ways to add tokens, because writing one row to another place in every
 slot is cheap on a GPU and dear elsewhere:
 
-* ``Cache``: each new token is written to its place, then attention reads the cache.
+* `Cache`: each new token is written to its place, then attention reads the cache.
   The cuDNN kernel wants this: it stops at each row's own length.
-* ``Draft``: new tokens go to a small window, at the same index in every slot; attention
-  reads the frozen cache and the window. ``merge`` moves the window to its places once
+* `Draft`: new tokens go to a small window, at the same index in every slot; attention
+  reads the frozen cache and the window. `merge` moves the window to its places once
   for many tokens. On CPU a scattered write costs more than a layer's products, and
   on TPU it is a serial loop as well.
 
-Letters as in ``models.llama``, and W window.
+Letters as in `models.llama`, and W window.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Draft:
     """A cache that is only read, and a window of new tokens; kernel "xla".
 
     Attributes:
-      past: entries up to ``start`` are read; None where nothing is before the window.
+      past: entries up to `start` are read; None where nothing is before the window.
       window: keys [M, K, W, H], values [M, K, H, W] a layer.
       start: [M] int32, position of the window's first entry.
       filled: [] int32, entries of the window that are already there.
@@ -76,7 +76,7 @@ def length_axes(kernel: str) -> Cache:
 
 
 def resize(cache: Cache, length: int, *, kernel: str) -> Cache:
-    """Return the cache with ``length`` entries a slot: the first ones, or more."""
+    """Return the cache with `length` entries a slot: the first ones, or more."""
     axes = length_axes(kernel)
 
     def fit(buffer: jax.Array, axis: int) -> jax.Array:
@@ -147,7 +147,7 @@ def _put_by_choice(buffer, new, slots, axis: int) -> jax.Array:
 
 
 def draft(past: Cache | None, window: Cache, start: jax.Array) -> Draft:
-    """Return a draft with an empty window; arguments as the fields of ``Draft``."""
+    """Return a draft with an empty window; arguments as the fields of `Draft`."""
     return Draft(past, window, start, jnp.zeros((), jnp.int32))
 
 
@@ -167,7 +167,7 @@ def attend(
       cache: of all layers.
       layer: which one.
       qkv: queries [M, T, N, H], keys and values [M, T, K, H], float32.
-      positions: [M, T] int32; for a draft, ``start + filled + t``.
+      positions: [M, T] int32; for a draft, `start + filled + t`.
       mask: [M, T] bool; a token that does not count is not written to a Cache.
       kernel: "xla" or "cudnn".
       dtype: of the products' operands.
@@ -285,9 +285,9 @@ def merge(cache: Cache, window: Cache, start: jax.Array) -> Cache:
 
 
 def overlay(rows: Cache, window: Cache, start: jax.Array, count: jax.Array) -> Cache:
-    """Return rows with ``count`` entries of the windows at ``start``; kernel "xla".
+    """Return rows with `count` entries of the windows at `start`; kernel "xla".
 
-    As ``merge``, for few slots and long windows.
+    As `merge`, for few slots and long windows.
 
     Args:
       rows: of B slots.
@@ -314,7 +314,7 @@ def _places(buffer: jax.Array, start: jax.Array, axis: int) -> jax.Array:
 
 
 def _move_bits(move, cache: Cache, window: Cache) -> Cache:
-    """Apply ``move`` to all buffers as integers: CPUs select bfloat16 as float32."""
+    """Apply `move` to all buffers as integers: CPUs select bfloat16 as float32."""
     dtype = cache.k[0].dtype
 
     def one(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:

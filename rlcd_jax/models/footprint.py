@@ -1,9 +1,9 @@
 """How much memory and work the forward and backward passes of a LLaMA take.
 
 Estimates: nothing is traced, and sizes of parameters are those of their table. Arrays
-between products are float32 (see ``models.products``), and that is what is counted; a
+between products are float32 (see `models.products`), and that is what is counted; a
 compiler that fuses well keeps fewer of them. The compiler's own figure is printed
-beside these by ``experiments.plan --compile``.
+beside these by `experiments.plan --compile`.
 
 Letters: B rows on a device, T positions, D model, F feed-forward, N query heads,
 K key/value heads, H head width, V vocabulary, L layers.
@@ -27,7 +27,7 @@ def activation_bytes(
     """Return the bytes of activations at the worst moment of one pass.
 
     Forward only: the residual stream and one layer's arrays. With a backward pass, in
-    addition what ``cfg.remat`` keeps of each layer: its input ("full"), its products
+    addition what `cfg.remat` keeps of each layer: its input ("full"), its products
     too ("dots"), or all ("none").
 
     Args:
@@ -94,7 +94,7 @@ def logits_bytes(
       cfg: model numbers.
       batch: texts on all devices at once.
       length: positions whose logits are wanted.
-      chunk_tokens: as in ``heads.chunked``.
+      chunk_tokens: as in `heads.chunked`.
       batch_ways: devices among which the batch is split.
       tensor_ways: devices among which the vocabulary is split.
       arrays: float32 arrays of that size: 2 in a backward pass (scores and their
@@ -135,8 +135,8 @@ def forward_flops(
 ) -> float:
     """Return the floating-point operations of products in one forward pass.
 
-    ``2 L (4-matrix attention + 3-matrix feed-forward)`` a token, ``4 L N H S`` for
-    attention over S keys, and ``2 V D`` a token whose logits are made. Attention over
+    `2 L (4-matrix attention + 3-matrix feed-forward)` a token, `4 L N H S` for
+    attention over S keys, and `2 V D` a token whose logits are made. Attention over
     whole texts computes all T keys for each query, masked ones too.
 
     Args:

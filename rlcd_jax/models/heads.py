@@ -75,7 +75,7 @@ def text_logprobs(
       cfg: model numbers.
       tokens: [B, T] int32, padded on either side.
       mask: [B, T] bool, True where a token is part of the text.
-      chunk_tokens: see ``token_logprobs``.
+      chunk_tokens: see `token_logprobs`.
 
     Returns:
       [B, T] float32 nats; entry 0 and entries outside the text are 0.
@@ -106,7 +106,7 @@ def policy_divergence(
     """Return the KL of a policy from its reference along given texts.
 
     Sum over the counted tokens t of
-    ``KL(policy(. | tokens[:t]) || reference(. | tokens[:t]))``, over the whole
+    `KL(policy(. | tokens[:t]) || reference(. | tokens[:t]))`, over the whole
     vocabulary, not only the token that stands there.
 
     Args:
@@ -142,7 +142,7 @@ def policy_divergence(
 
 
 def chunked(x: jax.Array, chunk_tokens: int) -> jax.Array:
-    """Split [B, T, …] into [C, B, W, …] with about ``chunk_tokens`` in B x W."""
+    """Split [B, T, …] into [C, B, W, …] with about `chunk_tokens` in B x W."""
     batch, length = x.shape[:2]
     width = chunk_width(batch, length, chunk_tokens)
     chunks = -(-length // width)
@@ -151,12 +151,12 @@ def chunked(x: jax.Array, chunk_tokens: int) -> jax.Array:
 
 
 def chunk_width(batch: int, length: int, chunk_tokens: int) -> int:
-    """Return the positions of one chunk of [B, T], W of ``chunked``."""
+    """Return the positions of one chunk of [B, T], W of `chunked`."""
     return max(1, min(length, chunk_tokens // batch))
 
 
 def unchunked(x: jax.Array, length: int) -> jax.Array:
-    """Join [C, B, W] to [B, T] with T = ``length``; the inverse of ``chunked``."""
+    """Join [C, B, W] to [B, T] with T = `length`; the inverse of `chunked`."""
     return x.swapaxes(0, 1).reshape(x.shape[1], -1)[:, :length]
 
 
@@ -188,7 +188,7 @@ def scalar_from_trunk(cfg: llama.LlamaConfig, trunk: Params, key: jax.Array) -> 
 def value_from_preference(params: Params) -> Params:
     """Return a value model: the preference model's trunk under a head of zeros.
 
-    So values are 0 everywhere at the start. Source: AlpacaFarm ``rl_models.Value``.
+    So values are 0 everywhere at the start. Source: AlpacaFarm `rl_models.Value`.
     """
     return {
         "trunk": params["trunk"],
@@ -199,7 +199,7 @@ def value_from_preference(params: Params) -> Params:
 def scalar_per_token(
     params: Params, cfg: llama.LlamaConfig, tokens: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """Return one scalar a token, [B, T] float32; entries outside ``mask`` are finite.
+    """Return one scalar a token, [B, T] float32; entries outside `mask` are finite.
 
     Args:
       params: "trunk" and "head".

@@ -10,7 +10,7 @@ heads, K key/value heads, G = N/K, H head width, V vocabulary, L layers, M slots
 The weights have two forms. *Training form*: layers stacked on a leading axis, for
 scan and rematerialisation, float32 master. *Decode form*: one entry a layer in the
 compute dtype with fused products, made once for each policy version. Every matrix is
-[out, in], as in Hugging Face files. Products have operands in ``cfg.dtype``; the
+[out, in], as in Hugging Face files. Products have operands in `cfg.dtype`; the
 residual stream, norms and softmax are float32.
 """
 
@@ -45,8 +45,8 @@ class RopeScaling:
 class LlamaConfig:
     """The numbers of one LLaMA.
 
-    ``dtype`` is that of the products' operands; ``remat`` says what the backward pass
-    recomputes ("full": all of a layer, "dots": all but its products); ``attention``
+    `dtype` is that of the products' operands; `remat` says what the backward pass
+    recomputes ("full": all of a layer, "dots": all but its products); `attention`
     is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16).
     """
 
@@ -93,7 +93,7 @@ def param_specs(cfg: LlamaConfig) -> Params:
     """Return the table of all parameters in training form.
 
     Returns:
-      Nested dict of ``ParamSpec``. Initialisation, sharding, checkpoint restore and
+      Nested dict of `ParamSpec`. Initialisation, sharding, checkpoint restore and
       the import of weights all derive from it.
     """
     vocab, dim, mlp, depth = cfg.vocab_size, cfg.embed_dim, cfg.mlp_dim, cfg.num_layers
@@ -137,7 +137,7 @@ def decode_form(params: Params, cfg: LlamaConfig) -> Params:
       tuple of L dicts: "attn_norm" [D], "qkv" [K, G+2, H, D] (each key/value head
       with its query heads, so that a tensor axis splits whole groups), "o" [D, N*H],
       "mlp_norm" [D], "gate_up" [2, F, D], "down" [D, F]. Matrices are in
-      ``cfg.dtype``, norms in float32.
+      `cfg.dtype`, norms in float32.
     """
     kv_heads, width = cfg.num_kv_heads, cfg.head_dim
     group = cfg.num_heads // kv_heads
@@ -170,7 +170,7 @@ def decode_form(params: Params, cfg: LlamaConfig) -> Params:
 
 
 def init_cache(cfg: LlamaConfig, num_slots: int, length: int) -> cached.Cache:
-    """Return an empty cache of ``num_slots`` slots of ``length`` positions."""
+    """Return an empty cache of `num_slots` slots of `length` positions."""
     shape = (num_slots, cfg.num_kv_heads, length, cfg.head_dim)
     return cached.init_cache(
         cfg.num_layers, shape, kernel=cfg.attention, dtype=cfg.dtype
@@ -178,7 +178,7 @@ def init_cache(cfg: LlamaConfig, num_slots: int, length: int) -> cached.Cache:
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """Return ``scale * x / sqrt(mean(x^2) + eps)`` over the last axis, float32."""
+    """Return `scale * x / sqrt(mean(x^2) + eps)` over the last axis, float32."""
     x = x.astype(jnp.float32)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(variance + eps) * scale.astype(jnp.float32)
@@ -207,7 +207,7 @@ def _project_heads(
 
 
 def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
-    """Return ``down(silu(gate(x)) * up(x))``, [B, T, D] float32."""
+    """Return `down(silu(gate(x)) * up(x))`, [B, T, D] float32."""
     if "gate_up" in layer:
         # As one matrix: a product with two output axes costs CPUs a transpose.
         fused = layer["gate_up"].reshape(-1, cfg.embed_dim)
@@ -221,7 +221,7 @@ def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
 
 
 def _block(layer, cfg, x, angles, attend) -> jax.Array:
-    """Return the residual stream after one layer; ``attend(q, k, v)`` mixes tokens."""
+    """Return the residual stream after one layer; `attend(q, k, v)` mixes tokens."""
     q, k, v = _project_heads(layer, cfg, rms_norm(x, layer["attn_norm"], cfg.norm_eps))
     mixed = attend(attention.rotate(q, angles), attention.rotate(k, angles), v)
     x = x + products.product(mixed, layer["o"], cfg.dtype)
@@ -246,7 +246,7 @@ def hidden_states(
       positions: [B, T] int32, position of each token in its own text, from 0.
       mask: [B, T] bool, True where a token counts; others neither are attended to
         nor are written to the cache.
-      cache: keys and values of the texts so far (see ``models.cached``); None for
+      cache: keys and values of the texts so far (see `models.cached`); None for
         whole texts.
 
     Returns:

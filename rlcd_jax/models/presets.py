@@ -2,7 +2,7 @@
 
 Sources: LLaMA (arXiv 2302.13971, Table 2), LLaMA 2 (arXiv 2307.09288), LLaMA 3
 (arXiv 2407.21783, Table 3), TinyLlama (arXiv 2401.02385), SmolLM2 (arXiv 2502.02737),
-each completed from the model's published config.json. ``tiny`` is for tests.
+each completed from the model's published config.json. `tiny` is for tests.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ PRESETS: dict[str, llama.LlamaConfig] = {
 
 
 def get_preset(name: str) -> llama.LlamaConfig:
-    """Return the numbers of the model ``name``.
+    """Return the numbers of the model `name`.
 
     Raises:
       ValueError: the name is not a preset; the message lists them all.

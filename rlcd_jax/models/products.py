@@ -4,7 +4,7 @@ A product casts its two operands to the compute dtype and accumulates in float32
 result is float32. A bfloat16 *output* would be several times slower on CPU and would
 round the residual stream everywhere, so it is never asked for. The transposes of a
 mixed-precision product would multiply a float32 cotangent with a bfloat16 operand,
-which no hardware has: ``contract`` casts the cotangent first.
+which no hardware has: `contract` casts the cotangent first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FEW_ROWS = 32  # decode steps of few slots
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def contract(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:
-    """Return ``einsum(spec, left, right)`` in float32 from operands in ``dtype``.
+    """Return `einsum(spec, left, right)` in float32 from operands in `dtype`.
 
     Args:
       spec: einsum of two operands, such as "btd,fd->btf"; each index of an operand
@@ -32,7 +32,7 @@ def contract(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Ar
       dtype: "bfloat16" or "float32", the dtype in which the operands are multiplied.
 
     Returns:
-      float32 array. Its cotangent is multiplied in ``dtype`` too; cotangents have the
+      float32 array. Its cotangent is multiplied in `dtype` too; cotangents have the
       dtype of the operand they belong to.
     """
     return jnp.einsum(
@@ -66,7 +66,7 @@ contract.defvjp(_forward, _backward)
 
 
 def product(x: jax.Array, weight: jax.Array, dtype: str) -> jax.Array:
-    """Return ``x @ weight.T`` in float32.
+    """Return `x @ weight.T` in float32.
 
     Args:
       x: [..., I]; at most four dimensions.
@@ -92,7 +92,7 @@ def product(x: jax.Array, weight: jax.Array, dtype: str) -> jax.Array:
 
 
 def _weight_first(lead: str, dtype: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Return the product computed as ``weight @ x.T``: on CPU a third faster."""
+    """Return the product computed as `weight @ x.T`: on CPU a third faster."""
     out = contract(f"oi,{lead}i->o{lead}", weight, x, dtype)
     # Or XLA would turn the two operands round again.
     return jnp.moveaxis(jax.lax.optimization_barrier(out), 0, -1)

@@ -1,7 +1,7 @@
 """The parameter table: each parameter is declared once.
 
 Initialisation, sharding, checkpoint restore and the import and export of weights all
-derive from a nested dict of ``ParamSpec``, so they cannot disagree.
+derive from a nested dict of `ParamSpec`, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def init_from_specs(specs: Params, key: jax.Array) -> Params:
     """Return float32 parameters drawn as the table says.
 
     Each parameter's key is folded from its place in the table, so a value does not
-    depend on the mesh. Under jit with ``out_shardings`` no device holds the whole.
+    depend on the mesh. Under jit with `out_shardings` no device holds the whole.
     """
     leaves, structure = jax.tree.flatten(specs, is_leaf=_is_spec)
 
@@ -51,7 +51,7 @@ def _is_spec(leaf: Any) -> bool:
 
 
 def abstract_params(specs: Params, dtype: Any = jnp.float32) -> Params:
-    """Return the table as ``jax.ShapeDtypeStruct`` leaves."""
+    """Return the table as `jax.ShapeDtypeStruct` leaves."""
     return jax.tree.map(
         lambda spec: jax.ShapeDtypeStruct(spec.shape, dtype), specs, is_leaf=_is_spec
     )

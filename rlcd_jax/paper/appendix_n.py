@@ -1,16 +1,16 @@
 """How often a simulated pair carries the right label, in a Gaussian model.
 
 The model (paper, Appendix N). The true attribute value of a reply is
-``N(mu(prompt), sigma_generator^2)``. A scorer sees each value through its own noise
-``N(0, sigma_scorer^2)``, independent for each reply.
+`N(mu(prompt), sigma_generator^2)`. A scorer sees each value through its own noise
+`N(0, sigma_scorer^2)`, independent for each reply.
 
 * RLAIF draws two replies from one prompt; the noisy scores give the label.
-* RLCD draws one reply from p+ and one from p-, whose means differ by ``shift``; the
+* RLCD draws one reply from p+ and one from p-, whose means differ by `shift`; the
   prompts give the label.
 * RLCD-Rescore draws as RLCD and labels as RLAIF.
 
-Pairs whose true values differ by at most ``hard`` are the hard pairs. With
-``s = sqrt(2) sigma_generator`` the true difference is ``N(shift, s^2)``.
+Pairs whose true values differ by at most `hard` are the hard pairs. With
+`s = sqrt(2) sigma_generator` the true difference is `N(shift, s^2)`.
 
 Limits. Values are Gaussian with one spread for all prompts; a scorer has noise but no
 bias, so an agreement below one half cannot be explained; both sides of a contrast pair
@@ -75,7 +75,7 @@ def rlcd_hard_accuracy(shift: float, sigma_generator: float, hard: float) -> flo
     """Return the share of right RLCD labels among hard pairs.
 
     The formula is ``[Phi((h - D) / s) - Phi(-D / s)] / [Phi((h - D) / s) -
-    Phi((-h - D) / s)]`` with ``D`` the shift and ``h`` the bound, computed in logs.
+    Phi((-h - D) / s)]` with `D` the shift and `h`` the bound, computed in logs.
     """
     _check(sigma_generator, hard=hard)
     if shift < 0:
@@ -87,7 +87,7 @@ def rlcd_hard_accuracy(shift: float, sigma_generator: float, hard: float) -> flo
 
 
 def hard_share(shift: float, sigma_generator: float, hard: float) -> float:
-    """Return the share of pairs whose true values differ by at most ``hard``."""
+    """Return the share of pairs whose true values differ by at most `hard`."""
     _check(sigma_generator, hard=hard)
     spread = math.sqrt(2) * sigma_generator
     edges = special.ndtr(np.array([hard - abs(shift), -hard - abs(shift)]) / spread)
@@ -102,8 +102,8 @@ def rescore_accuracy(
 ) -> float:
     """Return the share of right labels when a noisy scorer labels contrast pairs.
 
-    The formula is ``E[Phi(|d| / (sqrt(2) sigma_s))]`` with ``d ~ N(shift, s^2)`` given
-    ``|d| <= hard``, by quadrature. A shift of zero makes it RLAIF.
+    The formula is `E[Phi(|d| / (sqrt(2) sigma_s))]` with `d ~ N(shift, s^2)` given
+    `|d| <= hard`, by quadrature. A shift of zero makes it RLAIF.
 
     Args:
       shift: mean of the positive side less that of the negative side.
@@ -207,7 +207,7 @@ def simulate(
 def break_even_shift(sigma_generator: float, sigma_scorer: float) -> float:
     """Return the shift at which RLCD and RLAIF have as many right labels.
 
-    The formula is ``s Phi^-1(1/2 + arctan(sigma_g / sigma_s) / pi)``: a generator that
+    The formula is `s Phi^-1(1/2 + arctan(sigma_g / sigma_s) / pi)`: a generator that
     the prompts move further than this makes better pairs than the scorer labels.
     """
     accuracy = rlaif_accuracy(sigma_generator, sigma_scorer)
@@ -237,7 +237,7 @@ def fit_generator(differences: Sequence[float]) -> tuple[float, float]:
 def fit_scorer(agreement: float, sigma_generator: float) -> float:
     """Fit a scorer's noise to its agreement with the truth on same-prompt pairs.
 
-    The formula inverts RLAIF: ``sigma_s = sigma_g / tan(pi (agreement - 1/2))``.
+    The formula inverts RLAIF: `sigma_s = sigma_g / tan(pi (agreement - 1/2))`.
 
     Args:
       agreement: share of same-prompt pairs with the trusted label, without ties.

@@ -6,9 +6,9 @@ import math
 
 from scipy import special
 
-from rlcd_jax import estimates, tables
-from rlcd_jax.estimates import Missing
 from rlcd_jax.paper import appendix_n
+from rlcd_jax.statistics import estimates, tables
+from rlcd_jax.statistics.estimates import Missing
 
 PUBLISHED = (  # what, published digits, number of decimals; paper, Appendix N
     ("RLAIF, all pairs", 0.750, 3),

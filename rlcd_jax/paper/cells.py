@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
-from rlcd_jax import estimates, tables, verdicts
+from rlcd_jax.judging import verdicts
 from rlcd_jax.paper import graph, nodes, published
+from rlcd_jax.statistics import estimates, tables
 
 NAMES = {
     "base": "base model",
@@ -33,7 +34,7 @@ ByPrompt = Mapping[str, float]
 class TablePlan:
     """The nodes of a table, and how it is built once they are made.
 
-    ``figures`` returns what is drawn of the table, as SVG by a name.
+    `figures` returns what is drawn of the table, as SVG by a name.
     """
 
     nodes: tuple[graph.Node, ...]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from rlcd_jax.job import setup
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import counts
 from rlcd_jax.scoring import few_shots as solved
-from rlcd_jax.stages import inputs
 
 READS = 1 / 3  # of the work of training on a token, for reading it
 
 
 def simulate(config: ConfigDict) -> graph.Cost:
     """Return the cost of drawing pairs, each side once, and of labels by scoring."""
-    pairs = counts.num_pairs(config, inputs.load_task(config))
+    pairs = counts.num_pairs(config, setup.load_task(config))
     cost = graph.Cost(generated=2.0 * pairs * config.pairs.reply_tokens)
     if "scoring" not in config.pairs.labels:
         return cost
@@ -24,7 +24,7 @@ def simulate(config: ConfigDict) -> graph.Cost:
 
 def relabel(config: ConfigDict, shots: str) -> graph.Cost:
     """Return the cost of asking for the better letter of each pair."""
-    pairs = counts.num_pairs(config, inputs.load_task(config))
+    pairs = counts.num_pairs(config, setup.load_task(config))
     text = config.pairs.prompt_tokens + 2 * config.pairs.reply_tokens
     people = solved.human_count(shots)
     text += people * text if people else len(shots) / 4
@@ -34,13 +34,13 @@ def relabel(config: ConfigDict, shots: str) -> graph.Cost:
 def preference(config: ConfigDict) -> graph.Cost:
     """Return the cost of a preference model."""
     section = config.preference
-    pairs = counts.preference_pairs(config, inputs.load_task(config))
+    pairs = counts.preference_pairs(config, setup.load_task(config))
     return graph.Cost(trained=2.0 * pairs * section.lengths[-1] * section.epochs)
 
 
 def distill(config: ConfigDict) -> graph.Cost:
     """Return the cost of context distillation."""
-    replies = counts.num_pairs(config, inputs.load_task(config))
+    replies = counts.num_pairs(config, setup.load_task(config))
     section = config.distill
     return graph.Cost(trained=1.0 * replies * section.lengths[-1] * section.epochs)
 
@@ -63,7 +63,7 @@ def policy(config: ConfigDict) -> graph.Cost:
 def sample(config: ConfigDict, part: str) -> graph.Cost:
     """Return the cost of replies to held-out prompts and of their divergence."""
     section = config.evaluate
-    prompts = counts.num_prompts(config, inputs.load_task(config), part)
+    prompts = counts.num_prompts(config, setup.load_task(config), part)
     replies = prompts * section.samples_per_prompt
     whole = replies * (config.pairs.prompt_tokens + section.reply_tokens)
     return graph.Cost(generated=float(replies * section.reply_tokens), scored=2 * whole)
@@ -72,7 +72,7 @@ def sample(config: ConfigDict, part: str) -> graph.Cost:
 def judge(config: ConfigDict, questions: int, *, api: bool) -> graph.Cost:
     """Return the cost of verdicts in both orders."""
     section = config.evaluate
-    prompts = counts.num_prompts(config, inputs.load_task(config), "test")
+    prompts = counts.num_prompts(config, setup.load_task(config), "test")
     asked = 2 * prompts * section.samples_per_prompt * questions
     if api:
         return graph.Cost(calls=float(asked))
@@ -84,14 +84,14 @@ def pair_rewards(config: ConfigDict, *, human: bool) -> graph.Cost:
     """Return the cost of the rewards of pairs."""
     pairs = config.preference.human_pairs
     if not human:
-        pairs = counts.num_pairs(config, inputs.load_task(config))
+        pairs = counts.num_pairs(config, setup.load_task(config))
     return graph.Cost(scored=2.0 * pairs * config.preference.lengths[-1])
 
 
 def reply_scores(config: ConfigDict) -> graph.Cost:
     """Return the cost of reading final replies once."""
     section = config.evaluate
-    prompts = counts.num_prompts(config, inputs.load_task(config), "test")
+    prompts = counts.num_prompts(config, setup.load_task(config), "test")
     replies = prompts * section.samples_per_prompt
     text = config.pairs.prompt_tokens + section.reply_tokens
     return graph.Cost(scored=float(replies * text))

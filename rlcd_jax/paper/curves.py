@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from rlcd_jax import estimates, records, tables
+from rlcd_jax import record_files
 from rlcd_jax.paper import cells, graph, node_stages, nodes
 from rlcd_jax.report import plots
+from rlcd_jax.statistics import estimates, tables
 
 WINS = "Wins over base, %"
 # Title, metric and unit of each panel.
@@ -79,7 +80,7 @@ def _metrics(
     """Return the rows of the chosen policy, one a PPO step."""
     chosen = graph.folder(recipes.setup.root, recipes.policy(method, task, seed))
     run = pathlib.Path(chosen / node_stages.CHOSEN).resolve().parent
-    return records.read_jsonl(run / "metrics.jsonl", drop_truncated=True)
+    return record_files.read_jsonl(run / "metrics.jsonl", drop_truncated=True)
 
 
 def _lines(

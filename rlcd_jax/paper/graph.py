@@ -19,8 +19,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import records
-from rlcd_jax.stages import workspace
+from rlcd_jax.job import done_mark, workspace
 
 _RUN = ("seed", "task", "task_format", "official_wording", "model", "prompts")
 # What the stages that only tables need depend on; workspace knows the others.
@@ -95,7 +94,7 @@ def make_node(
 ) -> Node:
     """Return a node with its key."""
     settings = settings or {}
-    key = records.config_hash(identity(stage, config, links, settings))
+    key = done_mark.config_hash(identity(stage, config, links, settings))
     return Node(stage, label, config, links, settings, free or {}, cost, key)
 
 
@@ -129,7 +128,7 @@ def folder(root: str | pathlib.Path, node: Node) -> pathlib.Path:
 
 def is_done(root: str | pathlib.Path, node: Node) -> bool:
     """Say whether a node was made before."""
-    return records.check_done(folder(root, node), node.identity)
+    return done_mark.check_done(folder(root, node), node.identity)
 
 
 def in_order(nodes: Iterable[Node]) -> list[Node]:
@@ -188,7 +187,7 @@ def make(
         for name, parent, path in node.links:
             link(place / name, folder(root, parent) / path)
         summary = stages[node.stage](node, place)
-        records.mark_done(place, node.identity, summary)
+        done_mark.mark_done(place, node.identity, summary)
     return waiting
 
 
@@ -203,7 +202,7 @@ def check_processes() -> None:
 
 
 def link(place: pathlib.Path, target: pathlib.Path) -> None:
-    """Make ``place`` point to ``target``, relative, so that the root can be moved."""
+    """Make `place` point to `target`, relative, so that the root can be moved."""
     relative = os.path.relpath(target, place.parent)
     if place.is_symlink():
         if os.readlink(place) == relative:

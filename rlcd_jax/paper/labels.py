@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlcd_jax import estimates, records, tables
-from rlcd_jax.paper import appendix_n_table, cells, graph, measures, nodes
-from rlcd_jax.stages import label_accuracy
+from rlcd_jax import record_files
+from rlcd_jax.paper import (
+    appendix_n_table,
+    cells,
+    graph,
+    label_accuracy,
+    measures,
+    nodes,
+)
+from rlcd_jax.statistics import estimates, tables
 
 LABELLERS = ("rlaif", "rlcd")
 
@@ -108,7 +115,7 @@ def _pair_values(
         rows = [
             row
             for node in made[task, system]
-            for row in records.read_jsonl(
+            for row in record_files.read_jsonl(
                 graph.folder(recipes.setup.root, node) / label_accuracy.FILE,
                 label_accuracy.PairRewards,
             )

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rlcd_jax import diversity, estimates, records, tables, verdicts
-from rlcd_jax.paper import cells, graph, nodes
-from rlcd_jax.stages import evaluate_policy, held_out_replies
+from rlcd_jax import record_files
+from rlcd_jax.judging import verdicts
+from rlcd_jax.paper import cells, graph, held_out_replies, nodes
+from rlcd_jax.stages import evaluate_policy
+from rlcd_jax.statistics import diversity, estimates, tables
 
 SYSTEMS = ("base", "distill", "rlaif", "rlcd")
 DRAWS = 1_000  # exchanges of the test of Dist-n
@@ -62,7 +64,7 @@ def make_rows(
     columns: Sequence[tables.Column],
     own: Callable[[str, str], tuple[tables.Cell, ...]],
 ) -> tuple[tuple[str, tuple[tables.Cell, ...]], ...]:
-    """Return a row for each task and system; ``own`` gives all cells but the first."""
+    """Return a row for each task and system; `own` gives all cells but the first."""
     rows = []
     for place in found:
         for system in systems:
@@ -161,7 +163,7 @@ def _scores(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> dict[str, floa
 def read_scores(recipes: nodes.Recipes, node: graph.Node) -> list[verdicts.Score]:
     """Return the scores of single replies that a node holds."""
     path = graph.folder(recipes.setup.root, node) / held_out_replies.SCORES
-    return records.read_jsonl(path, verdicts.Score)
+    return record_files.read_jsonl(path, verdicts.Score)
 
 
 def lengths(recipes: nodes.Recipes) -> cells.TablePlan:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from rlcd_jax import estimates, judges, records, tables, verdicts
+from rlcd_jax.job import done_mark
+from rlcd_jax.judging import judges, verdicts
 from rlcd_jax.paper import cells, curves, graph, measures, nodes
 from rlcd_jax.stages import evaluate_policy
+from rlcd_jax.statistics import estimates, tables
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed")
 BASE = SYSTEMS[0]
@@ -103,9 +105,9 @@ def _judge(recipes: nodes.Recipes, task: str) -> str | estimates.Missing:
     return cells.lacks_people(recipes, task) or PEOPLE
 
 
-def _table(recipes: nodes.Recipes, found, made: dict[str, Made]) -> tables.Table:
+def _table(recipes: nodes.Recipes, job, made: dict[str, Made]) -> tables.Table:
     rows, systems = [], _systems(recipes)
-    for place in found:
+    for place in job:
         own = made.get(place.task)
         read = {s: _read(recipes, own, s) for s in systems} if own else {}
         for system in systems:
@@ -200,7 +202,7 @@ def _judged(
 def _accuracy(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> tables.Cell:
     """Return the mean held-out accuracy of a method's preference models."""
     found = [
-        records.read_summary(graph.folder(recipes.setup.root, node)) for node in own
+        done_mark.read_summary(graph.folder(recipes.setup.root, node)) for node in own
     ]
     values = [one.get("held_out_accuracy", {}).get("value") for one in found]
     if not values or None in values:

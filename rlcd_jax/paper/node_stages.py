@@ -6,20 +6,19 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlcd_jax import chat_api, checkpoint, judges_api, pairs, records, verdicts
-from rlcd_jax.paper import graph
+from rlcd_jax import checkpoint, record_files, records
+from rlcd_jax.job import done_mark, workspace
+from rlcd_jax.judging import api_judge, chat_api, verdicts
+from rlcd_jax.pairs import counting
+from rlcd_jax.paper import graph, held_out_replies, label_accuracy, relabel_pairs
+from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import model
 from rlcd_jax.stages import (
     distill_context,
     evaluate_policy,
-    held_out_replies,
-    label_accuracy,
-    policy_choice,
-    relabel_pairs,
     simulate_pairs,
     train_policy,
     train_preference,
-    workspace,
 )
 
 FUNCTIONS = {
@@ -35,7 +34,7 @@ CHOSEN = "chosen"  # link to the policy that a select node chose
 KEPT = {
     "preference": model.ITEM,
     "distill": distill_context.ITEM,
-    "policy": policy_choice.ITEM,
+    "policy": choosing.ITEM,
 }
 
 
@@ -64,11 +63,11 @@ def join(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     rows = [
         row
         for name, _, _ in node.links
-        for row in records.read_jsonl(place / name / "pairs.jsonl", records.Pair)
+        for row in record_files.read_jsonl(place / name / "pairs.jsonl", records.Pair)
     ]
     folder = workspace.stage_folder(place, "simulate")
-    records.write_jsonl(folder / "pairs.jsonl", rows)
-    return pairs.summarise(rows, [])
+    record_files.write_jsonl(folder / "pairs.jsonl", rows)
+    return counting.summarise(rows, [])
 
 
 def tune(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
@@ -83,14 +82,14 @@ def select(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     """Choose the policy with the highest mean reward; of equal ones the first."""
     grid = node.settings["grid"]
     rewards = [
-        records.read_summary(place / f"tune_{number}")["reward"]
+        done_mark.read_summary(place / f"tune_{number}")["reward"]
         for number in range(len(grid) if len(grid) > 1 else 0)
     ]
     best = max(range(len(rewards)), key=lambda n: rewards[n]) if rewards else 0
     graph.link(place / CHOSEN, place / f"policy_{best}")
     kl, steps = grid[best]
     summary = {"kl_coef": kl, "steps": steps, "grid": grid, "rewards": rewards}
-    records.write_json(place / "chosen.json", summary)
+    record_files.write_json(place / "chosen.json", summary)
     return summary
 
 
@@ -109,8 +108,8 @@ def judge(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
             given = held_out_replies.judge_locally(
                 node.config, answers, question, node.settings["judge"]
             )
-            records.write_jsonl(path, given)
-        given = records.read_jsonl(path, verdicts.Verdict)
+            record_files.write_jsonl(path, given)
+        given = record_files.read_jsonl(path, verdicts.Verdict)
         flips[name] = sum(verdict.flips for verdict in given)
     return {"prompts": len(answers) // 2, "flips": flips}
 
@@ -123,10 +122,10 @@ def judge_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     asked = node.settings["questions"]
     unparsed = {}
     for name, question in asked.items():
-        given = judges_api.compare(
+        given = api_judge.compare(
             samples, api, question=question, judge=node.settings["judge"]
         )
-        records.write_jsonl(place / f"verdicts-{name}.jsonl", given)
+        record_files.write_jsonl(place / f"verdicts-{name}.jsonl", given)
         unparsed[name] = sum(verdict.unparsed for verdict in given)
     return {
         "calls": api.calls - calls,
@@ -174,7 +173,7 @@ def _answer(
 ) -> Mapping[str, Any]:
     """Sample replies of the linked system, or of the base model without a link."""
     linked = place / "system"
-    checkpoints = policy_choice.find_policy(linked) if linked.is_symlink() else None
+    checkpoints = choosing.find_policy(linked) if linked.is_symlink() else None
     return held_out_replies.answer(
         node.config, place, system=system, checkpoints=checkpoints, part=part
     )
@@ -187,5 +186,5 @@ def _both(place: pathlib.Path) -> list[Any]:
         for name in ("first", "second")
         for answer in held_out_replies.read_answers(place / name)
     ]
-    records.write_jsonl(place / held_out_replies.SAMPLES, answers)
+    record_files.write_jsonl(place / held_out_replies.SAMPLES, answers)
     return answers

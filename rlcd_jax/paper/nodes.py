@@ -8,11 +8,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import chat_api, records, tasks
+from rlcd_jax import tasks
 from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.job import done_mark, setup
+from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.scoring import few_shots as solved
-from rlcd_jax.stages import inputs
 
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {
@@ -279,7 +280,7 @@ class Recipes:
 
     def task(self, name: str) -> tasks.Task:
         """Return a task as the configs have it."""
-        return inputs.load_task(self.config("rlcd", name, self.setup.seeds[0]))
+        return setup.load_task(self.config("rlcd", name, self.setup.seeds[0]))
 
     def _grid(self, task: str) -> list[tuple[float, int]]:
         """Return the points of the grid; outlines keep to their own steps."""
@@ -329,4 +330,4 @@ def _contents(hh_dir: str) -> str:
             "harmless-base/train.jsonl.gz and the like"
         )
     named = {f"{p.parent.name}/{p.name}": hh_rlhf.content_hash(p) for p in found}
-    return records.config_hash(named)
+    return done_mark.config_hash(named)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlcd_jax import estimates, tables
 from rlcd_jax.human import agreement, ratings, reading, results
 from rlcd_jax.paper import cells, graph, nodes, published, win_tables
+from rlcd_jax.statistics import estimates, tables
 
 Key = tuple[tuple[str, str], str]  # the two systems of a study, and its question
 

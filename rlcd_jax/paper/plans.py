@@ -8,7 +8,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Mapping
 
-from rlcd_jax import estimates, records, report, tables
+from rlcd_jax import record_files, report
 from rlcd_jax.paper import (
     cells,
     costs,
@@ -23,6 +23,7 @@ from rlcd_jax.paper import (
     win_tables,
 )
 from rlcd_jax.report import reading
+from rlcd_jax.statistics import estimates, tables
 
 FOLDER = "tables"
 ALL = "all"
@@ -69,7 +70,7 @@ def wanted(plans: Mapping[str, cells.TablePlan]) -> list[graph.Node]:
 def forecast(
     setup: read_config.Setup, plans: Mapping[str, cells.TablePlan], *, whole: bool
 ) -> str:
-    """Return what would be made, with its tokens and hours; ``whole``: every node."""
+    """Return what would be made, with its tokens and hours; `whole`: every node."""
     needed = wanted(plans)
     ordered = graph.in_order(needed)
     missing = {node.key for node in graph.needed(setup.root, needed)}
@@ -141,7 +142,7 @@ def make_table(
     for path in place.glob(f"{stem}_*.svg"):  # of a command with other tasks
         path.unlink()
     for what, svg in plan.figures(table).items():
-        records.write_text(place / f"{stem}_{pathlib.Path(what).stem}.svg", svg)
+        record_files.write_text(place / f"{stem}_{pathlib.Path(what).stem}.svg", svg)
     return table
 
 

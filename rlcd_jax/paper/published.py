@@ -1,7 +1,7 @@
 """The paper's figures as data, with the numbers of their tables.
 
 Only figures that were read in a source which names their table; every other one is
-unknown here, and ``show`` says so. Win rates and accuracies are in percent.
+unknown here, and `show` says so. Win rates and accuracies are in percent.
 
 Source: RLCD (arXiv 2307.12950), tables as named in each row.
 """
@@ -140,7 +140,7 @@ def find(
 
 
 def show(measure: str, size: str, column: str, systems: tuple[str, ...]) -> str:
-    """Return the paper's figure as a cell, such as ``84.8 / 15.2 (Table 3)``."""
+    """Return the paper's figure as a cell, such as `84.8 / 15.2 (Table 3)`."""
     figure = find(measure, size, column, systems)
     if figure is None:
         return UNKNOWN

@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import chat_api, tasks
-from rlcd_jax.judging import secrets
+from rlcd_jax import tasks
+from rlcd_jax.judging import chat_api, secrets
 from rlcd_jax.scoring import few_shots as solved
 
 MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
@@ -83,7 +83,7 @@ def read_setup(
     """Return what a config of the tables asks for.
 
     Args:
-      config: of the tables, as ``configs/paper.py`` makes it.
+      config: of the tables, as `configs/paper.py` makes it.
       root: folder of the graph and the tables.
       make_config: from a method's name and an argument string to its config.
       cache_dir: of fetched models, for runs whose config names none.
@@ -163,7 +163,7 @@ def _names(entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_numbers(field: str, values: Sequence[Any], kind: Any, *, least: int) -> None:
-    """Refuse a field that does not hold one or more numbers from ``least``."""
+    """Refuse a field that does not hold one or more numbers from `least`."""
     right = [
         isinstance(value, kind) and not isinstance(value, bool) and value >= least
         for value in values

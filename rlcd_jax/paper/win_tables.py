@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlcd_jax import estimates, records, tables, verdicts
+from rlcd_jax import record_files
+from rlcd_jax.judging import verdicts
 from rlcd_jax.paper import cells, graph, nodes
 from rlcd_jax.scoring import few_shots
+from rlcd_jax.statistics import estimates, tables
 
 COMPARISONS = {
     "3": (("rlcd", "rlaif"), ("rlcd", "distill"), ("rlcd", "base")),
@@ -138,4 +140,4 @@ def read_verdicts(
 ) -> list[verdicts.Verdict]:
     """Return the verdicts of a node on one question."""
     path = graph.folder(recipes.setup.root, node) / f"verdicts-{question}.jsonl"
-    return records.read_jsonl(path, verdicts.Verdict)
+    return record_files.read_jsonl(path, verdicts.Verdict)

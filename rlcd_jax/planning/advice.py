@@ -15,8 +15,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
+from rlcd_jax.job import setup
 from rlcd_jax.planning import chips, plan, sizes
-from rlcd_jax.stages import inputs
 
 Changes = Mapping[str, Any]  # dotted field of the config -> value
 MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
@@ -77,7 +77,7 @@ def _possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> b
     split = (cfg.num_kv_heads, cfg.num_heads, cfg.mlp_dim, cfg.vocab_size)
     if any(size % tensor for size in split) or cfg.embed_dim % fsdp:
         return False
-    config = setting.found.config
+    config = setting.job.config
     if any(
         _field(config, BATCHES[name][0]) % ways for name in stages if name in BATCHES
     ):
@@ -112,8 +112,8 @@ def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
 
 
 def _tune(setting: sizes.Setting, name: str, given: Changes) -> dict[str, Any] | None:
-    """Return what to change for one stage beside ``given``; None: nothing helps."""
-    base = changed(setting.found.config, given)
+    """Return what to change for one stage beside `given`; None: nothing helps."""
+    base = changed(setting.job.config, given)
     options = list(_stage_changes(base, name))
     if not _works(setting, changed(base, options[-1]), name):
         return None
@@ -123,13 +123,13 @@ def _tune(setting: sizes.Setting, name: str, given: Changes) -> dict[str, Any] |
 def _works(setting: sizes.Setting, config: ConfigDict, name: str) -> bool:
     mesh = config.mesh
     shape = (mesh.data, mesh.fsdp, mesh.tensor)
-    found = dataclasses.replace(
-        setting.found,
+    job = dataclasses.replace(
+        setting.job,
         config=config,
-        cfg=inputs.configured(setting.cfg, config),
+        cfg=setup.configured(setting.cfg, config),
         mesh=sharding.abstract_mesh(*shape, math.prod(shape)),
     )
-    stage = plan.plan_stage(dataclasses.replace(setting, found=found), name)
+    stage = plan.plan_stage(dataclasses.replace(setting, job=job), name)
     return plan.verdict(stage, setting.chip) in (plan.FITS, plan.UNKNOWN)
 
 

@@ -44,7 +44,7 @@ class Chip:
 
     @property
     def limit_gib(self) -> float | None:
-        """The most that a plan may fill: the usable memory less ``MARGIN``."""
+        """The most that a plan may fill: the usable memory less `MARGIN`."""
         return None if self.usable_gib is None else self.usable_gib * (1 - MARGIN)
 
 
@@ -78,7 +78,7 @@ CHIPS: dict[str, Chip] = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Some chips of one kind, such as ``v5p:8x8x4``."""
+    """Some chips of one kind, such as `v5p:8x8x4`."""
 
     text: str
     chip: Chip
@@ -91,7 +91,7 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """Return the chips that a text such as ``v5e:16x16`` or ``h100:8`` names.
+    """Return the chips that a text such as `v5e:16x16` or `h100:8` names.
 
     Raises:
       ValueError: the chip is unknown or the sizes are no positive numbers.

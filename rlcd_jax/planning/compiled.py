@@ -18,20 +18,16 @@ from jax.experimental import mesh_utils, topologies
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
+from rlcd_jax.job import setup, trainer
 from rlcd_jax.planning import chips, gpu_targets, plan, sizes
-from rlcd_jax.stages import (
-    distill_context,
-    inputs,
-    ppo,
-    train_preference,
-    trainer,
-)
+from rlcd_jax.ppo import learning
+from rlcd_jax.stages import distill_context, train_preference
 
 UPDATES = 1000  # of a training; the schedule's shape has no part in the sizes
-TRAINERS: dict[str, Callable[[inputs.Inputs], trainer.Trainer]] = {
-    "preference": lambda found: train_preference.make_trainer(found, UPDATES),
-    "distill": lambda found: distill_context.make_trainer(found, UPDATES),
-    "policy": ppo.make_trainer,
+TRAINERS: dict[str, Callable[[setup.Job], trainer.Trainer]] = {
+    "preference": lambda job: train_preference.make_trainer(job, UPDATES),
+    "distill": lambda job: distill_context.make_trainer(job, UPDATES),
+    "policy": learning.make_trainer,
 }
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 # Nothing is timed where no GPU is, and Triton's products need that: some shapes are
@@ -98,7 +94,7 @@ def measure(config: ConfigDict, mesh: jax.sharding.Mesh, stage: str) -> Measured
     Args:
       config: of a run.
       mesh: of the devices to compile for.
-      stage: one of ``TRAINERS``.
+      stage: one of `TRAINERS`.
 
     Raises:
       ValueError: the config does not suit the mesh.

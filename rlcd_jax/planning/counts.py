@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import tasks
 from rlcd_jax.datasets import hh_rlhf
-from rlcd_jax.stages import inputs
+from rlcd_jax.job import prompt_parts
 
 SLICE = re.compile(r"(?P<file>\w+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
 
@@ -22,7 +22,7 @@ def num_prompts(config: ConfigDict, task: tasks.Task, part: str) -> int:
       part: "train", "dev" or "test".
     """
     if config.prompts.source != "hh_rlhf":
-        return len(inputs.load_prompts(config, task, part))
+        return len(prompt_parts.load_prompts(config, task, part))
     limit = config.prompts.limit if part == "train" else config.evaluate.prompts
     if task.hh_config:
         lines = split_lines(task.hh_config, config.prompts[f"hh_{part}_split"])

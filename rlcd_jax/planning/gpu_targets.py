@@ -2,7 +2,7 @@
 
 The facts of each card as its driver reports them, in the text form of XLA's
 GpuTargetConfigProto; OpenXLA keeps the same facts in
-``xla/backends/gpu/target_config/specs``.
+`xla/backends/gpu/target_config/specs`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CARDS = {
 
 
 def target_config(chip: chips.Chip) -> str:
-    """Return the description of a GPU, for ``topologies.get_topology_desc``."""
+    """Return the description of a GPU, for `topologies.get_topology_desc`."""
     card = CARDS[chip.name]
     accelerated = "ACCELERATED_FEATURES" if card.capability >= 9 else "NONE"
     version = "9.0a" if card.capability >= 9 else f"{card.capability}.0"

@@ -2,7 +2,7 @@
 
 Each is what a device holds while the program runs, and how much work all its runs
 are. Sums of what is held are exact; what a pass makes on its way is an estimate
-(``models.footprint``).
+(`models.footprint`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from rlcd_jax import sharding
+from rlcd_jax.job import trainer
 from rlcd_jax.models import footprint
 from rlcd_jax.planning import sizes
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import trainer
 
 Setting = sizes.Setting
 SIZES = (
@@ -36,7 +36,7 @@ class Program:
 
     Attributes:
       name: what it does.
-      sizes: bytes a device by the names of ``SIZES``; what is 0 may be left out.
+      sizes: bytes a device by the names of `SIZES`; what is 0 may be left out.
       arguments: bytes a device of what an update is given, exactly; else 0.
       flops: operations of the model in all its runs, on all devices together.
       repeated: operations that rematerialisation adds to them.
@@ -73,8 +73,8 @@ def update(
       forward: operations of all its forward passes.
       texts: texts in a row of a batch.
     """
-    cfg, mesh = setting.cfg, setting.found.mesh
-    batch = sizes.update_batch(setting.found, stage)
+    cfg, mesh = setting.cfg, setting.job.mesh
+    batch = sizes.update_batch(setting.job, stage)
     num_rows, num_micro = batch["tokens"].shape[0], program.num_micro
     state = program.state_shapes
     parameters = sharding.device_bytes(state.params)
@@ -117,12 +117,12 @@ def update(
 
 
 def logits(setting: Setting, rows: int, length: int, arrays: int) -> int:
-    """Return the bytes of the logits of ``rows`` texts on all devices at once."""
+    """Return the bytes of the logits of `rows` texts on all devices at once."""
     return footprint.logits_bytes(
         setting.cfg,
         rows,
         length,
-        chunk_tokens=setting.found.config.model.chunk_tokens,
+        chunk_tokens=setting.job.config.model.chunk_tokens,
         batch_ways=setting.ways,
         tensor_ways=setting.tensor,
         arrays=arrays,
@@ -150,7 +150,7 @@ def read(
       logit_length: tokens of a text whose logits are made.
       rows: texts at once on all devices; None: as the scorers take them.
     """
-    rows = reading.rows_at(setting.found)(length) if rows is None else rows
+    rows = reading.rows_at(setting.job)(length) if rows is None else rows
     passes = footprint.activation_bytes(
         setting.cfg,
         -(-rows // setting.ways),
@@ -160,7 +160,7 @@ def read(
     )
     gathered = footprint.gathered_bytes(
         setting.cfg,
-        fsdp_ways=setting.found.mesh.shape["fsdp"],
+        fsdp_ways=setting.job.mesh.shape["fsdp"],
         tensor_ways=setting.tensor,
         with_logits=logit_length > 0,
     )

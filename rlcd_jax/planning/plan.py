@@ -12,10 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import sharding, tokenizer, tree
+from rlcd_jax import sharding, tree
+from rlcd_jax.job import setup
 from rlcd_jax.models import llama, presets, table
 from rlcd_jax.planning import chips, counts, passes, programs, sizes
-from rlcd_jax.stages import inputs
+from rlcd_jax.text import tokenizer
 from rlcd_jax.weights import resolve
 
 FITS, TOO_LARGE, REFUSED, UNKNOWN = "fits", "does not fit", "refused", "no limit known"
@@ -136,7 +137,7 @@ def make_plan(
     params = table.abstract_params(llama.param_specs(setting.cfg))
     return Plan(
         topology=topology,
-        mesh=dict(setting.found.mesh.shape),
+        mesh=dict(setting.job.mesh.shape),
         model=config.model.spec,
         num_params=tree.count_params(params),
         stages=tuple(plan_stage(setting, name) for name in (stages or config.stages)),
@@ -147,7 +148,7 @@ def make_plan(
 
 
 def make_setting(config: ConfigDict, topology: chips.Topology) -> sizes.Setting:
-    """Return what the plans of all stages derive from; raises as ``make_plan``."""
+    """Return what the plans of all stages derive from; raises as `make_plan`."""
     shape = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     mesh = sharding.abstract_mesh(*shape, topology.num_devices)
     return setting_on(config, mesh, topology.chip)
@@ -195,14 +196,14 @@ def plan_stage(setting: sizes.Setting, name: str) -> StagePlan:
         return StagePlan(name, (), str(error))
 
 
-def planned_inputs(config: ConfigDict, mesh: Any) -> inputs.Inputs:
+def planned_inputs(config: ConfigDict, mesh: Any) -> setup.Job:
     """Return inputs as the stages', without weights and with a byte tokenizer.
 
     Args:
       config: of a run.
       mesh: with or without devices.
     """
-    cfg = inputs.configured(find_numbers(config), config)
+    cfg = setup.configured(find_numbers(config), config)
     sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
     sharding.param_shardings(llama.param_specs(cfg), mesh)
 
@@ -210,12 +211,12 @@ def planned_inputs(config: ConfigDict, mesh: Any) -> inputs.Inputs:
         raise ValueError("a plan has no weights; run the stage to load them")
 
     letters = tokenizer.byte_tokenizer(cfg.vocab_size)
-    return inputs.Inputs(config, inputs.load_task(config), mesh, cfg, letters, refuse)
+    return setup.Job(config, setup.load_task(config), mesh, cfg, letters, refuse)
 
 
 def find_numbers(config: ConfigDict) -> llama.LlamaConfig:
     """Return a model's numbers: a preset's by its name, else those of its files."""
-    spec = config.model.spec.removeprefix(inputs.RANDOM)
+    spec = config.model.spec.removeprefix(setup.RANDOM)
     if ":" in spec:
-        return resolve.resolve_model(spec, inputs.cache_dir(config)).cfg
+        return resolve.resolve_model(spec, setup.cache_dir(config)).cfg
     return presets.get_preset(spec)

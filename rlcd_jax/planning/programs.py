@@ -9,18 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from rlcd_jax import judges, prompts
+from rlcd_jax.job import batching, supervised
+from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, heads, llama
+from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.planning import counts, passes, sizes
-from rlcd_jax.stages import (
-    batching,
-    distill_context,
-    evaluate_policy,
-    ppo,
-    ppo_rollout,
-    supervised,
-    train_preference,
-)
+from rlcd_jax.ppo import acting, learning
+from rlcd_jax.stages import distill_context, evaluate_policy, train_preference
 
 Program = passes.Program
 Setting = sizes.Setting
@@ -29,7 +24,7 @@ BYTES_A_TOKEN = 4  # of English, about
 
 def simulate(setting: Setting) -> list[Program]:
     """Return the programs of simulation: loading, generation, scoring."""
-    section = setting.found.config.pairs
+    section = setting.job.config.pairs
     specs = llama.param_specs(setting.cfg)
     lengths = {
         "prompt_tokens": section.prompt_tokens,
@@ -57,7 +52,7 @@ def simulate(setting: Setting) -> list[Program]:
         {"frozen": copy, **engine.held},
         num_texts=setting.pairs * (1 + section.both_orders),
         length=question_length(
-            setting, setting.found.task.scoring_instructions, section.reply_tokens
+            setting, setting.job.task.scoring_instructions, section.reply_tokens
         ),
     )
     return [*programs, score]
@@ -68,7 +63,7 @@ def question_length(
 ) -> int:
     """Return the row length of a question about two replies, at most, in tokens.
 
-    The words around prompt and replies are taken as ``BYTES_A_TOKEN``: plans have no
+    The words around prompt and replies are taken as `BYTES_A_TOKEN`: plans have no
     tokenizer.
 
     Args:
@@ -76,15 +71,15 @@ def question_length(
       questions: of the task.
       reply_tokens: of each reply, at most.
     """
-    words = [prompts.scoring_prompt("", "", "", one) for one in questions]
+    words = [scoring_prompt.scoring_prompt("", "", "", one) for one in questions]
     own = max(len(text.encode()) for text in words) // BYTES_A_TOKEN
-    prompt_tokens = setting.found.config.pairs.prompt_tokens
+    prompt_tokens = setting.job.config.pairs.prompt_tokens
     return batching.rising_lengths(prompt_tokens + 2 * reply_tokens + own)[-1]
 
 
 def preference(setting: Setting) -> list[Program]:
     """Return the programs of preference training: update and held-out rewards."""
-    found, section = setting.found, setting.found.config.preference
+    found, section = setting.job, setting.job.config.preference
     length = section.lengths[-1]
     updates = supervised.num_updates(section, num_pairs(setting), "preference")
     tokens = updates * 2 * section.batch_size * length
@@ -115,7 +110,7 @@ def num_pairs(setting: Setting) -> int:
     Raises:
       ValueError: all of them would be held out.
     """
-    rows, section = setting.preference_pairs, setting.found.config.preference
+    rows, section = setting.preference_pairs, setting.job.config.preference
     if rows <= section.held_out:
         raise ValueError(
             f"preference.held_out={section.held_out} takes all of the {rows} pairs "
@@ -133,7 +128,7 @@ def state_sizes(learn: Program) -> dict[str, int]:
 
 def distill(setting: Setting) -> list[Program]:
     """Return the program of context distillation."""
-    found, section = setting.found, setting.found.config.distill
+    found, section = setting.job, setting.job.config.distill
     length = section.lengths[-1]
     updates = supervised.num_updates(section, setting.pairs, "distill")
     tokens = updates * section.batch_size * length
@@ -151,8 +146,8 @@ def distill(setting: Setting) -> list[Program]:
 
 def policy(setting: Setting) -> list[Program]:
     """Return the programs of PPO: generation, rollout, update."""
-    found, section, cfg = setting.found, setting.found.config.policy, setting.cfg
-    updates = section.steps * ppo.updates_per_step(section)
+    found, section, cfg = setting.job, setting.job.config.policy, setting.cfg
+    updates = section.steps * learning.updates_per_step(section)
     lengths = {
         "prompt_tokens": section.prompt_tokens,
         "reply_tokens": section.reply_tokens,
@@ -164,7 +159,7 @@ def policy(setting: Setting) -> list[Program]:
     learn = passes.update(
         setting,
         "policy",
-        ppo.make_trainer(found),
+        learning.make_trainer(found),
         forward=footprint.forward_flops(cfg, tokens, length, logit_tokens=logit_tokens)
         + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
         texts=1,
@@ -184,9 +179,9 @@ def policy(setting: Setting) -> list[Program]:
         "roll out",
         {**settled, **state_sizes(learn)},
         num_texts=4 * replies + 3 * dev,
-        length=ppo_rollout.reward_length(section, lengths.mark_tokens(found)),
+        length=acting.reward_length(section, lengths.mark_tokens(found)),
         logit_length=section.reply_tokens,
-        rows=ppo.rows_at_once(found),
+        rows=learning.rows_at_once(found),
     )
     return [
         passes.generate(
@@ -204,9 +199,9 @@ def policy(setting: Setting) -> list[Program]:
 def evaluate(setting: Setting) -> list[Program]:
     """Return the programs of evaluation: generation, divergence, judging.
 
-    Held-out prompts are taken to be as long as ``pairs.prompt_tokens``.
+    Held-out prompts are taken to be as long as `pairs.prompt_tokens`.
     """
-    config, section = setting.found.config, setting.found.config.evaluate
+    config, section = setting.job.config, setting.job.config.evaluate
     specs = llama.param_specs(setting.cfg)
     master, copy = (
         sizes.model_bytes(setting, specs, frozen=frozen) for frozen in (False, True)
@@ -236,7 +231,7 @@ def evaluate(setting: Setting) -> list[Program]:
                 logit_length=length,
             )
         )
-    chosen = evaluate_policy.usable_judges(setting.found)
+    chosen = evaluate_policy.usable_judges(setting.job)
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
         judged = passes.read(
             setting,
@@ -245,7 +240,7 @@ def evaluate(setting: Setting) -> list[Program]:
             num_texts=2 * replies * systems * (systems - 1) // 2,
             length=question_length(
                 setting,
-                list(setting.found.task.judge_questions.values()),
+                list(setting.job.task.judge_questions.values()),
                 section.reply_tokens,
             ),
         )

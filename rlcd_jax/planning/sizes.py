@@ -2,7 +2,7 @@
 
 Shapes and shardings come from the code that allocates, on a mesh that needs no devices,
 so these figures are exact; what a program makes on its way is estimated elsewhere
-(``models.footprint``, ``decode.plan``).
+(`models.footprint`, `decode.plan`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlcd_jax import packing, rollout, sharding
+from rlcd_jax import sharding
 from rlcd_jax.decode import plan as decode_plan
-from rlcd_jax.job import engine_shape
+from rlcd_jax.job import engine_shape, setup, trainer
 from rlcd_jax.models import llama, table
 from rlcd_jax.planning import chips
+from rlcd_jax.ppo import learning, packing, rollout
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import (
-    distill_context,
-    inputs,
-    ppo,
-    trainer,
-)
+from rlcd_jax.stages import distill_context
 
 Shapes = Any  # tree whose leaves have shape and dtype
 
@@ -36,7 +32,7 @@ class Setting:
     """What the programs of all stages derive from.
 
     Attributes:
-      found: inputs of the stages; its mesh may have no devices.
+      job: of the stage; its mesh may have no devices.
       chip: what the mesh is made of.
       train_prompts: prompts to simulate and train on.
       test_prompts: held-out prompts.
@@ -44,7 +40,7 @@ class Setting:
       preference_pairs: that a preference model has, those held out included.
     """
 
-    found: inputs.Inputs
+    job: setup.Job
     chip: chips.Chip
     train_prompts: int
     test_prompts: int
@@ -54,27 +50,27 @@ class Setting:
     @property
     def cfg(self) -> llama.LlamaConfig:
         """The model's numbers."""
-        return self.found.cfg
+        return self.job.cfg
 
     @property
     def tensor(self) -> int:
         """Devices among which heads and vocabulary are split."""
-        return self.found.mesh.shape["tensor"]
+        return self.job.mesh.shape["tensor"]
 
     @property
     def ways(self) -> int:
         """Devices among which rows and slots are split."""
-        return trainer.batch_ways(self.found.mesh)
+        return trainer.batch_ways(self.job.mesh)
 
 
 def model_bytes(setting: Setting, specs: Any, *, frozen: bool) -> int:
-    """Return the bytes of a model: the float32 master, or as ``reading.frozen``."""
+    """Return the bytes of a model: the float32 master, or as `reading.frozen`."""
     shapes = table.abstract_params(specs)
     if frozen:
         dtype = setting.cfg.dtype
         shapes = jax.eval_shape(lambda p: reading.frozen_form(p, dtype), shapes)
     return sharding.device_bytes(
-        shapes, sharding.param_shardings(specs, setting.found.mesh)
+        shapes, sharding.param_shardings(specs, setting.job.mesh)
     )
 
 
@@ -87,7 +83,7 @@ class EngineSizes:
 
     @property
     def held(self) -> dict[str, int]:
-        """Bytes that stay between its programs, as in ``passes.SIZES``."""
+        """Bytes that stay between its programs, as in `passes.SIZES`."""
         return {"decode": self.memory.weights, "cache": self.memory.cache}
 
     @property
@@ -100,10 +96,10 @@ def engine_sizes(
     setting: Setting, *, prompt_tokens: int, reply_tokens: int
 ) -> EngineSizes:
     """Return the size of the engine that a stage makes for texts of these lengths."""
-    found = setting.found
+    job = setting.job
     shape = engine_shape.find(
-        found.config,
-        found.mesh,
+        job.config,
+        job.mesh,
         prompt_tokens=prompt_tokens,
         reply_tokens=reply_tokens,
     )
@@ -116,37 +112,37 @@ def engine_sizes(
     return EngineSizes(shape, memory)
 
 
-def update_batch(found: inputs.Inputs, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
+def update_batch(job: setup.Job, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the shapes of the largest batch that an update of a stage gets.
 
     They are those of a batch of rows as long as allowed, made by the stage itself.
     """
-    batch = BATCHES[stage](found)
+    batch = BATCHES[stage](job)
     return {
         name: jax.ShapeDtypeStruct(array.shape, array.dtype)
         for name, array in batch.items()
     }
 
 
-def _preference_batch(found: inputs.Inputs) -> Mapping[str, np.ndarray]:
-    section = found.config.preference
+def _preference_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
+    section = job.config.preference
     ids = (0,) * section.lengths[-1]
     row = pair_ids.TokenPair(ids, ids, prob_2=1.0)
-    collate = pair_ids.collate(found, section.lengths)
+    collate = pair_ids.collate(job, section.lengths)
     return collate([row] * section.batch_size)
 
 
-def _distill_batch(found: inputs.Inputs) -> Mapping[str, np.ndarray]:
-    section = found.config.distill
+def _distill_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
+    section = job.config.distill
     length = section.lengths[-1]
     row = distill_context.Example((0,) * length, (True,) * length)
-    collate = distill_context.collate(found, section.lengths, section.per_sequence)
+    collate = distill_context.collate(job, section.lengths, section.per_sequence)
     return collate([row] * section.batch_size)
 
 
-def _policy_batch(found: inputs.Inputs) -> Mapping[str, np.ndarray]:
+def _policy_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
     """Return the one minibatch of a rollout that is no larger than an update."""
-    section = found.config.policy
+    section = job.config.policy
     rows, prompt, reply = (
         section.update_batch,
         section.prompt_tokens,
@@ -163,7 +159,7 @@ def _policy_batch(found: inputs.Inputs) -> Mapping[str, np.ndarray]:
     numbers = dict.fromkeys(names, np.zeros((rows, reply), np.float32))
     numbers["scores"] = np.zeros(rows, np.float32)
     whole = rollout.Rollout(**numbers | {"packed": packed})
-    return next(ppo.minibatches(whole, found.config, step=1))
+    return next(learning.minibatches(whole, job.config, step=1))
 
 
 BATCHES = {
@@ -176,10 +172,10 @@ BATCHES = {
 def batch_bytes(
     setting: Setting, batch: Mapping[str, jax.ShapeDtypeStruct], *, unread: str
 ) -> int:
-    """Return the bytes of a batch on a device, without the array ``unread``.
+    """Return the bytes of a batch on a device, without the array `unread`.
 
     An update that takes its batch whole never reads the array of weights, and the
     compiler leaves it out.
     """
     read = {name: leaf for name, leaf in batch.items() if name != unread}
-    return sharding.device_bytes(read, sharding.batch_sharding(setting.found.mesh))
+    return sharding.device_bytes(read, sharding.batch_sharding(setting.job.mesh))

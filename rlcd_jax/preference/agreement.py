@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from rlcd_jax import win_rates
+from rlcd_jax.job import setup
 from rlcd_jax.preference import data, pair_ids, rewards
-from rlcd_jax.stages import inputs
+from rlcd_jax.statistics import win_rates
 
 Params = Any
 Evaluate = Callable[[Params], tuple[dict[str, float], np.ndarray]]
 
 
-def accuracy_on(found: inputs.Inputs, rows: Sequence[pair_ids.TokenPair]) -> Evaluate:
+def accuracy_on(job: setup.Job, rows: Sequence[pair_ids.TokenPair]) -> Evaluate:
     """Return a function from parameters to held-out metrics and right-or-wrong.
 
     A pair is right when the likelier reply has the higher reward, a tie is wrong;
@@ -24,7 +24,7 @@ def accuracy_on(found: inputs.Inputs, rows: Sequence[pair_ids.TokenPair]) -> Eva
     """
     labels = np.array([row.prob_2 for row in rows])
     decided = labels != 0.5
-    score = rewards.pair_scorer(found)
+    score = rewards.pair_scorer(job)
 
     def evaluate(params: Params) -> tuple[dict[str, float], np.ndarray]:
         if not decided.any():
@@ -40,18 +40,18 @@ def accuracy_on(found: inputs.Inputs, rows: Sequence[pair_ids.TokenPair]) -> Eva
     return evaluate
 
 
-def human_tokens(found: inputs.Inputs) -> pair_ids.TokenPairs:
+def human_tokens(job: setup.Job) -> pair_ids.TokenPairs:
     """Return the human pairs that the config asks for, to be read after training.
 
-    Pairs over ``preference.lengths`` are treated as in training, and counted.
+    Pairs over `preference.lengths` are treated as in training, and counted.
 
     Raises:
       ValueError: there are too few for an interval; so ask before training.
     """
-    config = found.config
+    config = job.config
     limit = config.preference.human_pairs
-    rows = data.human_pairs(config, found, limit, "agreement")
-    tokens = pair_ids.to_tokens(found, rows)
+    rows = data.human_pairs(config, job, limit, "agreement")
+    tokens = pair_ids.to_tokens(job, rows)
     if len(tokens) < 2:
         raise ValueError(
             f"preference.human_pairs={config.preference.human_pairs}: of {len(rows)} "
@@ -63,21 +63,21 @@ def human_tokens(found: inputs.Inputs) -> pair_ids.TokenPairs:
 
 
 def human_agreement(
-    found: inputs.Inputs, params: Params, tokens: pair_ids.TokenPairs
+    job: setup.Job, params: Params, tokens: pair_ids.TokenPairs
 ) -> dict[str, Any]:
     """Return how often the model prefers what a human preferred, with intervals.
 
     Args:
-      found: inputs of the stage.
+      job: of the stage.
       params: of the preference model.
-      tokens: of ``human_tokens``.
+      tokens: of `human_tokens`.
     """
-    both = rewards.pair_scorer(found)(params, tokens)
+    both = rewards.pair_scorer(job)(params, tokens)
     prefers_2 = np.array([row.prob_2 > 0.5 for row in tokens]).astype(int)
     chosen = both[np.arange(len(tokens)), prefers_2]
     rejected = both[np.arange(len(tokens)), 1 - prefers_2]
     accuracy, probability = win_rates.human_agreement(
-        chosen, rejected, seed=found.config.seed
+        chosen, rejected, seed=job.config.seed
     )
     return {
         "pairs": len(tokens),

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import records
+from rlcd_jax import record_files, records, seeds
 from rlcd_jax.datasets import hh_rlhf, parts
-from rlcd_jax.stages import inputs, workspace
+from rlcd_jax.job import prompt_parts, setup, workspace
 
 AnyPair = records.Pair | records.HumanPair
 
 
 def load_pairs(
-    config: ConfigDict, workdir: str | pathlib.Path, found: inputs.Inputs
+    config: ConfigDict, workdir: str | pathlib.Path, job: setup.Job
 ) -> tuple[list[AnyPair], list[AnyPair]]:
     """Return training and held-out pairs, split by prompt: by its id and its text.
 
@@ -24,14 +24,14 @@ def load_pairs(
     """
     section = config.preference
     if section.data == "hh_rlhf":
-        rows = human_pairs(config, found, section.data_limit)
+        rows = human_pairs(config, job, section.data_limit)
     elif section.data == "pairs":
         path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
         if not path.exists():
             raise ValueError(f"{path} does not exist; run --stage=simulate first")
-        rows = records.read_jsonl(path, records.Pair)
+        rows = record_files.read_jsonl(path, records.Pair)
         if section.human_share:
-            people = human_pairs(config, found, 0)
+            people = human_pairs(config, job, 0)
             rows = mix_human(rows, people, section.human_share, config.seed)
     else:
         raise ValueError(
@@ -39,7 +39,7 @@ def load_pairs(
         )
     by_prompt = parts.by_prompt(rows)
     order = sorted(
-        by_prompt, key=lambda name: records.seed_words(config.seed, "held_out", name)
+        by_prompt, key=lambda name: seeds.seed_words(config.seed, "held_out", name)
     )
     train: list[AnyPair] = []
     held_out: list[AnyPair] = []
@@ -74,44 +74,44 @@ def mix_human(
         )
 
     def order(pair: AnyPair) -> tuple[int, int]:
-        return records.seed_words(seed, "human_share", pair.id)
+        return seeds.seed_words(seed, "human_share", pair.id)
 
     kept = sorted(rows, key=order)[count:]
     return [*kept, *sorted(people, key=order)[:count]]
 
 
 def human_pairs(
-    config: ConfigDict, found: inputs.Inputs, limit: int, part: str = "train"
+    config: ConfigDict, job: setup.Job, limit: int, part: str = "train"
 ) -> list[records.HumanPair]:
     """Return human pairs of hh-rlhf for the task, of prompts that are in one part.
 
     Args:
       config: of the run.
-      found: its inputs.
+      job: of the stage.
       limit: how many at most, 0: all.
       part: "train" to learn from, "agreement" to compare with people.
     """
-    if not found.task.hh_config or not config.prompts.hh_dir:
+    if not job.task.hh_config or not config.prompts.hh_dir:
         raise ValueError(
             f"human pairs need a task with an hh-rlhf subset (task "
-            f"{found.task.name!r} has {found.task.hh_config!r}) and prompts.hh_dir, "
+            f"{job.task.name!r} has {job.task.hh_config!r}) and prompts.hh_dir, "
             f"got {config.prompts.hh_dir!r}"
         )
-    own = inputs.load_part(config, found.task, part, human=True)
+    own = prompt_parts.load_part(config, job.task, part, human=True)
     ids = {prompt.id for prompt in own.prompts}
     kept = []
     if ids:
         rows = hh_rlhf.load_human_pairs(
-            found.task.hh_config,
-            inputs.hh_split(config, part),
+            job.task.hh_config,
+            prompt_parts.hh_split(config, part),
             seed=config.seed,
             manual_dir=config.prompts.hh_dir,
-            data_dir=inputs.data_dir(config),
+            data_dir=prompt_parts.data_dir(config),
         )
         kept = [row for row in rows if row.prompt_id in ids]
     if not kept:
         raise ValueError(
-            f"prompts.hh_{part}_split={inputs.hh_split(config, part)!r} gives no human "
+            f"prompts.hh_{part}_split={prompt_parts.hh_split(config, part)!r} gives no human "
             f"pair: it has {len(ids)} prompts, and {own.shared} more that other parts "
             "have too; accepted: a split with lines of its own"
         )

@@ -8,28 +8,28 @@ from typing import Any
 
 import jax
 
-from rlcd_jax import losses
+from rlcd_jax.job import setup, workspace
 from rlcd_jax.models import heads
-from rlcd_jax.stages import inputs, workspace
+from rlcd_jax.training import losses
 
 Params = Any
 ITEM = "preference"  # name of the parameters in a checkpoint
 
 
-def start_params(found: inputs.Inputs) -> Params:
+def start_params(job: setup.Job) -> Params:
     """Return the base model's trunk under a fresh scalar head."""
-    key = jax.random.fold_in(jax.random.key(found.config.seed), 1)
-    return heads.scalar_from_trunk(found.cfg, found.load_base(), key)
+    key = jax.random.fold_in(jax.random.key(job.config.seed), 1)
+    return heads.scalar_from_trunk(job.cfg, job.load_base(), key)
 
 
-def preference_loss(found: inputs.Inputs):
+def preference_loss(job: setup.Job):
     """Return the Bradley-Terry loss of a batch as a function of the parameters."""
 
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         size, _, length = batch["tokens"].shape
         rewards = heads.scalar_at_last(
             params[ITEM],
-            found.cfg,
+            job.cfg,
             batch["tokens"].reshape(2 * size, length),
             batch["mask"].reshape(2 * size, length),
         ).reshape(size, 2)
@@ -38,7 +38,7 @@ def preference_loss(found: inputs.Inputs):
     return loss_fn
 
 
-def restore(found: inputs.Inputs, workdir: str | pathlib.Path) -> Params:
+def restore(job: setup.Job, workdir: str | pathlib.Path) -> Params:
     """Return the parameters of the preference model that a run has trained."""
     folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
-    return inputs.restore_params(found, folder, ITEM, heads.scalar_specs(found.cfg))
+    return setup.restore_params(job, folder, ITEM, heads.scalar_specs(job.cfg))

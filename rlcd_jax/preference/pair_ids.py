@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from rlcd_jax import encoding, pairs, records, shortening
-from rlcd_jax.stages import batching, inputs
+from rlcd_jax import records
+from rlcd_jax.job import batching, setup
+from rlcd_jax.pairs import shortening, training_texts
+from rlcd_jax.text import encoding
 
 AnyPair = records.Pair | records.HumanPair
 
@@ -28,7 +30,7 @@ class TokenPair:
 
 @dataclasses.dataclass(frozen=True)
 class TokenPairs(Sequence):
-    """The pairs that fit ``preference.lengths``, in the order of the rows given.
+    """The pairs that fit `preference.lengths`, in the order of the rows given.
 
     Attributes:
       pairs: those that fit.
@@ -48,26 +50,26 @@ class TokenPairs(Sequence):
         return self.pairs[index]
 
 
-def reply_ids(
-    found: inputs.Inputs, texts: Sequence[tuple[str, str]]
-) -> list[list[int]]:
+def reply_ids(job: setup.Job, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
     """Return what a preference model reads of each (prompt, reply)."""
-    task, end = found.task, found.end_of_turn
-    whole = [prompt + pairs.reply_text(reply, task, end) for prompt, reply in texts]
-    return encoding.encode_texts(found.text_tokenizer, whole)
+    task, end = job.task, job.end_of_turn
+    whole = [
+        prompt + training_texts.reply_text(reply, task, end) for prompt, reply in texts
+    ]
+    return encoding.encode_texts(job.text_tokenizer, whole)
 
 
-def to_tokens(found: inputs.Inputs, rows: Sequence[AnyPair]) -> TokenPairs:
+def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
     """Return pairs as token ids of the two whole texts.
 
-    Rows over ``preference.lengths`` are treated by ``preference.too_long``: dropped, or
+    Rows over `preference.lengths` are treated by `preference.too_long`: dropped, or
     both texts lose the same oldest turns.
     """
-    section, task = found.config.preference, found.task
+    section, task = job.config.preference, job.task
     shortening.check_rule("preference.too_long", section.too_long)
     fitted = shortening.fit(
-        found.text_tokenizer,
-        [pairs.preference_texts(row, task, found.end_of_turn) for row in rows],
+        job.text_tokenizer,
+        [training_texts.preference_texts(row, task, job.end_of_turn) for row in rows],
         max_tokens=section.lengths[-1],
         rule=section.too_long,
         task=task,
@@ -87,14 +89,14 @@ def to_tokens(found: inputs.Inputs, rows: Sequence[AnyPair]) -> TokenPairs:
 
 
 def collate(
-    found: inputs.Inputs, lengths: Sequence[int]
+    job: setup.Job, lengths: Sequence[int]
 ) -> Callable[[Sequence[TokenPair]], Mapping[str, np.ndarray]]:
     """Return a function from rows to tokens and mask [B, 2, T], prob_2 [B]."""
 
     def arrays(rows: Sequence[TokenPair]) -> Mapping[str, np.ndarray]:
         ids = [ids for row in rows for ids in (row.ids_1, row.ids_2)]
         length = batching.fitting_length(max(map(len, ids)), lengths)
-        tokens, mask = batching.pad_left(ids, length, found.text_tokenizer.pad_id)
+        tokens, mask = batching.pad_left(ids, length, job.text_tokenizer.pad_id)
         return {
             "tokens": tokens.reshape(len(rows), 2, length),
             "mask": mask.reshape(len(rows), 2, length),

@@ -13,9 +13,9 @@ from typing import Any
 
 import jinja2
 
-from rlcd_jax import records
-from rlcd_jax.estimates import Missing
+from rlcd_jax import record_files
 from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
+from rlcd_jax.statistics.estimates import Missing
 
 FILE_NAME = "report.html"
 COMPARISON_NAME = "compare.html"
@@ -28,7 +28,7 @@ def write_report(
     preset: Mapping[str, Any] | None = None,
     studies: Sequence[str | os.PathLike[str]] = (),
 ) -> pathlib.Path:
-    """Write ``report.html`` of a run and return its path.
+    """Write `report.html` of a run and return its path.
 
     Args:
       workdir: folder of the run.
@@ -79,7 +79,7 @@ def write_comparison(
     Args:
       workdir_1: folder of the run called A on the page.
       workdir_2: folder of the run called B.
-      path: file to write, such as ``compare.html``.
+      path: file to write, such as `compare.html`.
 
     Raises:
       ValueError: one of the folders holds nothing of a run.
@@ -116,10 +116,10 @@ def write_tables(
     """Write a page of tables and return its path.
 
     Args:
-      path: file to write, such as ``tables.html``.
-      found: tables as ``tables.as_json`` makes them, by the name that leads to them.
+      path: file to write, such as `tables.html`.
+      found: tables as `tables.as_json` makes them, by the name that leads to them.
       title: of the page.
-      figures: SVG texts of ``plots`` to show below tables, by the same names.
+      figures: SVG texts of `plots` to show below tables, by the same names.
     """
     path = pathlib.Path(path)
     shown = {name: tabulate.tables({"": part}) for name, part in found.items()}
@@ -140,7 +140,7 @@ def write_tables(
 
 def _write(path: pathlib.Path, page: str) -> pathlib.Path:
     """Write a page; half a surrogate pair, which JSON allows, becomes a "?"."""
-    records.write_text(path, page.encode("utf-8", "replace").decode())
+    record_files.write_text(path, page.encode("utf-8", "replace").decode())
     return path
 
 

@@ -1,7 +1,7 @@
 """Rows of texts to page through: replies of systems, of policy steps, pairs, drops.
 
 All browsers show the same kind of row, so one script serves them: a title, a prompt,
-cells side by side, and provenance to unfold. A text with ``fold`` is hidden until the
+cells side by side, and provenance to unfold. A text with `fold` is hidden until the
 reader opens it; all that was sampled from, or shown to, a negative prompt has it.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import records
-from rlcd_jax.estimates import Missing
 from rlcd_jax.report import reading
+from rlcd_jax.statistics.estimates import Missing
 
 MAX_PROMPTS = 300  # of the sample browsers, so that the page stays small
 SHOWN_PAIRS = 40  # first ones, and random ones

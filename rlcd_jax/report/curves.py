@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rlcd_jax.estimates import Missing
 from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.statistics.estimates import Missing
 
 HELD_OUT = "held_out|heldout|eval|dev|validation|test"
 RESERVED = ("stage", "step", "wall_time")
@@ -53,12 +53,12 @@ def stage_curves(
     """Return for each stage its first curves, its other curves and single figures.
 
     Args:
-      runs: rows of ``metrics.jsonl`` by the run's label, "" for a single run.
+      runs: rows of `metrics.jsonl` by the run's label, "" for a single run.
       apart: titles of first curves that another section shows.
 
     Returns:
-      Dicts with stage, panels, the panels ``apart``, others, figures (name, run, value)
-      and ``not_there``, the titles of first curves for which nothing was recorded.
+      Dicts with stage, panels, the panels `apart`, others, figures (name, run, value)
+      and `not_there`, the titles of first curves for which nothing was recorded.
     """
     there = {k: rows for k, rows in runs.items() if not reading.is_missing(rows)}
     if not there:

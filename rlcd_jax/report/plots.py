@@ -46,9 +46,9 @@ SMOOTH_FROM = 80  # points from which a running mean is drawn over the line
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One curve: values at steps; ``run`` and ``held_out`` choose how it looks.
+    """One curve: values at steps; `run` and `held_out` choose how it looks.
 
-    ``low`` and ``high``, when given, bound a band around the values.
+    `low` and `high`, when given, bound a band around the values.
     """
 
     label: str
@@ -261,7 +261,7 @@ def _draw(axes: object, line: Line, colour: str, dash: str, under: bool) -> None
 
 
 def _svg(page: figure.Figure, title: str) -> Svg:
-    """Return a figure as an ``svg`` element that scales with its box.
+    """Return a figure as an `svg` element that scales with its box.
 
     Names inside it get a prefix of their own, for several plots share one page.
     """

@@ -11,9 +11,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from rlcd_jax import jsonl, records
-from rlcd_jax.estimates import Missing
+from rlcd_jax import jsonl, record_files, records
 from rlcd_jax.human import results
+from rlcd_jax.job import done_mark
+from rlcd_jax.statistics.estimates import Missing
 
 # Stages in the order in which they run, with their folders and what they make.
 STAGES = {
@@ -59,7 +60,7 @@ class Run:
     plan: dict[str, Any] | Missing
 
     def stage(self, name: str) -> Stage:
-        """Return the stage called ``name``."""
+        """Return the stage called `name`."""
         return next(stage for stage in self.stages if stage.name == name)
 
 
@@ -108,7 +109,7 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
 
 
 def read_study(folder: str | os.PathLike[str]) -> Study:
-    """Return the tables of a study, from the results of ``experiments.human read``."""
+    """Return the tables of a study, from the results of `experiments.human read`."""
     place = pathlib.Path(folder)
     if not (place / results.RESULTS).is_dir():
         how = f"first: python -m experiments.human read --workdir {place}"
@@ -124,14 +125,14 @@ def read_study(folder: str | os.PathLike[str]) -> Study:
 def read_tables(
     folder: str | os.PathLike[str], stem: str
 ) -> list[dict[str, Any]] | Missing:
-    """Return the tables in ``stem.json``, or the reason why there are none."""
+    """Return the tables in `stem.json`, or the reason why there are none."""
     return _part(pathlib.Path(folder), f"{stem}.json", _tables)
 
 
 def _part(
     folder: pathlib.Path, name: str, read: Callable[[pathlib.Path], Any]
 ) -> Any | Missing:
-    """Return what ``read`` makes of a file, or the reason why it cannot."""
+    """Return what `read` makes of a file, or the reason why it cannot."""
     path = folder / name
     if not path.exists():
         return Missing(f"{name} is not there")
@@ -145,7 +146,7 @@ def _part(
 def _stage(folder: pathlib.Path, name: str, config: dict[str, Any] | Missing) -> Stage:
     where, makes = STAGES[name]
     planned = [] if is_missing(config) else config.get("stages", [])
-    if (folder / where / records.DONE).exists():
+    if (folder / where / done_mark.DONE).exists():
         state = "finished"
     elif (folder / where).exists():
         state = "begun"
@@ -153,7 +154,7 @@ def _stage(folder: pathlib.Path, name: str, config: dict[str, Any] | Missing) ->
         state = "planned" if name in planned else "not part of this run"
     summary = _part(folder, f"{where}/summary.json", _json_object)
     if is_missing(summary) and state == "finished":
-        mark = _part(folder, f"{where}/{records.DONE}", _json_object)
+        mark = _part(folder, f"{where}/{done_mark.DONE}", _json_object)
         summary = summary if is_missing(mark) else mark.get("summary", summary)
     return Stage(name, where, makes, state, summary)
 
@@ -166,14 +167,14 @@ def _json_object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _records(cls: type) -> Callable[[pathlib.Path], list[Any]]:
-    return lambda path: records.read_jsonl(path, cls, drop_truncated=True)
+    return lambda path: record_files.read_jsonl(path, cls, drop_truncated=True)
 
 
 def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
-    """Return a reader of JSON lines that must have ``fields``."""
+    """Return a reader of JSON lines that must have `fields`."""
 
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
-        rows = records.read_jsonl(path, drop_truncated=True)
+        rows = record_files.read_jsonl(path, drop_truncated=True)
         for number, row in enumerate(rows, start=1):
             absent = [name for name in fields if name not in row]
             if absent:
@@ -184,7 +185,7 @@ def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
 
 
 def _steps(path: pathlib.Path) -> dict[int, list[dict[str, Any]]]:
-    """Return the rows of ``<step>.jsonl`` by step."""
+    """Return the rows of `<step>.jsonl` by step."""
     read = _lines(*POLICY_SAMPLE_FIELDS)
     files = [file for file in path.glob("*.jsonl") if file.stem.isdigit()]
     if not files:

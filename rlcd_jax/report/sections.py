@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rlcd_jax.estimates import Missing
 from rlcd_jax.report import reading
+from rlcd_jax.statistics.estimates import Missing
 
 ABSENT = "absent"
 
@@ -45,7 +45,7 @@ def show(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as ``2 h 05 min``, ``3 min 20 s`` or ``4.1 s``."""
+    """Return a duration as `2 h 05 min`, `3 min 20 s` or `4.1 s`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -167,8 +167,8 @@ def tiles(run: reading.Run) -> list[tuple[str, str]]:
 def drops(run: reading.Run) -> dict[str, Any] | Missing:
     """Return a count of each reason for which a side gave no reply.
 
-    A dict with ``sides``, ``rows`` of (reason, counts in the order of the sides),
-    ``too_long`` and the number of ``prompts`` that gave no pair.
+    A dict with `sides`, `rows` of (reason, counts in the order of the sides),
+    `too_long` and the number of `prompts` that gave no pair.
     """
     summary = run.stage("simulate").summary
     if reading.is_missing(summary):
@@ -206,8 +206,8 @@ def pair_cells(run: reading.Run) -> list[dict[str, str]] | Missing:
 def cost(runs: Mapping[str, reading.Run]) -> list[dict[str, Any]]:
     """Return the time that stages took, and what they say they cost.
 
-    ``seconds`` is the stage's own figure; ``span`` is from its first to its last line
-    of metrics, pauses included; ``where`` sums its metrics in seconds.
+    `seconds` is the stage's own figure; `span` is from its first to its last line
+    of metrics, pauses included; `where` sums its metrics in seconds.
     """
     rows = []
     for label, run in runs.items():
@@ -235,7 +235,7 @@ def _seconds(stage: reading.Stage) -> float | None:
 
 
 def _where(lines: list[dict[str, Any]]) -> str:
-    """Return the sums of the metrics ``.../seconds`` and ``..._seconds``, by size."""
+    """Return the sums of the metrics `.../seconds` and `..._seconds`, by size."""
     sums: dict[str, float] = {}
     for line in lines:
         for name, value in line.items():

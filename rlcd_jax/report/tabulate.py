@@ -6,8 +6,8 @@ import collections
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlcd_jax.estimates import Missing
 from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.statistics.estimates import Missing
 
 BLANK = ("", "-")  # texts that go with any column
 EVEN = ("win rate", "wins over", "equal length", "judge, %")  # where one half is even
@@ -17,12 +17,12 @@ def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
     """Return the tables of one run, or those of two runs row beside row.
 
     Args:
-      runs: tables as ``tables.as_json`` makes them, by the run's label; the label of a
+      runs: tables as `tables.as_json` makes them, by the run's label; the label of a
         single run is "".
 
     Returns:
       For each table a dict with caption, header, rows of (name, run, cells) and plots;
-      a ``Missing`` for each run that has none.
+      a `Missing` for each run that has none.
     """
     shown: list[Any] = []
     there: dict[str, list[dict[str, Any]]] = {}
@@ -42,7 +42,7 @@ def take_common_notes(shown: Iterable[Any]) -> list[str]:
     """Take the notes that several tables share out of them and return them.
 
     Args:
-      shown: what ``tables`` returned; its entries lose their shared notes.
+      shown: what `tables` returned; its entries lose their shared notes.
     """
     there = [entry for entry in shown if not isinstance(entry, Missing)]
     counts = collections.Counter(note for entry in there for note in entry["notes"])

@@ -10,9 +10,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlcd_jax import estimates, judges, tables, tasks
+from rlcd_jax import tasks
 from rlcd_jax.diagnosis import overoptimisation, pair_readings
+from rlcd_jax.judging import judges
 from rlcd_jax.report import plots, reading, tabulate
+from rlcd_jax.statistics import estimates, tables
 
 # Panels of `curves.PANELS` that stand in this section, and therefore nowhere else.
 CURVES = ("Reward", "KL to the reference", "Length", "Entropy")
@@ -50,7 +52,7 @@ def watch(
 
     Args:
       run: with its metrics and the samples of its policy.
-      drawn: what ``curves.stage_curves`` made with ``apart=CURVES``.
+      drawn: what `curves.stage_curves` made with `apart=CURVES`.
 
     Returns:
       A dict with warnings of (step, what, detail), panels, table and notes.

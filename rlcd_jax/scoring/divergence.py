@@ -9,60 +9,60 @@ import jax
 import numpy as np
 
 from rlcd_jax import sharding
+from rlcd_jax.job import batching, setup
 from rlcd_jax.models import heads
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import batching, inputs
 
 Params = Any
 Ids = Sequence[int]
 
 
 def divergence_scorer(
-    found: inputs.Inputs, base: Params
+    job: setup.Job, base: Params
 ) -> Callable[[Params, Sequence[Ids], Sequence[int]], np.ndarray]:
     """Return a function that measures how far a policy went from the base model.
 
-    ``measure(policy, rows, starts)`` gives, for each row, the sum over its tokens
-    from ``starts[i]`` on of KL(policy || base) at that prefix, in nats: exact over
+    `measure(policy, rows, starts)` gives, for each row, the sum over its tokens
+    from `starts[i]` on of KL(policy || base) at that prefix, in nats: exact over
     the vocabulary, so without the noise of a log-ratio of sampled tokens.
     """
-    base = reading.frozen(found, base)
+    base = reading.frozen(job, base)
 
     def program(policy, base, tokens, mask, counted):
         return heads.policy_divergence(
             policy,
             base,
-            found.cfg,
+            job.cfg,
             tokens,
             mask,
             counted,
-            chunk_tokens=found.config.model.chunk_tokens,
+            chunk_tokens=job.config.model.chunk_tokens,
         )
 
     run = jax.jit(
         program,
-        in_shardings=(None, None, *reading.batch_of(found, 3)),
-        out_shardings=sharding.replicated(found.mesh),
+        in_shardings=(None, None, *reading.batch_of(job, 3)),
+        out_shardings=sharding.replicated(job.mesh),
     )
 
     def measure(
         policy: Params, rows: Sequence[Ids], starts: Sequence[int]
     ) -> np.ndarray:
-        policy = reading.frozen(found, policy)
+        policy = reading.frozen(job, policy)
 
         def one(tokens: np.ndarray, mask: np.ndarray, starts: np.ndarray):
             # Rows stand at the right end, so their tokens are counted from mask.
             counted = mask & (np.cumsum(mask, axis=1) > starts[:, None])
             return run(policy, base, tokens, mask, counted)
 
-        with jax.set_mesh(found.mesh):
+        with jax.set_mesh(job.mesh):
             return batching.map_rows(
                 one,
                 rows,
                 np.asarray(starts, np.int32),
-                rows_at=reading.rows_at(found),
+                rows_at=reading.rows_at(job),
                 lengths=batching.rising_lengths(max(map(len, rows), default=1)),
-                pad_id=found.text_tokenizer.pad_id,
+                pad_id=job.text_tokenizer.pad_id,
                 what="KL of replies",
             )
 

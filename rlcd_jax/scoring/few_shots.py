@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import prompts, records
+from rlcd_jax import records, seeds
+from rlcd_jax.job import setup
+from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.preference import data
-from rlcd_jax.stages import inputs
 
 HUMAN = "human:"  # and a count: so many human pairs
 
 
 def human_count(shots: str) -> int:
-    """Return how many human pairs ``shots`` asks for; 0 where it is a text.
+    """Return how many human pairs `shots` asks for; 0 where it is a text.
 
     Raises:
       ValueError: the count is none.
@@ -33,28 +34,28 @@ def human_count(shots: str) -> int:
     return int(count)
 
 
-def as_text(shots: str, config: ConfigDict, found: inputs.Inputs) -> str:
+def as_text(shots: str, config: ConfigDict, job: setup.Job) -> str:
     """Return the text of shots: their own, or that of human pairs.
 
     Args:
       shots: a text, "" for none, or "human:N".
-      config: of the run; its ``pairs`` limits prompts and replies, its seed chooses.
-      found: its inputs.
+      config: of the run; its `pairs` limits prompts and replies, its seed chooses.
+      job: of the stage.
     """
     count = human_count(shots)
     if not count:
         return shots.strip()
-    people = data.human_pairs(config, found, 0)
-    people.sort(key=lambda pair: records.seed_words(config.seed, "shots", pair.id))
+    people = data.human_pairs(config, job, 0)
+    people.sort(key=lambda pair: seeds.seed_words(config.seed, "shots", pair.id))
     limits = (config.pairs.prompt_tokens, *2 * (config.pairs.reply_tokens,))
     kept: list[records.HumanPair] = []
     for pair in people:
         texts = (pair.prompt, pair.reply_1, pair.reply_2)
-        sizes = [len(found.text_tokenizer.encode(text)) for text in texts]
+        sizes = [len(job.text_tokenizer.encode(text)) for text in texts]
         if all(size <= limit for size, limit in zip(sizes, limits, strict=True)):
             kept.append(pair)
         if len(kept) == count:
-            return solved(kept, found.task.scoring_instructions)
+            return solved(kept, job.task.scoring_instructions)
     raise ValueError(
         f"shots {shots!r}: {len(kept)} human pairs have prompts of {limits[0]} and "
         f"replies of {limits[1]} tokens at most; ask for fewer, or raise "
@@ -75,6 +76,6 @@ def solved(people: Sequence[records.HumanPair], instructions: Sequence[str]) -> 
         place = number % 2
         shown = replies if better == place else replies[::-1]
         question = instructions[number // 2 % len(instructions)]
-        asked = prompts.scoring_prompt(pair.prompt, *shown, question)
+        asked = scoring_prompt.scoring_prompt(pair.prompt, *shown, question)
         blocks.append(f"{asked}{'AB'[place]})")
-    return prompts.BLOCK.join(blocks)
+    return scoring_prompt.BLOCK.join(blocks)

@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax import encoding, sharding
+from rlcd_jax import sharding
 from rlcd_jax.decode import layout, programs
-from rlcd_jax.job import lengths
+from rlcd_jax.job import batching, lengths, setup
 from rlcd_jax.models import cached, heads, llama
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import batching, inputs
+from rlcd_jax.text import encoding
 
 Params = Any
 Ids = Sequence[int]
@@ -33,37 +33,37 @@ SHARED = 64  # tokens; fewer in common are not worth programs of their own
 
 
 def letter_scorer(
-    found: inputs.Inputs, params: Params
+    job: setup.Job, params: Params
 ) -> Callable[[Sequence[str]], list[tuple[float, float]]]:
     """Return a function from scoring texts to the logits of the letters A and B.
 
     The ids of the letters are those of the tokenised continuation of each text, one
     token each. The released code takes the ids of bare letters, which differ.
     """
-    params = reading.frozen(found, params)
-    whole = _whole(found, params)
-    behind = functools.cache(lambda: _behind(found, params))
+    params = reading.frozen(job, params)
+    whole = _whole(job, params)
+    behind = functools.cache(lambda: _behind(job, params))
 
     def score(texts: Sequence[str]) -> list[tuple[float, float]]:
         if not texts:
             return []
-        letters = np.array([_letter_id(found, texts[0], x) for x in LETTERS], np.int32)
-        rows = encoding.encode_texts(found.text_tokenizer, texts)
+        letters = np.array([_letter_id(job, texts[0], x) for x in LETTERS], np.int32)
+        rows = encoding.encode_texts(job.text_tokenizer, texts)
         lengths.refuse_over(
-            found, max(map(len, rows)), "a scoring prompt", "ask about shorter replies"
+            job, max(map(len, rows)), "a scoring prompt", "ask about shorter replies"
         )
         shared = num_shared(rows)
         if shared < SHARED:
             shared = 0
-        with jax.set_mesh(found.mesh):
+        with jax.set_mesh(job.mesh):
             run = behind()(rows[0][:shared]) if shared else whole
             rest = [row[shared:] for row in rows]
             pairs = batching.map_rows(
                 lambda tokens, mask: run(tokens, mask, letters),
                 rest,
-                rows_at=reading.rows_at(found),
+                rows_at=reading.rows_at(job),
                 lengths=batching.rising_lengths(max(map(len, rest))),
-                pad_id=found.text_tokenizer.pad_id,
+                pad_id=job.text_tokenizer.pad_id,
                 what="answer letters",
             )
         return [(float(a), float(b)) for a, b in pairs]
@@ -78,8 +78,8 @@ def num_shared(rows: Sequence[Ids]) -> int:
     return min(common, min(map(len, rows)) - 1)
 
 
-def _letter_id(found: inputs.Inputs, text: str, letter: str) -> int:
-    ids = found.text_tokenizer.continuation_ids(text, letter)
+def _letter_id(job: setup.Job, text: str, letter: str) -> int:
+    ids = job.text_tokenizer.continuation_ids(text, letter)
     if len(ids) != 1:
         raise ValueError(
             f"the answer {letter!r} is {len(ids)} tokens after the scoring prompt; "
@@ -88,31 +88,31 @@ def _letter_id(found: inputs.Inputs, text: str, letter: str) -> int:
     return ids[0]
 
 
-def _whole(found: inputs.Inputs, params: Params) -> Run:
+def _whole(job: setup.Job, params: Params) -> Run:
     """Return the program that reads whole texts."""
 
     def program(params, tokens, mask, letters):
         hidden, _ = llama.hidden_states(
-            params, found.cfg, tokens, heads.positions_of(mask), mask
+            params, job.cfg, tokens, heads.positions_of(mask), mask
         )
-        return llama.logits(params, found.cfg, hidden[:, -1])[:, letters]
+        return llama.logits(params, job.cfg, hidden[:, -1])[:, letters]
 
     run = jax.jit(
         program,
-        in_shardings=(None, *reading.batch_of(found, 2), None),
-        out_shardings=sharding.replicated(found.mesh),
+        in_shardings=(None, *reading.batch_of(job, 2), None),
+        out_shardings=sharding.replicated(job.mesh),
     )
     return functools.partial(run, params)
 
 
-def _behind(found: inputs.Inputs, params: Params) -> Callable[[Ids], Run]:
+def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
     """Return a maker of programs that read texts behind a beginning.
 
     What it makes takes rows without the beginning. Rows go to the program padded on
     the right, since entry t of every row stands at the same place.
     """
-    mesh = found.mesh
-    cfg = dataclasses.replace(found.cfg, attention="xla")  # a draft is of this kernel
+    mesh = job.mesh
+    cfg = dataclasses.replace(job.cfg, attention="xla")  # a draft is of this kernel
     places = layout.shardings(cfg, mesh if mesh.size > 1 else None)
     form = functools.partial(llama.decode_form, cfg=cfg)
     weights = jax.jit(form, out_shardings=places.params)(params)
@@ -132,12 +132,12 @@ def _behind(found: inputs.Inputs, params: Params) -> Callable[[Ids], Run]:
 
     run = jax.jit(
         functools.partial(_read_on, cfg),
-        in_shardings=(None, None, *reading.batch_of(found, 2), None),
+        in_shardings=(None, None, *reading.batch_of(job, 2), None),
         out_shardings=sharding.replicated(mesh),
     )
 
     def make(beginning: Ids) -> Run:
-        ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
+        ways = job.mesh.shape["data"] * job.mesh.shape["fsdp"]
         past = read(weights, np.tile(np.asarray(beginning, np.int32), (ways, 1)))
 
         def behind(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray):

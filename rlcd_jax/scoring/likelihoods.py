@@ -9,37 +9,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax import encoding, sharding
-from rlcd_jax.job import lengths
+from rlcd_jax import sharding
+from rlcd_jax.job import batching, lengths, setup
 from rlcd_jax.models import heads
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import batching, inputs
+from rlcd_jax.text import encoding
 
 Params = Any
 
 
 def reply_scorer(
-    found: inputs.Inputs, params: Params
+    job: setup.Job, params: Params
 ) -> Callable[[Sequence[tuple[str, str]]], np.ndarray]:
     """Return a function from (prompt, reply) texts to log-probabilities of replies.
 
-    ``score(texts)`` gives log P(reply | prompt) [B] float32, nats, summed over the
+    `score(texts)` gives log P(reply | prompt) [B] float32, nats, summed over the
     tokens that are the reply's, as `encoding.join_replies` marks them.
 
     Args:
-      found: inputs of the stage.
+      job: of the stage.
       params: of a language model, training form.
     """
-    params = reading.frozen(found, params)
-    batch = sharding.batch_sharding(found.mesh)
+    params = reading.frozen(job, params)
+    batch = sharding.batch_sharding(job.mesh)
 
     def program(params, tokens, mask, counted):
         logprobs = heads.text_logprobs(
             params,
-            found.cfg,
+            job.cfg,
             tokens,
             mask,
-            chunk_tokens=found.config.model.chunk_tokens,
+            chunk_tokens=job.config.model.chunk_tokens,
         )
         return jnp.sum(jnp.where(counted, logprobs, 0.0), axis=1)
 
@@ -50,18 +50,18 @@ def reply_scorer(
         return run(params, tokens, mask, mask & (from_right < num[:, None]))
 
     def score(texts: Sequence[tuple[str, str]]) -> np.ndarray:
-        joined = encoding.join_replies(found.text_tokenizer, texts)
+        joined = encoding.join_replies(job.text_tokenizer, texts)
         rows = [ids for ids, _ in joined]
         longest = max(map(len, rows), default=1)
-        lengths.refuse_over(found, longest, "a prompt with its reply", "leave it out")
-        with jax.set_mesh(found.mesh):
+        lengths.refuse_over(job, longest, "a prompt with its reply", "leave it out")
+        with jax.set_mesh(job.mesh):
             return batching.map_rows(
                 one,
                 rows,
                 np.array([sum(is_reply) for _, is_reply in joined], np.int32),
-                rows_at=reading.rows_at(found),
+                rows_at=reading.rows_at(job),
                 lengths=batching.rising_lengths(longest),
-                pad_id=found.text_tokenizer.pad_id,
+                pad_id=job.text_tokenizer.pad_id,
                 what="likelihoods",
             )
 

@@ -9,25 +9,25 @@ from typing import Any
 import jax
 
 from rlcd_jax import sharding
-from rlcd_jax.stages import inputs
+from rlcd_jax.job import setup
 
 Params = Any
 ROWS = 16  # of a batch of texts
 FULL_LENGTH = 1024  # tokens of a row up to which a batch has all of them
 
 
-def frozen(found: inputs.Inputs, params: Params) -> Params:
+def frozen(job: setup.Job, params: Params) -> Params:
     """Return parameters that are only read: matrices in the compute dtype.
 
     A product casts its operands anyway, so every value computed from them is the
     same as from the float32 master, at half the memory.
     """
-    with jax.set_mesh(found.mesh):
-        return jax.jit(functools.partial(frozen_form, dtype=found.cfg.dtype))(params)
+    with jax.set_mesh(job.mesh):
+        return jax.jit(functools.partial(frozen_form, dtype=job.cfg.dtype))(params)
 
 
 def frozen_form(params: Params, dtype: str) -> Params:
-    """Return parameters with their matrices in ``dtype``; norms and heads as given."""
+    """Return parameters with their matrices in `dtype`; norms and heads as given."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
             leaf
@@ -38,15 +38,15 @@ def frozen_form(params: Params, dtype: str) -> Params:
     )
 
 
-def rows_at(found: inputs.Inputs) -> Callable[[int], int]:
+def rows_at(job: setup.Job) -> Callable[[int], int]:
     """Return a function from the length of a batch's rows to how many it has.
 
-    ``ROWS``, or near it as the mesh divides. The scores of attention take rows x
-    length^2, so above ``FULL_LENGTH`` rows go down by the square, and a batch of long
-    texts takes no more than one of ``ROWS`` texts of that length; down to one row on
+    `ROWS`, or near it as the mesh divides. The scores of attention take rows x
+    length^2, so above `FULL_LENGTH` rows go down by the square, and a batch of long
+    texts takes no more than one of `ROWS` texts of that length; down to one row on
     each device.
     """
-    ways = found.mesh.shape["data"] * found.mesh.shape["fsdp"]
+    ways = job.mesh.shape["data"] * job.mesh.shape["fsdp"]
     most = max(1, ROWS // ways)
 
     def rows(length: int) -> int:
@@ -56,6 +56,6 @@ def rows_at(found: inputs.Inputs) -> Callable[[int], int]:
     return rows
 
 
-def batch_of(found: inputs.Inputs, count: int) -> tuple[Any, ...]:
-    """Return the shardings of ``count`` arrays with a row for each text."""
-    return (sharding.batch_sharding(found.mesh),) * count
+def batch_of(job: setup.Job, count: int) -> tuple[Any, ...]:
+    """Return the shardings of `count` arrays with a row for each text."""
+    return (sharding.batch_sharding(job.mesh),) * count

@@ -2,7 +2,7 @@
 
 The base model is fine-tuned on the replies to the positive prompts, each after its
 affix-free prompt; the loss is on the reply alone, its first token and the mark and
-end token that close it included. Leaves ``distill/checkpoints``.
+end token that close it included. Leaves `distill/checkpoints`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import losses, pairs, records, shortening
-from rlcd_jax.job import lengths
+from rlcd_jax import record_files, records
+from rlcd_jax.job import batching, lengths, setup, supervised, trainer, workspace
 from rlcd_jax.models import heads, llama
-from rlcd_jax.stages import batching, inputs, supervised, trainer, workspace
+from rlcd_jax.pairs import shortening, training_texts
+from rlcd_jax.training import losses
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
@@ -39,8 +40,8 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     """Fine-tune the base model on a run's positive replies.
 
     Args:
-      config: of the run; section ``distill``.
-      workdir: folder of the run, with ``pairs/pairs.jsonl``.
+      config: of the run; section `distill`.
+      workdir: folder of the run, with `pairs/pairs.jsonl`.
 
     Returns:
       The summary: examples, updates, last loss.
@@ -48,21 +49,21 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     if workspace.finished(config, workdir, "distill"):
         return workspace.summary(workdir, "distill")
     started = time.monotonic()
-    found = inputs.load_inputs(config)
-    lengths.check(found, "distill")
-    examples, too_long = load_examples(config, workdir, found)
+    job = setup.load_job(config)
+    lengths.check(job, "distill")
+    examples, too_long = load_examples(config, workdir, job)
     section = config.distill
     updates = supervised.num_updates(section, len(examples), "distill")
-    program = make_trainer(found, updates)
+    program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "distill")
     lesson = supervised.Lesson(
         stage="distill",
         rows=examples,
-        collate=collate(found, section.lengths, section.per_sequence),
+        collate=collate(job, section.lengths, section.per_sequence),
         evaluate=lambda params: {},
     )
     _, shown = supervised.fit(
-        config, workdir, folder, lesson, program, lambda: {ITEM: found.load_base()}
+        config, workdir, folder, lesson, program, lambda: {ITEM: job.load_base()}
     )
     summary = {
         "examples": len(examples),
@@ -75,44 +76,46 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     return workspace.finish(config, workdir, "distill", summary)
 
 
-def make_trainer(found: inputs.Inputs, updates: int) -> trainer.Trainer:
+def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
     """Return the compiled update of the distilled policy.
 
     Args:
-      found: inputs of the stage.
+      job: of the stage.
       updates: of the whole training, which the schedule needs.
     """
     return supervised.make_trainer(
-        found,
+        job,
         "distill",
-        {ITEM: llama.param_specs(found.cfg)},
-        distill_loss(found),
+        {ITEM: llama.param_specs(job.cfg)},
+        distill_loss(job),
         updates=updates,
         weight="weighs",
     )
 
 
 def load_examples(
-    config: ConfigDict, workdir: str | pathlib.Path, found: inputs.Inputs
+    config: ConfigDict, workdir: str | pathlib.Path, job: setup.Job
 ) -> tuple[list[Example], Mapping[str, int]]:
     """Return the positive replies as token examples, and what became of long ones.
 
-    Those over ``distill.lengths`` are treated by ``distill.too_long``: dropped, or
+    Those over `distill.lengths` are treated by `distill.too_long`: dropped, or
     their prompts lose the oldest turns.
     """
     path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
     if not path.exists():
         raise ValueError(f"{path} does not exist; run --stage=simulate first")
-    section, task = config.distill, found.task
+    section, task = config.distill, job.task
     shortening.check_rule("distill.too_long", section.too_long)
     # The chat format's mark ends the turn; after that of a dialogue comes an EOS.
-    ends = [found.text_tokenizer.eos_id] if task.format == "dialogue" else []
+    ends = [job.text_tokenizer.eos_id] if task.format == "dialogue" else []
     texts = [
-        [pairs.distill_example(pair, task, found.end_of_turn)]
-        for pair in pairs.positives(records.read_jsonl(path, records.Pair))
+        [training_texts.distill_example(pair, task, job.end_of_turn)]
+        for pair in training_texts.positives(
+            record_files.read_jsonl(path, records.Pair)
+        )
     ]
     fitted = shortening.fit(
-        found.text_tokenizer,
+        job.text_tokenizer,
         texts,
         max_tokens=section.lengths[-1] - len(ends),
         rule=section.too_long,
@@ -127,13 +130,13 @@ def load_examples(
 
 
 def collate(
-    found: inputs.Inputs, lengths: Sequence[int], per_sequence: bool
+    job: setup.Job, lengths: Sequence[int], per_sequence: bool
 ) -> Callable[[Sequence[Example]], Mapping[str, np.ndarray]]:
     """Return a function from rows to tokens, mask and targets [B, T]."""
 
     def arrays(rows: Sequence[Example]) -> Mapping[str, np.ndarray]:
         length = batching.fitting_length(max(len(row.ids) for row in rows), lengths)
-        pad_id = found.text_tokenizer.pad_id
+        pad_id = job.text_tokenizer.pad_id
         tokens, mask = batching.pad_left([row.ids for row in rows], length, pad_id)
         targets, _ = batching.pad_left([row.is_reply for row in rows], length, 0)
         targets = targets.astype(bool)
@@ -143,21 +146,21 @@ def collate(
     return arrays
 
 
-def distill_loss(found: inputs.Inputs):
+def distill_loss(job: setup.Job):
     """Return the next-token loss of a batch as a function of the parameters."""
 
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         logprobs = heads.text_logprobs(
             params[ITEM],
-            found.cfg,
+            job.cfg,
             batch["tokens"],
             batch["mask"],
-            chunk_tokens=found.config.model.chunk_tokens,
+            chunk_tokens=job.config.model.chunk_tokens,
         )
         return losses.next_token(
             logprobs,
             batch["targets"],
-            per_sequence=found.config.distill.per_sequence,
+            per_sequence=job.config.distill.per_sequence,
         )
 
     return loss_fn

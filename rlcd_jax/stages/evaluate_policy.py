@@ -1,8 +1,8 @@
 """Stage 4: what changed, on prompts that no training saw.
 
 Every system answers the same held-out prompts with the same keys; judges compare the
-replies. Leaves ``evaluate/samples.jsonl``, ``evaluate/verdicts.jsonl`` and
-``evaluate/table.md`` with ``table.json``.
+replies. Leaves `evaluate/samples.jsonl`, `evaluate/verdicts.jsonl` and
+`evaluate/table.md` with `table.json`.
 """
 
 from __future__ import annotations
@@ -18,37 +18,27 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import (
-    checkpoint,
-    encoding,
-    judges,
-    prompts,
-    records,
-    tables,
-    verdicts,
-)
+from rlcd_jax import checkpoint, record_files, records, seeds
 from rlcd_jax.decode import engine
-from rlcd_jax.job import lengths
+from rlcd_jax.job import done_mark, generation, lengths, prompt_parts, setup, workspace
+from rlcd_jax.judging import evaluation_table, judges, verdicts
 from rlcd_jax.models import llama
+from rlcd_jax.pairs import reply_cleanup
+from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import rewards
 from rlcd_jax.scoring import divergence, letters
-from rlcd_jax.stages import (
-    comparison,
-    generation,
-    inputs,
-    policy_choice,
-    workspace,
-)
+from rlcd_jax.statistics import tables
+from rlcd_jax.text import dialogue_format, encoding
 
 Params = Any
 BASE = "base"
 CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
-CLEANUPS = {"corrected": str.strip, "released": prompts.postprocess_eval}
+CLEANUPS = {"corrected": str.strip, "released": reply_cleanup.postprocess_eval}
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A system's reply to a held-out prompt; one line of ``samples.jsonl``."""
+    """A system's reply to a held-out prompt; one line of `samples.jsonl`."""
 
     prompt_id: str
     system: str
@@ -64,7 +54,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     """Sample from all systems of a run, have them judged, and write the table.
 
     Args:
-      config: of the run; section ``evaluate``.
+      config: of the run; section `evaluate`.
       workdir: folder of the run, with the checkpoints of its systems.
 
     Returns:
@@ -73,24 +63,24 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     if workspace.finished(config, workdir, "evaluate"):
         return workspace.summary(workdir, "evaluate")
     started = time.monotonic()
-    found = inputs.load_inputs(config)
-    chosen = usable_judges(found)
-    missing = judges.choose(config.evaluate.judges, found.task)[1]
+    job = setup.load_job(config)
+    chosen = usable_judges(job)
+    missing = judges.choose(config.evaluate.judges, job.task)[1]
     cleanup(config.evaluate)  # a wrong one is refused before anything is loaded
     systems = find_systems(config, workdir)
-    part = inputs.load_part(config, found.task, "test")
+    part = prompt_parts.load_part(config, job.task, "test")
     dialogues = list(part.prompts)[: config.evaluate.prompts or None]
-    check_lengths(found, dialogues)
+    check_lengths(job, dialogues)
     folder = workspace.begin(config, workdir, "evaluate")
-    base = found.load_base()
-    answers = answer_all(found, systems, base, dialogues)
+    base = job.load_base()
+    answers = answer_all(job, systems, base, dialogues)
     if jax.process_index() == 0:
-        records.write_jsonl(folder / "samples.jsonl", answers)
+        record_files.write_jsonl(folder / "samples.jsonl", answers)
     samples = as_samples(answers)
-    scores, given = _judge(found, samples, chosen, base)
+    scores, given = _judge(job, samples, chosen, base)
     if jax.process_index() == 0:
-        records.write_jsonl(folder / "verdicts.jsonl", given)
-    table = comparison.comparison_table(
+        record_files.write_jsonl(folder / "verdicts.jsonl", given)
+    table = evaluation_table.comparison_table(
         answers,
         scores,
         given,
@@ -113,23 +103,23 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     return workspace.finish(config, workdir, "evaluate", summary)
 
 
-def as_samples(answers: Iterable[Answer]) -> list[verdicts.Sample]:
+def as_samples(answers: Iterable[Answer]) -> list[verdicts.JudgedReply]:
     """Return replies as judges read them."""
     return [
-        verdicts.Sample(a.prompt_id, a.system, a.prompt, a.reply, a.draw)
+        verdicts.JudgedReply(a.prompt_id, a.system, a.prompt, a.reply, a.draw)
         for a in answers
     ]
 
 
-def usable_judges(found: inputs.Inputs) -> list[str]:
+def usable_judges(job: setup.Job) -> list[str]:
     """Return the config's judges that fit the task, in the config's order.
 
     Raises:
       ValueError: a judge is unknown, or the one of another run's preference model is
         asked for without naming the run.
     """
-    section = found.config.evaluate
-    chosen, missing = judges.choose(section.judges, found.task)
+    section = job.config.evaluate
+    chosen, missing = judges.choose(section.judges, job.task)
     reads = {judges.JUDGES[name].reads for name in chosen}
     if judges.REPLIES in reads and not section.preference_judge:
         raise ValueError(
@@ -142,7 +132,7 @@ def usable_judges(found: inputs.Inputs) -> list[str]:
 
 
 def cleanup(section: ConfigDict) -> Callable[[str], str]:
-    """Return what ``evaluate.cleanup`` does to the text of a reply.
+    """Return what `evaluate.cleanup` does to the text of a reply.
 
     Raises:
       ValueError: it has no such value.
@@ -168,9 +158,7 @@ def find_systems(
                 "systems of other runs go to evaluate.checkpoints as 'name=folder'"
             )
         shown = config.name if name == "policy" else name
-        systems[shown] = policy_choice.find_policy(
-            workspace.stage_folder(workdir, name)
-        )
+        systems[shown] = choosing.find_policy(workspace.stage_folder(workdir, name))
     for entry in config.evaluate.checkpoints:
         name, equals, folder = entry.partition("=")
         if not (name and equals and folder) or name in systems:
@@ -178,7 +166,7 @@ def find_systems(
                 f"evaluate.checkpoints has {entry!r}; accepted: 'name=folder' with a "
                 f"name that is not one of {', '.join(systems)}"
             )
-        systems[name] = policy_choice.find_policy(folder)
+        systems[name] = choosing.find_policy(folder)
     for name, folder in systems.items():
         if folder is not None and checkpoint.latest_step(folder) is None:
             raise ValueError(
@@ -187,57 +175,59 @@ def find_systems(
     return systems
 
 
-def check_lengths(found: inputs.Inputs, dialogues: list[records.Prompt]) -> None:
+def check_lengths(job: setup.Job, dialogues: list[records.Prompt]) -> None:
     """Refuse prompts that with a reply, or a judge's question, are over the context."""
-    _, ids = _as_ids(found, dialogues)
-    lengths.check(found, "evaluate", max(map(len, ids), default=0))
+    _, ids = _as_ids(job, dialogues)
+    lengths.check(job, "evaluate", max(map(len, ids), default=0))
 
 
 def _as_ids(
-    found: inputs.Inputs, dialogues: list[records.Prompt]
+    job: setup.Job, dialogues: list[records.Prompt]
 ) -> tuple[list[str], list[list[int]]]:
-    chat = found.text_tokenizer.chat
-    texts = [prompts.plain_prompt(prompt, found.task, chat) for prompt in dialogues]
-    return texts, encoding.encode_texts(found.text_tokenizer, texts)
+    chat = job.text_tokenizer.chat
+    texts = [
+        dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in dialogues
+    ]
+    return texts, encoding.encode_texts(job.text_tokenizer, texts)
 
 
 def answer_all(
-    found: inputs.Inputs,
+    job: setup.Job,
     systems: dict[str, pathlib.Path | None],
     base: Params,
     dialogues: list[records.Prompt],
 ) -> list[Answer]:
     """Return the answers of all systems; request n has the same key in each."""
-    section = found.config.evaluate
+    section = job.config.evaluate
     clean = cleanup(section)
-    dialogues = inputs.repeat_prompts(dialogues, section.samples_per_prompt)
-    texts, ids = _as_ids(found, dialogues)
+    dialogues = prompt_parts.repeat_prompts(dialogues, section.samples_per_prompt)
+    texts, ids = _as_ids(job, dialogues)
     sampler = generation.make_engine(
-        found,
+        job,
         max(map(len, ids)),
         section.reply_tokens,
-        cache_tokens=found.config.engine.num_slots * CACHED_TOKENS,
+        cache_tokens=job.config.engine.num_slots * CACHED_TOKENS,
     )
     requests = [
         engine.Request(
             id=prompt.key,
             tokens=tuple(tokens),
-            seed=records.seed_words(found.config.seed, "evaluate", prompt.key),
+            seed=seeds.seed_words(job.config.seed, "evaluate", prompt.key),
             max_new_tokens=section.reply_tokens,
             temperature=float(section.temperature),
             top_p=float(section.top_p),
-            stop_strings=found.task.stop_strings,
+            stop_strings=job.task.stop_strings,
         )
         for prompt, tokens in zip(dialogues, ids, strict=True)
     ]
-    measure = divergence.divergence_scorer(found, base)
+    measure = divergence.divergence_scorer(job, base)
     answers = []
     for name, folder in systems.items():
         params = base
         if folder is not None:
-            specs = llama.param_specs(found.cfg)
-            params = inputs.restore_params(found, folder, "policy", specs)
-        generation.load(sampler, params, found.mesh)
+            specs = llama.param_specs(job.cfg)
+            params = setup.restore_params(job, folder, "policy", specs)
+        generation.load(sampler, params, job.mesh)
         replies = generation.generate(sampler, requests, f"evaluate {name}")
         away = np.zeros(len(replies))
         if folder is not None:
@@ -262,8 +252,8 @@ def answer_all(
 
 
 def _judge(
-    found: inputs.Inputs,
-    samples: Sequence[verdicts.Sample],
+    job: setup.Job,
+    samples: Sequence[verdicts.JudgedReply],
     chosen: Iterable[str],
     base: Params,
 ) -> tuple[list[verdicts.Score], list[verdicts.Verdict]]:
@@ -271,10 +261,10 @@ def _judge(
     scores: list[verdicts.Score] = []
     given: list[verdicts.Verdict] = []
     means = judges.Means(
-        question=next(iter(found.task.judge_questions.values())),
-        score_letters=lambda texts: letters.letter_scorer(found, base)(texts),
+        question=next(iter(job.task.judge_questions.values())),
+        score_letters=lambda texts: letters.letter_scorer(job, base)(texts),
         score_replies=lambda pairs: rewards.preference_judge(
-            found, found.config.evaluate.preference_judge
+            job, job.config.evaluate.preference_judge
         )(pairs),
     )
     for name in chosen:
@@ -286,6 +276,6 @@ def _judge(
 
 def _preference_note(workdir: str | pathlib.Path) -> dict[str, Any] | None:
     """Return the summary of the run's preference model, if it has one."""
-    if not (workspace.stage_folder(workdir, "preference") / records.DONE).exists():
+    if not (workspace.stage_folder(workdir, "preference") / done_mark.DONE).exists():
         return None
     return workspace.summary(workdir, "preference")

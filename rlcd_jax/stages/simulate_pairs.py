@@ -1,8 +1,8 @@
 """Stage 1: prompts become preference pairs.
 
-Leaves ``pairs/pairs.jsonl`` (one Pair a line with its whole provenance),
-``pairs/dropped.jsonl`` (each side without an acceptable reply, its raw texts too) and
-``pairs/summary.json``. Prompts are taken part by part; a finished part is on disk, so
+Leaves `pairs/pairs.jsonl` (one Pair a line with its whole provenance),
+`pairs/dropped.jsonl` (each side without an acceptable reply, its raw texts too) and
+`pairs/summary.json`. Prompts are taken part by part; a finished part is on disk, so
 a killed run goes on where it was, and since a sample depends on its request alone the
 result is the same.
 """
@@ -18,10 +18,10 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import draws, metrics, pairs, records
-from rlcd_jax.job import lengths
+from rlcd_jax import metrics, record_files, records
+from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
+from rlcd_jax.pairs import counting, draws, grid
 from rlcd_jax.scoring import letters
-from rlcd_jax.stages import generation, inputs, workspace
 
 # (prompts) -> (pairs, dropped sides)
 Simulate = Callable[
@@ -33,7 +33,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     """Draw and label the pairs of a run.
 
     Args:
-      config: of the run; sections ``pairs``, ``prompts``, ``model``, ``engine``.
+      config: of the run; sections `pairs`, `prompts`, `model`, `engine`.
       workdir: folder of the run.
 
     Returns:
@@ -42,28 +42,28 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     if workspace.finished(config, workdir, "simulate"):
         return workspace.summary(workdir, "simulate")
     started = time.monotonic()
-    found = inputs.load_inputs(config)
-    lengths.check(found, "simulate")
-    own = inputs.load_part(config, found.task, "train")
+    job = setup.load_job(config)
+    lengths.check(job, "simulate")
+    own = prompt_parts.load_part(config, job.task, "train")
     dialogues = list(own.prompts)[: config.prompts.limit or None]
-    dialogues = inputs.repeat_prompts(dialogues, config.pairs.samples_per_prompt)
+    dialogues = prompt_parts.repeat_prompts(dialogues, config.pairs.samples_per_prompt)
     rows, numbers = grid_rows(config), settings(config)
     folder = workspace.begin(config, workdir, "simulate")
-    base = found.load_base()
+    base = job.load_base()
     score = None
     if "scoring" in config.pairs.labels:
-        score = letters.letter_scorer(found, base)
+        score = letters.letter_scorer(job, base)
     sampler = generation.make_engine(
-        found, config.pairs.prompt_tokens, config.pairs.reply_tokens
+        job, config.pairs.prompt_tokens, config.pairs.reply_tokens
     )
-    generation.load(sampler, base, found.mesh)
+    generation.load(sampler, base, job.mesh)
     del base  # the engine has its own copy
 
     def simulate(part: Sequence[records.Prompt]):
-        kept, dropped, _ = pairs.simulate(
+        kept, dropped, _ = grid.simulate(
             part,
-            found.task,
-            found.text_tokenizer,
+            job.task,
+            job.text_tokenizer,
             lambda requests: generation.generate(sampler, requests, "simulate"),
             rows=rows,
             settings=numbers,
@@ -77,7 +77,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         )
         if sampler.stats:
             writer.write(0, generation.engine_metrics(sampler))
-    summary = pairs.summarise(kept, dropped)
+    summary = counting.summarise(kept, dropped)
     _refuse_nothing(kept, len(dialogues), summary)
     summary["prompts_in_other_parts"] = own.shared
     summary = {**summary, "seconds": time.monotonic() - started}
@@ -85,10 +85,10 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     return workspace.finish(config, workdir, "simulate", summary)
 
 
-def grid_rows(config: ConfigDict) -> list[pairs.Row]:
+def grid_rows(config: ConfigDict) -> list[grid.GridCell]:
     """Return the cells of the paper's grid that a config asks for."""
     return [
-        pairs.Row(sampling=config.pairs.sampling, labels=labels, share=1.0)
+        grid.GridCell(sampling=config.pairs.sampling, labels=labels, share=1.0)
         for labels in config.pairs.labels
     ]
 
@@ -123,19 +123,19 @@ def _by_parts(
         kept_path = parts / f"pairs-{start:08d}.jsonl"
         dropped_path = parts / f"dropped-{start:08d}.jsonl"
         if kept_path.exists():  # written last, so the part is whole
-            kept = records.read_jsonl(kept_path, records.Pair)
-            dropped = records.read_jsonl(dropped_path, records.Dropped)
+            kept = record_files.read_jsonl(kept_path, records.Pair)
+            dropped = record_files.read_jsonl(dropped_path, records.Dropped)
         else:
             kept, dropped = simulate(dialogues[start : start + part_prompts])
             if jax.process_index() == 0:
                 parts.mkdir(exist_ok=True)
-                records.write_jsonl(dropped_path, dropped)
-                records.write_jsonl(kept_path, kept)
+                record_files.write_jsonl(dropped_path, dropped)
+                record_files.write_jsonl(kept_path, kept)
         all_kept += kept
         all_dropped += dropped
     if jax.process_index() == 0:
-        records.write_jsonl(folder / "dropped.jsonl", all_dropped)
-        records.write_jsonl(folder / "pairs.jsonl", all_kept)
+        record_files.write_jsonl(folder / "dropped.jsonl", all_dropped)
+        record_files.write_jsonl(folder / "pairs.jsonl", all_kept)
         for path in parts.glob("*.jsonl"):
             path.unlink()
         parts.rmdir()

@@ -3,8 +3,8 @@
 Policy and value model are trained; the reference (the policy's start) and the
 preference model are frozen. Every batch, key and prompt of step s is a function of
 (seed, s), so a checkpoint of step s resumes to the same numbers. Leaves
-``policy/checkpoints``, ``policy/samples/<step>.jsonl`` with replies to dev prompts
-and, where a checkpoint is chosen by them, ``policy/chosen``.
+`policy/checkpoints`, `policy/samples/<step>.jsonl` with replies to dev prompts
+and, where a checkpoint is chosen by them, `policy/chosen`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,11 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, metrics
+from rlcd_jax import checkpoint, metrics, progress_bar
+from rlcd_jax.job import setup, workspace
 from rlcd_jax.models import heads
+from rlcd_jax.ppo import acting, choosing, learning
 from rlcd_jax.preference import model
-from rlcd_jax.stages import (
-    inputs,
-    policy_choice,
-    ppo,
-    ppo_rollout,
-    workspace,
-)
 
 Params = Any
 
@@ -34,8 +29,8 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     """Improve the base model by PPO; the loop is the algorithm.
 
     Args:
-      config: of the run; section ``policy``.
-      workdir: folder of the run, with ``preference/checkpoints``.
+      config: of the run; section `policy`.
+      workdir: folder of the run, with `preference/checkpoints`.
 
     Returns:
       The summary: metrics of the last step, the chosen step and why.
@@ -44,35 +39,35 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         return workspace.summary(workdir, "policy")
     started = time.monotonic()
     section = config.policy
-    policy_choice.check(section)
-    found = inputs.load_inputs(config)
-    actor = ppo_rollout.Actor(found)
-    learner = ppo.make_trainer(found)
+    choosing.check(section)
+    job = setup.load_job(config)
+    actor = acting.Actor(job)
+    learner = learning.make_trainer(job)
     folder = workspace.begin(config, workdir, "policy")
     _set_frozen(actor, workdir)
     last: dict[str, float] = {}
     with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=2) as saver:
         state, start, meta = learner.start_or_resume(
-            saver, lambda: _start_params(found, workdir)
+            saver, lambda: _start_params(job, workdir)
         )
-        notes = ppo_rollout.Notes.from_meta(meta, section)
+        notes = acting.Notes.from_meta(meta, section)
         with (
-            policy_choice.Choice(actor, folder, saver, start, meta) as choice,
+            choosing.Choice(actor, folder, saver, start, meta) as choice,
             metrics.MetricWriter(workdir, "policy", resumed_step=start or None) as out,
-            metrics.Progress("policy", section.steps, unit="steps") as bar,
+            progress_bar.Progress("policy", section.steps, unit="steps") as bar,
         ):
             bar.done = start
             for step in range(start + 1, section.steps + 1):
                 prompts = actor.draw_prompts(step)
                 replies = actor.generate(state.params["policy"], prompts, step)
                 frozen, notes, shown = actor.roll_out(state.params, replies, notes)
-                for minibatch in ppo.minibatches(frozen, config, step):
+                for minibatch in learning.minibatches(frozen, config, step):
                     state, update_metrics = learner.update(state, minibatch)
-                    shown = ppo.record(shown, update_metrics, section)
-                notes = ppo_rollout.adapt(notes, shown, section)
+                    shown = learning.record(shown, update_metrics, section)
+                notes = acting.adapt(notes, shown, section)
                 saves = step % section.checkpoint_every == 0 or step == section.steps
                 dev = choice.look(step, state.params["policy"]) if saves else {}
-                last = out.write(step, ppo.finish_metrics(shown) | dev)
+                last = out.write(step, learning.finish_metrics(shown) | dev)
                 bar.advance(1, f"score {last['rollout/score_mean']:.2f}")
                 if saves:
                     learner.save(saver, step, state, notes.as_meta() | choice.as_meta())
@@ -89,14 +84,14 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     return workspace.finish(config, workdir, "policy", summary)
 
 
-def _set_frozen(actor: ppo_rollout.Actor, workdir: str | pathlib.Path) -> None:
+def _set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
     # Read again for the value model's start: a float32 copy would be held for ever.
-    found = actor.found
-    preference = model.restore(found, workdir)
-    actor.set_frozen(reference=found.load_base(), preference=preference)
+    job = actor.job
+    preference = model.restore(job, workdir)
+    actor.set_frozen(reference=job.load_base(), preference=preference)
 
 
-def _start_params(found: inputs.Inputs, workdir: str | pathlib.Path) -> Params:
-    preference = model.restore(found, workdir)
+def _start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:
+    preference = model.restore(job, workdir)
     value = heads.value_from_preference(preference)
-    return {"policy": found.load_base(), "value": value}
+    return {"policy": job.load_base(), "value": value}

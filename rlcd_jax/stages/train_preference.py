@@ -2,7 +2,7 @@
 
 Bradley-Terry on the scalar at the last token of "prompt, reply, end mark"; labels are
 probabilities, hard ones being 0 or 1. Held-out pairs are of prompts that training
-never sees. Leaves ``preference/checkpoints`` and ``preference/summary.json``.
+never sees. Leaves `preference/checkpoints` and `preference/summary.json`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import estimates
-from rlcd_jax.job import lengths
+from rlcd_jax.job import lengths, prompt_parts, setup, supervised, trainer, workspace
 from rlcd_jax.models import heads
 from rlcd_jax.preference import agreement, data, model, pair_ids
-from rlcd_jax.stages import inputs, supervised, trainer, workspace
+from rlcd_jax.statistics import estimates
 
 Params = Any
 
@@ -28,8 +27,8 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     """Train the preference model of a run.
 
     Args:
-      config: of the run; section ``preference``.
-      workdir: folder of the run, with ``pairs/pairs.jsonl`` unless the pairs are
+      config: of the run; section `preference`.
+      workdir: folder of the run, with `pairs/pairs.jsonl` unless the pairs are
         human ones.
 
     Returns:
@@ -38,24 +37,23 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     if workspace.finished(config, workdir, "preference"):
         return workspace.summary(workdir, "preference")
     started = time.monotonic()
-    found = inputs.load_inputs(config)
-    lengths.check(found, "preference")
+    job = setup.load_job(config)
+    lengths.check(job, "preference")
     train, held_out = (
-        pair_ids.to_tokens(found, rows)
-        for rows in data.load_pairs(config, workdir, found)
+        pair_ids.to_tokens(job, rows) for rows in data.load_pairs(config, workdir, job)
     )
     _note_too_long(train, held_out)
     section = config.preference
     # Read before training, so that what is wrong with them does not show after it.
-    people = agreement.human_tokens(found) if section.human_pairs else None
+    people = agreement.human_tokens(job) if section.human_pairs else None
     updates = supervised.num_updates(section, len(train), "preference")
-    program = make_trainer(found, updates)
+    program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "preference")
-    evaluate = agreement.accuracy_on(found, held_out)
+    evaluate = agreement.accuracy_on(job, held_out)
     lesson = supervised.Lesson(
         stage="preference",
         rows=train,
-        collate=pair_ids.collate(found, section.lengths),
+        collate=pair_ids.collate(job, section.lengths),
         evaluate=lambda params: evaluate(params[model.ITEM])[0],
     )
     state, _ = supervised.fit(
@@ -64,32 +62,32 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         folder,
         lesson,
         program,
-        lambda: {model.ITEM: model.start_params(found)},
+        lambda: {model.ITEM: model.start_params(job)},
     )
     params = state.params[model.ITEM]
     summary = _summarise(params, evaluate, train, held_out)
     if section.data == "hh_rlhf" or section.human_share:
-        part = inputs.load_part(config, found.task, "train", human=True)
+        part = prompt_parts.load_part(config, job.task, "train", human=True)
         summary["human_pairs_in_other_parts"] = part.shared
     if people is not None:
-        summary["human_agreement"] = agreement.human_agreement(found, params, people)
+        summary["human_agreement"] = agreement.human_agreement(job, params, people)
     summary["seconds"] = time.monotonic() - started
     logging.info("preference: %s", summary)
     return workspace.finish(config, workdir, "preference", summary)
 
 
-def make_trainer(found: inputs.Inputs, updates: int) -> trainer.Trainer:
+def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
     """Return the compiled update of the preference model.
 
     Args:
-      found: inputs of the stage.
+      job: of the stage.
       updates: of the whole training, which the schedule needs.
     """
     return supervised.make_trainer(
-        found,
+        job,
         "preference",
-        {model.ITEM: heads.scalar_specs(found.cfg)},
-        model.preference_loss(found),
+        {model.ITEM: heads.scalar_specs(job.cfg)},
+        model.preference_loss(job),
         updates=updates,
         weight="counted",
     )

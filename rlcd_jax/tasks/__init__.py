@@ -1,7 +1,7 @@
 """Tasks are data: loading task files and the prompts that belong to them.
 
 `load_task("cheerful")` reads a task of this package, `load_task("my/task.toml")` one
-of the user's. `load_prompts(task, "train")` reads its prompts. ``template.toml`` beside
+of the user's. `load_prompts(task, "train")` reads its prompts. `template.toml` beside
 this file shows every field of a task file with its default.
 """
 
@@ -52,17 +52,17 @@ def load_task(
     """Load a task of this package by name, or a task file by its path.
 
     Args:
-        name_or_path: one of `NAMES`, or a path that ends in ".toml".
-        official: folder of a checkout of the code released with the paper. Its affix
-            pairs and scoring instructions then replace those of the task file.
+      name_or_path: one of `NAMES`, or a path that ends in ".toml".
+      official: folder of a checkout of the code released with the paper. Its affix
+        pairs and scoring instructions then replace those of the task file.
 
     Returns:
-        The task.
+      The task.
 
     Raises:
-        ValueError: for an unknown name, a file that is not a task (with a line for
-            each thing that is wrong with it), or a checkout without the wording of
-            this task.
+      ValueError: for an unknown name, a file that is not a task (with a line for
+        each thing that is wrong with it), or a checkout without the wording of
+        this task.
     """
     name = str(name_or_path)
     if name.endswith(".toml"):
@@ -126,13 +126,13 @@ def write_template(path: pathlib.Path) -> pathlib.Path:
     """Write the form of a task file, with the name of the file as the task's.
 
     Args:
-        path: a new file that ends in ".toml".
+      path: a new file that ends in ".toml".
 
     Returns:
-        The path.
+      The path.
 
     Raises:
-        ValueError: the path has another ending, or there is something already.
+      ValueError: the path has another ending, or there is something already.
     """
     if path.suffix != ".toml" or path.exists():
         raise ValueError(
@@ -149,13 +149,13 @@ def describe(task: Task) -> str:
     """Return what a task is, for a reader: its texts, its prompts, its defaults.
 
     Args:
-        task: a task.
+      task: a task.
 
     Returns:
-        Lines of text.
+      Lines of text.
 
     Raises:
-        ValueError: its prompts cannot be read.
+      ValueError: its prompts cannot be read.
     """
     lines = [f"task {task.name}: {task.description}"]
     positive, negative = task.affixes[0]
@@ -182,11 +182,11 @@ def with_format(task: Task, format: str) -> Task:
     ends a reply; the dialogue format stops at the next human turn.
 
     Args:
-        task: a task.
-        format: "dialogue" or "chat".
+      task: a task.
+      format: "dialogue" or "chat".
 
     Returns:
-        The task with `format` and `stop_strings` replaced.
+      The task with `format` and `stop_strings` replaced.
     """
     if format not in layout.FORMATS:
         raise ValueError(
@@ -202,11 +202,11 @@ def with_official(task: Task, checkout: str | pathlib.Path) -> Task:
     """Return the task with the affixes and instructions of the released code.
 
     Args:
-        task: a task.
-        checkout: folder of a checkout of the released code, named by the user.
+      task: a task.
+      checkout: folder of a checkout of the released code, named by the user.
 
     Returns:
-        The task with `affixes`, `scoring_instructions` and their `source` replaced.
+      The task with `affixes`, `scoring_instructions` and their `source` replaced.
     """
     wording = official_wording.read_wording(checkout, task.name)
     if len(wording.affixes) != len(task.affixes):

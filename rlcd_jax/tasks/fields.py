@@ -1,9 +1,9 @@
 """The fields of a task file: their types, their defaults, and what must fit together.
 
-A file must hold a name, ``[[affixes]]`` and prompts; whatever else it leaves out has
+A file must hold a name, `[[affixes]]` and prompts; whatever else it leaves out has
 the default written here, or is made of the affix pairs by `rlcd_jax.tasks.defaults`.
 No other field is accepted, so a misspelt name is an error and never a silent default.
-A row of ``[[affixes]]`` holds all that belongs to one pair: one index serves affixes,
+A row of `[[affixes]]` holds all that belongs to one pair: one index serves affixes,
 system messages and scoring instructions.
 """
 
@@ -24,14 +24,14 @@ HEADER_BREAKERS = re.compile(r"[()\r\n]")  # an affix stands in parentheses in a
 
 @dataclasses.dataclass(frozen=True)
 class AffixPair:
-    """A row of ``[[affixes]]``: two sides of one contrast and the texts about it.
+    """A row of `[[affixes]]`: two sides of one contrast and the texts about it.
 
     Attributes:
-        positive: affix that asks for the attribute, without parentheses.
-        negative: affix that asks for its opposite, alike on the surface.
-        system_positive: system message of the chat format; "": made of the affix.
-        system_negative: the same for the negative side.
-        instruction: question for scored labels; "": made of the pair.
+      positive: affix that asks for the attribute, without parentheses.
+      negative: affix that asks for its opposite, alike on the surface.
+      system_positive: system message of the chat format; "": made of the affix.
+      system_negative: the same for the negative side.
+      instruction: question for scored labels; "": made of the pair.
     """
 
     positive: str = schema.filled()
@@ -49,8 +49,8 @@ class Lexicon:
     """A word list that may score the replies of a task without any model.
 
     Attributes:
-        name: which word list, one of `LEXICONS`.
-        attribute: what it measures here; must be the task's attribute.
+      name: which word list, one of `LEXICONS`.
+      attribute: what it measures here; must be the task's attribute.
     """
 
     name: str
@@ -65,13 +65,13 @@ class CleanupRules:
     """How a raw reply becomes a reply, or is rejected.
 
     Attributes:
-        mode: "corrected" (role markers count only at the start of a line, a reply
-            that ended by itself is accepted) or "released" (the rule of the code
-            published with the paper, kept for comparison).
-        role_names: names that open a turn, human first, without the colon.
-        unfinished: what becomes of a reply that hit the token limit: "reject" (as in
-            the paper), "cut_sentence" (kept up to its last whole sentence) or "keep".
-        min_characters: a shorter reply is rejected as empty.
+      mode: "corrected" (role markers count only at the start of a line, a reply
+        that ended by itself is accepted) or "released" (the rule of the code
+        published with the paper, kept for comparison).
+      role_names: names that open a turn, human first, without the colon.
+      unfinished: what becomes of a reply that hit the token limit: "reject" (as in
+        the paper), "cut_sentence" (kept up to its last whole sentence) or "keep".
+      min_characters: a shorter reply is rejected as empty.
     """
 
     mode: Literal["corrected", "released"] = "corrected"
@@ -88,11 +88,11 @@ class PromptSet:
     """The prompts of a task, and how they are split.
 
     Attributes:
-        file: JSONL file, relative to the folder of the task file; "": none.
-        texts: prompts of one human turn each, in place of a file.
-        train: share of the prompts that belong to training, in [0, 1].
-        dev: share used for choices between runs.
-        test: share used for the final table; the three add up to 1.
+      file: JSONL file, relative to the folder of the task file; "": none.
+      texts: prompts of one human turn each, in place of a file.
+      train: share of the prompts that belong to training, in [0, 1].
+      dev: share used for choices between runs.
+      test: share used for the final table; the three add up to 1.
     """
 
     file: str = ""

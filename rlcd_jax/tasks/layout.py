@@ -34,30 +34,30 @@ class Task:
     """One attribute to train for: every text and number that defines it.
 
     Attributes:
-        name: the name of the task, equal to the name of its file.
-        attribute: what the replies shall be more of, in a word; default: the name.
-        description: one or two sentences for a reader.
-        format: "dialogue" (role markers, affix in the last header) or "chat" (the
-            chat template of the tokenizer, contrast in the system message).
-        human_marker: text that opens a human turn in the dialogue format.
-        assistant_marker: text that opens an assistant turn in the dialogue format.
-        prompt_template: what the last human turn becomes; holds "{text}" once.
-        lead_in: text after the last assistant marker that the reply continues.
-        affixes: (positive, negative) pairs, without parentheses.
-        systems: (positive, negative) system messages, aligned with `affixes`.
-        scoring_instructions: questions for scored labels, aligned with `affixes`.
-        judge_questions: question by name, for the judges of the final table.
-        lexicon: the word list that may judge the task, or None.
-        stop_strings: texts that end a reply; none in the chat format.
-        forbidden_strings: texts that are never sampled.
-        cleanup: how raw replies are cleaned.
-        prompt_tokens: longest prompt, in tokens.
-        reply_tokens: longest reply, in tokens.
-        hh_config: the hh-rlhf subset with prompts for the task, or None.
-        prompts: the task's own prompts.
-        source: for each text group, where its wording is from.
-        folder: the folder of the task file, or None for a task of this package.
-        defaults: fields that the file leaves out, and that have a default.
+      name: the name of the task, equal to the name of its file.
+      attribute: what the replies shall be more of, in a word; default: the name.
+      description: one or two sentences for a reader.
+      format: "dialogue" (role markers, affix in the last header) or "chat" (the
+        chat template of the tokenizer, contrast in the system message).
+      human_marker: text that opens a human turn in the dialogue format.
+      assistant_marker: text that opens an assistant turn in the dialogue format.
+      prompt_template: what the last human turn becomes; holds "{text}" once.
+      lead_in: text after the last assistant marker that the reply continues.
+      affixes: (positive, negative) pairs, without parentheses.
+      systems: (positive, negative) system messages, aligned with `affixes`.
+      scoring_instructions: questions for scored labels, aligned with `affixes`.
+      judge_questions: question by name, for the judges of the final table.
+      lexicon: the word list that may judge the task, or None.
+      stop_strings: texts that end a reply; none in the chat format.
+      forbidden_strings: texts that are never sampled.
+      cleanup: how raw replies are cleaned.
+      prompt_tokens: longest prompt, in tokens.
+      reply_tokens: longest reply, in tokens.
+      hh_config: the hh-rlhf subset with prompts for the task, or None.
+      prompts: the task's own prompts.
+      source: for each text group, where its wording is from.
+      folder: the folder of the task file, or None for a task of this package.
+      defaults: fields that the file leaves out, and that have a default.
     """
 
     name: str
@@ -89,16 +89,16 @@ def parse_task(table: Mapping[str, Any], where: str, folder: str | None) -> Task
     """Check a parsed task file and make the task of it.
 
     Args:
-        table: what `tomllib` read.
-        where: name of the file, for the errors.
-        folder: folder of the file, or None for a task of this package.
+      table: what `tomllib` read.
+      where: name of the file, for the errors.
+      folder: folder of the file, or None for a task of this package.
 
     Returns:
-        The task.
+      The task.
 
     Raises:
-        ValueError: with a line for each thing that is wrong: the file, the field, the
-            value and what is accepted.
+      ValueError: with a line for each thing that is wrong: the file, the field, the
+        value and what is accepted.
     """
     try:
         held = schema.from_dict(fields.TaskFile, table, exact=False)

@@ -16,9 +16,9 @@ class Wording:
     """The texts of one task in the released code.
 
     Attributes:
-        file: the file they were read from.
-        affixes: (positive, negative) pairs, parentheses removed.
-        instructions: scoring instructions, aligned with `affixes`.
+      file: the file they were read from.
+      affixes: (positive, negative) pairs, parentheses removed.
+      instructions: scoring instructions, aligned with `affixes`.
     """
 
     file: str
@@ -33,14 +33,14 @@ def read_wording(checkout: str | pathlib.Path, task_name: str) -> Wording:
     name starts with the task's name and holds POSITIVE, NEGATIVE or INSTRUCTION.
 
     Args:
-        checkout: folder of the checkout, or the script itself.
-        task_name: name of the task; the release knows "harmless" and "helpful".
+      checkout: folder of the checkout, or the script itself.
+      task_name: name of the task; the release knows "harmless" and "helpful".
 
     Returns:
-        The wording.
+      The wording.
 
     Raises:
-        ValueError: when the script is absent or does not hold the three lists.
+      ValueError: when the script is absent or does not hold the three lists.
 
     Source: github.com/facebookresearch/RLCD, scripts/simulate_preference_data.py.
     """

@@ -51,17 +51,17 @@ def load_prompts(
     """Load the prompts of a task.
 
     Args:
-        task: a task.
-        split: "train", "dev" or "test"; None for all.
-        path: a JSONL file of the user's to read in place of the task's own. Each line
-            is {"id": ..., "turns": [{"role": "human", "text": ...}, ...]}.
+      task: a task.
+      split: "train", "dev" or "test"; None for all.
+      path: a JSONL file of the user's to read in place of the task's own. Each line
+        is {"id": ..., "turns": [{"role": "human", "text": ...}, ...]}.
 
     Returns:
-        The prompts in the order of the file.
+      The prompts in the order of the file.
 
     Raises:
-        ValueError: naming the file, each line and field that is wrong; or a split that
-            has a share and no prompt.
+      ValueError: naming the file, each line and field that is wrong; or a split that
+        has a share and no prompt.
     """
     if split is not None and split not in layout.SPLITS:
         raise ValueError(
@@ -135,11 +135,11 @@ def split_of(prompt_id: str, prompts: layout.PromptSet) -> str:
     u < train, dev for u < train + dev, else test.
 
     Args:
-        prompt_id: the id of the prompt.
-        prompts: the shares of the splits.
+      prompt_id: the id of the prompt.
+      prompts: the shares of the splits.
 
     Returns:
-        "train", "dev" or "test".
+      "train", "dev" or "test".
     """
     draw = _draw(prompt_id)
     if draw < prompts.train:
@@ -158,11 +158,11 @@ def split_prompts(
     """Return the prompts of each split, in their order.
 
     Args:
-        prompts: all prompts of a task.
-        shares: the shares of the splits.
+      prompts: all prompts of a task.
+      shares: the shares of the splits.
 
     Returns:
-        Prompts by "train", "dev" and "test". No text is in two of them.
+      Prompts by "train", "dev" and "test". No text is in two of them.
     """
     first: dict[str, str] = {}  # of a text, the id that decides
     for prompt in prompts:
@@ -207,14 +207,14 @@ def parse_prompts(
     """Check the lines of a prompt file and make prompts of them.
 
     Args:
-        lines: the lines, each one JSON object.
-        where: name of the file, for the errors.
+      lines: the lines, each one JSON object.
+      where: name of the file, for the errors.
 
     Returns:
-        The prompts, at least one.
+      The prompts, at least one.
 
     Raises:
-        ValueError: with a line for each thing that is wrong.
+      ValueError: with a line for each thing that is wrong.
     """
     prompts: list[records.Prompt] = []
     wrong: list[str] = []

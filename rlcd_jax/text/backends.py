@@ -1,4 +1,4 @@
-"""Fast tokenizers (``tokenizers``): what is turned off in them, read and checked."""
+"""Fast tokenizers (`tokenizers`): what is turned off in them, read and checked."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def spell(piece: str, alphabet: Mapping[str, int] | None) -> bytes:
 def padding(
     backend: tokenizers.Tokenizer, declared: int | None, taken: Collection[int | None]
 ) -> int:
-    """Return an id for unused places, which is none of ``taken``.
+    """Return an id for unused places, which is none of `taken`.
 
     The declared one, else the unknown token, else a special token without a use, else
     the first id that is free.

@@ -24,7 +24,7 @@ def render(
     """Return the text that a template writes for a conversation.
 
     Args:
-      template: in Jinja, as transformers' ``apply_chat_template`` takes it.
+      template: in Jinja, as transformers' `apply_chat_template` takes it.
       messages: with "role" and "content".
       names: special tokens that the template may write, such as "bos_token".
       ask: end the text where the assistant's reply begins.
@@ -74,8 +74,8 @@ def closing_token(
     """Return the token with which a template closes an assistant's turn.
 
     Args:
-      template: as in ``render``.
-      names: as in ``render``.
+      template: as in `render`.
+      names: as in `render`.
       tokens: the texts of tokens that may close a turn.
       ends: those of them that end a text. A template that closes no last turn closes
         those amid a conversation with one of these, or with plain text.

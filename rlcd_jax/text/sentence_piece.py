@@ -19,7 +19,7 @@ def score_merges(
     Args:
       pieces: of all tokens, in the order of their ids.
       scores: of the pieces.
-      kinds: of the pieces, as ``gguf.TokenType``; bytes, controls and user-defined
+      kinds: of the pieces, as `gguf.TokenType`; bytes, controls and user-defined
         tokens are never joined from others.
 
     Raises:

@@ -6,8 +6,8 @@ or not at all, is checked here. tokenizer.json is what counts: how a text is spl
 which tokens stand in front of it.
 
 transformers 5 builds some classes anew from the vocabulary alone, with rules of the
-class in place of the file's: ``LlamaTokenizer`` writes one space piece fewer in front
-of leading spaces, and none after a special token; ``GPT2Tokenizer``, which SmolLM2
+class in place of the file's: `LlamaTokenizer` writes one space piece fewer in front
+of leading spaces, and none after a special token; `GPT2Tokenizer`, which SmolLM2
 names, no longer takes digits apart. The file's rules are kept here. They are those that
 the models were trained with: SentencePiece itself and the GGUF files have the same.
 """

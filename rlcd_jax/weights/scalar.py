@@ -1,9 +1,9 @@
-"""Preference and value models as transformers has them: a trunk and a ``score``.
+"""Preference and value models as transformers has them: a trunk and a `score`.
 
-A value model gives one scalar a token, which is ``LlamaForTokenClassification`` with
+A value model gives one scalar a token, which is `LlamaForTokenClassification` with
 one label: the numbers are the same. A preference model gives one scalar a text, which
-is ``LlamaForSequenceClassification`` with one label. That class has no bias: ours is
-kept in config.json as ``score_bias``, and transformers' scores are less by it, the
+is `LlamaForSequenceClassification` with one label. That class has no bias: ours is
+kept in config.json as `score_bias`, and transformers' scores are less by it, the
 same for every text, so that no comparison of two texts changes.
 """
 
@@ -34,7 +34,7 @@ def head_tensors(head: Mapping[str, Any], role: str) -> dict[str, np.ndarray]:
       role: "preference" or "value".
 
     Returns:
-      ``score.weight`` [1, D], and ``score.bias`` [1] of a value model.
+      `score.weight` [1, D], and `score.bias` [1] of a value model.
     """
     found = {WEIGHT: np.asarray(head["weight"], np.float32)[None]}
     if role == VALUE:
@@ -53,7 +53,7 @@ def config_fields(head: Mapping[str, Any], role: str) -> dict[str, Any]:
 def head_from_tensors(
     tensors: Mapping[str, np.ndarray], raw: Mapping[str, Any], role: str, origin: str
 ) -> dict[str, np.ndarray]:
-    """Return a head from its tensors and its config; ``head_tensors`` undone."""
+    """Return a head from its tensors and its config; `head_tensors` undone."""
     wanted = {WEIGHT, BIAS} if role == VALUE else {WEIGHT}
     if set(tensors) != wanted:
         raise ValueError(

@@ -1,0 +1,86 @@
+"""The mark of a finished stage: the config it belongs to, and its summary."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from rlcd_jax import jsonl, record_files
+
+DONE = "DONE"
+
+
+# --- finished stages ------------------------------------------------------------------
+
+
+def _canonical(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, ensure_ascii=True)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that depend on the values, not on their order."""
+    return hashlib.blake2b(_canonical(config).encode(), digest_size=8).hexdigest()
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return a line for each dotted field whose value differs, sorted by name."""
+    flat_old, flat_new = (_flatten(json.loads(_canonical(c))) for c in (old, new))
+    lines = []
+    for name in sorted(flat_old.keys() | flat_new.keys()):
+        before, now = (
+            json.dumps(flat[name]) if name in flat else "absent"
+            for flat in (flat_old, flat_new)
+        )
+        if before != now:
+            lines.append(f"{name}: was {before}, now {now}")
+    return lines
+
+
+def mark_done(
+    folder: epath.PathLike, config: Mapping[str, Any], summary: Mapping[str, Any]
+) -> None:
+    """Mark a stage's folder as finished under `config`; written last, atomically."""
+    mark = {
+        "config_hash": config_hash(config),
+        "config": json.loads(_canonical(config)),
+        "summary": dict(summary),
+    }
+    record_files.write_json(epath.Path(folder) / DONE, mark)
+
+
+def check_done(folder: epath.PathLike, config: Mapping[str, Any]) -> bool:
+    """Say whether the stage in `folder` is finished under this very config.
+
+    Raises:
+      ValueError: it is finished under another config; the differences are listed.
+    """
+    path = epath.Path(folder) / DONE
+    if not path.exists():
+        return False
+    mark = jsonl.parse_object(path.read_bytes(), str(path))
+    if mark["config_hash"] == config_hash(config):
+        return True
+    differences = "\n  ".join(diff_configs(mark["config"], config))
+    raise ValueError(
+        f"{path} was made with another config:\n  {differences}\nChoose another "
+        "workdir, restore these values, or delete the folder to run the stage again."
+    )
+
+
+def read_summary(folder: epath.PathLike) -> dict[str, Any]:
+    """Return the summary that a finished stage left in its DONE mark."""
+    path = epath.Path(folder) / DONE
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; run that stage first")
+    return jsonl.parse_object(path.read_bytes(), str(path))["summary"]

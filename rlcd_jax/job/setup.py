@@ -1,0 +1,138 @@
+"""What a stage starts from: mesh, model, tokenizer, task and prompts, by config."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import checkpoint, sharding, tasks
+from rlcd_jax.models import llama, presets, table
+from rlcd_jax.text import tokenizer
+from rlcd_jax.weights import names, resolve
+
+Params = Any
+RANDOM = "random:"  # prefix of a model spec: a preset's shape with random weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The things that every stage needs, made once a stage."""
+
+    config: ConfigDict
+    task: tasks.Task
+    mesh: jax.sharding.Mesh
+    cfg: llama.LlamaConfig
+    text_tokenizer: tokenizer.Tokenizer
+    load_base: Callable[[], Params]  # the unaligned model: float32, training form
+
+    @property
+    def end_of_turn(self) -> str | None:
+        """The text that closes an assistant turn of the chat format."""
+        if self.task.format == "dialogue":
+            return None
+        end = self.text_tokenizer.end_of_turn
+        if not self.text_tokenizer.template_closes_turns:
+            said = "The chat template closes no turn with a token: replies end with %s"
+            logging.log_first_n(logging.WARNING, said, 1, end)
+        return end
+
+
+def load_job(config: ConfigDict) -> Job:
+    """Return the inputs of a stage; every mistake in the config ends here."""
+    task = load_task(config)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    cfg, text_tokenizer, read = _find_model(config)
+    cfg = configured(cfg, config)
+    sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
+    shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
+
+    def load_base() -> Params:
+        return read(cfg, shardings)
+
+    return Job(config, task, mesh, cfg, text_tokenizer, load_base)
+
+
+def configured(cfg: llama.LlamaConfig, config: ConfigDict) -> llama.LlamaConfig:
+    """Return a model's numbers with the config's precision, remat and kernel."""
+    return dataclasses.replace(
+        cfg,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        attention=config.model.attention,
+    )
+
+
+def load_task(config: ConfigDict) -> tasks.Task:
+    """Return the task with the config's format, wording, lengths and clean-up."""
+    task = tasks.load_task(config.task, config.official_wording or None)
+    if config.task_format:
+        task = tasks.with_format(task, config.task_format)
+    cleanup = dataclasses.replace(
+        task.cleanup,
+        mode=config.pairs.cleanup,
+        unfinished=config.pairs.unfinished or task.cleanup.unfinished,
+    )
+    return dataclasses.replace(
+        task,
+        cleanup=cleanup,
+        prompt_tokens=config.pairs.prompt_tokens,
+        reply_tokens=config.pairs.reply_tokens,
+    )
+
+
+def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
+    spec = config.model.spec
+    if spec.startswith(RANDOM):
+        cfg = presets.get_preset(spec.removeprefix(RANDOM))
+        seed = config.seed
+
+        def draw(cfg: llama.LlamaConfig, shardings: Any) -> Params:
+            start = jax.jit(
+                llama.init_params, static_argnums=0, out_shardings=shardings
+            )
+            return start(cfg, jax.random.key(seed))
+
+        return cfg, tokenizer.byte_tokenizer(cfg.vocab_size), draw
+    found = resolve.resolve_model(spec, cache_dir(config), logging.info)
+    if not found.has_weights:
+        raise ValueError(
+            f"model={spec!r} is a shape without weights; give hf:PATH_OR_ID or "
+            f"gguf:PATH, model=smollm2-135m for the embedded real model, or "
+            f"{RANDOM}{spec} for random weights"
+        )
+
+    def read(cfg: llama.LlamaConfig, shardings: Any) -> Params:
+        del cfg  # the file's own numbers say the same
+        return found.load_params(put=names.put_sharded(shardings))
+
+    return found.cfg, found.load_tokenizer(), read
+
+
+def cache_dir(config: ConfigDict) -> pathlib.Path:
+    """Return the folder of fetched models."""
+    return pathlib.Path(config.model.cache_dir or "~/.cache/rlcd_jax").expanduser()
+
+
+def restore_params(job: Job, folder: pathlib.Path, item: str, specs: Params) -> Params:
+    """Return one item of the latest checkpoint in `folder`, on the mesh."""
+    step = checkpoint.latest_step(folder)
+    if step is None:
+        raise ValueError(
+            f"{folder} holds no checkpoint; run the stage that makes it first"
+        )
+    shardings = sharding.param_shardings(specs, job.mesh)
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=where
+        ),
+        table.abstract_params(specs),
+        shardings,
+    )
+    items, _ = checkpoint.restore(folder, step, {item: abstract})
+    return items[item]

@@ -1,0 +1,177 @@
+"""The loop that preference model and context distillation share.
+
+Batch i of a run is a function of (seed, i) alone: Grain shuffles each epoch anew and
+is read by index. So the checkpoint of step i is all that a resumed run needs, and the
+number of hosts changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import checkpoint, metrics, progress_bar
+from rlcd_jax.job import batching, setup, trainer
+from rlcd_jax.training import optimizers, train_state
+
+Params = Any
+Row = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """What a supervised stage learns from, and how it is looked at.
+
+    Attributes:
+      stage: name of the stage.
+      rows: the training rows.
+      collate: rows of one batch -> arrays [B, …].
+      evaluate: parameters -> metrics on held-out rows; {} where there are none.
+    """
+
+    stage: str
+    rows: Sequence[Row]
+    collate: Callable[[Sequence[Row]], Mapping[str, np.ndarray]]
+    evaluate: Callable[[Mapping[str, Params]], dict[str, float]]
+
+
+def num_updates(section: ConfigDict, num_rows: int, stage: str) -> int:
+    """Return the optimizer updates of all epochs; a last incomplete batch is left out.
+
+    Raises:
+      ValueError: there are fewer rows than one batch takes.
+    """
+    total = num_rows * section.epochs // section.batch_size
+    if num_rows < section.batch_size or not total:
+        raise ValueError(
+            f"{stage}: {num_rows} training rows are fewer than one batch of "
+            f"{stage}.batch_size={section.batch_size}; lower it, or make more pairs"
+        )
+    return total
+
+
+def make_optimizer(section: ConfigDict, updates: int) -> optax.GradientTransformation:
+    """Return the optimizer of a supervised stage."""
+    rate = optimizers.learning_rate(
+        section.learning_rate,
+        schedule=section.schedule,
+        warmup=round(section.warmup_fraction * updates),
+        total=updates,
+        every=1,
+        idle=False,
+    )
+    return optimizers.adamw(
+        rate,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        parts=(),
+    )
+
+
+def make_trainer(
+    job: setup.Job,
+    stage: str,
+    specs: Mapping[str, Params],
+    loss_fn: train_state.LossFn,
+    *,
+    updates: int,
+    weight: str,
+) -> trainer.Trainer:
+    """Return the compiled update of a supervised stage, by its section of the config.
+
+    Args:
+      job: of the stage.
+      stage: its name, and that of its section.
+      specs: parameter tables by checkpoint item.
+      loss_fn: mean loss of a part of a batch, and metrics.
+      updates: of the whole training, which the schedule needs.
+      weight: the array of a batch that says how much a part weighs.
+    """
+    section = job.config[stage]
+    parts = trainer.micro_batches(
+        stage, section.batch_size, section.micro_batch, trainer.batch_ways(job.mesh)
+    )
+    return trainer.Trainer(
+        job.mesh,
+        specs,
+        make_optimizer(section, updates),
+        loss_fn,
+        num_micro=parts,
+        weight=weight,
+    )
+
+
+def batch_rows(rows: Sequence[Row], seed: int, batch_size: int, index: int) -> list:
+    """Return the rows of batch `index`: shuffled anew each epoch, without gaps."""
+    chosen = batching.batch_indices(len(rows), seed, batch_size, index)
+    return [rows[place] for place in chosen]
+
+
+def fit(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    folder: pathlib.Path,
+    lesson: Lesson,
+    program: trainer.Trainer,
+    make_params: Callable[[], Mapping[str, Params]],
+) -> tuple[train_state.TrainState, dict[str, float]]:
+    """Train to the end, from the latest checkpoint if there is one.
+
+    Args:
+      config: of the run.
+      workdir: folder of the run.
+      folder: folder of the stage.
+      lesson: rows and how to look at them.
+      program: the compiled update.
+      make_params: returns the parameters at the start.
+
+    Returns:
+      The last state, and the held-out metrics of the last parameters.
+    """
+    section = config[lesson.stage]
+    total = num_updates(section, len(lesson.rows), lesson.stage)
+    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=1) as saver:
+        state, start, _ = program.start_or_resume(saver, make_params)
+        if start:
+            logging.info("%s: goes on from update %d", lesson.stage, start)
+        resumed = start or None
+        held_out: dict[str, float] = {}
+        with (
+            metrics.MetricWriter(workdir, lesson.stage, resumed_step=resumed) as writer,
+            progress_bar.Progress(lesson.stage, total, unit="updates") as bar,
+        ):
+            bar.done = start
+            for step in range(start + 1, total + 1):
+                rows = batch_rows(
+                    lesson.rows, config.seed, section.batch_size, step - 1
+                )
+                state, out = program.update(state, lesson.collate(rows))
+                shown = trainer.host_metrics(out)
+                if step % section.eval_every == 0 or step == total:
+                    held_out = lesson.evaluate(state.params)
+                    shown |= held_out
+                writer.write(step, shown)
+                bar.advance(1, f"loss {shown[f'{lesson.stage}/loss']:.3f}")
+                if step % section.checkpoint_every == 0 or step == total:
+                    program.save(saver, step, state, {"stage": lesson.stage})
+    return state, held_out or lesson.evaluate(state.params)
+
+
+def fill(rows: Sequence[Row], size: int) -> tuple[list[Row], np.ndarray]:
+    """Return `size` rows, the last repeated, and a mask [size] of the real ones."""
+    missing = size - len(rows)
+    return [*rows, *[rows[-1]] * missing], np.arange(size) < len(rows)
+
+
+def wait(state: train_state.TrainState) -> None:
+    """Return when the device has finished the last update."""
+    jax.block_until_ready(state.updates)

@@ -1,0 +1,201 @@
+"""One compiled, sharded update and its checkpoints, for every trained model.
+
+Parameters are a dict by what they are ("preference"; "policy"; "policy" and "value"):
+each becomes an item of the checkpoint, so that the next stage restores one of them
+without the optimizer's moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from rlcd_jax import checkpoint, sharding, tree
+from rlcd_jax.models import table
+from rlcd_jax.training import train_state
+
+Params = Any
+OPTIMIZER = "optimizer"  # the checkpoint item of the moments
+
+
+class Trainer:
+    """The update of one stage; it holds programs, never the state of the training.
+
+    Args:
+      mesh: devices of the job.
+      specs: parameter tables by item.
+      optimizer: of all items together.
+      loss_fn: mean loss of a part of a batch, and metrics.
+      num_micro: parts in which a batch is taken.
+      weight: the array of a batch that says how much a part weighs.
+    """
+
+    def __init__(
+        self,
+        mesh: jax.sharding.Mesh,
+        specs: Mapping[str, Params],
+        optimizer: optax.GradientTransformation,
+        loss_fn: train_state.LossFn,
+        *,
+        num_micro: int,
+        weight: str,
+    ) -> None:
+        self.mesh, self.optimizer = mesh, optimizer
+        self.num_micro, self.weight = num_micro, weight
+        self._abstract = jax.eval_shape(
+            lambda params: train_state.create(params, optimizer),
+            table.abstract_params(dict(specs)),
+        )
+        self.shardings = _state_shardings(self._abstract, dict(specs), mesh)
+
+        def step(state: train_state.TrainState, batch: train_state.Batch):
+            return train_state.update(
+                state, batch, optimizer, loss_fn, num_micro=num_micro, weight=weight
+            )
+
+        self._create = jax.jit(
+            lambda params: train_state.create(params, optimizer),
+            out_shardings=self.shardings,
+        )
+        self._update = jax.jit(
+            step,
+            in_shardings=(self.shardings, sharding.batch_sharding(mesh)),
+            out_shardings=(self.shardings, sharding.replicated(mesh)),
+            donate_argnums=0,
+        )
+
+    def create(self, params: Mapping[str, Params]) -> train_state.TrainState:
+        """Return the state before the first update."""
+        with jax.set_mesh(self.mesh):
+            return self._create(dict(params))
+
+    def update(
+        self, state: train_state.TrainState, batch: Mapping[str, Any]
+    ) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
+        """Return the state after one batch, and metrics; the old state is used up."""
+        with jax.set_mesh(self.mesh):
+            return self._update(state, dict(batch))
+
+    @property
+    def state_shapes(self) -> train_state.TrainState:
+        """The state without values: shape, dtype and sharding of each leaf."""
+        return jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=where
+            ),
+            self._abstract,
+            self.shardings,
+        )
+
+    def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """Return the update as the compiler gets it; nothing is allocated.
+
+        Args:
+          batch: shapes and dtypes of a batch.
+        """
+        with jax.set_mesh(self.mesh):
+            return self._update.lower(self.state_shapes, dict(batch))
+
+    def save(
+        self,
+        folder: checkpoint.Checkpointer,
+        step: int,
+        state: train_state.TrainState,
+        meta: Mapping[str, Any],
+    ) -> None:
+        """Write everything that changes in training as one step of `folder`."""
+        folder.save(step, _items(state), meta)
+
+    def restore(
+        self, folder: checkpoint.Checkpointer, step: int
+    ) -> tuple[train_state.TrainState, dict[str, Any]]:
+        """Return the state of one step on this mesh, and what was noted with it."""
+        items, meta = folder.restore(step, _items(self.state_shapes))
+        optimizer = items.pop(OPTIMIZER)
+        state = train_state.TrainState(
+            params=items,
+            opt_state=optimizer["moments"],
+            updates=optimizer["updates"],
+        )
+        return state, meta
+
+    def start_or_resume(
+        self, folder: checkpoint.Checkpointer, make: Callable[[], Mapping[str, Params]]
+    ) -> tuple[train_state.TrainState, int, dict[str, Any]]:
+        """Return the state to go on from, its step and what was noted with it.
+
+        Args:
+          folder: checkpoints of the stage.
+          make: returns the parameters at the start; called if there is none.
+        """
+        step = folder.latest_step()
+        if step is None:
+            return self.create(make()), 0, {}
+        state, meta = self.restore(folder, step)
+        return state, step, meta
+
+
+def micro_batches(name: str, batch_size: int, micro_batch: int, ways: int) -> int:
+    """Return in how many parts a batch is taken; 0 takes it whole.
+
+    Raises:
+      ValueError: the sizes do not divide; the message names the fields.
+    """
+    size = micro_batch or batch_size
+    if batch_size % size:
+        raise ValueError(
+            f"{name}.micro_batch={micro_batch} does not divide the batch of "
+            f"{batch_size}; choose a divisor, or 0 for the whole batch"
+        )
+    if size % ways:
+        raise ValueError(
+            f"{name}: {size} rows at once do not divide among mesh.data x mesh.fsdp = "
+            f"{ways} devices; choose a multiple of {ways}"
+        )
+    return batch_size // size
+
+
+def batch_ways(mesh: jax.sharding.Mesh) -> int:
+    """Return among how many devices the rows of a batch are split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def host_metrics(metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+    """Return metrics as Python numbers; waits for the device."""
+    return {name: float(np.asarray(value)) for name, value in metrics.items()}
+
+
+def _items(state: train_state.TrainState) -> dict[str, Any]:
+    moments = {"moments": state.opt_state, "updates": state.updates}
+    return {**state.params, OPTIMIZER: moments}
+
+
+def _state_shardings(
+    abstract: train_state.TrainState, specs: dict[str, Params], mesh: jax.sharding.Mesh
+) -> train_state.TrainState:
+    """Return the shardings of a TrainState: moments lie as their parameters do.
+
+    A moment is told by its path, which ends in that of its parameter; what is left
+    are counters, of which every device has a copy.
+    """
+    params = sharding.param_shardings(specs, mesh)
+    by_name = tree.flatten_names(params)
+    whole = sharding.replicated(mesh)
+
+    def of_moment(path: Any, leaf: Any) -> Any:
+        parts = tree.path_name(path).split("/")
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        found = next((by_name[tail] for tail in tails if tail in by_name), None)
+        if found is None and leaf.ndim:
+            raise ValueError(
+                f"optimizer state {'/'.join(parts)} of shape {leaf.shape} belongs to "
+                "no parameter"
+            )
+        return whole if found is None else found
+
+    moments = jax.tree_util.tree_map_with_path(of_moment, abstract.opt_state)
+    return train_state.TrainState(params=params, opt_state=moments, updates=whole)

@@ -1,0 +1,152 @@
+"""A run's folder: which config it belongs to, and which stages are done.
+
+Each stage remembers the part of the config that it and the stages before it depend
+on. The same command therefore starts, resumes and skips; another config in the same
+folder is refused with the fields that differ, and never mixes with what is there.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import record_files
+from rlcd_jax.job import done_mark
+
+# What each stage depends on: its own section, and the stages it reads.
+_COMMON = ("seed", "task", "task_format", "official_wording", "model", "prompts")
+_SIMULATE = (*_COMMON, "pairs")
+_PREFERENCE = (*_SIMULATE, "preference")
+_DISTILL = (*_SIMULATE, "distill")
+_POLICY = (*_PREFERENCE, "policy")
+SECTIONS = {
+    "simulate": _SIMULATE,
+    "preference": _PREFERENCE,
+    "distill": _DISTILL,
+    "policy": _POLICY,
+    "evaluate": (*_POLICY, "distill", "evaluate"),
+}
+FOLDERS = {"simulate": "pairs"}  # the other folders have the name of the stage
+# Fields that change how a run is computed and not what: another machine may resume.
+FREE = ("cache_dir", "chunk_tokens", "remat", "attention", "data_dir", "hh_dir")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rlcd_jax")
+
+
+def stage_folder(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
+    """Return the folder of a stage's files."""
+    return pathlib.Path(workdir) / FOLDERS.get(stage, stage)
+
+
+def stage_config(config: ConfigDict, stage: str) -> dict[str, Any]:
+    """Return the part of the config that a stage's result depends on."""
+    whole = config.to_dict()
+    part = {name: whole[name] for name in SECTIONS[stage]}
+    for name in ("model", "prompts"):
+        part[name] = {k: v for k, v in part[name].items() if k not in FREE}
+    return part
+
+
+def finished(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> bool:
+    """Say whether a stage is done under this config.
+
+    Raises:
+      ValueError: the stage was begun or done under another config.
+    """
+    folder, part = stage_folder(workdir, stage), stage_config(config, stage)
+    if done_mark.check_done(folder, part):
+        logging.info("%s: done before, skipped", stage)
+        return True
+    begun = folder / "config.json"
+    if begun.exists():
+        before = json.loads(begun.read_text())
+        lines = done_mark.diff_configs(before, part)
+        if lines:
+            shown = "\n  ".join(lines)
+            raise ValueError(
+                f"{folder} was begun with another config:\n  {shown}\nChoose another "
+                "workdir, restore these values, or delete that folder"
+            )
+    return False
+
+
+def begin(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
+    """Make a stage's folder, write the config it belongs to, and return it."""
+    folder = stage_folder(workdir, stage)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        record_files.write_json(folder / "config.json", stage_config(config, stage))
+    return folder
+
+
+def finish(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    stage: str,
+    summary: dict[str, Any],
+) -> dict[str, Any]:
+    """Write a stage's summary and its DONE mark; return the summary."""
+    folder = stage_folder(workdir, stage)
+    if jax.process_index() == 0:
+        record_files.write_json(folder / "summary.json", summary)
+        done_mark.mark_done(folder, stage_config(config, stage), summary)
+    return summary
+
+
+def summary(workdir: str | pathlib.Path, stage: str) -> dict[str, Any]:
+    """Return the summary of a finished stage."""
+    return done_mark.read_summary(stage_folder(workdir, stage))
+
+
+def open_run(config: ConfigDict, workdir: str | pathlib.Path) -> None:
+    """Write `config.json` and `environment.json` of a run.
+
+    A folder with files of another kind is refused, so that a mistyped path loses
+    nothing.
+    """
+    folder = pathlib.Path(workdir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"workdir {folder} is a file; give a folder for the run")
+    others = [path.name for path in folder.glob("*")] if folder.exists() else []
+    if others and "config.json" not in others:
+        raise ValueError(
+            f"workdir {folder} holds other files ({', '.join(sorted(others)[:3])}, …) "
+            "and no run; give an empty or a new folder, or that of a run"
+        )
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        record_files.write_json(folder / "config.json", config.to_dict())
+        record_files.write_json(folder / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, devices and the commit: what a figure depends on."""
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": len(devices),
+        "device_kind": devices[0].device_kind,
+        "processes": jax.process_count(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    """Return the commit of the checkout, "-dirty" if files differ; "" without git."""
+    here = pathlib.Path(__file__).parent
+    if not shutil.which("git"):
+        return ""
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.stdout.strip()

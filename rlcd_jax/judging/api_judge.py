@@ -1,0 +1,139 @@
+"""A judge behind an OpenAI-compatible HTTP interface.
+
+Each pair of replies is asked about in both orders. An answer that cannot be read is
+counted apart from a tie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from rlcd_jax.judging import chat_api, judges, verdicts
+
+BLOCK = "\n\n\n\n"
+
+
+def questions(samples: Sequence[verdicts.JudgedReply], question: str) -> list[str]:
+    """Return the texts to ask: both orders of each contest of different replies.
+
+    Args:
+      samples: replies of all systems.
+      question: the task's judge question.
+    """
+    if not question.strip():
+        raise ValueError("the judge question is empty; give one of the task's")
+    texts = []
+    for one, two in verdicts.contests(samples):
+        if verdicts.plain_winner(one, two):
+            continue  # told without asking
+        (dialogue, first), (_, second) = (
+            judges.whole_turns(one),
+            judges.whole_turns(two),
+        )
+        texts.append(comparison_prompt(dialogue, first, second, question))
+        texts.append(comparison_prompt(dialogue, second, first, question))
+    return texts
+
+
+def compare(
+    samples: Sequence[verdicts.JudgedReply],
+    api: chat_api.ChatApi,
+    *,
+    question: str,
+    judge: str,
+    progress: Callable[[int], None] = lambda count: None,
+) -> list[verdicts.Verdict]:
+    """Return a verdict for each prompt and each two systems.
+
+    Both orders must name the same reply for it to win; another reply in another order
+    is a flip and a tie; when one answer cannot be read the winner is "none".
+
+    Args:
+      samples: replies of all systems.
+      api: the model to ask; `api.estimate(questions(samples, question))` says what
+        it may cost.
+      question: the task's judge question.
+      judge: name of the judge in the records.
+      progress: called with 1 after each answer.
+
+    Raises:
+      ValueError, RuntimeError: see `ChatApi.ask_all`.
+    """
+    answers = iter(api.ask_all(questions(samples, question), progress=progress))
+    given = []
+    for one, two in verdicts.contests(samples):
+        if plain := verdicts.plain_winner(one, two):
+            given.append(verdicts.make_verdict(judge, one, two, plain))
+        else:
+            given.append(read_answers(judge, one, two, next(answers), next(answers)))
+    return given
+
+
+def comparison_prompt(prompt: str, reply_a: str, reply_b: str, question: str) -> str:
+    """Return the text that shows a dialogue, two replies to it and a question.
+
+    Runs of blank lines in dialogue and replies become one line break, and each turn of
+    the dialogue gets its blank line back.
+
+    Source: RLCD Appendix F.2 for the layout; the wording is our own.
+    """
+    dialogue = _one_break(prompt).removesuffix("Assistant:").rstrip()
+    dialogue = re.sub(r"\n(?=(Human|Assistant):)", "\n\n", dialogue)
+    replies = "\n\n".join(
+        f"({letter}) Assistant: {_one_break(reply)}"
+        for letter, reply in (("A", reply_a), ("B", reply_b))
+    )
+    intro = "Below is a conversation, then two possible replies of its assistant."
+    return BLOCK.join((f"{intro}\n\n{dialogue}", replies, question.strip()))
+
+
+def parse_answer(text: str) -> Literal["A", "B"] | None:
+    """Return the letter that an answer chooses, or None when it chooses none.
+
+    The answer starts with `(A)` or `Response (A)`; or it has the word "However",
+    and after it, without `than (A)` and `than (B)`, exactly one of the letters.
+
+    Source: RLCD Appendix F.2 and the released code.
+    """
+    text = text.strip()
+    for letter in ("A", "B"):
+        if text.startswith((f"({letter})", f"Response ({letter})")):
+            return letter
+    if "However" not in text:
+        return None
+    rest = re.sub(r"than \((A|B)\)", "", text[text.index("However") :])
+    named = {letter for letter in ("A", "B") if f"({letter})" in rest}
+    return named.pop() if len(named) == 1 else None
+
+
+def read_answers(
+    judge: str,
+    one: verdicts.JudgedReply,
+    two: verdicts.JudgedReply,
+    straight: str | None,
+    swapped: str | None,
+) -> verdicts.Verdict:
+    """Return the verdict of two answers; in the second, (A) is the reply of `two`."""
+    letters = [None if a is None else parse_answer(a) for a in (straight, swapped)]
+    first = {"A": "1", "B": "2", None: None}[letters[0]]
+    second = {"A": "2", "B": "1", None: None}[letters[1]]
+    unparsed = letters.count(None)
+    if unparsed:
+        winner = "none"
+    else:
+        winner = first if first == second else "tie"
+    return verdicts.make_verdict(
+        judge,
+        one,
+        two,
+        winner,
+        flips=int(winner == "tie"),
+        unparsed=unparsed,
+        answers=tuple("[no answer]" if a is None else a for a in (straight, swapped)),
+    )
+
+
+def _one_break(text: str) -> str:
+    return re.sub(r"\s*\n\s*", "\n", text.strip())

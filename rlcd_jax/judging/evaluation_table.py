@@ -1,0 +1,165 @@
+"""The table of one run: every system against the base model, with intervals.
+
+Several replies to one prompt are one observation: they are averaged before anything
+is resampled, so that the intervals are over prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rlcd_jax.judging import verdicts
+from rlcd_jax.statistics import diversity, estimates, tables
+
+BASE = "base"
+NO_BASE = "the base model itself"
+TEXT_COLUMNS = (
+    tables.Column("KL, nats a reply", 2),
+    tables.Column("tokens", 1),
+    tables.Column("finished", 2),
+    tables.Column("distinct-2", 3),
+)
+
+
+def comparison_table(
+    answers: Sequence[Any],
+    scores: Sequence[verdicts.Score],
+    given: Sequence[verdicts.Verdict],
+    *,
+    caption: str,
+    preference: Mapping[str, Any] | None,
+    seed: int,
+    level: float,
+    resamples: int,
+) -> tables.Table:
+    """Return one row a system.
+
+    Args:
+      answers: replies of all systems, with lengths and divergences.
+      scores: single scores by judges that score replies one at a time.
+      given: pairwise verdicts.
+      caption: of the table.
+      preference: summary of the run's preference model, noted below the table.
+      seed: of the bootstrap.
+      level: coverage of the intervals.
+      resamples: of the bootstrap.
+
+    Returns:
+      Columns: each judge's mean score, each judge's win rate over the base model and
+      what is left of it at equal length, KL from the base model in nats a reply, tokens
+      a reply, share of replies that ended by themselves, distinct bigrams.
+    """
+
+    def interval(entries: Iterable[tuple[str, float]]) -> Any:
+        means = list(estimates.mean_by_prompt(entries).values())
+        if len(means) < 2:
+            return estimates.Missing("fewer than two prompts")
+        return estimates.bootstrap_interval(
+            means, seed=seed, level=level, resamples=resamples
+        )
+
+    score_judges = list(dict.fromkeys(score.judge for score in scores))
+    win_judges = list(dict.fromkeys(verdict.judge for verdict in given))
+    columns = [tables.Column(f"{name} score", 3) for name in score_judges]
+    for name in win_judges:
+        columns.append(tables.Column(f"{name} win rate", 3))
+        columns.append(tables.Column(f"{name} at equal length", 3))
+    rows = []
+    for system in dict.fromkeys(answer.system for answer in answers):
+        own = [answer for answer in answers if answer.system == system]
+        cells = [interval(_scores_of(scores, judge, system)) for judge in score_judges]
+        for judge in win_judges:
+            cells += _win_cells(given, judge, system, interval, level)
+        rows.append((system, (*cells, *_text_cells(own, system, interval))))
+    return tables.Table(
+        caption=caption,
+        row_header="system",
+        columns=(*columns, *TEXT_COLUMNS),
+        rows=tuple(rows),
+        notes=(*_notes(given, preference, level), *_empty_note(answers)),
+    )
+
+
+def _text_cells(own: Sequence[Any], system: str, interval) -> list[Any]:
+    """Return a system's cells of `TEXT_COLUMNS`."""
+    return [
+        estimates.Missing(NO_BASE)
+        if system == BASE
+        else interval((a.prompt_id, a.divergence) for a in own),
+        interval((a.prompt_id, a.num_tokens) for a in own),
+        interval((a.prompt_id, a.finish != "length") for a in own),
+        diversity.distinct_n([a.reply.split() for a in own], 2),
+    ]
+
+
+def _win_cells(given, judge: str, system: str, interval, level: float) -> list[Any]:
+    """Return a system's win rates over the base model by one judge: plain, controlled.
+
+    Verdicts that could not be read count in neither.
+    """
+    if system == BASE:
+        return [estimates.Missing(NO_BASE)] * 2
+    own = [
+        verdicts.seen_from(verdict, system)
+        for verdict in given
+        if verdict.judge == judge and verdict.winner != "none"
+        if {verdict.system_1, verdict.system_2} == {system, BASE}
+    ]
+    return [
+        interval((verdict.prompt_id, verdict.points) for verdict in own),
+        verdicts.equal_length_rate(own, level=level),
+    ]
+
+
+def _scores_of(scores, judge: str, system: str) -> list[tuple[str, float]]:
+    return [
+        (score.prompt_id, score.score)
+        for score in scores
+        if score.judge == judge and score.system == system
+    ]
+
+
+def _empty_note(answers: Sequence[Any]) -> tuple[str, ...]:
+    counts = verdicts.count_empty(answers)
+    if not any(counts.values()):
+        return ()
+    listed = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return (f"Empty replies, which lose against all others: {listed}.",)
+
+
+def _notes(given, preference, level: float) -> tuple[str, ...]:
+    notes = [
+        f"Intervals: {level:.0%} bootstrap over prompts. Win rates are over the base "
+        "model, ties count half. KL is exact over the vocabulary, along the replies."
+    ]
+    if given:
+        notes.append(
+            "At equal length: the win rate left by a logistic regression on the "
+            "difference of the lengths in words, with a "
+            f"{level:.0%} sandwich interval whose clusters are prompts."
+        )
+    asked = [verdict for verdict in given if verdict.judge == "log_odds"]
+    if asked:
+        flips = sum(verdict.flips for verdict in asked) / len(asked)
+        notes.append(
+            f"log_odds asks in both orders and takes the mean; the answer flipped with "
+            f"the order in {flips:.0%} of the pairs."
+        )
+    if preference and "held_out_accuracy" in preference:
+        accuracy = preference["held_out_accuracy"]
+        notes.append(
+            f"Preference model: accuracy on {preference['held_out_pairs']} held-out "
+            f"pairs {accuracy['value']:.3f} "
+            f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}]."
+        )
+    if preference and "human_agreement" in preference:
+        human = preference["human_agreement"]
+        accuracy, probability = human["accuracy"], human["mean_probability"]
+        notes.append(
+            f"Agreement with {human['pairs']} human pairs: accuracy "
+            f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
+            f"mean probability {probability['value']:.3f} "
+            f"[{probability['low']:.3f}, {probability['high']:.3f}]."
+        )
+    return tuple(notes)

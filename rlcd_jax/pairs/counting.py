@@ -1,0 +1,56 @@
+"""Counts and means of a set of pairs: by cell, by side, and what was lost."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rlcd_jax import records
+from rlcd_jax.pairs import draws
+
+
+def summarise(
+    pairs: Sequence[records.Pair], dropped: Sequence[records.Dropped]
+) -> dict[str, Any]:
+    """Return counts and means of a set of pairs: by cell, by side, and what was lost.
+
+    It depends on the records alone, so the summary of several processes is that of
+    their records together; each draw of a prompt counts. Tries and drops by
+    side show a filter that works on one side more than on the other.
+    """
+    cells: dict[str, list[records.Pair]] = {}
+    for pair in pairs:
+        cells.setdefault(f"{pair.sampling}-{pair.labels}", []).append(pair)
+    reasons: dict[str, Counter] = {}
+    for d in dropped:
+        reasons.setdefault(d.side, Counter())[d.reason] += 1
+    key_of = records.key_of
+    long = dict.fromkeys(key_of(d) for d in dropped if d.reason == draws.TOO_LONG)
+    return {
+        "pairs": len(pairs),
+        "prompts_with_pairs": len({key_of(pair) for pair in pairs}),
+        "prompts_dropped": len({key_of(d) for d in dropped}),
+        "dropped_by_side": {side: dict(count) for side, count in reasons.items()},
+        "dropped_tries": sum(d.tries for d in dropped),
+        "prompts_too_long": {"count": len(long), "first_ids": list(long)[:20]},
+        "cells": {name: _summarise_cell(cell) for name, cell in cells.items()},
+    }
+
+
+def _summarise_cell(cell: Sequence[records.Pair]) -> dict[str, Any]:
+    sides: dict[str, list[tuple[int, str, int, float]]] = {}
+    for p in cell:
+        first = (p.tries_1, p.finish_1, p.num_tokens_1, 1 - p.prob_2)
+        second = (p.tries_2, p.finish_2, p.num_tokens_2, p.prob_2)
+        sides.setdefault(p.side_1, []).append(first)
+        sides.setdefault(p.side_2, []).append(second)
+    by_side = {}
+    for side, entries in sorted(sides.items()):
+        tries, finishes, lengths, probs = zip(*entries, strict=True)
+        by_side[side] = {
+            "tries": {str(n): c for n, c in sorted(Counter(tries).items())},
+            "finish": dict(sorted(Counter(finishes).items())),
+            "mean_tokens": sum(lengths) / len(lengths),
+            "mean_prob_better": sum(probs) / len(probs),
+        }
+    total = sum(p.prob_2 for p in cell)
+    return {"pairs": len(cell), "mean_prob_2": total / len(cell), "sides": by_side}

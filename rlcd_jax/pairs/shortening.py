@@ -1,0 +1,160 @@
+"""Texts that are too long for a model's rows: left out, or with shorter prompts.
+
+A text never loses a piece that ends anywhere but at a turn: a prompt without its
+beginning-of-sequence token, or one that begins in mid-sentence, is a text that the
+model was not made for. What becomes of the texts is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from rlcd_jax import records, tasks
+from rlcd_jax.text import encoding, tokenizer
+
+DROP, SHORTEN_PROMPT = "drop", "shorten_prompt"
+RULES = (DROP, SHORTEN_PROMPT)
+Joined = tuple[list[int], list[bool]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Borders:
+    """What stands between the turns of a prompt.
+
+    Attributes:
+      opening: text before the words of the first human turn.
+      between: text after the words of an assistant turn, before those of the next
+        human turn.
+    """
+
+    opening: str
+    between: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A prompt with its replies as it fits, one of `joined` a reply.
+
+    Attributes:
+      joined: ids and whether they are the reply's; () where nothing fits.
+      shortened: the prompt lost turns.
+    """
+
+    joined: tuple[Joined, ...]
+    shortened: bool = False
+
+
+def check_rule(field: str, rule: str) -> None:
+    """Refuse a rule that is not known.
+
+    Args:
+      field: of the config, by its dotted name.
+      rule: its value.
+    """
+    if rule not in RULES:
+        raise ValueError(f"{field}={rule!r}; accepted: {', '.join(RULES)}")
+
+
+def find_borders(task: tasks.Task, text_tokenizer: tokenizer.Tokenizer) -> Borders:
+    """Return what stands between turns, by the task's headers or the chat template.
+
+    Raises:
+      ValueError: the template does not write each turn once, as it is.
+    """
+    if task.format == "dialogue":
+        return Borders(task.human_marker.strip(), task.human_marker)
+    words = ("firstquestion", "firstanswer", "secondquestion")
+    roles = ("human", "assistant", "human")
+    turns = [records.Turn(*turn) for turn in zip(roles, words, strict=True)]
+    text = text_tokenizer.chat(turns)
+    opening, *rest = text.partition(words[0])
+    _, _, between = "".join(rest).partition(words[1])
+    between = between.partition(words[2])[0]
+    if [text.count(word) for word in words] != [1, 1, 1] or not between:
+        raise ValueError(
+            "the chat template does not tell where a turn ends, so no prompt can be "
+            f"shortened; set too_long={DROP!r}, or allow longer texts"
+        )
+    return Borders(opening, between)
+
+
+def shorter_prompts(prompt: str, borders: Borders) -> Iterator[str]:
+    """Yield the prompt without its oldest turns: down to the last human turn alone.
+
+    Every one begins with a human turn, as the prompt of a conversation does; so a
+    question goes together with its answer.
+    """
+    parts = prompt.split(borders.between)
+    for start in range(1, len(parts)):
+        yield borders.opening + borders.between.join(parts[start:])
+
+
+def fit(
+    text_tokenizer: tokenizer.Tokenizer,
+    groups: Sequence[Sequence[tuple[str, str]]],
+    *,
+    max_tokens: int,
+    rule: str,
+    task: tasks.Task,
+) -> list[Fitted]:
+    """Return the ids of prompts with their replies, all of at most `max_tokens`.
+
+    The replies of a group stand after the same text: as much of its prompt as leaves
+    room for the longest.
+
+    Args:
+      text_tokenizer: of the model.
+      groups: each one or more (prompt, reply) of the same prompt, the reply from its
+        leading space to its end mark.
+      max_tokens: of prompt and reply together.
+      rule: "drop", or "shorten_prompt": leave out the oldest turns, as few as will do.
+      task: gives the format, in which turns are told apart.
+    """
+    texts = [text for group in groups for text in group]
+    whole = encoding.join_replies(text_tokenizer, texts)
+    left, borders = iter(whole), None
+    fitted = []
+    for group in groups:
+        joined = tuple(next(left) for _ in group)
+        if _longest(joined) <= max_tokens:
+            fitted.append(Fitted(joined))
+        elif rule == DROP:
+            fitted.append(Fitted(()))
+        else:
+            borders = borders or find_borders(task, text_tokenizer)
+            fitted.append(_shorten(text_tokenizer, group, max_tokens, borders))
+    return fitted
+
+
+def _shorten(
+    text_tokenizer: tokenizer.Tokenizer,
+    group: Sequence[tuple[str, str]],
+    max_tokens: int,
+    borders: Borders,
+) -> Fitted:
+    for shorter in shorter_prompts(group[0][0], borders):
+        texts = [(shorter, reply) for _, reply in group]
+        joined = tuple(encoding.join_replies(text_tokenizer, texts))
+        if _longest(joined) <= max_tokens:
+            return Fitted(joined, shortened=True)
+    return Fitted(())
+
+
+def _longest(joined: Sequence[Joined]) -> int:
+    return max(len(ids) for ids, _ in joined)
+
+
+def count(fitted: Sequence[Fitted], identical: int = 0) -> Mapping[str, int]:
+    """Return how many were dropped and how many shortened, for a summary.
+
+    Args:
+      fitted: what became of each.
+      identical: of the shortened, those whose replies became the same and which were
+        dropped for it.
+    """
+    return {
+        "dropped": sum(not one.joined for one in fitted),
+        "shortened": sum(one.shortened for one in fitted) - identical,
+        "identical": identical,
+    }

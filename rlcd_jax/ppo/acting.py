@@ -1,0 +1,318 @@
+"""The sampling half of PPO: prompts, replies, and the frozen rollout of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import records, seeds, sharding
+from rlcd_jax.decode import engine, requests
+from rlcd_jax.job import batching, generation, lengths, prompt_parts, setup
+from rlcd_jax.ppo import kl_penalty, learning, packing, rollout
+from rlcd_jax.preference import pair_ids
+from rlcd_jax.scoring import reading, rewards
+from rlcd_jax.text import dialogue_format, encoding
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialogue:
+    """A prompt as text and tokens."""
+
+    id: str
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """A prompt with the reply that the policy wrote to it."""
+
+    dialogue: Dialogue
+    reply: engine.Reply
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """What changes from step to step beside the parameters.
+
+    Attributes:
+      kl_coef: weight of the KL penalty.
+      gain: multiplies the preference model's reward; None: not yet measured.
+      bias: is added to it.
+    """
+
+    kl_coef: float
+    gain: float | None
+    bias: float
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any], section: ConfigDict) -> Notes:
+        """Return the notes of a checkpoint, or those of the start."""
+        start = {
+            "kl_coef": section.kl_coef,
+            "gain": None if section.normalise_reward else 1.0,
+            "bias": 0.0,
+        }
+        return cls(**{name: meta.get(name, value) for name, value in start.items()})
+
+    def as_meta(self) -> dict[str, Any]:
+        """Return the notes as a checkpoint keeps them."""
+        return dataclasses.asdict(self)
+
+
+def usable_dialogues(job: setup.Job) -> tuple[list[Dialogue], int]:
+    """Return the training prompts that fit, and how many do not."""
+    loaded = prompt_parts.load_prompts(job.config, job.task, "train")
+    out = _fitting(job, loaded)
+    if not out:
+        raise ValueError(
+            f"none of {len(loaded)} prompts fits in policy.prompt_tokens="
+            f"{job.config.policy.prompt_tokens}; raise it"
+        )
+    return out, len(loaded) - len(out)
+
+
+def dev_dialogues(job: setup.Job) -> list[Dialogue]:
+    """Return the first dev prompts that fit, as many as the policy section asks for.
+
+    Fewer where the part has no more; what evaluation is limited to does not count.
+    """
+    wanted = job.config.policy.dev_prompts
+    if not wanted:
+        return []
+    loaded = prompt_parts.load_prompts(job.config, job.task, "dev", limit=0)
+    return _fitting(job, loaded)[:wanted]
+
+
+def _fitting(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[Dialogue]:
+    """Return the prompts that `policy.prompt_tokens` has room for."""
+    chat = job.text_tokenizer.chat
+    texts = [dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in loaded]
+    rows = encoding.encode_texts(job.text_tokenizer, texts)
+    return [
+        Dialogue(prompt.id, text, tuple(ids))
+        for prompt, text, ids in zip(loaded, texts, rows, strict=True)
+        if len(ids) <= job.config.policy.prompt_tokens
+    ]
+
+
+def reward_length(section: ConfigDict, mark_tokens: int) -> int:
+    """Return the row length that holds every prompt, reply and mark, in tokens."""
+    length = section.prompt_tokens + section.reply_tokens + mark_tokens
+    return -(-length // 16) * 16
+
+
+class Actor:
+    """Writes replies and rolls them out; holds the engine and the frozen models."""
+
+    def __init__(self, job: setup.Job) -> None:
+        section = job.config.policy
+        self.job, self.section = job, section
+        lengths.check(job, "policy")
+        self.dialogues, self.too_long = usable_dialogues(job)
+        self.dev_dialogues = dev_dialogues(job)
+        self.sampler = generation.make_engine(
+            job, section.prompt_tokens, section.reply_tokens
+        )
+        self._rows = learning.rows_at_once(job)
+        self._logprobs = self._program(learning.response_logprobs)
+        self._logprobs_entropy = self._program(
+            functools.partial(learning.response_logprobs, with_entropy=True)
+        )
+        self._values = self._program(learning.response_values)
+        self._assemble = jax.jit(rollout.assemble, static_argnames="rules")
+        self._reference: Params = None
+        self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
+
+    def _program(self, function: Callable) -> Callable:
+        """Compile `function(params, found, packed)`: rows in parts, results whole."""
+        return jax.jit(
+            lambda params, packed: function(params, self.job, packed),
+            in_shardings=(None, sharding.batch_sharding(self.job.mesh)),
+            out_shardings=sharding.replicated(self.job.mesh),
+        )
+
+    def set_frozen(self, *, reference: Params, preference: Params) -> None:
+        """Take the models that never change."""
+        found, section = self.job, self.section
+        length = reward_length(section, lengths.mark_tokens(found))
+        self._reference = reading.frozen(found, reference)
+        score = rewards.reward_scorer(found, lengths=(length,))
+        self._rewards = functools.partial(score, reading.frozen(found, preference))
+
+    def draw_prompts(self, step: int) -> list[Dialogue]:
+        """Return the prompts of a step: each epoch over the prompts in a new order."""
+        seed, size = self.job.config.seed, self.section.rollouts
+        indices = batching.batch_indices(len(self.dialogues), seed, size, step - 1)
+        return [self.dialogues[index] for index in indices]
+
+    def generate(
+        self, policy: Params, dialogues: Sequence[Dialogue], step: int
+    ) -> list[Sampled]:
+        """Return one reply to each prompt, keyed by (seed, step, place, prompt).
+
+        Step 0 stands for dev prompts: all checkpoints draw with the same keys, so
+        that their replies differ by the weights alone.
+        """
+        generation.load(self.sampler, policy, self.job.mesh)
+        seed, task = self.job.config.seed, self.job.task
+        asked = [
+            engine.Request(
+                id=f"{step}/{place}",
+                tokens=dialogue.ids,
+                seed=seeds.seed_words(seed, "rollout", step, place, dialogue.id),
+                max_new_tokens=self.section.reply_tokens,
+                temperature=float(self.section.temperature),
+                stop_strings=task.stop_strings,
+            )
+            for place, dialogue in enumerate(dialogues)
+        ]
+        what = f"rollout {step}" if step else "dev prompts"
+        replies = generation.generate(self.sampler, asked, what)
+        return [Sampled(*pair) for pair in zip(dialogues, replies, strict=True)]
+
+    def roll_out(
+        self, params: Mapping[str, Params], sampled: Sequence[Sampled], notes: Notes
+    ) -> tuple[rollout.Rollout, Notes, dict[str, Any]]:
+        """Freeze everything that the updates of this step refer to.
+
+        Args:
+          params: "policy" and "value" as they are before the updates.
+          sampled: the prompts and replies of the step.
+          notes: KL coefficient and reward scale.
+
+        Returns:
+          The rollout, the notes with the reward scale measured if it was not, and
+          metrics.
+        """
+        section, packed = self.section, self._pack(sampled)
+        logprobs, entropy = self._by_rows(
+            self._logprobs_entropy, params["policy"], packed
+        )
+        ref_logprobs, _ = self._by_rows(self._logprobs, self._reference, packed)
+        values = self._by_rows(self._values, params["value"], packed)
+        raw = self.raw_rewards(sampled)
+        if notes.gain is None:
+            gain, bias = rollout.score_normalisation(raw)
+            notes = dataclasses.replace(notes, gain=gain, bias=bias)
+        scores, metrics = rollout.terminal_rule(
+            jnp.asarray(notes.gain * raw + notes.bias),
+            jnp.asarray([one.reply.finish != "length" for one in sampled]),
+            jnp.asarray([not one.reply.text.strip() for one in sampled]),
+            mode=section.terminal_mode,
+            value=float(section.terminal_value),
+        )
+        frozen, more = self._assemble(
+            packed,
+            logprobs,
+            ref_logprobs,
+            values,
+            scores,
+            kl_coef=learning.float32(notes.kl_coef),
+            rules=_rules(section),
+            entropy=entropy,
+        )
+        speed = generation.engine_metrics(self.sampler)
+        shown = {**jax.device_get({**metrics, **more}), **speed}
+        shown["rollout/reward_mean"] = float(raw.mean())
+        return frozen, notes, shown
+
+    def raw_rewards(self, sampled: Sequence[Sampled]) -> np.ndarray:
+        """Return the preference model's reward of each reply, [B] float32.
+
+        It reads what it was trained to read and what evaluation shows it: the reply's
+        text without outer blanks, up to its end, and encoded anew with its prompt and
+        the mark. So the reward belongs to the text, not to the ids that spelled it.
+
+        Source: the released code decodes and encodes in the same way.
+        """
+        texts = [
+            (one.dialogue.text, self._reply_text(one.reply.tokens)) for one in sampled
+        ]
+        rows = pair_ids.reply_ids(self.job, texts)
+        most = self.job.cfg.max_positions
+        if long := sum(len(row) > most for row in rows):
+            # Ids that were drawn may spell a text shorter than its own encoding.
+            logging.warning(
+                "policy: %d of %d replies are encoded in more than the model's %d "
+                "positions, and their rewards mean little; lower policy.reply_tokens",
+                long,
+                len(rows),
+                most,
+            )
+        return self._rewards(rows)
+
+    def _reply_text(self, ids: Sequence[int]) -> str:
+        """Return the text of a sampled reply before its first end."""
+        tokenizer = self.job.text_tokenizer
+        ends = [place for place, one in enumerate(ids) if one in tokenizer.eos_ids]
+        text = tokenizer.decode(ids[: ends[0]] if ends else ids)
+        return requests.cut(text, self.job.task.stop_strings)
+
+    def log_ratios(self, policy: Params, sampled: Sequence[Sampled]) -> np.ndarray:
+        """Return log policy / reference of each whole reply, [B] float32, in nats.
+
+        Its mean over replies that the policy drew is the estimate k1 of the KL, without
+        the clamp of other estimators. The programs are those of the rollout.
+        """
+        # Full parts only: one of another size would be compiled for.
+        spare = -len(sampled) % self._rows
+        packed = self._pack([*sampled, *[sampled[-1]] * spare])
+        logprobs, _ = self._by_rows(self._logprobs_entropy, policy, packed)
+        ref_logprobs, _ = self._by_rows(self._logprobs, self._reference, packed)
+        ratios = np.where(packed.response_mask, logprobs - ref_logprobs, 0.0)
+        return ratios.sum(axis=1, dtype=np.float32)[: len(sampled)]
+
+    def _pack(self, sampled: Sequence[Sampled]) -> packing.Packed:
+        return packing.pack(
+            [one.dialogue.ids for one in sampled],
+            [one.reply.tokens for one in sampled],
+            prompt_length=self.section.prompt_tokens,
+            response_length=self.section.reply_tokens,
+            pad_id=self.job.text_tokenizer.pad_id,
+        )
+
+    def _by_rows(self, program: Callable, params: Params, packed: Any) -> Any:
+        """Run a program over a few rows at a time, as many as the update takes."""
+        pieces = []
+        with jax.set_mesh(self.job.mesh):
+            for start in range(0, len(packed.tokens), self._rows):
+                part = jax.tree.map(
+                    lambda x, start=start: x[start : start + self._rows], packed
+                )
+                pieces.append(jax.device_get(program(params, part)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+
+
+def adapt(notes: Notes, shown: Mapping[str, Any], section: ConfigDict) -> Notes:
+    """Return the notes of the next step: an adaptive KL coefficient moves."""
+    if not section.kl_target:
+        return notes
+    kl_coef = kl_penalty.adapt_kl_coef(
+        learning.float32(notes.kl_coef),
+        learning.float32(shown["rollout/kl_sum_mean"]),
+        target=section.kl_target,
+        horizon=section.kl_horizon,
+    )
+    return dataclasses.replace(notes, kl_coef=float(kl_coef))
+
+
+def _rules(section: ConfigDict) -> rollout.AdvantageRules:
+    return rollout.AdvantageRules(
+        kl_estimator=section.kl_estimator,
+        gamma=float(section.gamma),
+        lam=float(section.lam),
+        whiten_rewards=section.whiten_rewards,
+        whiten_advantages=section.whiten_advantages,
+        statistics=section.statistics,
+    )

@@ -1,0 +1,207 @@
+"""The update half of PPO: one loss over policy and value model, and its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlcd_jax.job import setup, trainer
+from rlcd_jax.models import heads, llama
+from rlcd_jax.ppo import packing, rollout
+from rlcd_jax.training import losses, optimizers, train_state
+
+Params = Any
+
+
+def make_trainer(job: setup.Job) -> trainer.Trainer:
+    """Return the compiled update of policy and value model together."""
+    section = job.config.policy
+    per_step = updates_per_step(section)
+    rate = optimizers.learning_rate(
+        section.learning_rate,
+        schedule="linear",
+        warmup=section.warmup_steps,
+        total=section.steps,
+        every=per_step,
+        idle=section.first_step_idle,
+    )
+    optimizer = optimizers.adamw(
+        rate,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        parts=() if section.joint_clip else ("policy", "value"),
+    )
+    return trainer.Trainer(
+        job.mesh,
+        {
+            "policy": llama.param_specs(job.cfg),
+            "value": heads.scalar_specs(job.cfg),
+        },
+        optimizer,
+        ppo_loss(job),
+        num_micro=section.update_batch // rows_at_once(job),
+        weight="weighs",
+    )
+
+
+def updates_per_step(section: ConfigDict) -> int:
+    """Return the optimizer updates of one PPO step.
+
+    Raises:
+      ValueError: the update batch does not divide the rollouts.
+    """
+    if section.rollouts % section.update_batch:
+        raise ValueError(
+            f"policy.update_batch={section.update_batch} does not divide "
+            f"policy.rollouts={section.rollouts}; choose a divisor"
+        )
+    return section.epochs * section.rollouts // section.update_batch
+
+
+def rows_at_once(job: setup.Job) -> int:
+    """Return how many replies go through a model at once, in rollout and update."""
+    section = job.config.policy
+    parts = trainer.micro_batches(
+        "policy",
+        section.update_batch,
+        section.micro_batch,
+        trainer.batch_ways(job.mesh),
+    )
+    return section.update_batch // parts
+
+
+def response_logprobs(
+    params: Params,
+    job: setup.Job,
+    packed: packing.Packed,
+    *,
+    with_entropy: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Return log-probabilities [B, R] of the response tokens, and entropies.
+
+    Rollout and update both call this, so before the first update the ratio is 1.
+    """
+    hidden, _ = llama.hidden_states(
+        params, job.cfg, packed.tokens, packed.positions, packed.mask
+    )
+    before = packing.response_slice(hidden, prompt_length=packed.prompt_mask.shape[1])
+    return heads.token_logprobs(
+        params,
+        job.cfg,
+        before,
+        packed.response_tokens,
+        chunk_tokens=job.config.model.chunk_tokens,
+        temperature=job.config.policy.temperature,
+        with_entropy=with_entropy,
+    )
+
+
+def response_values(
+    params: Params, job: setup.Job, packed: packing.Packed
+) -> jax.Array:
+    """Return the values [B, R] of the states before the response tokens."""
+    scalars = heads.scalar_per_token(params, job.cfg, packed.tokens, packed.mask)
+    return packing.response_slice(scalars, prompt_length=packed.prompt_mask.shape[1])
+
+
+def ppo_loss(job: setup.Job) -> train_state.LossFn:
+    """Return the loss of a minibatch: policy loss plus weighted value loss."""
+    section = job.config.policy
+
+    def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        packed = packing.Packed(
+            tokens=batch["tokens"],
+            positions=batch["positions"],
+            prompt_mask=batch["prompt_mask"],
+            response_mask=batch["response_mask"],
+        )
+        logprobs, _ = response_logprobs(params["policy"], job, packed)
+        values = response_values(params["value"], job, packed)
+        policy_loss, policy_metrics = losses.ppo_policy(
+            logprobs,
+            batch["logprobs"],
+            batch["advantages"],
+            packed.response_mask,
+            clip=section.clip,
+            statistics=section.statistics,
+        )
+        value_loss, value_metrics = losses.ppo_value(
+            values,
+            batch["values"],
+            batch["returns"],
+            packed.response_mask,
+            clip=section.value_clip,
+            statistics=section.statistics,
+        )
+        total = policy_loss + section.value_coef * value_loss
+        return total, {**policy_metrics, **value_metrics, "loss/total": total}
+
+    return loss_fn
+
+
+def minibatches(
+    frozen: rollout.Rollout, config: ConfigDict, step: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the batches of one PPO step: each epoch takes all rows in a new order."""
+    section = config.policy
+    host = jax.device_get(frozen)
+    rows = len(host.scores)
+    mask = host.packed.response_mask
+    weighs = mask if section.statistics == "masked" else np.ones_like(mask)
+    arrays = {
+        "tokens": host.packed.tokens,
+        "positions": host.packed.positions,
+        "prompt_mask": host.packed.prompt_mask,
+        "response_mask": mask,
+        "logprobs": host.logprobs,
+        "values": host.values,
+        "advantages": host.advantages,
+        "returns": host.returns,
+        "weighs": weighs,
+    }
+    key = jax.random.key(config.seed)
+    for epoch in range(section.epochs):
+        order = rollout.minibatch_order(
+            key,
+            step=step,
+            epoch=epoch,
+            num_rows=rows,
+            minibatch_size=section.update_batch,
+        )
+        for chosen in np.asarray(order):
+            yield {name: array[chosen] for name, array in arrays.items()}
+
+
+def record(
+    shown: dict[str, Any], update: Mapping[str, jax.Array], section: ConfigDict
+) -> dict[str, Any]:
+    """Add the metrics of one update to those of the step.
+
+    The first update of a step is checked: it sees the policy that wrote the rollout.
+    """
+    update = trainer.host_metrics(update)
+    if "updates" not in shown:
+        rollout.first_minibatch_check(update, tolerance=section.ratio_tolerance)
+    return {**shown, "updates": [*shown.get("updates", []), update]}
+
+
+def finish_metrics(shown: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics of a step: those of its updates are averaged."""
+    updates = shown.get("updates", [])
+    means = {
+        name: float(np.mean([update[name] for update in updates]))
+        for name in (updates[0] if updates else {})
+    }
+    rest = {k: float(v) for k, v in shown.items() if k != "updates"}
+    return {**rest, **means}
+
+
+def float32(value: float) -> jax.Array:
+    """Return a scalar array, so that a changed number does not recompile."""
+    return jnp.asarray(value, jnp.float32)

@@ -1,0 +1,77 @@
+"""Files of records: written whole or not at all, read with file and line."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+
+from rlcd_jax import jsonl, schema
+
+# --- files ----------------------------------------------------------------------------
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_bytes(text.encode())
+    temporary.replace(path)
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Write one JSON value, indented for people, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _line(row: Any) -> str:
+    return json.dumps(schema.to_dict(row), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
+    """Write records (or mappings), one a line, atomically."""
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def read_jsonl(
+    path: epath.PathLike, cls: type = dict, *, drop_truncated: bool = False
+) -> list[Any]:
+    """Return the records of a file, in order; empty lines are skipped.
+
+    Args:
+      path: a file with one JSON object a line.
+      cls: a record class of this module, or `dict` for the plain objects.
+      drop_truncated: leave out a last line that a killed writer cut short, instead of
+        refusing the file.
+
+    Returns:
+      A list of `cls`. A broken line is a ValueError that names file, line and field.
+      A row without the field `draw` is of a prompt's only draw; with a "#" in its
+      prompt id, where older files wrote the draw, it is refused.
+    """
+    found = []
+    for number, row in jsonl.read(path, drop_truncated=drop_truncated):
+        try:
+            if cls is not dict:
+                row = schema.from_dict(cls, with_draw(cls, row))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        found.append(row)
+    return found
+
+
+def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row of a record of `cls` with its draw, or refuse it; see above."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    if "draw" not in names or "draw" in row:
+        return row
+    prompt_id = row.get("prompt_id")
+    if isinstance(prompt_id, str) and "#" in prompt_id:
+        raise ValueError(
+            f"missing field 'draw', and field 'prompt_id' is {prompt_id!r}: older "
+            'versions wrote draw n of prompt p as "p#n"; make the file again, or add '
+            'the field: a number from 0, or null where "#" belongs to the id'
+        )
+    return {**row, "draw": None}

@@ -1,0 +1,115 @@
+"""What changes during training, and the one way in which it changes.
+
+A `TrainState` is one pytree: saving and restoring it is all that a resumed run
+needs, since every random draw and every batch is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlcd_jax import sharding
+
+Params = Any
+Batch = Mapping[str, jax.Array]
+# (parameters, batch) -> (loss, metrics); every value a float32 scalar.
+LossFn = Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Parameters, the optimizer's moments, and how many updates were made."""
+
+    params: Params
+    opt_state: Any
+    updates: jax.Array  # [] int32
+
+
+def create(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """Return the state before the first update."""
+    return TrainState(
+        params=params,
+        opt_state=optimizer.init(params),
+        updates=jnp.zeros((), jnp.int32),
+    )
+
+
+def update(
+    state: TrainState,
+    batch: Batch,
+    optimizer: optax.GradientTransformation,
+    loss_fn: LossFn,
+    *,
+    num_micro: int,
+    weight: str,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Make one optimizer update from one batch, a part at a time.
+
+    Args:
+      state: the state before.
+      batch: arrays [B, …].
+      optimizer: as given to `create`.
+      loss_fn: mean loss of a part and its metrics, from (parameters, part).
+      num_micro: parts; B must be a multiple.
+      weight: name of a bool array of the batch: a part weighs as many entries as it
+        has True, which makes the sum over parts the mean over the whole batch.
+
+    Returns:
+      The state after, and the metrics, weighted likewise, with `optimizer/grad_norm`
+      and `optimizer/update_norm`.
+    """
+    grads, metrics = accumulate(
+        state.params, batch, loss_fn, num_micro=num_micro, weight=weight
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    metrics = {
+        **metrics,
+        "optimizer/grad_norm": optax.tree.norm(grads),
+        "optimizer/update_norm": optax.tree.norm(updates),
+    }
+    new = TrainState(
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        updates=state.updates + 1,
+    )
+    return new, metrics
+
+
+def accumulate(
+    params: Params, batch: Batch, loss_fn: LossFn, *, num_micro: int, weight: str
+) -> tuple[Params, dict[str, jax.Array]]:
+    """Return the gradient and metrics of the whole batch; see `update`."""
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    if num_micro == 1:
+        (_, metrics), grads = grad_fn(params, batch)
+        return grads, metrics
+    size = len(batch[weight])
+    if size % num_micro:
+        raise ValueError(f"a batch of {size} rows does not divide in {num_micro} parts")
+
+    def split(x: jax.Array) -> jax.Array:
+        # Row i goes to part i % num_micro, so that each device keeps its own rows.
+        parts = x.reshape(size // num_micro, num_micro, *x.shape[1:]).swapaxes(0, 1)
+        return sharding.constrain(parts, (None, "batch") + (None,) * (x.ndim - 1))
+
+    parts = jax.tree.map(split, dict(batch))
+    counts = parts[weight].reshape(num_micro, -1).sum(axis=1).astype(jnp.float32)
+    shares = counts / jnp.maximum(counts.sum(), 1.0)
+
+    def step(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        (_, metrics), grads = grad_fn(params, part[0])
+        return jax.tree.map(lambda t, x: t + part[1] * x, total, (grads, metrics)), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(grad_fn, params, first)
+    zero = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), (shapes[1], shapes[0][1])
+    )
+    (grads, metrics), _ = jax.lax.scan(step, zero, (parts, shares))
+    return grads, metrics
