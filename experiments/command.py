@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -128,12 +128,21 @@ def method_config(name: str, argument: str) -> ConfigDict:
 
 
 def find_preset(workdir: str) -> dict[str, Any] | None:
+    """Return what `preset_of` says of the config of a run's folder."""
+    try:
+        return preset_of(
+            json.loads((pathlib.Path(workdir) / "config.json").read_bytes())
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def preset_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the config that a run's method, task, model, preset and size stand for.
 
-    None when config.json does not say them, or no config of the method accepts them.
+    None when the config does not say them, or no config of the method accepts them.
     """
     try:
-        config = json.loads((pathlib.Path(workdir) / "config.json").read_bytes())
         fields = {name: config[name] for name in ("task", "preset", "size")}
         fields["model"] = config["model"]["spec"]
         argument = ",".join(f"{name}={value}" for name, value in fields.items())

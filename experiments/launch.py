@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging as python_logging
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -15,29 +14,13 @@ from absl import logging  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from experiments import command  # noqa: E402
-from rlcd_jax import report  # noqa: E402
-from rlcd_jax.job import workspace  # noqa: E402
-from rlcd_jax.ppo import choosing  # noqa: E402
-from rlcd_jax.stages import (
-    distill_context,  # noqa: E402
-    evaluate_policy,  # noqa: E402
-    simulate_pairs,  # noqa: E402
-    train_policy,  # noqa: E402
-    train_preference,  # noqa: E402
-)
+from rlcd_jax import pipeline  # noqa: E402
+from rlcd_jax.job import hosts  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
 # noqa: E402
-
 # noqa: E402
-
-STAGES: dict[str, Callable[[ConfigDict, str], dict[str, Any]]] = {
-    "simulate": simulate_pairs.simulate_pairs,
-    "preference": train_preference.train_preference,
-    "distill": distill_context.distill_context,
-    "policy": train_policy.train_policy,
-    "evaluate": evaluate_policy.evaluate_policy,
-}
+# noqa: E402
 
 
 def prepare() -> None:
@@ -46,7 +29,7 @@ def prepare() -> None:
     logging.set_stderrthreshold("info")
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_is_ours)
-    if of_many_hosts(os.environ):
+    if hosts.of_many_hosts(os.environ):
         jax.distributed.initialize()
     cache = embedded.default_cache_dir(os.environ) / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -59,19 +42,6 @@ def prepare() -> None:
         jax.devices()[0].device_kind,
         jax.process_index(),
         jax.process_count(),
-    )
-
-
-def of_many_hosts(environ: Mapping[str, str]) -> bool:
-    """Say whether this process is one of a job's, by what its launcher has set.
-
-    A coordinator by hand, SLURM, or a TPU slice of several hosts; JAX finds the rest.
-    """
-    tasks = environ.get("SLURM_NTASKS", "1")
-    return (
-        "JAX_COORDINATOR_ADDRESS" in environ
-        or (tasks.isdigit() and int(tasks) > 1)
-        or "," in environ.get("TPU_WORKER_HOSTNAMES", "")
     )
 
 
@@ -95,25 +65,10 @@ def run_stages(
       stages: names of the stages, in order.
       preset: the config before single fields were set, for the report; None finds it.
     """
-    unknown = [name for name in stages if name not in STAGES]
-    if unknown:
-        raise ValueError(
-            f"unknown stage {unknown[0]!r}; accepted: {', '.join(STAGES)}, all"
-        )
-    if not config.model.cache_dir:
-        with config.unlocked():
-            config.model.cache_dir = str(embedded.default_cache_dir(os.environ))
-    for name in stages:  # refuse another config before anything is written
-        workspace.finished(config, workdir, name)
-    if "policy" in stages:  # its mistakes would show after the longest stages
-        choosing.check(config.policy)
-    workspace.open_run(config, workdir)
-    for name in stages:
-        started = time.monotonic()
-        STAGES[name](config, workdir)
-        logging.info("%s: %.0f seconds", name, time.monotonic() - started)
-    if jax.process_index() == 0:
-        page = report.write_report(
-            workdir, preset=preset or command.find_preset(workdir)
-        )
-        logging.info("report: %s", page)
+    pipeline.run_stages(
+        config,
+        workdir,
+        stages,
+        cache_dir=str(embedded.default_cache_dir(os.environ)),
+        preset=preset or command.preset_of(config.to_dict()),
+    )

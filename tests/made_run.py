@@ -5,8 +5,7 @@ import math
 import random
 
 from configs import rlcd
-from rlcd_jax import record_files, records
-from rlcd_jax.job import done_mark
+from rlcd_jax import done_mark, record_files, records
 from rlcd_jax.statistics import estimates, tables
 
 QUESTIONS = (

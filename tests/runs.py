@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import launch
 from rlcd_jax import checkpoint, sharding, tree
+from rlcd_jax import stages as stage_table
 from rlcd_jax.job import workspace
 
 # What clocks say; everything else in metrics.jsonl must repeat.
@@ -92,7 +92,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, *stages: str) -> dict[str, di
     with devices_by_mesh():
         workspace.open_run(config, workdir)
         return {
-            stage: launch.STAGES[stage](config, str(workdir))
+            stage: stage_table.STAGES[stage].run(config, str(workdir))
             for stage in stages or config.stages
         }
 

@@ -6,7 +6,8 @@ import pytest
 import runs
 
 from experiments import command, launch
-from rlcd_jax.job import done_mark, setup, workspace
+from rlcd_jax import done_mark
+from rlcd_jax.job import setup, workspace
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlcd_jax.diagnosis import overoptimisation
+from rlcd_jax.ppo import overoptimisation
 from rlcd_jax.statistics import estimates, tables
 
 LIMITS = overoptimisation.Limits()

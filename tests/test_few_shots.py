@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import records
 from rlcd_jax.pairs import scoring_prompt
+from rlcd_jax.paper import few_shots
 from rlcd_jax.preference import data
-from rlcd_jax.scoring import few_shots
 
 QUESTIONS = ("Which is kinder?", "Which is calmer?")
 

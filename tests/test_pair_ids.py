@@ -43,7 +43,7 @@ def read_by_policy(job, monkeypatch, prompt, replies):
     for reply in replies:
         whole = one.encode(f"{prompt} {reply}\n\nHuman: and more")
         sampled = type("Reply", (), {"tokens": tuple(whole[len(start) :])})
-        dialogue = acting.Dialogue("p", prompt, start)
+        dialogue = acting.EncodedPrompt("p", prompt, start)
         actor.raw_rewards([acting.Sampled(dialogue, sampled)])
     return seen
 
@@ -92,7 +92,7 @@ def test_equal_chats_have_equal_ids_in_training_rollout_and_evaluation(monkeypat
     for reply in REPLIES:
         drawn = one.encode(f"{prompt}{reply}<eot>junk")[len(start) :]
         sampled = type("Reply", (), {"tokens": tuple(drawn)})
-        dialogue = acting.Dialogue("p", prompt, start)
+        dialogue = acting.EncodedPrompt("p", prompt, start)
         actor.raw_rewards([acting.Sampled(dialogue, sampled)])
     assert seen == trained
 
@@ -103,7 +103,7 @@ def test_the_reward_of_a_reply_does_not_depend_on_its_spelling(monkeypatch):
     actor = acting.Actor.__new__(acting.Actor)
     actor.job, actor._rewards = found, seen.extend
     one = found.text_tokenizer
-    dialogue = acting.Dialogue("p", PROMPT, tuple(one.encode(PROMPT)))
+    dialogue = acting.EncodedPrompt("p", PROMPT, tuple(one.encode(PROMPT)))
     letters = [one.encode(x, bos=False)[-1] for x in "hello"]
     space = one.encode(" ", bos=False)[-1]
     for tokens in ([space, *letters], one.encode("hello", bos=False)):
@@ -168,7 +168,7 @@ def test_agreement_and_accuracy_count_what_they_leave_out(monkeypatch, tmp_path)
     assert said["pairs"] == 2 and said["too_long"] == dropped
     assert said["accuracy"]["value"] == 1.0
     monkeypatch.setattr(data, "human_pairs", lambda *_: long_pairs())
-    monkeypatch.setattr(setup, "load_inputs", lambda _: found)
+    monkeypatch.setattr(setup, "load_job", lambda _: found)
     monkeypatch.setattr(model, "restore", lambda *_: {})
     said = label_accuracy.reward_pairs(found.config, tmp_path, human=True)
     assert said == {"pairs": 1, "too_long": dropped}

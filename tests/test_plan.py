@@ -190,7 +190,7 @@ def test_engine_memory_counts_the_cache_before_it_grows():
 def test_update_sizes_are_those_of_a_live_training(stage):
     config = runs.tiny_config(prompts__limit=0, **MESH, **{"preference__batch_size": 8})
     setting = on_mesh(config)
-    planned = next(p for p in programs.STAGES[stage](setting) if p.name == "update")
+    planned = next(p for p in programs.PROGRAMS[stage](setting) if p.name == "update")
     specs = {
         "preference": {"preference": heads.scalar_specs(setting.cfg)},
         "policy": {
@@ -279,7 +279,7 @@ def test_plan_stage_says_what_the_stage_would():
 def test_verdict_does_not_guess_the_memory_of_a_host():
     made = plan.make_plan(runs.tiny_config(**MESH), chips.parse_topology("cpu:8"))
     assert {made.verdict(stage) for stage in made.stages} == {plan.UNKNOWN}
-    assert [stage.name for stage in made.stages] == list(programs.STAGES)
+    assert [stage.name for stage in made.stages] == list(programs.PROGRAMS)
     assert all(made.seconds(p) is None for s in made.stages for p in s.programs)
 
 
@@ -488,7 +488,7 @@ def test_update_batch_grows_with_its_fields(stage):
     doubled = advice.changed(config, {f"{stage}.{field}": 2 * config[stage][field]})
     mesh = sharding.abstract_mesh(2, 2, 2, 8)
     once, twice = (
-        sizes.update_batch(plan.planned_inputs(one, mesh), stage)
+        sizes.update_batch(plan.planned_job(one, mesh), stage)
         for one in (config, doubled)
     )
     assert once.keys() == twice.keys()

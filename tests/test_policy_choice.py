@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import runs
 
-from rlcd_jax import checkpoint, record_files
-from rlcd_jax.job import done_mark, prompt_parts, setup, trainer, workspace
+from rlcd_jax import checkpoint, done_mark, record_files
+from rlcd_jax.job import prompt_parts, setup, trainer, workspace
 from rlcd_jax.ppo import acting, choosing
 from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.weights import exchange
@@ -177,7 +177,7 @@ def test_log_ratios_are_zero_at_the_reference_and_do_not_see_neighbours(finished
         actor = acting.Actor(setup.load_job(config))
         base = actor.job.load_base()
         actor._reference = base
-        sampled = actor.generate(base, actor.dev_dialogues, step=0)
+        sampled = actor.generate(base, actor.dev_prompts, step=0)
         moved = {**base, "final_norm": base["final_norm"] * 1.5}
         assert actor.log_ratios(base, sampled).tolist() == [0.0, 0.0, 0.0]
         together = actor.log_ratios(moved, sampled)
@@ -194,7 +194,7 @@ def make_choice(folder, states, *, start=0, meta=None, **section):
     values = {"choose": "dev_score", "kl_limit": 0.0, "dev_prompts": 1}
     values |= {"prompt_tokens": 8} | section
     actor = types.SimpleNamespace(
-        section=types.SimpleNamespace(**values), dev_dialogues=["one"]
+        section=types.SimpleNamespace(**values), dev_prompts=["one"]
     )
     return choosing.Choice(actor, folder, states, start, meta or {})
 
@@ -269,7 +269,7 @@ def test_choice_names_what_is_missing(tmp_path, plain):
         section=types.SimpleNamespace(
             choose="dev_score", dev_prompts=4, prompt_tokens=8
         ),
-        dev_dialogues=[],
+        dev_prompts=[],
     )
     with pytest.raises(ValueError, match="no prompt of the part dev fits"):
         choosing.Choice(actor, tmp_path, None, 0, {})

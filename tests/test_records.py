@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlcd_jax import record_files, records, schema, seeds
-from rlcd_jax.job import done_mark
+from rlcd_jax import done_mark, record_files, records, schema, seeds
 
 
 def make_pair(**changes) -> records.Pair:

@@ -15,8 +15,8 @@ import runs
 from configs import paper
 from experiments import command, launch, reproduce
 from experiments import human as human_command
-from rlcd_jax import record_files, records
-from rlcd_jax.job import done_mark, setup
+from rlcd_jax import done_mark, record_files, records
+from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import (
     cells,
@@ -83,7 +83,7 @@ def counting(made, kill_at=None):
 
         return noted
 
-    return {name: note(run) for name, run in node_stages.STAGES.items()}
+    return {name: note(run) for name, run in node_stages.NODES.items()}
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pytest
 
 from configs import paper
 from experiments import command, reproduce
-from rlcd_jax import record_files
-from rlcd_jax.job import done_mark
+from rlcd_jax import done_mark, record_files
 from rlcd_jax.paper import (
     cells,
     costs,
@@ -144,7 +143,7 @@ def fake_stages(made, rewards):
             )
         return {}
 
-    return {name: note for name in node_stages.STAGES} | {"select": node_stages.select}
+    return {name: note for name in node_stages.NODES} | {"select": node_stages.select}
 
 
 def test_select_takes_the_highest_reward_and_of_equal_ones_the_first(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 import runs
 
 from experiments import launch
-from rlcd_jax import checkpoint, record_files, records
-from rlcd_jax.job import done_mark, setup, trainer, workspace
+from rlcd_jax import checkpoint, done_mark, record_files, records
+from rlcd_jax.job import setup, trainer, workspace
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import acting, learning
 from rlcd_jax.stages import evaluate_policy, simulate_pairs
@@ -125,7 +125,7 @@ def test_second_run_skips_every_stage(finished_run, monkeypatch):
     def refuse(config):
         raise AssertionError("a finished stage was started again")
 
-    monkeypatch.setattr(setup, "load_inputs", refuse)
+    monkeypatch.setattr(setup, "load_job", refuse)
     before = {
         path: path.read_bytes()
         for path in finished_run.rglob("*")
@@ -229,7 +229,7 @@ def test_simulate_resumed_equals_uninterrupted(finished_run, tmp_path, monkeypat
         runs.tiny_config(),
         workdir,
         "simulate",
-        simulate_pairs.pairs,
+        simulate_pairs.grid,
         "simulate",
         calls=1,
     )
@@ -243,7 +243,7 @@ def test_simulate_takes_a_finished_part_from_its_file(
     finished_run, tmp_path, monkeypatch
 ):
     calls = []
-    simulate = simulate_pairs.pairs.simulate
+    simulate = simulate_pairs.grid.simulate
 
     def counted(part, *args, **kwargs):
         calls.append([prompt.id for prompt in part])
@@ -251,7 +251,7 @@ def test_simulate_takes_a_finished_part_from_its_file(
             raise Stop
         return simulate(part, *args, **kwargs)
 
-    monkeypatch.setattr(simulate_pairs.pairs, "simulate", counted)
+    monkeypatch.setattr(simulate_pairs.grid, "simulate", counted)
     config = runs.tiny_config()
     with pytest.raises(Stop):
         runs.run(config, tmp_path / "run", "simulate")
@@ -374,7 +374,7 @@ def test_two_rollouts_of_one_prompt_differ_and_one_can_be_drawn_again():
         job = setup.load_job(runs.tiny_config())
         actor = acting.Actor(job)
         params = job.load_base()
-        dialogue = actor.dialogues[0]
+        dialogue = actor.prompts[0]
         first, twin = actor.generate(params, [dialogue, dialogue], step=1)
         later = actor.generate(params, [dialogue], step=2)[0]
         again = actor.generate(params, [dialogue], step=1)[0]

@@ -17,9 +17,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from rlcd_jax import jsonl, records, seeds
+from rlcd_jax import done_mark, jsonl, records, seeds
 from rlcd_jax.datasets import preparing
-from rlcd_jax.job import done_mark
 from rlcd_jax.text import dialogue_format
 
 URL = "https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main"

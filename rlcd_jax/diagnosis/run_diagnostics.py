@@ -11,15 +11,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import metrics, record_files, records, tasks
-from rlcd_jax.diagnosis import (
-    affixes,
-    label_noise,
-    overoptimisation,
-    pair_readings,
-    reading_tables,
-)
+from rlcd_jax.diagnosis import affixes, label_noise, pair_readings, reading_tables
 from rlcd_jax.job import setup, workspace
 from rlcd_jax.judging import judges
+from rlcd_jax.ppo import overoptimisation
 from rlcd_jax.scoring import likelihoods
 from rlcd_jax.statistics import tables
 

@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from rlcd_jax import records, schema, seeds
+from rlcd_jax import done_mark, records, schema, seeds
 from rlcd_jax.human import checks
-from rlcd_jax.job import done_mark
 from rlcd_jax.judging import verdicts
 
 Side = Literal["A", "B"]

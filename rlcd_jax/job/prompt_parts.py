@@ -124,15 +124,15 @@ def data_dir(config: ConfigDict) -> pathlib.Path:
     return pathlib.Path(named) if named else setup.cache_dir(config) / "datasets"
 
 
-def repeat_prompts(dialogues: list[records.Prompt], times: int) -> list[records.Prompt]:
+def repeat_prompts(prompts: list[records.Prompt], times: int) -> list[records.Prompt]:
     """Return each prompt `times` times, its draws numbered from 0.
 
     With one draw there is no number.
     """
     if times == 1:
-        return dialogues
+        return prompts
     return [
         dataclasses.replace(prompt, draw=draw)
-        for prompt in dialogues
+        for prompt in prompts
         for draw in range(times)
     ]

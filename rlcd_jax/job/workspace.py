@@ -19,23 +19,8 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import record_files
-from rlcd_jax.job import done_mark
+from rlcd_jax import done_mark, record_files, stages
 
-# What each stage depends on: its own section, and the stages it reads.
-_COMMON = ("seed", "task", "task_format", "official_wording", "model", "prompts")
-_SIMULATE = (*_COMMON, "pairs")
-_PREFERENCE = (*_SIMULATE, "preference")
-_DISTILL = (*_SIMULATE, "distill")
-_POLICY = (*_PREFERENCE, "policy")
-SECTIONS = {
-    "simulate": _SIMULATE,
-    "preference": _PREFERENCE,
-    "distill": _DISTILL,
-    "policy": _POLICY,
-    "evaluate": (*_POLICY, "distill", "evaluate"),
-}
-FOLDERS = {"simulate": "pairs"}  # the other folders have the name of the stage
 # Fields that change how a run is computed and not what: another machine may resume.
 FREE = ("cache_dir", "chunk_tokens", "remat", "attention", "data_dir", "hh_dir")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rlcd_jax")
@@ -43,13 +28,13 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rlcd
 
 def stage_folder(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
     """Return the folder of a stage's files."""
-    return pathlib.Path(workdir) / FOLDERS.get(stage, stage)
+    return pathlib.Path(workdir) / stages.STAGES[stage].folder
 
 
 def stage_config(config: ConfigDict, stage: str) -> dict[str, Any]:
     """Return the part of the config that a stage's result depends on."""
     whole = config.to_dict()
-    part = {name: whole[name] for name in SECTIONS[stage]}
+    part = {name: whole[name] for name in stages.STAGES[stage].sections}
     for name in ("model", "prompts"):
         part[name] = {k: v for k, v in part[name].items() if k not in FREE}
     return part

@@ -1,4 +1,6 @@
-"""What it takes to ask a judge behind an interface: money, secrets, what it answered.
+"""Judges: which of two replies is better, and the table that says so for a system.
 
-Nothing here knows a task, a stage or a config, and nothing here imports JAX.
+`judges` is the one table of judges; those behind an interface are asked through
+`chat_api`, with budget, secrets and answers in rooms of their own. Nothing here loads a
+model: a judge that needs one gets its scores as a function.
 """

@@ -1,1 +1,4 @@
-"""The models package of rlcd_jax."""
+"""One LLaMA in several roles: parameters by a table, one forward, heads, the cache.
+
+Pure functions of parameters and arrays. No file, no config, no sampling.
+"""

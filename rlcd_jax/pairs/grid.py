@@ -56,7 +56,7 @@ class GridCell:
 
 
 def simulate(
-    dialogues: Sequence[records.Prompt],
+    prompts: Sequence[records.Prompt],
     task: tasks.Task,
     text_tokenizer: tokenizer.Tokenizer,
     generate: draws.Generate,
@@ -68,7 +68,7 @@ def simulate(
     """Return the pairs of the prompts, the sides that gave none, and a summary.
 
     Args:
-      dialogues: prompts with distinct ids.
+      prompts: prompts with distinct ids.
       task: affixes, instructions, markers, lengths and clean-up rules.
       text_tokenizer: the generator's.
       generate: draws a reply to each request, the engine's `generate`. It is called
@@ -80,10 +80,10 @@ def simulate(
     Returns:
       Pairs and dropped sides, both in the order of the prompts; `summarise` of them.
     """
-    _check(dialogues, rows, score)
+    _check(prompts, rows, score)
     planned = [
         draws.make_draw(prompt, sampling, task, text_tokenizer, settings)
-        for prompt in dialogues
+        for prompt in prompts
         for sampling in draws.SLOTS
         if any(r.sampling == sampling and _takes(r, prompt, settings) for r in rows)
     ]
@@ -98,9 +98,9 @@ def simulate(
 
 
 def _check(
-    dialogues: Sequence[records.Prompt], rows: Sequence[GridCell], score: Score | None
+    prompts: Sequence[records.Prompt], rows: Sequence[GridCell], score: Score | None
 ) -> None:
-    times = Counter(prompt.key for prompt in dialogues)
+    times = Counter(prompt.key for prompt in prompts)
     double = [key for key in times if times[key] > 1]
     if double:
         raise ValueError(f"prompt id {double[0]!r} occurs twice; accepted: once")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from rlcd_jax.job import setup
+from rlcd_jax.paper import few_shots as solved
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import counts
-from rlcd_jax.scoring import few_shots as solved
 
 READS = 1 / 3  # of the work of training on a token, for reading it
 

@@ -19,7 +19,8 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax.job import done_mark, workspace
+from rlcd_jax import done_mark
+from rlcd_jax.job import workspace
 
 _RUN = ("seed", "task", "task_format", "official_wording", "model", "prompts")
 # What the stages that only tables need depend on; workspace knows the others.

@@ -49,10 +49,10 @@ def answer(
       The summary: mean length and mean divergence from the base model.
     """
     job = setup.load_job(config)
-    dialogues = prompt_parts.load_prompts(config, job.task, part)
-    evaluate_policy.check_lengths(job, dialogues)
+    prompts = prompt_parts.load_prompts(config, job.task, part)
+    evaluate_policy.check_lengths(job, prompts)
     wanted = {system: checkpoints}
-    answers = evaluate_policy.answer_all(job, wanted, job.load_base(), dialogues)
+    answers = evaluate_policy.answer_all(job, wanted, job.load_base(), prompts)
     if jax.process_index() == 0:
         record_files.write_jsonl(pathlib.Path(workdir) / SAMPLES, answers)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from rlcd_jax.job import done_mark
+from rlcd_jax import done_mark
 from rlcd_jax.judging import judges, verdicts
 from rlcd_jax.paper import cells, curves, graph, measures, nodes
 from rlcd_jax.stages import evaluate_policy

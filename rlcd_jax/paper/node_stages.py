@@ -6,27 +6,14 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlcd_jax import checkpoint, record_files, records
-from rlcd_jax.job import done_mark, workspace
+from rlcd_jax import checkpoint, done_mark, record_files, records, stages
+from rlcd_jax.job import workspace
 from rlcd_jax.judging import api_judge, chat_api, verdicts
 from rlcd_jax.pairs import counting
 from rlcd_jax.paper import graph, held_out_replies, label_accuracy, relabel_pairs
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import model
-from rlcd_jax.stages import (
-    distill_context,
-    evaluate_policy,
-    simulate_pairs,
-    train_policy,
-    train_preference,
-)
-
-FUNCTIONS = {
-    "simulate": simulate_pairs.simulate_pairs,
-    "preference": train_preference.train_preference,
-    "distill": distill_context.distill_context,
-    "policy": train_policy.train_policy,
-}
+from rlcd_jax.stages import distill_context, evaluate_policy
 
 CHOSEN = "chosen"  # link to the policy that a select node chose
 # What later nodes read of a finished stage's checkpoints. The rest, moments and value
@@ -42,7 +29,7 @@ def _stage(name: str) -> Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]
     """Return a stage of the library as the function of a node."""
 
     def run(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
-        summary = FUNCTIONS[name](node.config, place)
+        summary = stages.STAGES[name].run(node.config, place)
         if name in KEPT:
             folder = workspace.stage_folder(place, name) / "checkpoints"
             checkpoint.keep_items(folder, (KEPT[name],))
@@ -153,8 +140,8 @@ def perplexity(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     return held_out_replies.perplexity(node.config, place, answers)
 
 
-STAGES: dict[str, Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]] = {
-    **{name: _stage(name) for name in FUNCTIONS},
+NODES: dict[str, Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]] = {
+    **{name: _stage(name) for name in stages.STAGES},
     "relabel": relabel,
     "join": join,
     "tune": tune,

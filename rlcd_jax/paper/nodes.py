@@ -8,12 +8,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import tasks
+from rlcd_jax import done_mark, tasks
 from rlcd_jax.datasets import hh_rlhf
-from rlcd_jax.job import done_mark, setup
+from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import costs, graph, read_config
-from rlcd_jax.scoring import few_shots as solved
+from rlcd_jax.paper import few_shots as solved
 
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {

@@ -135,7 +135,7 @@ def make_table(
     setup: read_config.Setup, name: str, plan: cells.TablePlan
 ) -> tables.Table:
     """Make the nodes of a table, then write and return it."""
-    graph.make(setup.root, plan.nodes, node_stages.STAGES)
+    graph.make(setup.root, plan.nodes, node_stages.NODES)
     table = plan.build()
     place, stem = setup.root / FOLDER, f"table_{name}"
     tables.write_table(table, place, stem)

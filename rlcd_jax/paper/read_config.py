@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import tasks
 from rlcd_jax.judging import chat_api, secrets
-from rlcd_jax.scoring import few_shots as solved
+from rlcd_jax.paper import few_shots as solved
 
 MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
 

@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from rlcd_jax import record_files, records
 from rlcd_jax.job import lengths, prompt_parts, setup, workspace
 from rlcd_jax.pairs import counting, grid, scoring_prompt
-from rlcd_jax.scoring import few_shots, letters
+from rlcd_jax.paper import few_shots
+from rlcd_jax.scoring import letters
 from rlcd_jax.stages import simulate_pairs
 from rlcd_jax.text import dialogue_format, encoding
 
@@ -44,15 +45,13 @@ def relabel_pairs(
     """
     job = setup.load_job(config)
     rows = [_unlabelled(row) for row in record_files.read_jsonl(source, records.Pair)]
-    dialogues = {
+    prompts = {
         prompt.id: prompt
         for prompt in prompt_parts.load_prompts(config, job.task, "train")
     }
     texts = []
     for row in rows:
-        plain = dialogue_format.render_dialogue(
-            dialogues[row.prompt_id].turns, job.task
-        )
+        plain = dialogue_format.render_dialogue(prompts[row.prompt_id].turns, job.task)
         question = job.task.scoring_instructions[row.scoring["instruction_index"]]
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]

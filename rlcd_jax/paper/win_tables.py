@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from rlcd_jax import record_files
 from rlcd_jax.judging import verdicts
-from rlcd_jax.paper import cells, graph, nodes
-from rlcd_jax.scoring import few_shots
+from rlcd_jax.paper import cells, few_shots, graph, nodes
 from rlcd_jax.statistics import estimates, tables
 
 COMPARISONS = {

@@ -99,7 +99,7 @@ def measure(config: ConfigDict, mesh: jax.sharding.Mesh, stage: str) -> Measured
     Raises:
       ValueError: the config does not suit the mesh.
     """
-    found = plan.planned_inputs(config, mesh)
+    found = plan.planned_job(config, mesh)
     program = TRAINERS[stage](found)
     batch = sizes.update_batch(found, stage)
     started = time.monotonic()

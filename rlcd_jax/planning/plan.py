@@ -162,10 +162,10 @@ def setting_on(config: ConfigDict, mesh: Any, chip: chips.Chip) -> sizes.Setting
       mesh: with or without devices.
       chip: what it is made of.
     """
-    found = planned_inputs(config, mesh)
-    task = found.task
+    job = planned_job(config, mesh)
+    task = job.task
     return sizes.Setting(
-        found,
+        job,
         chip,
         train_prompts=counts.num_prompts(config, task, "train"),
         test_prompts=counts.num_prompts(config, task, "test"),
@@ -186,17 +186,17 @@ def verdict(stage: StagePlan, chip: chips.Chip) -> str:
 
 def plan_stage(setting: sizes.Setting, name: str) -> StagePlan:
     """Return the plan of one stage; its own refusal becomes the plan's problem."""
-    if name not in programs.STAGES:
+    if name not in programs.PROGRAMS:
         raise ValueError(
-            f"unknown stage {name!r}; accepted: {', '.join(programs.STAGES)}"
+            f"unknown stage {name!r}; accepted: {', '.join(programs.PROGRAMS)}"
         )
     try:
-        return StagePlan(name, tuple(programs.STAGES[name](setting)))
+        return StagePlan(name, tuple(programs.PROGRAMS[name](setting)))
     except ValueError as error:
         return StagePlan(name, (), str(error))
 
 
-def planned_inputs(config: ConfigDict, mesh: Any) -> setup.Job:
+def planned_job(config: ConfigDict, mesh: Any) -> setup.Job:
     """Return inputs as the stages', without weights and with a byte tokenizer.
 
     Args:

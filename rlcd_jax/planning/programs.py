@@ -146,20 +146,20 @@ def distill(setting: Setting) -> list[Program]:
 
 def policy(setting: Setting) -> list[Program]:
     """Return the programs of PPO: generation, rollout, update."""
-    found, section, cfg = setting.job, setting.job.config.policy, setting.cfg
+    job, section, cfg = setting.job, setting.job.config.policy, setting.cfg
     updates = section.steps * learning.updates_per_step(section)
     lengths = {
         "prompt_tokens": section.prompt_tokens,
         "reply_tokens": section.reply_tokens,
     }
     length = sum(lengths.values())
-    replies, dev = counts.policy_replies(found.config)
+    replies, dev = counts.policy_replies(job.config)
     tokens = updates * section.update_batch * length
     logit_tokens = updates * section.update_batch * section.reply_tokens
     learn = passes.update(
         setting,
         "policy",
-        learning.make_trainer(found),
+        learning.make_trainer(job),
         forward=footprint.forward_flops(cfg, tokens, length, logit_tokens=logit_tokens)
         + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
         texts=1,
@@ -179,9 +179,9 @@ def policy(setting: Setting) -> list[Program]:
         "roll out",
         {**settled, **state_sizes(learn)},
         num_texts=4 * replies + 3 * dev,
-        length=acting.reward_length(section, lengths.mark_tokens(found)),
+        length=acting.reward_length(section, lengths.mark_tokens(job)),
         logit_length=section.reply_tokens,
-        rows=learning.rows_at_once(found),
+        rows=learning.rows_at_once(job),
     )
     return [
         passes.generate(
@@ -248,7 +248,7 @@ def evaluate(setting: Setting) -> list[Program]:
     return programs
 
 
-STAGES: dict[str, Callable[[Setting], list[Program]]] = {
+PROGRAMS: dict[str, Callable[[Setting], list[Program]]] = {
     "simulate": simulate,
     "preference": preference,
     "distill": distill,

@@ -25,7 +25,7 @@ Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Dialogue:
+class EncodedPrompt:
     """A prompt as text and tokens."""
 
     id: str
@@ -37,7 +37,7 @@ class Dialogue:
 class Sampled:
     """A prompt with the reply that the policy wrote to it."""
 
-    dialogue: Dialogue
+    dialogue: EncodedPrompt
     reply: engine.Reply
 
 
@@ -70,7 +70,7 @@ class Notes:
         return dataclasses.asdict(self)
 
 
-def usable_dialogues(job: setup.Job) -> tuple[list[Dialogue], int]:
+def usable_prompts(job: setup.Job) -> tuple[list[EncodedPrompt], int]:
     """Return the training prompts that fit, and how many do not."""
     loaded = prompt_parts.load_prompts(job.config, job.task, "train")
     out = _fitting(job, loaded)
@@ -82,7 +82,7 @@ def usable_dialogues(job: setup.Job) -> tuple[list[Dialogue], int]:
     return out, len(loaded) - len(out)
 
 
-def dev_dialogues(job: setup.Job) -> list[Dialogue]:
+def dev_prompts(job: setup.Job) -> list[EncodedPrompt]:
     """Return the first dev prompts that fit, as many as the policy section asks for.
 
     Fewer where the part has no more; what evaluation is limited to does not count.
@@ -94,13 +94,13 @@ def dev_dialogues(job: setup.Job) -> list[Dialogue]:
     return _fitting(job, loaded)[:wanted]
 
 
-def _fitting(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[Dialogue]:
+def _fitting(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[EncodedPrompt]:
     """Return the prompts that `policy.prompt_tokens` has room for."""
     chat = job.text_tokenizer.chat
     texts = [dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in loaded]
     rows = encoding.encode_texts(job.text_tokenizer, texts)
     return [
-        Dialogue(prompt.id, text, tuple(ids))
+        EncodedPrompt(prompt.id, text, tuple(ids))
         for prompt, text, ids in zip(loaded, texts, rows, strict=True)
         if len(ids) <= job.config.policy.prompt_tokens
     ]
@@ -119,8 +119,8 @@ class Actor:
         section = job.config.policy
         self.job, self.section = job, section
         lengths.check(job, "policy")
-        self.dialogues, self.too_long = usable_dialogues(job)
-        self.dev_dialogues = dev_dialogues(job)
+        self.prompts, self.too_long = usable_prompts(job)
+        self.dev_prompts = dev_prompts(job)
         self.sampler = generation.make_engine(
             job, section.prompt_tokens, section.reply_tokens
         )
@@ -150,14 +150,14 @@ class Actor:
         score = rewards.reward_scorer(found, lengths=(length,))
         self._rewards = functools.partial(score, reading.frozen(found, preference))
 
-    def draw_prompts(self, step: int) -> list[Dialogue]:
+    def draw_prompts(self, step: int) -> list[EncodedPrompt]:
         """Return the prompts of a step: each epoch over the prompts in a new order."""
         seed, size = self.job.config.seed, self.section.rollouts
-        indices = batching.batch_indices(len(self.dialogues), seed, size, step - 1)
-        return [self.dialogues[index] for index in indices]
+        indices = batching.batch_indices(len(self.prompts), seed, size, step - 1)
+        return [self.prompts[index] for index in indices]
 
     def generate(
-        self, policy: Params, dialogues: Sequence[Dialogue], step: int
+        self, policy: Params, prompts: Sequence[EncodedPrompt], step: int
     ) -> list[Sampled]:
         """Return one reply to each prompt, keyed by (seed, step, place, prompt).
 
@@ -175,11 +175,11 @@ class Actor:
                 temperature=float(self.section.temperature),
                 stop_strings=task.stop_strings,
             )
-            for place, dialogue in enumerate(dialogues)
+            for place, dialogue in enumerate(prompts)
         ]
         what = f"rollout {step}" if step else "dev prompts"
         replies = generation.generate(self.sampler, asked, what)
-        return [Sampled(*pair) for pair in zip(dialogues, replies, strict=True)]
+        return [Sampled(*pair) for pair in zip(prompts, replies, strict=True)]
 
     def roll_out(
         self, params: Mapping[str, Params], sampled: Sequence[Sampled], notes: Notes

@@ -23,10 +23,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, record_files
-from rlcd_jax.diagnosis import overoptimisation
-from rlcd_jax.job import done_mark
-from rlcd_jax.ppo import acting
+from rlcd_jax import checkpoint, done_mark, record_files
+from rlcd_jax.ppo import acting, overoptimisation
 from rlcd_jax.statistics import estimates
 
 Params = Any
@@ -120,7 +118,7 @@ class Choice:
         self._section = actor.section
         self._seen = [overoptimisation.Candidate(**one) for one in meta.get(NOTE, ())]
         self._kept: checkpoint.Checkpointer | None = None
-        asked, there = self._section.dev_prompts, len(actor.dev_dialogues)
+        asked, there = self._section.dev_prompts, len(actor.dev_prompts)
         if there < asked:
             logging.info("policy: %d dev prompts of %d asked for", there, asked)
         if self._section.choose != DEV_SCORE:
@@ -151,7 +149,7 @@ class Choice:
         Returns:
           Metrics of the replies; none without dev prompts.
         """
-        if not self._actor.dev_dialogues:
+        if not self._actor.dev_prompts:
             return {}
         rows, metrics = answer_dev(self._actor, policy)
         if jax.process_index() == 0:
@@ -234,7 +232,7 @@ def answer_dev(
       `dev/reward_mean`, `dev/kl_sum_mean` in nats a reply and
       `dev/response_length_mean` in tokens.
     """
-    sampled = actor.generate(policy, actor.dev_dialogues, step=0)
+    sampled = actor.generate(policy, actor.dev_prompts, step=0)
     rewards = actor.raw_rewards(sampled)
     rows = [
         {

@@ -99,11 +99,11 @@ def human_pairs(
         )
     own = prompt_parts.load_part(config, job.task, part, human=True)
     ids = {prompt.id for prompt in own.prompts}
-    kept = []
+    split, kept = prompt_parts.hh_split(config, part), []
     if ids:
         rows = hh_rlhf.load_human_pairs(
             job.task.hh_config,
-            prompt_parts.hh_split(config, part),
+            split,
             seed=config.seed,
             manual_dir=config.prompts.hh_dir,
             data_dir=prompt_parts.data_dir(config),
@@ -111,8 +111,8 @@ def human_pairs(
         kept = [row for row in rows if row.prompt_id in ids]
     if not kept:
         raise ValueError(
-            f"prompts.hh_{part}_split={prompt_parts.hh_split(config, part)!r} gives no human "
-            f"pair: it has {len(ids)} prompts, and {own.shared} more that other parts "
-            "have too; accepted: a split with lines of its own"
+            f"prompts.hh_{part}_split={split!r} gives no human pair: it has {len(ids)} "
+            f"prompts, and {own.shared} more that other parts have too; accepted: a "
+            "split with lines of its own"
         )
     return kept[: limit or None]

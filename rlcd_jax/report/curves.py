@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from rlcd_jax import stages
 from rlcd_jax.report import plots, reading, sections
 from rlcd_jax.statistics.estimates import Missing
 
@@ -69,7 +70,7 @@ def stage_curves(
 
 
 def _order(stage: str) -> int:
-    names = list(reading.STAGES)
+    names = list(stages.STAGES)
     return names.index(stage) if stage in names else len(names)
 
 

@@ -11,19 +11,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from rlcd_jax import jsonl, record_files, records
+from rlcd_jax import done_mark, jsonl, record_files, records, stages
 from rlcd_jax.human import results
-from rlcd_jax.job import done_mark
 from rlcd_jax.statistics.estimates import Missing
 
-# Stages in the order in which they run, with their folders and what they make.
-STAGES = {
-    "simulate": ("pairs", "preference pairs"),
-    "preference": ("preference", "preference model"),
-    "distill": ("distill", "context-distilled policy"),
-    "policy": ("policy", "policy, by PPO"),
-    "evaluate": ("evaluate", "replies, verdicts and tables"),
-}
 SAMPLE_FIELDS = ("prompt_id", "prompt", "system", "reply")
 POLICY_SAMPLE_FIELDS = ("prompt_id", "prompt", "reply")
 STUDY_TABLES = ("table", "annotators")
@@ -85,7 +76,7 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
     """
     folder = pathlib.Path(workdir)
     known = ["config.json", "environment.json", "metrics.jsonl"]
-    known += [where for where, _ in STAGES.values()]
+    known += [stage.folder for stage in stages.STAGES.values()]
     if not any((folder / name).exists() for name in known):
         raise ValueError(
             f"workdir {folder} holds nothing of a run; accepted: a folder with one of "
@@ -96,7 +87,7 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
         folder=folder,
         config=config,
         environment=_part(folder, "environment.json", _json_object),
-        stages=tuple(_stage(folder, name, config) for name in STAGES),
+        stages=tuple(_stage(folder, name, config) for name in stages.STAGES),
         metrics=_part(folder, "metrics.jsonl", _lines("stage", "step")),
         pairs=_part(folder, "pairs/pairs.jsonl", _records(records.Pair)),
         dropped=_part(folder, "pairs/dropped.jsonl", _records(records.Dropped)),
@@ -144,7 +135,7 @@ def _part(
 
 
 def _stage(folder: pathlib.Path, name: str, config: dict[str, Any] | Missing) -> Stage:
-    where, makes = STAGES[name]
+    where, makes = stages.STAGES[name].folder, stages.STAGES[name].makes
     planned = [] if is_missing(config) else config.get("stages", [])
     if (folder / where / done_mark.DONE).exists():
         state = "finished"

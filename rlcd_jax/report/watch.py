@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlcd_jax import tasks
-from rlcd_jax.diagnosis import overoptimisation, pair_readings
+from rlcd_jax.diagnosis import pair_readings
 from rlcd_jax.judging import judges
+from rlcd_jax.ppo import overoptimisation
 from rlcd_jax.report import plots, reading, tabulate
 from rlcd_jax.statistics import estimates, tables
 

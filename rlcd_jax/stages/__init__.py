@@ -1,1 +1,88 @@
-"""The stages package of rlcd_jax."""
+"""The five stages of a run, a file each, and the one table of them.
+
+What lives here: what a stage does, from files of the stages before to files of its own.
+What may not: anything that a second stage needs; that has a package below.
+
+The table is plain data and imports no stage, so everything may read it: the launcher,
+the work folders, the planner, the report, the graph of the paper's runs. A new stage is
+a file with a function of its name, and a row here.
+"""
+
+import dataclasses
+import importlib
+from typing import Any
+
+# Sections and fields of the config on which every stage depends.
+SHARED = ("seed", "task", "task_format", "official_wording", "model", "prompts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One row of the table.
+
+    Attributes:
+      name: as the command line and the log say it.
+      module: the file; its function of the same name is `(config, workdir) -> summary`.
+      folder: in the workdir, of the stage's files.
+      section: of the config, the stage's own.
+      reads: names of the stages whose files it reads.
+      makes: what it leaves, in words.
+    """
+
+    name: str
+    module: str
+    folder: str
+    section: str
+    reads: tuple[str, ...]
+    makes: str
+
+    def run(self, config: Any, workdir: Any) -> dict[str, Any]:
+        """Run the stage, or skip it if it is done; return its summary."""
+        module = importlib.import_module(f"{__name__}.{self.module}")
+        return getattr(module, self.module)(config, workdir)
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """What of the config its result depends on: its own, and what it reads has."""
+        before = [name for read in self.reads for name in STAGES[read].sections]
+        return tuple(dict.fromkeys((*SHARED, *before, self.section)))
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("simulate", "simulate_pairs", "pairs", "pairs", (), "preference pairs"),
+        Stage(
+            "preference",
+            "train_preference",
+            "preference",
+            "preference",
+            ("simulate",),
+            "preference model",
+        ),
+        Stage(
+            "distill",
+            "distill_context",
+            "distill",
+            "distill",
+            ("simulate",),
+            "context-distilled policy",
+        ),
+        Stage(
+            "policy",
+            "train_policy",
+            "policy",
+            "policy",
+            ("preference",),
+            "policy, by PPO",
+        ),
+        Stage(
+            "evaluate",
+            "evaluate_policy",
+            "evaluate",
+            "evaluate",
+            ("policy", "distill"),
+            "replies, verdicts and tables",
+        ),
+    )
+}

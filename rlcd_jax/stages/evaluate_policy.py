@@ -18,9 +18,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, record_files, records, seeds
+from rlcd_jax import checkpoint, done_mark, record_files, records, seeds
 from rlcd_jax.decode import engine
-from rlcd_jax.job import done_mark, generation, lengths, prompt_parts, setup, workspace
+from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
 from rlcd_jax.judging import evaluation_table, judges, verdicts
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import reply_cleanup
@@ -69,11 +69,11 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     cleanup(config.evaluate)  # a wrong one is refused before anything is loaded
     systems = find_systems(config, workdir)
     part = prompt_parts.load_part(config, job.task, "test")
-    dialogues = list(part.prompts)[: config.evaluate.prompts or None]
-    check_lengths(job, dialogues)
+    prompts = list(part.prompts)[: config.evaluate.prompts or None]
+    check_lengths(job, prompts)
     folder = workspace.begin(config, workdir, "evaluate")
     base = job.load_base()
-    answers = answer_all(job, systems, base, dialogues)
+    answers = answer_all(job, systems, base, prompts)
     if jax.process_index() == 0:
         record_files.write_jsonl(folder / "samples.jsonl", answers)
     samples = as_samples(answers)
@@ -175,19 +175,17 @@ def find_systems(
     return systems
 
 
-def check_lengths(job: setup.Job, dialogues: list[records.Prompt]) -> None:
+def check_lengths(job: setup.Job, prompts: list[records.Prompt]) -> None:
     """Refuse prompts that with a reply, or a judge's question, are over the context."""
-    _, ids = _as_ids(job, dialogues)
+    _, ids = _as_ids(job, prompts)
     lengths.check(job, "evaluate", max(map(len, ids), default=0))
 
 
 def _as_ids(
-    job: setup.Job, dialogues: list[records.Prompt]
+    job: setup.Job, prompts: list[records.Prompt]
 ) -> tuple[list[str], list[list[int]]]:
     chat = job.text_tokenizer.chat
-    texts = [
-        dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in dialogues
-    ]
+    texts = [dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in prompts]
     return texts, encoding.encode_texts(job.text_tokenizer, texts)
 
 
@@ -195,13 +193,13 @@ def answer_all(
     job: setup.Job,
     systems: dict[str, pathlib.Path | None],
     base: Params,
-    dialogues: list[records.Prompt],
+    prompts: list[records.Prompt],
 ) -> list[Answer]:
     """Return the answers of all systems; request n has the same key in each."""
     section = job.config.evaluate
     clean = cleanup(section)
-    dialogues = prompt_parts.repeat_prompts(dialogues, section.samples_per_prompt)
-    texts, ids = _as_ids(job, dialogues)
+    prompts = prompt_parts.repeat_prompts(prompts, section.samples_per_prompt)
+    texts, ids = _as_ids(job, prompts)
     sampler = generation.make_engine(
         job,
         max(map(len, ids)),
@@ -218,7 +216,7 @@ def answer_all(
             top_p=float(section.top_p),
             stop_strings=job.task.stop_strings,
         )
-        for prompt, tokens in zip(dialogues, ids, strict=True)
+        for prompt, tokens in zip(prompts, ids, strict=True)
     ]
     measure = divergence.divergence_scorer(job, base)
     answers = []
@@ -245,7 +243,7 @@ def answer_all(
                 divergence=float(nats),
             )
             for prompt, text, reply, nats in zip(
-                dialogues, texts, replies, away, strict=True
+                prompts, texts, replies, away, strict=True
             )
         ]
     return answers

@@ -45,8 +45,8 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     job = setup.load_job(config)
     lengths.check(job, "simulate")
     own = prompt_parts.load_part(config, job.task, "train")
-    dialogues = list(own.prompts)[: config.prompts.limit or None]
-    dialogues = prompt_parts.repeat_prompts(dialogues, config.pairs.samples_per_prompt)
+    prompts = list(own.prompts)[: config.prompts.limit or None]
+    prompts = prompt_parts.repeat_prompts(prompts, config.pairs.samples_per_prompt)
     rows, numbers = grid_rows(config), settings(config)
     folder = workspace.begin(config, workdir, "simulate")
     base = job.load_base()
@@ -72,13 +72,11 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         return kept, dropped
 
     with metrics.MetricWriter(workdir, "simulate") as writer:
-        kept, dropped = _by_parts(
-            dialogues, simulate, folder, config.pairs.part_prompts
-        )
+        kept, dropped = _by_parts(prompts, simulate, folder, config.pairs.part_prompts)
         if sampler.stats:
             writer.write(0, generation.engine_metrics(sampler))
     summary = counting.summarise(kept, dropped)
-    _refuse_nothing(kept, len(dialogues), summary)
+    _refuse_nothing(kept, len(prompts), summary)
     summary["prompts_in_other_parts"] = own.shared
     summary = {**summary, "seconds": time.monotonic() - started}
     logging.info("simulate: %d pairs, %d sides dropped", len(kept), len(dropped))
@@ -110,7 +108,7 @@ def settings(config: ConfigDict) -> draws.Settings:
 
 
 def _by_parts(
-    dialogues: Sequence[records.Prompt],
+    prompts: Sequence[records.Prompt],
     simulate: Simulate,
     folder: pathlib.Path,
     part_prompts: int,
@@ -119,14 +117,14 @@ def _by_parts(
     all_kept: list[records.Pair] = []
     all_dropped: list[records.Dropped] = []
     parts = folder / "parts"
-    for start in range(0, len(dialogues), part_prompts):
+    for start in range(0, len(prompts), part_prompts):
         kept_path = parts / f"pairs-{start:08d}.jsonl"
         dropped_path = parts / f"dropped-{start:08d}.jsonl"
         if kept_path.exists():  # written last, so the part is whole
             kept = record_files.read_jsonl(kept_path, records.Pair)
             dropped = record_files.read_jsonl(dropped_path, records.Dropped)
         else:
-            kept, dropped = simulate(dialogues[start : start + part_prompts])
+            kept, dropped = simulate(prompts[start : start + part_prompts])
             if jax.process_index() == 0:
                 parts.mkdir(exist_ok=True)
                 record_files.write_jsonl(dropped_path, dropped)

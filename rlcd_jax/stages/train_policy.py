@@ -74,7 +74,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
             chosen = choice.finish(section.steps)
     summary = {
         "steps": section.steps,
-        "prompts": len(actor.dialogues),
+        "prompts": len(actor.prompts),
         "prompts_too_long": actor.too_long,
         **last,
         **chosen,

@@ -122,6 +122,7 @@ def render_chat(
     system: str | None,
     chat: Chat | None,
 ) -> str:
+    """Return turns in the chat format, up to where the reply begins."""
     if chat is None:
         raise ValueError(
             f"task {task.name!r} is in the chat format and no chat template was given; "

@@ -202,4 +202,5 @@ def _as_bool(mask: jax.Array) -> jax.Array:
 
 
 def float32(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the arrays in float32."""
     return tuple(jnp.asarray(x, jnp.float32) for x in arrays)
