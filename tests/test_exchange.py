@@ -163,10 +163,11 @@ def test_write_refuses_what_is_not_finite(value, tmp_path):
     said = r"model.layers.1.mlp.gate_proj.weight: 3 of \d+ values are not finite"
     with pytest.raises(ValueError, match=said):
         exchange.write(source_of(params=params), target_of(tmp_path / "out"))
-    params = numbers(0, "value")
-    params["head"]["bias"] = np.asarray(value)
-    with pytest.raises(ValueError, match="score.bias: 1 of 1 values"):
-        exchange.write(source_of("value", params=params), target_of(tmp_path / "out"))
+    for role in SCALARS:
+        params = numbers(0, role)
+        params["head"]["bias"] = np.asarray(value)
+        with pytest.raises(ValueError, match="score.bias: 1 of 1 values"):
+            exchange.write(source_of(role, params=params), target_of(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
@@ -174,7 +175,9 @@ def test_write_refuses_what_the_dtype_cannot_hold(tmp_path):
     params = numbers(0)
     params["final_norm"] = params["final_norm"] * 1e5
     source = source_of(params=params)
-    with pytest.raises(ValueError, match="norm.weight: 64 of 64.*float16 is too narr"):
+    with pytest.raises(
+        ValueError, match="norm.weight: 64 of 64 values are too large for fl"
+    ):
         exchange.write(source, target_of(tmp_path / "out", "float16"))
     assert not list(tmp_path.iterdir())
     exchange.write(source, target_of(tmp_path / "out", "bfloat16"))

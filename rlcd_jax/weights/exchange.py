@@ -21,7 +21,16 @@ from rlcd_jax.job import setup
 from rlcd_jax.models import heads, llama, presets, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.text import tokenizer
-from rlcd_jax.weights import config_json, embedded, fields, files, hf, resolve, scalar
+from rlcd_jax.weights import (
+    config_json,
+    embedded,
+    fields,
+    files,
+    finite,
+    hf,
+    resolve,
+    scalar,
+)
 
 CHECK_TOKENS = 64  # tokens of the text on which the effect of rounding is measured
 CHECK_TEXT = "Human: How are you?\n\nAssistant: Fine — thanks!  12345 \t(naïve) 日本"
@@ -191,6 +200,7 @@ def _spec_of_run(path: pathlib.Path) -> str:
 
 def write(source: Source, target: Target) -> list[str]:
     """Write a source, read it again and compare; see `import_model`."""
+    _check_finite(source)
     with files.new_folder(target.folder) as partial:
         hf.write(
             partial,
@@ -204,6 +214,15 @@ def write(source: Source, target: Target) -> list[str]:
         lines = check_folder(partial, source, target.dtype)
     kind = scalar.ARCHITECTURES[source.role]
     return [f"wrote {target.folder}: {source.origin}, as {kind}", *lines]
+
+
+def _check_finite(source: Source) -> None:
+    advice = "nothing is written; take an earlier checkpoint"
+    for name, values in hf.disassemble(source.params, source.cfg, source.role):
+        finite.check(values, f"{source.origin}: {name}", advice)
+    if source.role == scalar.PREFERENCE:  # its bias is no tensor of transformers'
+        bias = np.asarray(source.params["head"]["bias"])
+        finite.check(bias, f"{source.origin}: {scalar.BIAS_FIELD}", advice)
 
 
 def check_folder(folder: pathlib.Path, source: Source, dtype: str) -> list[str]:
@@ -233,7 +252,9 @@ def check_folder(folder: pathlib.Path, source: Source, dtype: str) -> list[str]:
     if dtype != "float32":
         gap = np.abs(outputs(found, source) - outputs(source.params, source)).max()
         what = "a logit" if source.role == scalar.POLICY else "a score"
-        lines.append(f"rounding the weights to {dtype} moved {what} by {gap:.2g}")
+        lines.append(
+            f"rounding the weights to {dtype} moved {what} by {gap:.2g} at most"
+        )
     return lines + _about_bias(source)
 
 
@@ -253,6 +274,13 @@ def _compare_weights(
                 f"{differing} of {held.size} values; do not use the folder"
             )
         count += held.size
+    if source.role == scalar.PREFERENCE:
+        bias, wanted = found["head"]["bias"], source.params["head"]["bias"]
+        if bias != wanted:
+            raise ValueError(
+                f"{folder}: {scalar.BIAS_FIELD}, read again, is {bias}, and the source "
+                f"has {wanted}; do not use the folder"
+            )
     return count
 
 
@@ -271,12 +299,12 @@ def _compare_tokenizers(
 
 
 def _about_bias(source: Source) -> list[str]:
-    if source.role != scalar.PREFERENCE or not float(source.params["head"]["bias"]):
+    if source.role != scalar.PREFERENCE or not source.params["head"]["bias"]:
         return []
+    bias = float(source.params["head"]["bias"])
     return [
-        f"transformers has no place for the bias {float(source.params['head']['bias'])}"
-        f": its scores are less by that, all alike; config.json keeps it as "
-        f"{scalar.BIAS_FIELD}"
+        f"transformers has no place for the bias {bias:g}: its scores are less by "
+        f"that, all alike; config.json keeps it as {scalar.BIAS_FIELD}"
     ]
 
 

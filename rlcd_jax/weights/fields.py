@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -119,7 +118,7 @@ def number(
     value = _present(raw, name, origin, absent)
     if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(origin, name, value, f"a number above 0, up to {most:g}")
-    if not (math.isfinite(value) and 0 < value <= most):
+    if not 0 < value <= most:  # nor is NaN
         _refuse(origin, name, value, f"above 0, up to {most:g}")
     return float(value)
 

@@ -22,7 +22,7 @@ from huggingface_hub import errors as hub_errors
 
 from rlcd_jax.models import llama
 from rlcd_jax.text import tokenizer as tokenizers
-from rlcd_jax.weights import config_json, fields, files, finite, names, scalar
+from rlcd_jax.weights import config_json, fields, files, names, scalar
 
 WEIGHTS, INDEX = files.WEIGHTS, files.INDEX
 HUB_FILES = ("*.json", "model*.safetensors", "*.jinja", "tokenizer.model")
@@ -169,6 +169,8 @@ def export(
 ) -> None:
     """Write a folder that transformers and `load_params` read, all of it or nothing.
 
+    The numbers are written as they are; `exchange` is the way that checks them.
+
     Args:
       folder: a place that does not exist yet, or is empty.
       params: training form.
@@ -248,9 +250,7 @@ def disassemble(
         yield from names.disassemble(params, cfg, "hf")
         return
     yield from names.disassemble(params["trunk"], _without_output(cfg), "hf")
-    for name, values in scalar.head_tensors(params["head"], role).items():
-        finite.check(values, name, "nothing is written; take an earlier checkpoint")
-        yield name, values
+    yield from scalar.head_tensors(params["head"], role).items()
 
 
 def _write_weights(
@@ -293,11 +293,15 @@ def _write_weights(
 
 
 def rounded_to(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """Return a tensor in a file's dtype, refusing what does not fit in it."""
-    with np.errstate(over="ignore"):  # said by the check
+    """Return a tensor in a file's dtype, refusing finite values that it cannot hold."""
+    with np.errstate(over="ignore"):  # said below
         rounded = values.astype(dtype)
-    advice = f"{dtype} is too narrow for it; give --dtype float32 or bfloat16"
-    finite.check(rounded, name, advice)
+    lost = int(np.count_nonzero(np.isfinite(values) & ~np.isfinite(rounded)))
+    if lost:
+        raise ValueError(
+            f"{name}: {lost} of {values.size} values are too large for {dtype}; give "
+            "--dtype float32 or bfloat16"
+        )
     return rounded
 
 
