@@ -1,3 +1,24 @@
-"""RLCD (reinforcement learning from contrastive distillation) in functional JAX."""
+"""RLCD (reinforcement learning from contrastive distillation) in functional JAX.
+
+The floor plan. A room imports rooms of its own floor and of floors below it, never one
+above; `tests/test_floors.py` reads the plan from here. A package stands on one floor;
+a module that is named beside its package has left it for the floor where it is named.
+
+    paper: the published tables, their runs and figures
+    pipeline, planning, bench, weights.exchange: a run, beforehand, how fast, in and out
+    report, diagnosis: what a run has left, as pages and tables
+    stages.*, human: the five stages; studies with people
+    ppo: rollouts, credit, the update, which checkpoint
+    preference: the preference model as a library
+    scoring: what models that are only read say of texts
+    job: from a config to mesh, model, tokenizer, prompts; trainers; the work folder
+    judging: judges, verdicts, the table of a run
+    pairs, datasets, weights: prompts to labelled pairs; human pairs; foreign weights
+    text, decode: dialogues, tokenizers; drawing replies
+    models, training, tasks: the LLaMA; losses and updates; a task is data
+    statistics, paper.appendix_n, paper.published: figures with intervals, and the paper's
+    records, record_files, metrics, checkpoint, done_mark: what files hold
+    stages, jsonl, schema, seeds, sharding, tree, progress_bar: imports nothing of ours
+"""
 
 __version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlcd_jax.diagnosis import wording
+from rlcd_jax.statistics import wording
 
 
 @pytest.mark.parametrize(

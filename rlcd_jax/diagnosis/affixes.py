@@ -18,8 +18,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 
-from rlcd_jax.diagnosis import wording
-from rlcd_jax.statistics import tables
+from rlcd_jax.statistics import tables, wording
 
 ERROR, WARNING, NOTE = "error", "warning", "note"  # worst first
 SEVERITIES = (ERROR, WARNING, NOTE)

@@ -24,8 +24,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from rlcd_jax import records, tasks
-from rlcd_jax.diagnosis import wording
 from rlcd_jax.judging import judges, verdicts
+from rlcd_jax.statistics import wording
 
 # (prompt as shown, reply as it follows there) -> log-probabilities of the replies, nats
 LogProb = Callable[[list[tuple[str, str]]], Sequence[float]]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import records, seeds, tasks
-from rlcd_jax.diagnosis import pair_readings, wording
+from rlcd_jax.diagnosis import pair_readings
 from rlcd_jax.pairs import draws
-from rlcd_jax.statistics import diversity, estimates, tables
+from rlcd_jax.statistics import diversity, estimates, tables, wording
 from rlcd_jax.statistics.estimates import Missing
 
 Reading = pair_readings.Reading

@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from rlcd_jax.diagnosis import wording
-from rlcd_jax.statistics import diversity, estimates, tables
+from rlcd_jax.statistics import diversity, estimates, tables, wording
 
 METRICS = {
     "score": "rollout/reward_mean",
