@@ -16,7 +16,7 @@ a module that is named beside its package has left it for the floor where it is 
     pairs, datasets, weights: prompts to labelled pairs; human pairs; foreign weights
     text, decode: dialogues, tokenizers; drawing replies
     models, training, tasks: the LLaMA; losses and updates; a task is data
-    statistics, paper.appendix_n, paper.published: figures with intervals, and the paper's
+    statistics, paper.appendix_n, paper.published: figures with intervals
     records, record_files, metrics, checkpoint, done_mark: what files hold
     stages, jsonl, schema, seeds, sharding, tree, progress_bar: imports nothing of ours
 """

@@ -352,8 +352,12 @@ def test_clean_reply_corrected_never_leaks_a_header(raw, finish, unfinished):
 @pytest.mark.parametrize(
     "changes, finish, words",
     [
-        ({"mode": "strict"}, "eos", "'strict'; accepted: 'corrected', 'released'"),
-        ({"unfinished": "maybe"}, "length", "'maybe'; accepted: 'reject'"),
+        (
+            {"mode": "strict"},
+            "eos",
+            "'strict'; accepted: one of 'corrected', 'released'",
+        ),
+        ({"unfinished": "maybe"}, "length", "'maybe'; accepted: one of 'reject'"),
         ({}, "timeout", "'timeout'; accepted: 'eos', 'stop', 'length'"),
     ],
 )

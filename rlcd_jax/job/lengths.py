@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlcd_jax.job import setup
+from rlcd_jax.judging import judges
 from rlcd_jax.pairs import scoring_prompt, shortening
 from rlcd_jax.text import encoding
 
@@ -72,10 +73,12 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
         asked, mark = (), mark_tokens(job)
     else:
         name, section = "evaluate", config.evaluate
-        judged = [judge for judge in section.judges if judge in task.judges]
+        reads = {
+            judges.JUDGES[name].reads for name in judges.choose(section.judges, task)[0]
+        }
         questions = tuple(task.judge_questions.values())[:1]
-        asked = questions if "log_odds" in judged else ()
-        mark = mark_tokens(job) if "preference" in judged else 0
+        asked = questions if judges.LETTERS in reads else ()
+        mark = mark_tokens(job) if judges.REPLIES in reads else 0
     prompt, what = longest_prompt, f"the longest prompt of {longest_prompt}"
     if stage != "evaluate":
         prompt = section.prompt_tokens

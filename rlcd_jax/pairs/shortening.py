@@ -15,6 +15,10 @@ from rlcd_jax.text import encoding, tokenizer
 
 DROP, SHORTEN_PROMPT = "drop", "shorten_prompt"
 RULES = (DROP, SHORTEN_PROMPT)
+NO_BORDERS = (
+    "the chat template does not tell where a turn ends, so no prompt can be shortened; "
+    f"set too_long={DROP!r}, or allow longer texts"
+)
 Joined = tuple[list[int], list[bool]]
 
 
@@ -67,15 +71,15 @@ def find_borders(task: tasks.Task, text_tokenizer: tokenizer.Tokenizer) -> Borde
     words = ("firstquestion", "firstanswer", "secondquestion")
     roles = ("human", "assistant", "human")
     turns = [records.Turn(*turn) for turn in zip(roles, words, strict=True)]
-    text = text_tokenizer.chat(turns)
+    try:
+        text = text_tokenizer.chat(turns)
+    except ValueError as error:
+        raise ValueError(f"{NO_BORDERS}: {error}") from error
     opening, *rest = text.partition(words[0])
     _, _, between = "".join(rest).partition(words[1])
     between = between.partition(words[2])[0]
     if [text.count(word) for word in words] != [1, 1, 1] or not between:
-        raise ValueError(
-            "the chat template does not tell where a turn ends, so no prompt can be "
-            f"shortened; set too_long={DROP!r}, or allow longer texts"
-        )
+        raise ValueError(NO_BORDERS)
     return Borders(opening, between)
 
 

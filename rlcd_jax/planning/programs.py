@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from rlcd_jax.job import batching, supervised
+from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, heads, llama
 from rlcd_jax.pairs import scoring_prompt
@@ -26,11 +26,11 @@ def simulate(setting: Setting) -> list[Program]:
     """Return the programs of simulation: loading, generation, scoring."""
     section = setting.job.config.pairs
     specs = llama.param_specs(setting.cfg)
-    lengths = {
+    room = {
         "prompt_tokens": section.prompt_tokens,
         "reply_tokens": section.reply_tokens,
     }
-    engine = sizes.engine_sizes(setting, **lengths)
+    engine = sizes.engine_sizes(setting, **room)
     scored = "scoring" in section.labels
     master = sizes.model_bytes(setting, specs, frozen=False)
     copy = sizes.model_bytes(setting, specs, frozen=True) if scored else 0
@@ -41,7 +41,7 @@ def simulate(setting: Setting) -> list[Program]:
             engine,
             {"frozen": copy},
             num_replies=2 * setting.pairs,
-            **lengths,
+            **room,
         ),
     ]
     if not scored:
@@ -148,11 +148,11 @@ def policy(setting: Setting) -> list[Program]:
     """Return the programs of PPO: generation, rollout, update."""
     job, section, cfg = setting.job, setting.job.config.policy, setting.cfg
     updates = section.steps * learning.updates_per_step(section)
-    lengths = {
+    room = {
         "prompt_tokens": section.prompt_tokens,
         "reply_tokens": section.reply_tokens,
     }
-    length = sum(lengths.values())
+    length = sum(room.values())
     replies, dev = counts.policy_replies(job.config)
     tokens = updates * section.update_batch * length
     logit_tokens = updates * section.update_batch * section.reply_tokens
@@ -164,7 +164,7 @@ def policy(setting: Setting) -> list[Program]:
         + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
         texts=1,
     )
-    engine = sizes.engine_sizes(setting, **lengths)
+    engine = sizes.engine_sizes(setting, **room)
     models = (llama.param_specs(cfg), heads.scalar_specs(cfg))
     held = {
         "frozen": sum(
@@ -189,7 +189,7 @@ def policy(setting: Setting) -> list[Program]:
             engine,
             {**held, **state_sizes(learn)},
             num_replies=replies + dev,
-            **lengths,
+            **room,
         ),
         roll_out,
         dataclasses.replace(learn, sizes={**settled, **learn.sizes}),
@@ -206,21 +206,21 @@ def evaluate(setting: Setting) -> list[Program]:
     master, copy = (
         sizes.model_bytes(setting, specs, frozen=frozen) for frozen in (False, True)
     )
-    lengths = {
+    room = {
         "prompt_tokens": config.pairs.prompt_tokens,
         "reply_tokens": section.reply_tokens,
     }
-    engine = sizes.engine_sizes(setting, **lengths)
+    engine = sizes.engine_sizes(setting, **room)
     systems = len(section.systems) + len(section.checkpoints)
     replies = setting.test_prompts * section.samples_per_prompt
     trained = min(2, systems - 1)  # the next is read before the last is let go
     held = {"frozen": (1 + trained) * master + copy}
     programs = [
-        passes.generate(setting, engine, held, num_replies=systems * replies, **lengths)
+        passes.generate(setting, engine, held, num_replies=systems * replies, **room)
     ]
     if trained:
         both = {"frozen": 2 * master + 2 * copy, **engine.held}
-        length = batching.rising_lengths(sum(lengths.values()))[-1]
+        length = batching.rising_lengths(sum(room.values()))[-1]
         programs.append(
             passes.read(
                 setting,
