@@ -16,8 +16,10 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from experiments import command  # noqa: E402
 from rlcd_jax import report  # noqa: E402
-from rlcd_jax.job import workspace  # noqa: E402
-from rlcd_jax.ppo import choosing  # noqa: E402
+from rlcd_jax.job import (
+    checks,  # noqa: E402
+    workspace,  # noqa: E402
+)
 from rlcd_jax.stages import (
     distill_context,  # noqa: E402
     evaluate_policy,  # noqa: E402
@@ -27,6 +29,7 @@ from rlcd_jax.stages import (
 )
 from rlcd_jax.weights import embedded  # noqa: E402
 
+# noqa: E402
 # noqa: E402
 
 # noqa: E402
@@ -89,24 +92,19 @@ def run_stages(
 ) -> None:
     """Run stages in their order and write the report; done ones are skipped.
 
+    Everything that can be known before the first stage is checked before it, and
+    before anything is written.
+
     Args:
       config: of the run.
       workdir: its folder.
       stages: names of the stages, in order.
       preset: the config before single fields were set, for the report; None finds it.
     """
-    unknown = [name for name in stages if name not in STAGES]
-    if unknown:
-        raise ValueError(
-            f"unknown stage {unknown[0]!r}; accepted: {', '.join(STAGES)}, all"
-        )
     if not config.model.cache_dir:
         with config.unlocked():
             config.model.cache_dir = str(embedded.default_cache_dir(os.environ))
-    for name in stages:  # refuse another config before anything is written
-        workspace.finished(config, workdir, name)
-    if "policy" in stages:  # its mistakes would show after the longest stages
-        choosing.check(config.policy)
+    checks.check_run(config, workdir, stages)
     workspace.open_run(config, workdir)
     for name in stages:
         started = time.monotonic()
