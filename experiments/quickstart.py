@@ -1,39 +1,62 @@
 """The whole job on the embedded real model: pairs, preference model, PPO, a table.
 
-  python -m experiments.quickstart [--size full] [--workdir runs/quickstart]
+  python -m experiments.quickstart [--size full] [--seed 7] [--workdir DIR] \
+      [--config.policy.steps=40]
 
-Two CPU cores are enough. `--size full` takes hours there and minutes on a GPU.
+Two CPU cores are enough. `--size full` takes hours there and minutes on a GPU. The
+same as `experiments.run --config configs/quickstart.py:size=quick`, with a table.
 """
 
 from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
+
+from absl import app
 
 from configs import common, quickstart
-from experiments import command, launch
+from experiments import command, run
 
 
 def main() -> None:
     """Run the quickstart config and print its table."""
+    workdir, argv = as_run(sys.argv[1:])
+    sys.argv[:] = argv  # where the flags of single fields are looked for
+
+    def act(rest: list[str]) -> None:
+        run.main(rest)
+        table = pathlib.Path(workdir) / "evaluate" / "table.md"
+        if table.exists():  # it is not where evaluate was left out of the stages
+            print(table.read_text())
+        print(f"Everything else: {workdir}/report.html")
+
+    command.for_people(lambda: app.run(act, flags_parser=command.parse_flags))
+
+
+def as_run(given: list[str]) -> tuple[str, list[str]]:
+    """Return the workdir, and the command line of `experiments.run` for the same."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", default="", help="folder of the run")
     parser.add_argument("--size", default="quick", choices=list(common.SIZES))
     parser.add_argument("--task", default="cheerful", help="task name or file")
     parser.add_argument("--model", default="smollm2-135m", help="model spec")
-    asked = parser.parse_args()
-    workdir = asked.workdir or f"runs/quickstart-{asked.task}-{asked.size}"
-
-    def action() -> None:
-        launch.prepare()
-        config = quickstart.get_config(
-            f"task={asked.task},model={asked.model},size={asked.size}"
-        )
-        launch.run_stages(config, workdir, config.stages, config.to_dict())
-        print((pathlib.Path(workdir) / "evaluate" / "table.md").read_text())
-        print(f"Everything else: {workdir}/report.html")
-
-    command.for_people(action)
+    parser.add_argument("--seed", default="", help="root of all randomness")
+    parser.add_argument(
+        "--config.FIELD",
+        metavar="VALUE",
+        help="set a field, as --config.policy.steps=9",
+    )
+    asked, others = parser.parse_known_args(given)
+    for flag in others:
+        if not (flag.startswith("--config.") and "=" in flag):
+            parser.error(f"{flag!r}; accepted beside these: --config.field=value")
+    name = pathlib.Path(asked.task).stem  # of a task file, its name alone
+    workdir = asked.workdir or f"runs/quickstart-{name}-{asked.size}"
+    argument = f"task={asked.task},model={asked.model},size={asked.size}"
+    seed = [f"--config.seed={asked.seed}"] if asked.seed else []
+    config = f"--config={quickstart.__file__}:{argument}"
+    return workdir, ["quickstart", config, f"--workdir={workdir}", *seed, *others]
 
 
 if __name__ == "__main__":

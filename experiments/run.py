@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments import command, launch
+from rlcd_jax.job import checks
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file with its argument: configs/NAME.py[:name=value,…]."
@@ -26,12 +27,14 @@ def main(argv: list[str]) -> None:
     """Run the stages that the flags ask for."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; all settings are flags")
-    config = _CONFIG.value
+    config, source = _CONFIG.value, flags.FLAGS["config"].config_filename
+    fresh = flags.FLAGS["config"].parser.parse(source)
 
     def action() -> None:
+        checks.check_labels(config, fresh, source)
         launch.prepare()
         stages = config.stages if _STAGE.value == "all" else (_STAGE.value,)
-        launch.run_stages(config, _WORKDIR.value, stages)
+        launch.run_stages(config, _WORKDIR.value, stages, fresh.to_dict())
 
     command.for_people(action)
 

@@ -11,8 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import report, stages
-from rlcd_jax.job import workspace
-from rlcd_jax.ppo import choosing
+from rlcd_jax.job import checks, workspace
 
 
 def run_stages(
@@ -25,6 +24,9 @@ def run_stages(
 ) -> None:
     """Run stages in their order and write the report; done ones are skipped.
 
+    Everything that can be known before the first stage is checked before it, and
+    before anything is written.
+
     Args:
       config: of the run.
       workdir: its folder.
@@ -33,19 +35,12 @@ def run_stages(
       preset: the config before single fields were set, for the report; None: unknown.
 
     Raises:
-      ValueError: before anything is written, for a mistake that can be seen then.
+      ValueError: for all mistakes that can be seen before anything is written.
     """
-    unknown = [name for name in names if name not in stages.STAGES]
-    if unknown:
-        accepted = ", ".join(stages.STAGES)
-        raise ValueError(f"unknown stage {unknown[0]!r}; accepted: {accepted}, all")
     if not config.model.cache_dir:
         with config.unlocked():
             config.model.cache_dir = cache_dir
-    for name in names:  # refuse another config before anything is written
-        workspace.finished(config, workdir, name)
-    if "policy" in names:  # its mistakes would show after the longest stages
-        choosing.check(config.policy)
+    checks.check_run(config, workdir, names)
     workspace.open_run(config, workdir)
     for name in names:
         started = time.monotonic()

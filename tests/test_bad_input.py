@@ -223,7 +223,8 @@ def test_field_with_a_wrong_value_is_refused(
 
 def test_prompts_that_do_not_fit_are_named(tmp_path):
     config = runs.tiny_config(pairs__prompt_tokens=5)
-    refused(config, tmp_path / "run", "no pair was made of 8 prompts")
+    refused(config, tmp_path / "run", "none of 8 prompts fits in pairs.prompt_tokens=5")
+    assert not (tmp_path / "run").exists()
 
 
 def test_command_shows_a_message_and_no_trace(capsys):

@@ -203,6 +203,10 @@ def command(tmp_path: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
         (("--config", "configs/rlcd.py:size=huge"), ("huge", "smoke")),
         (("--config", "configs/nosuch.py"), ("configs/nosuch.py",)),
         (
+            ("--config", "configs/rlcd.py:size=smoke", "--config.preset=alpacafarm"),
+            ("--config.preset=alpacafarm", "configs/rlcd.py:preset=alpacafarm"),
+        ),
+        (
             (
                 "--config",
                 "configs/rlcd.py:size=smoke,model=random:tiny",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import shutil
@@ -23,6 +24,9 @@ from rlcd_jax import done_mark, record_files, stages
 
 # Fields that change how a run is computed and not what: another machine may resume.
 FREE = ("cache_dir", "chunk_tokens", "remat", "attention", "data_dir", "hh_dir")
+# What may lie in a folder before the first run: of a file system, of a plan, logs.
+BESIDE = ("lost+found", "plan.json", "log", "stdout", "stderr")
+LOGS = (".log", ".out", ".err", "log.txt")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rlcd_jax")
 
 
@@ -91,25 +95,62 @@ def summary(workdir: str | pathlib.Path, stage: str) -> dict[str, Any]:
     return done_mark.read_summary(stage_folder(workdir, stage))
 
 
+def check_folder(workdir: str | pathlib.Path) -> None:
+    """Refuse a folder that cannot hold a run, or that holds something else.
+
+    A folder with files of another kind is refused, so that a mistyped path loses
+    nothing. Hidden files, logs and what a file system or a plan leaves are no such
+    files.
+    """
+    folder = pathlib.Path(workdir)
+    there = nearest_folder(folder)
+    if not there.is_dir():
+        what = "" if there == folder else f"cannot be made: {there} "
+        raise ValueError(f"workdir {folder} {what}is a file; give a folder for the run")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"workdir {folder} cannot be written: {there} is read-only for this user; "
+            "give a folder that can be written"
+        )
+    others = [path.name for path in folder.iterdir()] if there == folder else []
+    others = sorted(name for name in others if not _is_beside(name))
+    if others and "config.json" not in others:
+        raise ValueError(
+            f"workdir {folder} holds other files ({', '.join(others[:3])}, …) "
+            "and no run; give an empty or a new folder, or that of a run"
+        )
+
+
+def _is_beside(name: str) -> bool:
+    """Say whether a file may lie in a folder that is no run yet."""
+    return name.startswith(".") or name in BESIDE or name.endswith(LOGS)
+
+
+def nearest_folder(path: pathlib.Path) -> pathlib.Path:
+    """Return the path, or the nearest above it that there is."""
+    path = path.absolute() if not path.exists() else path
+    return next((p for p in (path, *path.parents) if p.exists()), path)
+
+
 def open_run(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """Write `config.json` and `environment.json` of a run.
 
-    A folder with files of another kind is refused, so that a mistyped path loses
-    nothing.
+    Raises:
+      ValueError: the folder cannot hold a run; see `check_folder`.
     """
+    check_folder(workdir)
     folder = pathlib.Path(workdir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"workdir {folder} is a file; give a folder for the run")
-    others = [path.name for path in folder.glob("*")] if folder.exists() else []
-    if others and "config.json" not in others:
-        raise ValueError(
-            f"workdir {folder} holds other files ({', '.join(sorted(others)[:3])}, …) "
-            "and no run; give an empty or a new folder, or that of a run"
-        )
-    if jax.process_index() == 0:
+    if jax.process_index() != 0:
+        return
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         record_files.write_json(folder / "config.json", config.to_dict())
         record_files.write_json(folder / "environment.json", environment())
+    except OSError as error:
+        raise ValueError(
+            f"workdir {folder} cannot be written: {error.strerror or error}; give a "
+            "folder that can be written"
+        ) from error
 
 
 def environment() -> dict[str, Any]:

@@ -303,6 +303,7 @@ def adapt(notes: Notes, shown: Mapping[str, Any], section: ConfigDict) -> Notes:
         learning.float32(shown["rollout/kl_sum_mean"]),
         target=section.kl_target,
         horizon=section.kl_horizon,
+        replies=section.rollouts,
     )
     return dataclasses.replace(notes, kl_coef=float(kl_coef))
 

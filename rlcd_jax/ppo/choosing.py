@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, done_mark, record_files
 from rlcd_jax.ppo import acting, overoptimisation
@@ -29,40 +28,9 @@ from rlcd_jax.statistics import estimates
 
 Params = Any
 LAST, DEV_SCORE = "last", "dev_score"
-RULES = (LAST, DEV_SCORE)
 CHECKPOINTS, CHOSEN = "checkpoints", "chosen"  # folders of the policy stage
 ITEM = "policy"  # of a checkpoint
 NOTE = "candidates"  # in the JSON object of a checkpoint
-
-
-def check(section: ConfigDict) -> None:
-    """Refuse a rule that cannot be followed.
-
-    Args:
-      section: `policy` of the config.
-
-    Raises:
-      ValueError: a value is not accepted, or one asks for what another rules out.
-    """
-    rule, limit, count = section.choose, section.kl_limit, section.dev_prompts
-    if rule not in RULES:
-        raise ValueError(f"policy.choose={rule!r}; accepted: {', '.join(RULES)}")
-    if not 0 <= limit < math.inf:
-        raise ValueError(
-            f"policy.kl_limit={limit}; accepted: nats a reply, or 0 for no limit"
-        )
-    if count < 0:
-        raise ValueError(f"policy.dev_prompts={count}; accepted: 0 or more")
-    if limit and rule == LAST:
-        raise ValueError(
-            f"policy.kl_limit={limit} limits nothing with policy.choose='last', which "
-            "takes the last step; set policy.choose='dev_score' or policy.kl_limit=0"
-        )
-    if rule == DEV_SCORE and not count:
-        raise ValueError(
-            "policy.choose='dev_score' needs dev prompts, but policy.dev_prompts=0; "
-            "raise it or set policy.choose='last'"
-        )
 
 
 def find_policy(folder: str | pathlib.Path) -> pathlib.Path:

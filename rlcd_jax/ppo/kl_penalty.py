@@ -50,24 +50,30 @@ def kl_per_token(
 
 
 def adapt_kl_coef(
-    kl_coef: jax.Array, kl: jax.Array, *, target: float, horizon: float
+    kl_coef: jax.Array, kl: jax.Array, *, target: float, horizon: float, replies: int
 ) -> jax.Array:
     """Return the KL coefficient for the next step.
 
-    kl_coef (1 + clip(kl / target - 1, -0.2, 0.2) / horizon)
+    kl_coef (1 + clip(kl / target - 1, -0.2, 0.2) replies / horizon)
 
     Args:
       kl_coef: of the step that was measured.
       kl: `rollout/kl_sum_mean` of that step, nats a reply.
       target: > 0, wanted nats a reply.
-      horizon: > 0, in steps; 10 in AlpacaFarm, where it is off.
+      horizon: > 0, in replies, as `replies`; the coefficient moves by a fifth of
+        itself at most over so many. 10,000 in lm-human-preferences; AlpacaFarm's
+        factor of 0.1 a step, where it is on, is ten times the replies of a step.
+      replies: of the step that was measured.
 
     Returns:
       Scalar float32.
 
-    Source: Ziegler et al. 2019, section 2.2 (horizon there in episodes).
+    Source: Ziegler et al. 2019, section 2.2, and their code, in which a step moves it
+    by its share of the horizon in episodes.
     """
-    if not (target > 0 and horizon > 0):
-        raise ValueError(f"target {target} and horizon {horizon} must both be > 0")
+    if not (target > 0 and horizon > 0 and replies > 0):
+        raise ValueError(
+            f"target {target}, horizon {horizon} and replies {replies} must all be > 0"
+        )
     error = jnp.clip(jnp.asarray(kl, jnp.float32) / target - 1.0, -0.2, 0.2)
-    return kl_coef * (1.0 + error / horizon)
+    return kl_coef * (1.0 + error * (replies / horizon))

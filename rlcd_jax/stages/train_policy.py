@@ -39,7 +39,6 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         return workspace.summary(workdir, "policy")
     started = time.monotonic()
     section = config.policy
-    choosing.check(section)
     job = setup.load_job(config)
     actor = acting.Actor(job)
     learner = learning.make_trainer(job)

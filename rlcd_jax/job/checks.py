@@ -1,0 +1,252 @@
+"""Whether a run can go through, told before its first stage makes anything.
+
+In order: each value, fields that go together, the workdir, mesh and model, then what
+is read and how much comes of it. What one of these finds wrong, the later ones could
+not look at; what they find together is one message. Weights are not read.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from rlcd_jax import sharding
+from rlcd_jax.job import fields, kinds, rules, setup, supplies, trainer, workspace
+from rlcd_jax.models import llama
+
+GIB = 2**30
+TRAINED = ("preference", "distill", "policy")
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuse a config with a value that its field does not accept.
+
+    Raises:
+      ValueError: with one line for each such field: its name, the value, what is
+        accepted, and an example of it.
+    """
+    refuse(problems(config))
+
+
+def check_run(
+    config: ConfigDict, workdir: str | pathlib.Path, stages: Sequence[str]
+) -> None:
+    """Refuse a run that cannot go through; say what of the data it leaves out.
+
+    Raises:
+      ValueError: with one line for each thing that is wrong.
+    """
+    refuse(verdict(config, workdir, stages))
+
+
+def check_labels(config: ConfigDict, fresh: ConfigDict, source: str) -> None:
+    """Refuse fields that were set alone although others follow from them.
+
+    Setting such a field by itself would change what a run is called, and not what it
+    does.
+
+    Args:
+      config: as the command line made it.
+      fresh: as its file makes it from the same argument.
+      source: the file with its argument, for the message.
+    """
+    before, lines = dict(values(fresh)), []
+    for name, value in values(config):
+        argument = fields.FIELDS[name].argument if name in fields.FIELDS else ""
+        if not argument or value == before[name]:
+            continue
+        given = f"{source.partition(':')[0]}:{argument}={value}"
+        if argument == "config file":
+            given = "with the file of the method you want"
+        lines.append(
+            f"--config.{name}={value} would change the name and not the values that "
+            f"come with it; accepted: --config {given}"
+        )
+    refuse(lines)
+
+
+def refuse(lines: Sequence[str]) -> None:
+    """Raise one ValueError that holds all lines; none raises nothing."""
+    if len(lines) == 1:
+        raise ValueError(lines[0])
+    if lines:
+        listed = "\n  ".join(lines)
+        raise ValueError(f"{len(lines)} things must be changed:\n  {listed}")
+
+
+def verdict(
+    config: ConfigDict,
+    workdir: str | pathlib.Path | None = None,
+    stages: Sequence[str] = (),
+    num_devices: int | None = None,
+) -> list[str]:
+    """Return what is wrong with a run, a line each; nothing if it can go through.
+
+    Args:
+      config: of the run.
+      workdir: its folder; None: a new one, on a disk that is not known.
+      stages: names of the stages to run, in order; those of the config if empty.
+      num_devices: of other machines that the run is planned for. Then what is on this
+        one is not looked at: devices, model files, other runs.
+    """
+    told = problems(config)
+    stages = tuple(stages or config.stages)
+    told += [
+        f"unknown stage {name!r}; accepted: {', '.join(fields.STAGES)}, all"
+        for name in stages
+        if name not in fields.STAGES
+    ]
+    if told:
+        return told
+    every = [s for s in fields.STAGES if s in (*stages, *config.stages)]
+    told = rules.problems(config, every)
+    left = list(stages)
+    if workdir is not None:
+        told += _tell(lambda: workspace.check_folder(workdir))
+        told += _tell(lambda: _leave_finished(config, workdir, left))
+    if not left:  # all is done: nothing is read any more
+        return told
+    told += _devices(config, every, num_devices)
+    if told:
+        return told
+    if num_devices is not None:
+        look = supplies.Look(config, None, None, every, ())
+        return _tell(lambda: supplies.counts(look))
+    try:
+        job = setup.load_job(config)
+    except (ValueError, OSError) as error:
+        return [str(error)]
+    look = supplies.Look(config, job, workdir, every, tuple(left))
+    for part in (supplies.sources, supplies.counts, _disk):
+        told += _tell(lambda part=part: part(look))
+    return told
+
+
+def problems(config: ConfigDict) -> list[str]:
+    """Return a line for each field whose value is not accepted."""
+    given = dict(values(config))
+    told = [f"{name} is missing in the config" for name in fields.FIELDS.keys() - given]
+    told += [
+        f"{name} is no field of a config; accepted: those of configs.common"
+        for name in given.keys() - fields.FIELDS.keys()
+    ]
+    lines = (
+        kinds.problem(field, name, given[name])
+        for name, field in fields.FIELDS.items()
+        if name in given
+    )
+    return sorted(told) + [line for line in lines if line]
+
+
+def values(config: ConfigDict) -> Iterator[tuple[str, Any]]:
+    """Yield each field's dotted name and its value."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from ((f"{name}.{inner}", own) for inner, own in value.items())
+        else:
+            yield name, value
+
+
+def disk_bytes(
+    config: ConfigDict, cfg: llama.LlamaConfig, stages: Sequence[str]
+) -> int:
+    """Return the bytes of checkpoints that stages need at once, at least.
+
+    A parameter is saved as float32 with its two moments. Of the stages before only the
+    weights are counted, as if moments were deleted when a stage ends.
+
+    Args:
+      config: of the run.
+      cfg: the model's numbers.
+      stages: that are run.
+    """
+    specs = llama.param_specs(cfg)
+    leaves = jax.tree.leaves(specs, is_leaf=lambda leaf: hasattr(leaf, "axes"))
+    weights = 4 * sum(math.prod(leaf.shape) for leaf in leaves)
+    saves = -(-config.policy.steps // config.policy.checkpoint_every)
+    chosen = config.policy.choose == "dev_score"
+    own = {
+        "preference": 3 * weights,
+        "distill": 3 * weights,
+        # Policy and value model; the two latest checkpoints are kept.
+        "policy": 6 * weights * min(saves, 2) + weights * chosen,
+    }
+    needs, before = [0], 0
+    for name in stages:
+        needs.append(before + own.get(name, 0))
+        before += weights * (name in own)
+    return max(needs)
+
+
+def _tell(check: Callable[[], Sequence[str] | None]) -> list[str]:
+    """Return what a check says, or its error, as lines."""
+    try:
+        return list(check() or ())
+    except (ValueError, OSError) as error:
+        return [str(error)]
+
+
+def _leave_finished(
+    config: ConfigDict, workdir: str | pathlib.Path, left: list[str]
+) -> None:
+    """Take the finished stages out of `left`."""
+    for name in tuple(left):
+        if workspace.finished(config, workdir, name):
+            left.remove(name)
+
+
+def _devices(
+    config: ConfigDict, stages: Sequence[str], num_devices: int | None
+) -> list[str]:
+    """Return what does not fit the devices: the mesh, and batches on it."""
+    told = []
+    sizes = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    if config.model.attention == "cudnn" and num_devices is None:
+        if jax.default_backend() != "gpu":
+            told.append(
+                "model.attention='cudnn' needs an NVIDIA GPU, and JAX runs on "
+                f"{jax.default_backend()} here; set model.attention='xla'"
+            )
+    try:
+        if num_devices is None:
+            mesh: Any = sharding.make_mesh(*sizes)
+        else:
+            mesh = sharding.abstract_mesh(*sizes, num_devices)
+    except ValueError as error:
+        return [*told, str(error)]
+    ways = trainer.batch_ways(mesh)
+    for name in (stage for stage in stages if stage in TRAINED):
+        section = config[name]
+        size = section.update_batch if name == "policy" else section.batch_size
+        try:
+            trainer.micro_batches(name, size, section.micro_batch, ways)
+        except ValueError as error:
+            told.append(str(error))
+    return told
+
+
+def _disk(look: supplies.Look) -> Iterator[str]:
+    """Yield that the disk has no room for the checkpoints of the run."""
+    if look.workdir is None:
+        return
+    workdir = pathlib.Path(look.workdir)
+    there = sum(
+        path.stat().st_size
+        for stage in look.left
+        for path in look.folder(stage).rglob("*")
+        if path.is_file()
+    )
+    needed = disk_bytes(look.config, look.job.cfg, look.left) - there
+    free = shutil.disk_usage(workspace.nearest_folder(workdir)).free
+    if needed > free:
+        yield (
+            f"the checkpoints of {', '.join(look.left)} need {needed / GIB:.1f} GiB at "
+            f"least, and the disk of {workdir} has {free / GIB:.1f} GiB free; make "
+            "room, or choose a workdir on a larger disk"
+        )

@@ -1,0 +1,207 @@
+"""Every field of a config: its type, what it accepts, and its unit; the one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rlcd_jax.job import kinds
+
+HH_SPLIT = r"(train|test)(\[[^\[\]]*\])?"
+
+
+def _flag(example: bool, what: str = "") -> kinds.Field:
+    return kinds.Field(kinds.FLAG, what, example)
+
+
+def _count(example: int, low: int, what: str, **more: Any) -> kinds.Field:
+    return kinds.Field(kinds.COUNT, what, example, low=low, **more)
+
+
+def _number(example: float, low: float, what: str, **more: Any) -> kinds.Field:
+    return kinds.Field(kinds.NUMBER, what, example, low=low, **more)
+
+
+def _above(example: float, low: float, what: str, **more: Any) -> kinds.Field:
+    return kinds.Field(kinds.NUMBER, what, example, low=low, open_low=True, **more)
+
+
+def _choice(*choices: str, **more: Any) -> kinds.Field:
+    return kinds.Field(kinds.CHOICE, "", choices[0], choices=choices, **more)
+
+
+def _choices(example: tuple[str, ...], *choices: str, **more: Any) -> kinds.Field:
+    return kinds.Field(kinds.CHOICES, "", example, choices=choices, **more)
+
+
+def _text(example: str, what: str, **more: Any) -> kinds.Field:
+    return kinds.Field(kinds.TEXT, what, example, **more)
+
+
+def _lengths(example: tuple[int, ...], what: str, **more: Any) -> kinds.Field:
+    return kinds.Field(kinds.LENGTHS, what, example, low=1, **more)
+
+
+def _split(example: str, **more: Any) -> kinds.Field:
+    wanted = "train, test, or a slice of one such as test[:1000]"
+    return kinds.Field(kinds.TEXT, "", example, pattern=HH_SPLIT, wanted=wanted, **more)
+
+
+# A word of 32 bits: the generators of JAX drop what is above, and two seeds agree.
+_SEED = kinds.Field(kinds.COUNT, "", 42, low=0, high=2**32 - 1)
+_RUN = {
+    "name": _text("rlcd", "name of the method", argument="config file"),
+    "preset": _choice("corrected", "alpacafarm", argument="preset"),
+    "size": _choice("paper", "full", "quick", "smoke", argument="size"),
+    "seed": _SEED,
+    "task": _text("cheerful", "a task's name or a task file", argument="task"),
+    "task_format": _choice("", "dialogue", "chat"),
+    "official_wording": _text("", "folder of a checkout", empty=True),
+    "stages": _choices(("simulate", "preference"), *stages.STAGES, ordered=True),
+}
+_MODEL = {
+    "spec": _text("smollm2-135m", "a model spec", argument="model"),
+    "cache_dir": _text("", "a folder", empty=True),
+    "dtype": _choice(*llama.DTYPES),
+    "remat": _choice(*llama.REMAT),
+    "attention": _choice(*llama.ATTENTION),
+    "chunk_tokens": _count(2048, 1, "tokens"),
+}
+_MESH = {
+    "data": _count(-1, 1, "replicas; -1: the devices that are left", also=(-1,)),
+    "fsdp": _count(1, 1, "ways"),
+    "tensor": _count(1, 1, "ways"),
+}
+_PROMPTS = {
+    "source": _text("package", "package, hh_rlhf or a file of prompts"),
+    "hh_dir": _text("", "a folder", empty=True),
+    "hh_train_split": _split("train"),
+    "hh_test_split": _split("test"),
+    "hh_dev_split": _split("test[:1000]", empty=True),
+    "hh_agreement_split": _split("train[:5%]", empty=True),
+    "data_dir": _text("", "a folder", empty=True),
+    "limit": _count(0, 0, "prompts; 0: all"),
+}
+_PAIRS = {
+    "sampling": _choice(*typing.get_args(records.Sampling)),
+    "labels": _choices(("construction",), *typing.get_args(records.Labels)),
+    "samples_per_prompt": _count(1, 1, "pairs a prompt"),
+    "temperature": _above(1.0, 0, ""),
+    "top_k": _count(0, 0, "tokens; 0: all"),
+    "top_p": _above(1.0, 0, "probability", high=1),
+    # At 1/2 both sides are drawn from one distribution, below it they change places.
+    "alpha": _above(1.0, 0.5, "1: plain contrast prompts"),
+    "prompt_tokens": _count(384, 1, "tokens"),
+    "reply_tokens": _count(300, 1, "tokens"),
+    "part_prompts": _count(4096, 1, "prompts"),
+    "max_tries": _count(5, 1, "attempts a side"),
+    "both_orders": _flag(True),
+    "hard_labels": _flag(False),
+    "cleanup": _choice("corrected", "released"),
+    "unfinished": _choice("", "reject", "cut_sentence", "keep"),
+}
+_ENGINE = {
+    "num_slots": _count(64, 1, "replies at once"),
+    "steps_per_dispatch": _count(8, 1, "tokens a slot"),
+    "prompt_buckets": _lengths((16, 64, 256), "tokens"),
+    "live_buckets": _lengths((), "tokens", empty=True),
+    "memory_gib": _number(0.0, 0, "GiB; 0: no limit"),
+}
+_SUPERVISED = {
+    "epochs": _count(1, 1, "passes over the rows"),
+    "batch_size": _count(16, 1, "rows an update"),
+    "micro_batch": _count(0, 0, "rows; 0: the whole batch"),
+    "learning_rate": _above(3e-6, 0, "highest rate"),
+    "schedule": _choice(*optimizers.SCHEDULES),
+    "warmup_fraction": _number(0.03, 0, "share of the updates", high=1),
+    "weight_decay": _number(0.0, 0, ""),
+    "eps": _above(1e-8, 0, ""),
+    "max_grad_norm": _above(1.0, 0, ""),
+    "lengths": _lengths((512,), "tokens"),
+    "too_long": _choice(*shortening.RULES),
+    "eval_every": _count(50, 1, "updates"),
+    "checkpoint_every": _count(500, 1, "updates"),
+}
+_PREFERENCE = _SUPERVISED | {
+    "data": _choice("pairs", "hh_rlhf"),
+    "data_limit": _count(0, 0, "human pairs; 0: all"),
+    "human_share": _number(0.0, 0, "share of the pairs", high=1, open_high=True),
+    "held_out": _count(500, 0, "pairs"),
+    "human_pairs": _count(0, 0, "pairs"),
+}
+_DISTILL = _SUPERVISED | {"per_sequence": _flag(False)}
+_POLICY = {
+    "steps": _count(40, 1, "PPO steps"),
+    "rollouts": _count(512, 1, "replies a step"),
+    "update_batch": _count(256, 1, "replies an update"),
+    "micro_batch": _count(0, 0, "replies; 0: the update batch"),
+    "epochs": _count(2, 1, "passes over a step's replies"),
+    "learning_rate": _above(1e-5, 0, "highest rate"),
+    "warmup_steps": _count(5, 0, "PPO steps"),
+    "first_step_idle": _flag(False),
+    "weight_decay": _number(0.0, 0, ""),
+    "eps": _above(1e-5, 0, ""),
+    "max_grad_norm": _above(1.0, 0, ""),
+    "joint_clip": _flag(False),
+    "kl_coef": _number(0.004, 0, "reward a nat"),
+    "kl_estimator": _choice(*kl_penalty.KL_ESTIMATORS),
+    "kl_target": _number(0.0, 0, "nats a reply; 0: a fixed coefficient"),
+    "kl_horizon": _count(10000, 1, "replies"),
+    "gamma": _number(1.0, 0, "discount a token", high=1),
+    "lam": _number(1.0, 0, "lambda of GAE", high=1),
+    "clip": _above(0.2, 0, "of the ratio", high=1, open_high=True),
+    "value_clip": _above(0.2, 0, "of the value"),
+    "value_coef": _number(0.1, 0, "weight of the value loss"),
+    "whiten_rewards": _flag(False),
+    "whiten_advantages": _flag(True),
+    "statistics": _choice(*masked.STATISTICS),
+    "normalise_reward": _flag(True),
+    "terminal_mode": _choice(*TERMINAL),
+    "terminal_value": _number(-1.0, -math.inf, "reward"),
+    "prompt_tokens": _count(192, 1, "tokens"),
+    "reply_tokens": _count(300, 1, "tokens"),
+    "temperature": _above(1.0, 0, ""),
+    "ratio_tolerance": _above(0.05, 0, "largest |ratio - 1|"),
+    "checkpoint_every": _count(20, 1, "PPO steps"),
+    "dev_prompts": _count(64, 0, "prompts; 0: none"),
+    "choose": _choice(*CHOICE),
+    "kl_limit": _number(0.0, 0, "nats a reply; 0: no limit"),
+}
+_EVALUATE = {
+    "systems": _choices(("base", "policy"), "base", "distill", "policy", empty=True),
+    "checkpoints": kinds.Field(
+        kinds.TEXTS,
+        "",
+        ("rlcd=runs/rlcd/policy/checkpoints",),
+        empty=True,
+        pattern=r"[^=\s][^=]*=\S.*",
+        wanted="'name=folder'",
+    ),
+    "prompts": _count(0, 0, "prompts; 0: all"),
+    "samples_per_prompt": _count(1, 1, "replies a prompt"),
+    "temperature": _above(1.0, 0, ""),
+    "top_p": _above(0.9, 0, "probability", high=1),
+    "reply_tokens": _count(300, 1, "tokens"),
+    "cleanup": _choice("corrected", "released"),
+    "judges": _choices(("log_odds",), *judges.JUDGES, empty=True),
+    "preference_judge": _text("", "workdir of another run", empty=True),
+    "interval": _above(0.95, 0, "coverage", high=1, open_high=True),
+    "resamples": _count(10000, 1, "resamples"),
+}
+_SECTIONS = {
+    "model": _MODEL,
+    "mesh": _MESH,
+    "prompts": _PROMPTS,
+    "pairs": _PAIRS,
+    "engine": _ENGINE,
+    "preference": _PREFERENCE,
+    "distill": _DISTILL,
+    "policy": _POLICY,
+    "evaluate": _EVALUATE,
+}
+FIELDS: Mapping[str, kinds.Field] = _RUN | {
+    f"{section}.{name}": field
+    for section, own in _SECTIONS.items()
+    for name, field in own.items()
+}

@@ -1,0 +1,150 @@
+"""What a field of a config accepts: its kind and range, said in words, and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import sys
+from typing import Any
+
+FLAG, COUNT, NUMBER, CHOICE, TEXT = "flag", "count", "number", "choice", "text"
+LENGTHS, CHOICES, TEXTS = "lengths", "choices", "texts"
+SHOWN = 60  # characters of a value in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What one field accepts.
+
+    Attributes:
+      kind: FLAG, COUNT (a whole number), NUMBER, CHOICE or TEXT; LENGTHS, CHOICES and
+        TEXTS are tuples: rising counts from 1, distinct choices, distinct texts.
+      what: what it is, with its unit; "" where its name says it.
+      example: a value that is accepted.
+      low: the least that is accepted; above it where `open_low`.
+      high: the most that is accepted; below it where `open_high`.
+      also: numbers that are accepted beside the range.
+      choices: names that are accepted, in their order.
+      ordered: CHOICES must keep that order.
+      empty: a text or a tuple may be empty.
+      pattern: regular expression of a text, or of each of TEXTS.
+      wanted: the pattern in words.
+      argument: the config's argument that sets this field together with others, or
+        "config file" where the file does: no field to set alone.
+    """
+
+    kind: str
+    what: str
+    example: Any
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    also: tuple[int, ...] = ()
+    choices: tuple[str, ...] = ()
+    ordered: bool = False
+    empty: bool = False
+    pattern: str = ""
+    wanted: str = ""
+    argument: str = ""
+
+
+def problem(field: Field, name: str, value: Any) -> str:
+    """Say what is wrong with a value, what is accepted, and an example of it.
+
+    Args:
+      field: what the field accepts.
+      name: its dotted name.
+      value: any value.
+
+    Returns:
+      One line; "" if the value is accepted.
+    """
+    if _fits(field, value):
+        return ""
+    told = f"{name}={_shown(value)}"
+    if field.kind in (CHOICES, TEXTS) and isinstance(value, list | tuple):
+        wrong = [one for one in value if not _is_entry(field, one)]
+        told = f"{name} has {_shown(wrong[0])}" if wrong else told
+    return f"{told}; accepted: {accepted(field)}; {_example(name, field)}"
+
+
+def accepted(field: Field) -> str:
+    """Return in words what a field accepts."""
+    named = ", ".join(one or '""' for one in field.choices)
+    words = {
+        FLAG: "True or False",
+        COUNT: f"a whole number, {_range(field)}",
+        NUMBER: f"a finite number, {_range(field)}",
+        CHOICE: named,
+        TEXT: field.wanted or "a text",
+        LENGTHS: "a tuple of whole numbers from 1 that rise",
+        CHOICES: f"{named}, each once" + (", in this order" if field.ordered else ""),
+        TEXTS: f"{field.wanted}, each once",
+    }[field.kind]
+    if field.empty:
+        words += ', or ""' if field.kind == TEXT else ", or ()"
+    return words + (f" ({field.what})" if field.what else "")
+
+
+def _example(name: str, field: Field) -> str:
+    value = field.example
+    text = f'"{value}"' if isinstance(value, tuple) else value
+    return f"for example --config.{name}={text}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _range(field: Field) -> str:
+    low, high = f"{field.low:.15g}", f"{field.high:.15g}"
+    low = f"above {low}" if field.open_low else f"from {low}"
+    high = f"below {high}" if field.open_high else f"up to {high}"
+    parts = [low] * math.isfinite(field.low) + [high] * math.isfinite(field.high)
+    closed = not (field.open_low or field.open_high)
+    words = (" " if closed else " and ").join(parts) or "of any sign"
+    return words + "".join(f", or {one}" for one in field.also)
+
+
+def _fits(field: Field, value: Any) -> bool:
+    """Say whether a field accepts a value."""
+    if field.kind == FLAG:
+        return isinstance(value, bool)
+    if field.kind in (COUNT, NUMBER):
+        return _is_number(field, value)
+    if field.kind in (CHOICE, TEXT):
+        return _is_entry(field, value) or (field.empty and value == "")
+    if not isinstance(value, list | tuple) or not (value or field.empty):
+        return False
+    if field.kind == LENGTHS:
+        rising = all(isinstance(one, int) for one in value)
+        rising = rising and list(value) == sorted(set(value))
+        return rising and all(_is_number(field, one, COUNT) for one in value)
+    if not all(_is_entry(field, one) for one in value):
+        return False
+    places = [field.choices.index(one) for one in value] if field.ordered else []
+    return len(set(value)) == len(value) and places == sorted(places)
+
+
+def _is_number(field: Field, value: Any, kind: str = "") -> bool:
+    whole = (kind or field.kind) == COUNT
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return False
+    if value in field.also:
+        return True
+    high = value < field.high if field.open_high else value <= field.high
+    low = value > field.low if field.open_low else value >= field.low
+    return low and high and (whole or abs(value) <= sys.float_info.max)
+
+
+def _is_entry(field: Field, value: Any) -> bool:
+    """Say whether a value is a name that a field knows, or a text as it takes."""
+    if not isinstance(value, str):
+        return False
+    if field.choices:
+        return value in field.choices
+    clean = value == value.strip() and bool(value) and "\0" not in value
+    return clean and bool(re.fullmatch(field.pattern or ".+", value, re.DOTALL))

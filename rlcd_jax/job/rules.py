@@ -1,0 +1,181 @@
+"""Which fields of a config go together, told from the config alone.
+
+Every value is one that its field accepts; a rule is about several of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ml_collections import ConfigDict
+
+
+def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
+    """Return a line for each rule that a config breaks: fields, values, what to change.
+
+    Args:
+      config: of a run, with values that its fields accept.
+      stages: whose rules are asked for.
+    """
+    told = [*_run(config, stages)]
+    for name, rule in _RULES.items():
+        if name in stages:
+            told += rule(config)
+    return told
+
+
+def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
+    if config.model.attention == "cudnn" and config.model.dtype != "bfloat16":
+        yield (
+            f"model.attention='cudnn' needs model.dtype='bfloat16', got "
+            f"{config.model.dtype!r}; set model.attention='xla' for float32"
+        )
+    if "simulate" in stages or "distill" in stages:
+        yield from _pairs(config, stages)
+
+
+def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
+    if config.pairs.sampling != "same":
+        return
+    if "construction" in config.pairs.labels:
+        yield (
+            "pairs.labels has 'construction' with pairs.sampling='same': two replies "
+            "to one prompt have no better side; set pairs.labels=('scoring',) or "
+            "pairs.sampling='contrast'"
+        )
+    if "distill" in stages:
+        yield (
+            "stage distill learns from replies to positive prompts, and "
+            "pairs.sampling='same' has none; set pairs.sampling='contrast' or leave "
+            "distill out of the stages"
+        )
+
+
+def _preference(config: ConfigDict) -> Iterator[str]:
+    section = config.preference
+    asked = {
+        "preference.data='hh_rlhf'": section.data == "hh_rlhf",
+        f"preference.human_share={section.human_share}": section.human_share > 0,
+        f"preference.human_pairs={section.human_pairs}": section.human_pairs > 0,
+    }
+    if any(asked.values()) and not config.prompts.hh_dir:
+        names = " and ".join(name for name, wanted in asked.items() if wanted)
+        yield (
+            f"{names}: human pairs are read from prompts.hh_dir, which is empty; set "
+            "it to a folder with hh-rlhf, or set preference.human_pairs=0, "
+            "preference.human_share=0 and preference.data='pairs'"
+        )
+    if section.data == "hh_rlhf" and section.human_share:
+        yield (
+            f"preference.human_share={section.human_share} mixes human pairs among "
+            "the run's own, and preference.data='hh_rlhf' takes human ones alone; set "
+            "one of them back"
+        )
+    if section.data == "pairs" and section.data_limit:
+        yield (
+            f"preference.data_limit={section.data_limit} limits human pairs, and "
+            "preference.data='pairs' takes none; set preference.data='hh_rlhf' or "
+            "preference.data_limit=0"
+        )
+    if section.data == "hh_rlhf" and section.data_limit:
+        yield from too_few_pairs(config, section.data_limit, 1)
+
+
+def too_few_pairs(config: ConfigDict, pairs: int, group: int) -> Iterator[str]:
+    """Yield what is wrong when so many pairs leave no batch to train on.
+
+    Args:
+      config: of the run.
+      pairs: that there are at most.
+      group: of one prompt, which are held out together.
+    """
+    section = config.preference
+    held_out = min(-(-section.held_out // group) * group, pairs)
+    train = pairs - held_out
+    if train >= section.batch_size:
+        return
+    most = group * ((pairs - section.batch_size) // group)
+    advice = "take more pairs, or lower preference.batch_size"
+    if most >= 0:
+        advice = f"set preference.held_out to {most} or less, {advice}"
+    yield (
+        f"preference: {train} training rows are fewer than one batch of "
+        f"preference.batch_size={section.batch_size}: at most {pairs} pairs can come, "
+        f"and preference.held_out={section.held_out} takes {held_out} of them; {advice}"
+    )
+
+
+def _policy(config: ConfigDict) -> Iterator[str]:
+    section = config.policy
+    if section.rollouts % section.update_batch:
+        yield (
+            f"policy.update_batch={section.update_batch} does not divide "
+            f"policy.rollouts={section.rollouts}; choose a divisor"
+        )
+    if section.warmup_steps > section.steps:
+        yield (
+            f"policy.warmup_steps={section.warmup_steps} is more than "
+            f"policy.steps={section.steps}, so the rate never gets to its height; "
+            f"set it to {section.steps} or less"
+        )
+    if section.first_step_idle and section.steps == 1:
+        yield (
+            "policy.first_step_idle=True leaves nothing of policy.steps=1: the only "
+            "step would change nothing; set policy.first_step_idle=False or more steps"
+        )
+    if section.terminal_mode == "subtract" and section.terminal_value < 0:
+        yield (
+            f"policy.terminal_mode='subtract' with policy.terminal_value="
+            f"{section.terminal_value} would pay for unfinished replies; set the "
+            "value to 0 or more, or policy.terminal_mode='replace'"
+        )
+    if section.kl_target and section.kl_horizon <= section.rollouts / 5:
+        yield (
+            f"policy.kl_horizon={section.kl_horizon} replies with policy.rollouts="
+            f"{section.rollouts} could make the KL coefficient negative in one step; "
+            f"set it to {section.rollouts} or more"
+        )
+    yield from _choice(config)
+
+
+def _choice(config: ConfigDict) -> Iterator[str]:
+    """Yield what rules out the choice of a checkpoint that a config asks for."""
+    rule, limit = config.policy.choose, config.policy.kl_limit
+    if limit and rule == "last":
+        yield (
+            f"policy.kl_limit={limit} limits nothing with policy.choose='last', which "
+            "takes the last step; set policy.choose='dev_score' or policy.kl_limit=0"
+        )
+    if rule == "dev_score" and not config.policy.dev_prompts:
+        yield (
+            "policy.choose='dev_score' needs dev prompts, but policy.dev_prompts=0; "
+            "raise it or set policy.choose='last'"
+        )
+
+
+def _evaluate(config: ConfigDict) -> Iterator[str]:
+    section = config.evaluate
+    if "preference" in section.judges and not section.preference_judge:
+        yield (
+            "evaluate.judges has 'preference' but evaluate.preference_judge is empty; "
+            "name the workdir of a preference model trained on other data"
+        )
+    names = ["base"]
+    names += ["distill"] * ("distill" in section.systems)
+    names += [config.name] * ("policy" in section.systems)
+    names += [entry.partition("=")[0] for entry in section.checkpoints]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        yield (
+            f"two systems of the evaluation are called {double[0]!r}: evaluate.systems "
+            f"gives {', '.join(names[: len(names) - len(section.checkpoints)])} and "
+            f"evaluate.checkpoints={section.checkpoints}; give each its own name, as "
+            "in 'name=folder'"
+        )
+
+
+_RULES = {
+    "preference": _preference,
+    "policy": _policy,
+    "evaluate": _evaluate,
+}

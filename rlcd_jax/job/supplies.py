@@ -1,0 +1,227 @@
+"""Whether what a run reads is there and suffices: prompts, pairs, other runs.
+
+Nothing is generated and no weights are read; counts are of what can come at most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import checkpoint, record_files, records, tasks
+from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.job import done_mark, prompt_parts, rules, setup, workspace
+from rlcd_jax.text import dialogue_format
+
+LOOKED = 1000  # prompts whose tokens are counted
+LEAST_SHARE = 0.25  # of the prompts that must fit; below it the limit is a mistake
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What the checks of the data look at.
+
+    Attributes:
+      config: of the run.
+      job: of the stage; None: not on this machine.
+      workdir: folder of the run, or None.
+      stages: whose data must suffice.
+      left: those that are about to run.
+    """
+
+    config: ConfigDict
+    job: setup.Job | None
+    workdir: str | pathlib.Path | None
+    stages: Sequence[str]
+    left: Sequence[str]
+
+    def folder(self, stage: str) -> pathlib.Path | None:
+        """Return the folder of a stage, where there is a workdir."""
+        if self.workdir is None:
+            return None
+        return workspace.stage_folder(self.workdir, stage)
+
+
+def sources(look: Look) -> Iterator[str]:
+    """Yield what the stages about to run would miss of other stages and runs."""
+    config, left = look.config, look.left
+    reads_pairs = [s for s in ("distill",) if s in left]
+    reads_pairs += ["preference"] * (
+        "preference" in left and config.preference.data == "pairs"
+    )
+    if reads_pairs and "simulate" not in left and look.workdir is not None:
+        path = look.folder("simulate") / "pairs.jsonl"
+        if not path.exists():
+            yield f"{path} does not exist; {_again(look, 'simulate')}"
+    trained = [s for s in ("distill", "policy") if s in config.evaluate.systems]
+    needs = ["preference"] * ("policy" in left) + trained * ("evaluate" in left)
+    for stage in needs if look.workdir is not None else ():
+        where = look.folder(stage) / "checkpoints"
+        if stage not in left and checkpoint.latest_step(where) is None:
+            yield f"{where} holds no checkpoint; run its stage first: " + _again(
+                look, stage
+            )
+    if "evaluate" in left:
+        yield from _other_runs(config)
+    if "preference" in left:
+        yield from _people(look)
+
+
+def _again(look: Look, stage: str) -> str:
+    """Return how what a stage leaves comes to be there."""
+    if (look.folder(stage) / done_mark.DONE).exists():
+        return (
+            f"the stage is marked as done, so delete {look.folder(stage)} and run "
+            f"--stage={stage} again"
+        )
+    return f"run --stage={stage} first"
+
+
+def _other_runs(config: ConfigDict) -> Iterator[str]:
+    """Yield what an evaluation would miss of other runs."""
+    for entry in config.evaluate.checkpoints:
+        folder = pathlib.Path(entry.partition("=")[2])
+        inside = [folder, folder / "checkpoints"]
+        if all(checkpoint.latest_step(one) is None for one in inside):
+            yield (
+                f"evaluate.checkpoints has {entry!r}: {folder} holds no checkpoint; "
+                "accepted: 'name=folder' with the folder RUN/policy/checkpoints of a "
+                "finished run"
+            )
+    if "preference" in config.evaluate.judges:
+        where = workspace.stage_folder(config.evaluate.preference_judge, "preference")
+        if checkpoint.latest_step(where / "checkpoints") is None:
+            yield (
+                f"evaluate.preference_judge={config.evaluate.preference_judge!r}: "
+                f"{where / 'checkpoints'} holds no checkpoint; accepted: the workdir "
+                "of a run with a trained preference model"
+            )
+
+
+def _people(look: Look) -> Iterator[str]:
+    """Yield what is missing of human pairs."""
+    section, task = look.config.preference, look.job.task
+    if not (section.human_pairs or section.human_share or section.data == "hh_rlhf"):
+        return
+    if not task.hh_config:
+        yield (
+            f"human pairs are asked for, and task {task.name!r} has no hh-rlhf subset; "
+            "set preference.human_pairs=0, preference.human_share=0 and "
+            "preference.data='pairs'"
+        )
+    else:
+        hh_rlhf.local_files(task.hh_config, look.config.prompts.hh_dir)
+
+
+def counts(look: Look) -> Iterator[str]:
+    """Yield where prompts and pairs are too few for what is asked of them."""
+    config, stages = look.config, look.stages
+    task = look.job.task if look.job else setup.load_task(config)
+    drawn = look.folder("simulate")
+    known = drawn is not None and (drawn / "pairs.jsonl").exists()
+    pairs = None
+    group = config.pairs.samples_per_prompt * len(config.pairs.labels)
+    if known and "simulate" not in look.left:
+        if {"preference", "distill"} & {*look.left}:
+            rows = record_files.read_jsonl(drawn / "pairs.jsonl", records.Pair)
+            pairs = len(rows)
+    elif ("simulate" in look.left or look.job is None) and not _is_elsewhere(look):
+        train = prompt_parts.load_prompts(config, task, "train")
+        room = config.pairs.prompt_tokens
+        yield from _room(look, task, train, "pairs.prompt_tokens", room)
+        pairs = group * _fitting(look, task, train, room) or None
+    if pairs is not None and "preference" in stages:
+        if config.preference.data == "pairs":
+            yield from rules.too_few_pairs(config, pairs, group)
+    if pairs is not None and "distill" in stages:
+        rows, size = pairs // len(config.pairs.labels), config.distill.batch_size
+        if rows < size:
+            yield (
+                f"distill: {rows} training rows are fewer than one batch of "
+                f"distill.batch_size={size}; lower it, or take more pairs"
+            )
+    if "policy" in look.left or (look.job is None and "policy" in stages):
+        yield from _policy_prompts(look, task)
+    if "evaluate" in look.left and not prompt_parts.load_prompts(config, task, "test"):
+        yield (
+            "no prompt belongs to the part test, so nothing could be evaluated; give "
+            "more prompts in prompts.source, or a larger share of test in the task"
+        )
+
+
+def _policy_prompts(look: Look, task: tasks.Task) -> Iterator[str]:
+    """Yield where PPO has too few prompts to train on or to choose by."""
+    config = look.config
+    if _is_elsewhere(look):
+        return
+    room = config.policy.prompt_tokens
+    train = prompt_parts.load_prompts(config, task, "train")
+    yield from _room(look, task, train, "policy.prompt_tokens", room)
+    if not config.policy.dev_prompts:
+        return
+    dev = prompt_parts.load_prompts(config, task, "dev", limit=0)
+    if config.policy.choose == "dev_score" and not _fitting(look, task, dev, room):
+        yield (
+            "policy.choose='dev_score' but no prompt of the part dev fits in "
+            f"policy.prompt_tokens={room}; raise it, give prompts with such a part, or "
+            "set policy.choose='last'"
+        )
+
+
+def _is_elsewhere(look: Look) -> bool:
+    """Say whether the prompts would have to be fetched for a plan."""
+    return look.job is None and look.config.prompts.source == "hh_rlhf"
+
+
+def _room(
+    look: Look,
+    task: tasks.Task,
+    loaded: Sequence[records.Prompt],
+    name: str,
+    room: int,
+) -> Iterator[str]:
+    """Yield that a limit leaves out most prompts; log how many it does leave out."""
+    if not loaded:
+        yield (
+            "no prompt belongs to the part train; give more prompts in prompts.source"
+        )
+        return
+    sizes = _sizes(look, task, loaded)
+    kept = sum(size <= room for size in sizes)
+    most = max(sizes, default=0)
+    if sizes and not kept:
+        yield (
+            f"none of {len(sizes)} prompts fits in {name}={room}; raise it: the "
+            f"longest has {most} tokens"
+        )
+    elif kept < LEAST_SHARE * len(sizes):
+        yield (
+            f"{name}={room} leaves out {len(sizes) - kept} of {len(sizes)} prompts; "
+            f"raise it: the longest has {most} tokens"
+        )
+    elif kept < len(sizes):
+        told = "%s=%d leaves out %d of %d prompts; the longest has %d tokens"
+        logging.info(told, name, room, len(sizes) - kept, len(sizes), most)
+
+
+def _fitting(
+    look: Look, task: tasks.Task, loaded: Sequence[records.Prompt], room: int
+) -> int:
+    """Return how many prompts fit, at most: those not looked at are taken to fit."""
+    return len(loaded) - sum(size > room for size in _sizes(look, task, loaded))
+
+
+def _sizes(look: Look, task: tasks.Task, loaded: Sequence[records.Prompt]) -> list[int]:
+    """Return the tokens of the first prompts without affix; [] without a tokenizer."""
+    if look.job is None:
+        return []
+    tokenizer = look.job.text_tokenizer
+    texts = [
+        dialogue_format.plain_prompt(prompt, task, tokenizer.chat)
+        for prompt in loaded[:LOOKED]
+    ]
+    return [len(tokenizer.encode(text)) for text in texts]
