@@ -26,6 +26,10 @@ from rlcd_jax.weights import embedded  # noqa: E402
 # noqa: E402
 # noqa: E402
 
+# noqa: E402
+# noqa: E402
+# noqa: E402
+
 
 def prepare() -> None:
     """Set up JAX and logging for one command of one process of a job."""

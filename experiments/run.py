@@ -12,7 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments import command, launch
-from rlcd_jax.job import checks
+from rlcd_jax.checks import refusals
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file with its argument: configs/NAME.py[:name=value,…]."
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     fresh = flags.FLAGS["config"].parser.parse(source)
 
     def action() -> None:
-        checks.check_labels(config, fresh, source)
+        refusals.check_labels(config, fresh, source)
         launch.prepare()
         stages = config.stages if _STAGE.value == "all" else (_STAGE.value,)
         launch.run_stages(config, _WORKDIR.value, stages, fresh.to_dict())

@@ -6,6 +6,7 @@ a module that is named beside its package has left it for the floor where it is 
 
     paper: the published tables, their runs and figures
     pipeline, planning, bench, weights.exchange: a run, beforehand, how fast, in and out
+    checks: whether a run can go through, told before it begins
     report, diagnosis: what a run has left, as pages and tables
     stages.*, human: the five stages; studies with people
     ppo: rollouts, credit, the update, which checkpoint

@@ -11,7 +11,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import report, stages
-from rlcd_jax.job import checks, workspace
+from rlcd_jax.checks import refusals
+from rlcd_jax.job import workspace
 
 
 def run_stages(
@@ -40,7 +41,7 @@ def run_stages(
     if not config.model.cache_dir:
         with config.unlocked():
             config.model.cache_dir = cache_dir
-    checks.check_run(config, workdir, names)
+    refusals.check_run(config, workdir, names)
     workspace.open_run(config, workdir)
     for name in names:
         started = time.monotonic()

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from configs import common
 from experiments import launch, quickstart
-from rlcd_jax import records
-from rlcd_jax.job import checks, fields, kinds, prompt_parts, rules, setup, workspace
+from rlcd_jax import records, stages
+from rlcd_jax.checks import fields, kinds, refusals, rules
+from rlcd_jax.job import prompt_parts, setup, workspace
 from rlcd_jax.models import llama, presets
 from rlcd_jax.pairs import draws
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
@@ -79,8 +80,8 @@ def test_table_has_the_fields_of_every_config_and_accepts_their_values(size):
     for name in test_configs.CONFIGS:
         for task in test_configs.TASKS:
             config = config_of(task, size, name)
-            assert {field for field, _ in checks.values(config)} == set(fields.FIELDS)
-            checks.check_config(config)
+            assert {field for field, _ in refusals.values(config)} == set(fields.FIELDS)
+            refusals.check_config(config)
 
 
 def test_examples_are_accepted():
@@ -106,7 +107,7 @@ def test_choices_are_those_of_the_code():
     assert choices("policy.choose") == both
     for name in ("preset", "size"):
         assert choices(name) == set(common.ARGUMENTS[name])
-    assert fields.STAGES == tuple(launch.STAGES) == tuple(workspace.SECTIONS)
+    assert fields.FIELDS["stages"].choices == tuple(stages.STAGES)
 
 
 @pytest.mark.parametrize("name", fields.FIELDS)
@@ -119,7 +120,7 @@ def test_bad_value_of_any_field_is_refused_before_anything(name, tmp_path, monke
     values = list(bad_values(field))
     for value in values:
         with pytest.raises(ValueError) as caught:
-            checks.check_config(set_to(name, value))
+            refusals.check_config(set_to(name, value))
         told = str(caught.value)
         assert told.startswith((f"{name}=", f"{name} has ")) and "\n" not in told
         assert f"; accepted: {kinds.accepted(field)}; for example --config." in told
@@ -134,7 +135,7 @@ def test_all_bad_fields_are_told_at_once():
         preference__learning_rate=-1.0, policy__gamma=2.0, distill__epochs=0
     )
     with pytest.raises(ValueError, match="^3 things must be changed:") as caught:
-        checks.check_config(config)
+        refusals.check_config(config)
     told = str(caught.value).splitlines()[1:]
     assert [line.split("=")[0].strip() for line in told] == [
         "preference.learning_rate",
@@ -224,7 +225,7 @@ def test_no_config_breaks_a_rule(size):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_fields_that_do_not_go_together_are_refused(own, message, tmp_path):
-    told = checks.verdict(config_of(**own), tmp_path / "run")
+    told = refusals.verdict(config_of(**own), tmp_path / "run")
     assert any(re.search(message, line) for line in told), told
 
 
@@ -243,7 +244,7 @@ def test_held_out_pairs_are_compared_with_what_can_come(tmp_path):
     most = num - config.preference.batch_size
 
     def verdict(**own):
-        return checks.verdict(config_of(size="paper", **own), tmp_path / "run")
+        return refusals.verdict(config_of(size="paper", **own), tmp_path / "run")
 
     assert verdict() == []  # the size is one that this task has pairs for
     (told,) = verdict(preference__held_out=500)
@@ -301,7 +302,7 @@ def test_sizes_have_room_for_the_prompts_of_each_task(task_name, size):
 
 def test_limit_that_leaves_out_most_prompts_is_refused(tmp_path):
     config = config_of(policy__prompt_tokens=60, prompts__limit=0)
-    told = checks.verdict(config, tmp_path / "run")
+    told = refusals.verdict(config, tmp_path / "run")
     assert len(told) == 1
     assert re.search(r"policy.prompt_tokens=60 leaves out \d+ of \d+ prompts", told[0])
 
@@ -317,7 +318,7 @@ def test_judges_of_a_size_are_some_that_the_task_has():
 @pytest.mark.parametrize("size", ["smoke", "paper"])
 @pytest.mark.parametrize("task_name", ["harmless", "helpful"])
 def test_tasks_of_the_paper_pass_or_end_in_one_message(task_name, size, tmp_path):
-    told = checks.verdict(config_of(task_name, size), tmp_path / "run")
+    told = refusals.verdict(config_of(task_name, size), tmp_path / "run")
     assert len(told) == (size == "paper")
     assert all("prompts.hh_dir, which is empty" in line for line in told)
 
@@ -334,7 +335,7 @@ def test_run_of_another_task_has_a_column_of_quality(tmp_path):
 
 
 def test_batches_must_divide_among_the_devices(tmp_path):
-    told = checks.verdict(config_of(preference__batch_size=4), tmp_path / "run")
+    told = refusals.verdict(config_of(preference__batch_size=4), tmp_path / "run")
     assert [line.split(":")[0] for line in told] == ["preference", "distill", "policy"]
     assert all("do not divide among mesh.data x mesh.fsdp = 8" in line for line in told)
 
@@ -345,11 +346,11 @@ def test_plan_for_other_machines_looks_at_none_of_this_one(monkeypatch):
 
     monkeypatch.setattr(setup, "load_inputs", load)
     config = test_configs.get("rlcd", "task=cheerful,model=llama-7b")
-    assert checks.verdict(config, num_devices=8) == []
-    (told,) = checks.verdict(config, num_devices=1000)
+    assert refusals.verdict(config, num_devices=8) == []
+    (told,) = refusals.verdict(config, num_devices=1000)
     assert "policy" in told and "1000" in told
     config.preference.held_out = 500
-    (told,) = checks.verdict(config, num_devices=8)
+    (told,) = refusals.verdict(config, num_devices=8)
     assert "preference.held_out=500" in told
 
 
@@ -360,7 +361,7 @@ def test_disk_bytes_by_hand():
     config = config_of(policy__steps=2, policy__checkpoint_every=1)
 
     def needs(*stages):
-        return checks.disk_bytes(config, cfg, stages) / weights
+        return refusals.disk_bytes(config, cfg, stages) / weights
 
     assert (needs("simulate"), needs("preference"), needs("policy")) == (0, 3, 12)
     assert needs("simulate", "preference", "distill", "policy", "evaluate") == 14
@@ -372,10 +373,10 @@ def test_disk_bytes_by_hand():
 def test_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     config = runs.tiny_config()
     with runs.devices_by_mesh():
-        assert checks.verdict(config, tmp_path / "run") == []
+        assert refusals.verdict(config, tmp_path / "run") == []
         small = types.SimpleNamespace(free=2**20)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: small)
-        (told,) = checks.verdict(config, tmp_path / "run")
+        (told,) = refusals.verdict(config, tmp_path / "run")
     assert "GiB at least" in told and "0.0 GiB free" in told
 
 
@@ -391,17 +392,17 @@ def test_workdir_may_hold_what_is_no_work_of_anyone(name, tmp_path):
 def test_workdir_that_cannot_be_written_is_one_message(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "run"
-    assert "cannot be made" in checks.verdict(config_of(), inside)[0]
+    assert "cannot be made" in refusals.verdict(config_of(), inside)[0]
     with pytest.raises(ValueError, match="cannot be made"):
         workspace.open_run(config_of(), inside)
     monkeypatch.setattr(workspace.os, "access", lambda path, mode: False)
-    assert "cannot be written" in checks.verdict(config_of(), tmp_path / "run")[0]
+    assert "cannot be written" in refusals.verdict(config_of(), tmp_path / "run")[0]
 
 
 def test_what_other_stages_and_runs_leave_must_be_there(finished_run, tmp_path):
     def told(*stages, **own):
         with runs.devices_by_mesh():
-            return checks.verdict(runs.tiny_config(**own), tmp_path / "run", stages)
+            return refusals.verdict(runs.tiny_config(**own), tmp_path / "run", stages)
 
     runs.copy_run(finished_run, tmp_path / "run", "pairs")
     assert told("simulate", "preference", "distill", "policy", "evaluate") == []
@@ -440,10 +441,10 @@ def test_field_that_only_renames_is_refused(name, value, accepted):
     fresh = config_of(name="rlcd")
     other = config_of(name="rlcd", **{name.replace(".", "__"): value})
     with pytest.raises(ValueError, match=re.escape(accepted)):
-        checks.check_labels(other, fresh, "configs/rlcd.py:size=smoke")
-    checks.check_labels(fresh, fresh, "configs/rlcd.py:size=smoke")
+        refusals.check_labels(other, fresh, "configs/rlcd.py:size=smoke")
+    refusals.check_labels(fresh, fresh, "configs/rlcd.py:size=smoke")
     own = config_of(name="rlcd", policy__gamma=0.5, task_format="chat")
-    checks.check_labels(own, fresh, "configs/rlcd.py:size=smoke")
+    refusals.check_labels(own, fresh, "configs/rlcd.py:size=smoke")
 
 
 def test_quickstart_takes_a_seed_and_fields_as_run_does():

@@ -27,7 +27,7 @@ from rlcd_jax.ppo import acting, overoptimisation
 from rlcd_jax.statistics import estimates
 
 Params = Any
-LAST, DEV_SCORE = "last", "dev_score"
+LAST, DEV_SCORE = RULES = "last", "dev_score"
 CHECKPOINTS, CHOSEN = "checkpoints", "chosen"  # folders of the policy stage
 ITEM = "policy"  # of a checkpoint
 NOTE = "candidates"  # in the JSON object of a checkpoint

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, record_files, records, tasks
+from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
+from rlcd_jax.checks import rules
 from rlcd_jax.datasets import hh_rlhf
-from rlcd_jax.job import done_mark, prompt_parts, rules, setup, workspace
+from rlcd_jax.job import lengths, prompt_parts, setup, workspace
 from rlcd_jax.text import dialogue_format
 
 LOOKED = 1000  # prompts whose tokens are counted
@@ -151,6 +152,19 @@ def counts(look: Look) -> Iterator[str]:
             "no prompt belongs to the part test, so nothing could be evaluated; give "
             "more prompts in prompts.source, or a larger share of test in the task"
         )
+
+
+def positions(look: Look) -> Iterator[str]:
+    """Yield which texts of a stage have more tokens than the model reads."""
+    for stage in look.left:
+        longest = 0
+        if stage == "evaluate":
+            test = prompt_parts.load_prompts(look.config, look.job.task, "test")
+            longest = max(_sizes(look, look.job.task, test), default=0)
+        try:
+            lengths.check(look.job, stage, longest)
+        except ValueError as error:
+            yield str(error)
 
 
 def _policy_prompts(look: Look, task: tasks.Task) -> Iterator[str]:

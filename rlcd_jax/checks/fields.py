@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Mapping
 from typing import Any
 
-from rlcd_jax.job import kinds
+from rlcd_jax import records, stages
+from rlcd_jax.checks import kinds
+from rlcd_jax.judging import judges
+from rlcd_jax.models import llama
+from rlcd_jax.pairs import shortening
+from rlcd_jax.ppo import choosing, kl_penalty, rollout
+from rlcd_jax.training import masked, optimizers
 
 HH_SPLIT = r"(train|test)(\[[^\[\]]*\])?"
 
@@ -157,7 +164,7 @@ _POLICY = {
     "whiten_advantages": _flag(True),
     "statistics": _choice(*masked.STATISTICS),
     "normalise_reward": _flag(True),
-    "terminal_mode": _choice(*TERMINAL),
+    "terminal_mode": _choice(*rollout.TERMINAL_MODES),
     "terminal_value": _number(-1.0, -math.inf, "reward"),
     "prompt_tokens": _count(192, 1, "tokens"),
     "reply_tokens": _count(300, 1, "tokens"),
@@ -165,7 +172,7 @@ _POLICY = {
     "ratio_tolerance": _above(0.05, 0, "largest |ratio - 1|"),
     "checkpoint_every": _count(20, 1, "PPO steps"),
     "dev_prompts": _count(64, 0, "prompts; 0: none"),
-    "choose": _choice(*CHOICE),
+    "choose": _choice(*choosing.RULES),
     "kl_limit": _number(0.0, 0, "nats a reply; 0: no limit"),
 }
 _EVALUATE = {

@@ -16,8 +16,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import sharding
-from rlcd_jax.job import fields, kinds, rules, setup, supplies, trainer, workspace
+from rlcd_jax import sharding, stages
+from rlcd_jax.checks import fields, kinds, rules, supplies
+from rlcd_jax.job import setup, trainer, workspace
 from rlcd_jax.models import llama
 
 GIB = 2**30
@@ -35,14 +36,14 @@ def check_config(config: ConfigDict) -> None:
 
 
 def check_run(
-    config: ConfigDict, workdir: str | pathlib.Path, stages: Sequence[str]
+    config: ConfigDict, workdir: str | pathlib.Path, names: Sequence[str]
 ) -> None:
     """Refuse a run that cannot go through; say what of the data it leaves out.
 
     Raises:
       ValueError: with one line for each thing that is wrong.
     """
-    refuse(verdict(config, workdir, stages))
+    refuse(verdict(config, workdir, names))
 
 
 def check_labels(config: ConfigDict, fresh: ConfigDict, source: str) -> None:
@@ -83,7 +84,7 @@ def refuse(lines: Sequence[str]) -> None:
 def verdict(
     config: ConfigDict,
     workdir: str | pathlib.Path | None = None,
-    stages: Sequence[str] = (),
+    names: Sequence[str] = (),
     num_devices: int | None = None,
 ) -> list[str]:
     """Return what is wrong with a run, a line each; nothing if it can go through.
@@ -91,22 +92,22 @@ def verdict(
     Args:
       config: of the run.
       workdir: its folder; None: a new one, on a disk that is not known.
-      stages: names of the stages to run, in order; those of the config if empty.
+      names: of the stages to run, in order; those of the config if empty.
       num_devices: of other machines that the run is planned for. Then what is on this
         one is not looked at: devices, model files, other runs.
     """
     told = problems(config)
-    stages = tuple(stages or config.stages)
+    names = tuple(names or config.stages)
     told += [
-        f"unknown stage {name!r}; accepted: {', '.join(fields.STAGES)}, all"
-        for name in stages
-        if name not in fields.STAGES
+        f"unknown stage {name!r}; accepted: {', '.join(stages.STAGES)}, all"
+        for name in names
+        if name not in stages.STAGES
     ]
     if told:
         return told
-    every = [s for s in fields.STAGES if s in (*stages, *config.stages)]
+    every = [s for s in stages.STAGES if s in (*names, *config.stages)]
     told = rules.problems(config, every)
-    left = list(stages)
+    left = list(names)
     if workdir is not None:
         told += _tell(lambda: workspace.check_folder(workdir))
         told += _tell(lambda: _leave_finished(config, workdir, left))
@@ -123,7 +124,7 @@ def verdict(
     except (ValueError, OSError) as error:
         return [str(error)]
     look = supplies.Look(config, job, workdir, every, tuple(left))
-    for part in (supplies.sources, supplies.counts, _disk):
+    for part in (supplies.sources, supplies.counts, supplies.positions, _disk):
         told += _tell(lambda part=part: part(look))
     return told
 
