@@ -115,7 +115,7 @@ def test_bad_value_of_any_field_is_refused_before_anything(name, tmp_path, monke
     def load(config):
         raise AssertionError("a model was looked for")
 
-    monkeypatch.setattr(setup, "load_inputs", load)
+    monkeypatch.setattr(setup, "load_job", load)
     field = fields.FIELDS[name]
     values = list(bad_values(field))
     for value in values:
@@ -344,7 +344,7 @@ def test_plan_for_other_machines_looks_at_none_of_this_one(monkeypatch):
     def load(config):
         raise AssertionError("a model was looked for")
 
-    monkeypatch.setattr(setup, "load_inputs", load)
+    monkeypatch.setattr(setup, "load_job", load)
     config = test_configs.get("rlcd", "task=cheerful,model=llama-7b")
     assert refusals.verdict(config, num_devices=8) == []
     (told,) = refusals.verdict(config, num_devices=1000)
