@@ -38,7 +38,7 @@ def as_run(given: list[str]) -> tuple[str, list[str]]:
     """Return the workdir, and the command line of `experiments.run` for the same."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", default="", help="folder of the run")
-    parser.add_argument("--size", default="quick", choices=list(common.SIZES))
+    parser.add_argument("--size", default="quick", choices=common.ARGUMENTS["size"])
     parser.add_argument("--task", default="cheerful", help="task name or file")
     parser.add_argument("--model", default="smollm2-135m", help="model spec")
     parser.add_argument("--seed", default="", help="root of all randomness")

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "common", "paper")  # which is of many runs
+    if path.stem not in ("__init__", "common", "sizes", "paper")
 )
 TASKS = ("cheerful", "harmless", "helpful", "outline")
 STAGES = ("simulate", "preference", "distill", "policy", "evaluate")
@@ -43,7 +43,7 @@ def test_configs_are_those_of_the_design():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("size", common.SIZES)
+@pytest.mark.parametrize("size", common.ARGUMENTS["size"])
 @pytest.mark.parametrize("preset", common.ARGUMENTS["preset"])
 def test_config_instantiates_for_every_task(name, size, preset):
     for task_name in TASKS:

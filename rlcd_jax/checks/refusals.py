@@ -148,7 +148,7 @@ def problems(config: ConfigDict) -> list[str]:
 def values(config: ConfigDict) -> Iterator[tuple[str, Any]]:
     """Yield each field's dotted name and its value."""
     for name, value in config.items():
-        if isinstance(value, ConfigDict):
+        if isinstance(value, ConfigDict) and name not in fields.FIELDS:
             yield from ((f"{name}.{inner}", own) for inner, own in value.items())
         else:
             yield name, value
