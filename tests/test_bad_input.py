@@ -128,8 +128,8 @@ def test_pair_file_with_a_broken_line_is_refused(finished_run, tmp_path, stage):
     [
         ("preference", "pairs.jsonl does not exist; run --stage=simulate first"),
         ("distill", "pairs.jsonl does not exist; run --stage=simulate first"),
-        ("policy", "holds no checkpoint; run the stage"),
-        ("evaluate", "holds no checkpoint; run its stage first"),
+        ("policy", "holds no checkpoint; run --stage=preference first"),
+        ("evaluate", "holds no checkpoint; run --stage="),
     ],
 )
 def test_stage_without_the_one_before_is_refused(tmp_path, stage, message):
@@ -206,7 +206,7 @@ def test_mesh_that_does_not_fit_is_refused(tmp_path, mesh, message):
         ({"evaluate__cleanup": "x"}, "evaluate", "accepted: corrected, released"),
         ({"evaluate__checkpoints": ("x",)}, "evaluate", "accepted: 'name=folder'"),
         ({"model__dtype": "float16"}, "simulate", "dtype='float16'; accepted"),
-        ({"model__attention": "cudnn"}, "simulate", "needs dtype='bfloat16'"),
+        ({"model__attention": "cudnn"}, "simulate", "needs model.dtype='bfloat16'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

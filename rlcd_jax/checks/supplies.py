@@ -63,9 +63,7 @@ def sources(look: Look) -> Iterator[str]:
     for stage in needs if look.workdir is not None else ():
         where = look.folder(stage) / "checkpoints"
         if stage not in left and checkpoint.latest_step(where) is None:
-            yield f"{where} holds no checkpoint; run its stage first: " + _again(
-                look, stage
-            )
+            yield f"{where} holds no checkpoint; {_again(look, stage)}"
     if "evaluate" in left:
         yield from _other_runs(config)
     if "preference" in left:
