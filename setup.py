@@ -29,7 +29,13 @@ CORE = [
 ]
 
 EXTRAS = {
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8", "sentencepiece>=0.2"],
+    "test": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.8",
+        "sentencepiece>=0.2",
+    ],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
     "golden": ["torch==2.13.0", "accelerate>=1.0"],
