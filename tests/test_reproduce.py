@@ -105,10 +105,10 @@ def world(tmp_path_factory):
     people = {"hh_rlhf.dir": str(hh.parent), "shots": "human:2"}
     found.fields = found.plain | people
     stopping = counting(found.made, KILLED_AT)
-    with mock.patch.object(node_stages, "STAGES", stopping), contextlib.suppress(Stop):
+    with mock.patch.object(node_stages, "NODES", stopping), contextlib.suppress(Stop):
         remake(found, "all")
     assert len(found.made) == KILLED_AT
-    with mock.patch.object(node_stages, "STAGES", counting(found.made)):
+    with mock.patch.object(node_stages, "NODES", counting(found.made)):
         found.recipes = remake(found, "all")
     return found
 
@@ -160,7 +160,7 @@ def test_a_second_command_makes_nothing(world):
     before = (world.root / "tables" / "table_3.json").read_bytes()
     other = world.root / "tables" / "table_methods_other.svg"
     other.write_text("of a command with other tasks")
-    with mock.patch.object(node_stages, "STAGES", counting(made)):
+    with mock.patch.object(node_stages, "NODES", counting(made)):
         remake(world, "all")
     assert made == [] and not other.exists()
     assert (world.root / "tables" / "table_3.json").read_bytes() == before
@@ -432,7 +432,7 @@ def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkey
     monkeypatch.setattr(chat_api.ChatApi, "ask_all", ask_all)
     url = {"judge__url": "http://localhost:1", "judge__name": "says-a"}
     made = []
-    with mock.patch.object(node_stages, "STAGES", counting(made)):
+    with mock.patch.object(node_stages, "NODES", counting(made)):
         remake(world, "3", **url)
     assert {name.partition("-")[0] for name in made} == {"judge_api"}
     rows, notes = read(world, "3")
