@@ -10,6 +10,7 @@ same as `experiments.run --config configs/quickstart.py:size=quick`, with a tabl
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 
@@ -55,7 +56,7 @@ def as_run(given: list[str]) -> tuple[str, list[str]]:
     workdir = asked.workdir or f"runs/quickstart-{name}-{asked.size}"
     argument = f"task={asked.task},model={asked.model},size={asked.size}"
     seed = [f"--config.seed={asked.seed}"] if asked.seed else []
-    config = f"--config={quickstart.__file__}:{argument}"
+    config = f"--config={os.path.relpath(quickstart.__file__)}:{argument}"
     return workdir, ["quickstart", config, f"--workdir={workdir}", *seed, *others]
 
 

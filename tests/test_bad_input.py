@@ -129,7 +129,7 @@ def test_pair_file_with_a_broken_line_is_refused(finished_run, tmp_path, stage):
         ("preference", "pairs.jsonl does not exist; run --stage=simulate first"),
         ("distill", "pairs.jsonl does not exist; run --stage=simulate first"),
         ("policy", "holds no checkpoint; run --stage=preference first"),
-        ("evaluate", "holds no checkpoint; run --stage="),
+        ("evaluate", "holds no checkpoint; run --stage=distill first"),
     ],
 )
 def test_stage_without_the_one_before_is_refused(tmp_path, stage, message):

@@ -178,7 +178,10 @@ def test_no_config_breaks_a_rule(size):
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"model__attention": "cudnn", "model__dtype": "float32"}, "needs model.dtype"),
+        (
+            {"model__attention": "cudnn", "model__dtype": "float32"},
+            "needs dtype='bfloat16'",
+        ),
         ({"pairs__sampling": "same"}, "two replies to one prompt have no better side"),
         (
             {"pairs__sampling": "same", "pairs__labels": ("scoring",)},
@@ -394,6 +397,13 @@ def test_workdir_may_hold_what_is_no_work_of_anyone(name, tmp_path):
     assert (tmp_path / "config.json").exists()
 
 
+@pytest.mark.parametrize("name", ["gs://bucket/run", "run[1]", "runs/*", "what?"])
+def test_workdir_that_is_no_plain_path_is_refused(name):
+    assert "is no plain path" in checks.verdict(config_of(), name)[0]
+    with pytest.raises(ValueError, match="is no plain path"):
+        workspace.open_run(config_of(), name)
+
+
 def test_workdir_that_cannot_be_written_is_one_message(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "run"
@@ -435,8 +445,8 @@ def test_what_other_stages_and_runs_leave_must_be_there(finished_run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
-        ("preset", "alpacafarm", "configs/rlcd.py:preset=alpacafarm"),
-        ("size", "paper", "configs/rlcd.py:size=paper"),
+        ("preset", "alpacafarm", "configs/rlcd.py:preset=alpacafarm,size=smoke"),
+        ("size", "paper", "accepted: --config configs/rlcd.py:size=paper"),
         ("task", "helpful", "configs/rlcd.py:task=helpful"),
         ("model.spec", "hf:x", "configs/rlcd.py:model=hf:x"),
         ("name", "rlaif", "the file of the method"),

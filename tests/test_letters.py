@@ -13,7 +13,7 @@ BEGINNING = "A long beginning that all of the texts have in common, word for wor
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one", "eight"])
-def found(request):
+def job(request):
     """Return the inputs of a run on one device, and on eight."""
     ways = {f"mesh__{axis}": request.param for axis in ("data", "fsdp", "tensor")}
     with runs.devices_by_mesh():

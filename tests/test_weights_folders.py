@@ -387,7 +387,9 @@ def test_a_tokenizer_larger_than_the_model_is_refused(take):
     folder = take("one")
     tk.byte_tokenizer(CFG.vocab_size + 1).save(folder)
     model = resolve.resolve_model(f"hf:{folder}", folder)
-    with pytest.raises(ValueError, match="has 265 ids, but vocab_size in its config.json is 264"):
+    with pytest.raises(
+        ValueError, match="has 265 ids, but vocab_size in its config.json is 264"
+    ):
         model.load_tokenizer()
 
 

@@ -121,7 +121,7 @@ _SUPERVISED = {
     "micro_batch": _count(0, 0, "rows; 0: the whole batch"),
     "learning_rate": _above(3e-6, 0, "highest rate"),
     "schedule": _choice(*optimizers.SCHEDULES),
-    "warmup_fraction": _number(0.03, 0, "share of the updates", high=1),
+    "warmup_fraction": _number(0.03, 0, "share of the updates", high=1, open_high=True),
     "weight_decay": _number(0.0, 0, ""),
     "eps": _above(1e-8, 0, ""),
     "max_grad_norm": _above(1.0, 0, ""),

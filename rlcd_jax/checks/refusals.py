@@ -62,7 +62,9 @@ def check_labels(config: ConfigDict, fresh: ConfigDict, source: str) -> None:
         argument = fields.FIELDS[name].argument if name in fields.FIELDS else ""
         if not argument or value == before[name]:
             continue
-        given = f"{source.partition(':')[0]}:{argument}={value}"
+        file, _, others = source.partition(":")
+        kept = [one for one in others.split(",") if one.partition("=")[0] != argument]
+        given = f"{file}:" + ",".join(filter(None, (f"{argument}={value}", *kept)))
         if argument == "config file":
             given = "with the file of the method you want"
         lines.append(

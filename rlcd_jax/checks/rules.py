@@ -27,7 +27,7 @@ def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
 def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
     if config.model.attention == "cudnn" and config.model.dtype != "bfloat16":
         yield (
-            f"model.attention='cudnn' needs model.dtype='bfloat16', got "
+            f"model.attention='cudnn' needs dtype='bfloat16', got model.dtype="
             f"{config.model.dtype!r}; set model.attention='xla' for float32"
         )
     if "simulate" in stages or "distill" in stages:

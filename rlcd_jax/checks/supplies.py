@@ -50,10 +50,8 @@ class Look:
 def sources(look: Look) -> Iterator[str]:
     """Yield what the stages about to run would miss of other stages and runs."""
     config, left = look.config, look.left
-    reads_pairs = [s for s in ("distill",) if s in left]
-    reads_pairs += ["preference"] * (
-        "preference" in left and config.preference.data == "pairs"
-    )
+    reads_pairs = "distill" in left
+    reads_pairs |= "preference" in left and config.preference.data == "pairs"
     if reads_pairs and "simulate" not in left and look.workdir is not None:
         path = look.folder("simulate") / "pairs.jsonl"
         if not path.exists():
@@ -120,35 +118,54 @@ def counts(look: Look) -> Iterator[str]:
     """Yield where prompts and pairs are too few for what is asked of them."""
     config, stages = look.config, look.stages
     task = look.job.task if look.job else setup.load_task(config)
+    about = look.left if look.job else stages
+    # A plan does not fetch what only a run needs.
+    readable = look.job is not None or config.prompts.source != "hh_rlhf"
     drawn = look.folder("simulate")
-    known = drawn is not None and (drawn / "pairs.jsonl").exists()
     pairs = None
-    group = config.pairs.samples_per_prompt * len(config.pairs.labels)
-    if known and "simulate" not in look.left:
-        if {"preference", "distill"} & {*look.left}:
-            rows = record_files.read_jsonl(drawn / "pairs.jsonl", records.Pair)
-            pairs = len(rows)
-    elif ("simulate" in look.left or look.job is None) and not _is_elsewhere(look):
+    train: list[records.Prompt] = []
+    if readable and {"simulate", "policy"} & {*about}:
         train = prompt_parts.load_prompts(config, task, "train")
+        if not train:
+            yield "no prompt belongs to the part train; give more in prompts.source"
+            return
+    sizes = _sizes(look, task, train)
+    if train and "simulate" in about:
         room = config.pairs.prompt_tokens
-        yield from _room(look, task, train, "pairs.prompt_tokens", room)
-        pairs = group * _fitting(look, task, train, room) or None
-    if pairs is not None and "preference" in stages:
-        if config.preference.data == "pairs":
-            yield from rules.too_few_pairs(config, pairs, group)
-    if pairs is not None and "distill" in stages:
-        rows, size = pairs // len(config.pairs.labels), config.distill.batch_size
-        if rows < size:
+        yield from _room(sizes, len(train), "pairs.prompt_tokens", room)
+        pairs = _group(config) * (len(train) - _too_long(sizes, room)) or None
+    elif drawn is not None and (drawn / "pairs.jsonl").exists():
+        if {"preference", "distill"} & {*about}:
+            pairs = len(record_files.read_jsonl(drawn / "pairs.jsonl", records.Pair))
+    if pairs is not None:
+        yield from _rows(config, pairs, stages)
+    if train and "policy" in about:
+        room = config.policy.prompt_tokens
+        yield from _room(sizes, len(train), "policy.prompt_tokens", room)
+        yield from _dev_prompts(look, task)
+    if readable and "evaluate" in about:
+        if not prompt_parts.load_prompts(config, task, "test"):
             yield (
-                f"distill: {rows} training rows are fewer than one batch of "
-                f"distill.batch_size={size}; lower it, or take more pairs"
+                "no prompt belongs to the part test, so nothing could be evaluated; "
+                "give more prompts in prompts.source, or a larger share of test in the "
+                "task"
             )
-    if "policy" in look.left or (look.job is None and "policy" in stages):
-        yield from _policy_prompts(look, task)
-    if "evaluate" in look.left and not prompt_parts.load_prompts(config, task, "test"):
+
+
+def _group(config: ConfigDict) -> int:
+    """Return the pairs of one prompt."""
+    return config.pairs.samples_per_prompt * len(config.pairs.labels)
+
+
+def _rows(config: ConfigDict, pairs: int, stages: Sequence[str]) -> Iterator[str]:
+    """Yield which stages have too few rows for a batch, of so many pairs."""
+    if "preference" in stages and config.preference.data == "pairs":
+        yield from rules.too_few_pairs(config, pairs, _group(config))
+    rows, size = pairs // len(config.pairs.labels), config.distill.batch_size
+    if "distill" in stages and rows < size:
         yield (
-            "no prompt belongs to the part test, so nothing could be evaluated; give "
-            "more prompts in prompts.source, or a larger share of test in the task"
+            f"distill: {rows} training rows are fewer than one batch of "
+            f"distill.batch_size={size}; lower it, or take more pairs"
         )
 
 
@@ -165,66 +182,21 @@ def positions(look: Look) -> Iterator[str]:
             yield str(error)
 
 
-def _policy_prompts(look: Look, task: tasks.Task) -> Iterator[str]:
-    """Yield where PPO has too few prompts to train on or to choose by."""
-    config = look.config
-    if _is_elsewhere(look):
+def _dev_prompts(look: Look, task: tasks.Task) -> Iterator[str]:
+    """Yield that PPO has no prompts to choose a checkpoint by."""
+    section = look.config.policy
+    if not section.dev_prompts or look.job is None:
         return
-    room = config.policy.prompt_tokens
-    train = prompt_parts.load_prompts(config, task, "train")
-    yield from _room(look, task, train, "policy.prompt_tokens", room)
-    if not config.policy.dev_prompts:
-        return
-    dev = prompt_parts.load_prompts(config, task, "dev", limit=0)
-    if config.policy.choose == "dev_score" and not _fitting(look, task, dev, room):
+    dev = prompt_parts.load_prompts(look.config, task, "dev", limit=0)
+    sizes = _sizes(look, task, dev)
+    if section.choose == "dev_score" and len(dev) == _too_long(
+        sizes, section.prompt_tokens
+    ):
         yield (
             "policy.choose='dev_score' but no prompt of the part dev fits in "
-            f"policy.prompt_tokens={room}; raise it, give prompts with such a part, or "
-            "set policy.choose='last'"
+            f"policy.prompt_tokens={section.prompt_tokens}; raise it, give prompts "
+            "with such a part, or set policy.choose='last'"
         )
-
-
-def _is_elsewhere(look: Look) -> bool:
-    """Say whether the prompts would have to be fetched for a plan."""
-    return look.job is None and look.config.prompts.source == "hh_rlhf"
-
-
-def _room(
-    look: Look,
-    task: tasks.Task,
-    loaded: Sequence[records.Prompt],
-    name: str,
-    room: int,
-) -> Iterator[str]:
-    """Yield that a limit leaves out most prompts; log how many it does leave out."""
-    if not loaded:
-        yield (
-            "no prompt belongs to the part train; give more prompts in prompts.source"
-        )
-        return
-    sizes = _sizes(look, task, loaded)
-    kept = sum(size <= room for size in sizes)
-    most = max(sizes, default=0)
-    if sizes and not kept:
-        yield (
-            f"none of {len(sizes)} prompts fits in {name}={room}; raise it: the "
-            f"longest has {most} tokens"
-        )
-    elif kept < LEAST_SHARE * len(sizes):
-        yield (
-            f"{name}={room} leaves out {len(sizes) - kept} of {len(sizes)} prompts; "
-            f"raise it: the longest has {most} tokens"
-        )
-    elif kept < len(sizes):
-        told = "%s=%d leaves out %d of %d prompts; the longest has %d tokens"
-        logging.info(told, name, room, len(sizes) - kept, len(sizes), most)
-
-
-def _fitting(
-    look: Look, task: tasks.Task, loaded: Sequence[records.Prompt], room: int
-) -> int:
-    """Return how many prompts fit, at most: those not looked at are taken to fit."""
-    return len(loaded) - sum(size > room for size in _sizes(look, task, loaded))
 
 
 def _sizes(look: Look, task: tasks.Task, loaded: Sequence[records.Prompt]) -> list[int]:
@@ -237,3 +209,35 @@ def _sizes(look: Look, task: tasks.Task, loaded: Sequence[records.Prompt]) -> li
         for prompt in loaded[:LOOKED]
     ]
     return [len(tokenizer.encode(text)) for text in texts]
+
+
+def _too_long(sizes: Sequence[int], room: int) -> int:
+    """Return how many prompts do not fit; those not looked at are taken to fit."""
+    return sum(size > room for size in sizes)
+
+
+def _room(sizes: Sequence[int], num: int, name: str, room: int) -> Iterator[str]:
+    """Yield that a limit leaves out most prompts; log how many it does leave out.
+
+    Args:
+      sizes: tokens of the prompts that were looked at.
+      num: prompts in all.
+      name: field of the limit.
+      room: the limit, in tokens.
+    """
+    long = _too_long(sizes, room)
+    of_which = f"{len(sizes)} prompts" + " looked at" * (num > len(sizes))
+    most = max(sizes, default=0)
+    if sizes and long == len(sizes):
+        yield (
+            f"none of {of_which} fits in {name}={room}; raise it: the longest has "
+            f"{most} tokens"
+        )
+    elif len(sizes) - long < LEAST_SHARE * len(sizes):
+        yield (
+            f"{name}={room} leaves out {long} of {of_which}; raise it: the longest has "
+            f"{most} tokens"
+        )
+    elif long:
+        told = "%s=%d leaves out %d of %s; the longest has %d tokens"
+        logging.info(told, name, room, long, of_which, most)

@@ -103,6 +103,12 @@ def check_folder(workdir: str | pathlib.Path) -> None:
     files.
     """
     folder = pathlib.Path(workdir)
+    if "://" in str(workdir) or set("[]*?") & {*str(folder.absolute())}:
+        raise ValueError(
+            f"workdir {str(workdir)!r} is no plain path; accepted: a local or mounted "
+            "folder without [, ], * and ?, in which checkpoints would not be found "
+            "again"
+        )
     there = nearest_folder(folder)
     if not there.is_dir():
         what = "" if there == folder else f"cannot be made: {there} "
