@@ -206,7 +206,7 @@ def test_mesh_that_does_not_fit_is_refused(tmp_path, mesh, message):
         ({"evaluate__cleanup": "x"}, "evaluate", "accepted: corrected, released"),
         ({"evaluate__checkpoints": ("x",)}, "evaluate", "accepted: 'name=folder'"),
         ({"model__dtype": "float16"}, "simulate", "dtype='float16'; accepted"),
-        ({"model__attention": "cudnn"}, "simulate", "needs model.dtype='bfloat16'"),
+        ({"model__attention": "cudnn"}, "simulate", "needs dtype='bfloat16'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -399,7 +399,7 @@ def test_workdir_may_hold_what_is_no_work_of_anyone(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["gs://bucket/run", "run[1]", "runs/*", "what?"])
 def test_workdir_that_is_no_plain_path_is_refused(name):
-    assert "is no plain path" in checks.verdict(config_of(), name)[0]
+    assert "is no plain path" in refusals.verdict(config_of(), name)[0]
     with pytest.raises(ValueError, match="is no plain path"):
         workspace.open_run(config_of(), name)
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rlcd_jax import record_files, records, tasks
+from rlcd_jax import record_files, records, seeds, tasks
 from rlcd_jax.decode import requests as engine
 from rlcd_jax.pairs import counting, draws, grid, scoring_prompt, training_texts
 from rlcd_jax.text import tokenizer
