@@ -59,7 +59,7 @@ def mark_tokens(job: setup.Job) -> int:
 
 
 def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
-    """Return the longest texts of a stage."""
+    """Return the longest texts of a stage; [] for one that reads no texts of tokens."""
     config, task = job.config, job.task
     if stage in ("preference", "distill"):
         longest = config[stage].lengths[-1]
@@ -71,14 +71,15 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
     elif stage == "policy":
         name, section = "policy", config.policy
         asked, mark = (), mark_tokens(job)
-    else:
+    elif stage == "evaluate":
         name, section = "evaluate", config.evaluate
-        reads = {
-            judges.JUDGES[name].reads for name in judges.choose(section.judges, task)[0]
-        }
+        chosen, _ = judges.choose(section.judges, task)
+        reads = {judges.JUDGES[judge].reads for judge in chosen}
         questions = tuple(task.judge_questions.values())[:1]
         asked = questions if judges.LETTERS in reads else ()
         mark = mark_tokens(job) if judges.REPLIES in reads else 0
+    else:
+        return []
     prompt, what = longest_prompt, f"the longest prompt of {longest_prompt}"
     if stage != "evaluate":
         prompt = section.prompt_tokens
