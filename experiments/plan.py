@@ -27,6 +27,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments import command
+from rlcd_jax.checks import refusals
 from rlcd_jax.planning import advice, chips, compiled, plan, tables
 
 FILE_NAME = "plan.json"
@@ -118,7 +119,8 @@ def start() -> None:
 
 
 def _run(argv: list[str]) -> None:
-    sys.exit(main(argv))
+    devices = chips.parse_topology(_TOPOLOGY.value).num_devices
+    sys.exit(main(argv, refusals.verdict(_CONFIG.value, num_devices=devices)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import done_mark, tasks
+from rlcd_jax.checks import refusals
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
@@ -266,6 +267,9 @@ class Recipes:
           task: name of the task.
           seed: root seed.
           generates: name the model that makes pairs, not the one that is aligned.
+
+        Raises:
+          ValueError: a field has a value that it does not accept.
         """
         setup = self.setup
         config = read_config.run_config(setup, METHODS[method], task, seed)
@@ -276,6 +280,7 @@ class Recipes:
         config.preference.human_pairs = 0  # agreement is a node of its own
         config.prompts.hh_dev_split = splits.dev
         config.prompts.hh_test_split = splits.test
+        refusals.check_config(config)
         return config
 
     def task(self, name: str) -> tasks.Task:
