@@ -2,6 +2,8 @@
 
 from pair_world import BYTES, PROMPTS, RLAIF, RLCD, TASK, FakeEngine, simulate
 
+from rlcd_jax import seeds
+
 
 def test_sample_retries_in_full_waves_with_the_same_text():
     generate = FakeEngine(reject=0.5)
@@ -9,7 +11,7 @@ def test_sample_retries_in_full_waves_with_the_same_text():
     sizes = [len(wave) for wave in generate.waves]
     assert sizes[0] == 2 * len(PROMPTS) and len(sizes) == 5  # max_tries attempts
     assert sizes == sorted(sizes, reverse=True)
-    shown, seeds = {}, set()
+    shown, keys = {}, set()
     for attempt, wave in enumerate(generate.waves):
         for request in wave:
             prompt_id, slot, number = request.id.rsplit("/", 2)
@@ -18,8 +20,8 @@ def test_sample_retries_in_full_waves_with_the_same_text():
                 7, "simulate", prompt_id, slot, attempt
             )
             assert request.tokens == shown.setdefault((prompt_id, slot), request.tokens)
-            seeds.add(request.seed)
-    assert len(seeds) == sum(sizes)  # no two draws share a key
+            keys.add(request.seed)
+    assert len(keys) == sum(sizes)  # no two draws share a key
     tries = sum(p.tries_1 + p.tries_2 for p in found)
     tries += sum(d.tries for d in dropped)
     assert tries <= sum(sizes)  # the finished sibling of a dropped side is the rest
