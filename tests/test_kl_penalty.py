@@ -1,4 +1,4 @@
-"""kl_penalty: every estimator by hand, and its bias."""
+"""kl_penalty: every estimator by hand, its bias, and the coefficient's rule."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,3 +41,25 @@ def test_kl_per_token_estimators_have_their_stated_bias():
 def test_kl_per_token_refuses_an_unknown_estimator():
     with pytest.raises(ValueError, match="'k4'.*k1.*k3"):
         kl_penalty.kl_per_token(np.zeros(2), np.zeros(2), estimator="k4")
+
+
+def test_adapt_kl_coef_by_hand():
+    # A horizon of ten times the replies of a step is AlpacaFarm's factor of 0.1.
+    rule = dict(target=6.0, horizon=5120, replies=512)
+    for kl, wanted in ((6.0, 0.5), (6.6, 0.505), (60.0, 0.51), (-1.0, 0.49)):
+        moved = kl_penalty.adapt_kl_coef(0.5, kl, **rule)
+        np.testing.assert_allclose(moved, wanted, rtol=1e-6)
+    for name in rule:
+        with pytest.raises(ValueError, match=f"{name} 0"):
+            kl_penalty.adapt_kl_coef(0.5, 1.0, **(rule | {name: 0}))
+
+
+def test_adapt_kl_coef_counts_replies_whatever_the_steps():
+    """Forty steps of 512 replies at 100 times the target, horizon 10,000."""
+    kl_coef = 0.02
+    for _ in range(40):
+        kl_coef = kl_penalty.adapt_kl_coef(
+            kl_coef, 600.0, target=6.0, horizon=10_000, replies=512
+        )
+    np.testing.assert_allclose(kl_coef, 0.02 * (1 + 0.2 * 0.0512) ** 40, rtol=1e-5)
+    np.testing.assert_allclose(kl_coef, 0.0300616, rtol=1e-5)
