@@ -25,14 +25,8 @@ def samples(num=3, systems=("rlcd", "rlaif"), reply="{system} says {i}"):
     ]
 
 
-# --- log-odds judge ---------------------------------------------------------
-
-
 def rate_of(given):
     return sum(verdict.points for verdict in given) / len(given)
-
-
-# --- a server that misbehaves -----------------------------------------------
 
 
 def completion(text, finish="stop", **more):
