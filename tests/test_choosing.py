@@ -1,4 +1,4 @@
-"""choosing: the checkpoint of a run: the rule in a run, killed at any point, and its users."""
+"""choosing: the rule for a checkpoint in a run, killed at any point, and its users."""
 
 import json
 import types
