@@ -1,4 +1,4 @@
-"""contrast and scoring_prompt: affixes land in headers, blocks in the paper's layout."""
+"""contrast and scoring_prompt: affixes land in headers, blocks in the paper's order."""
 
 import pytest
 from dialogues import assistant, human
