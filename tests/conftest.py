@@ -1,14 +1,19 @@
-"""Set up JAX for the tests: eight fake CPU devices and a persistent compile cache."""
+"""Set up the tests: eight fake CPU devices, a compile cache, the shared fixtures."""
 
+import fcntl
 import os
 import pathlib
+import shutil
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402  the flags above must be set before the first import
+import judged  # noqa: E402
 import pytest  # noqa: E402
 import runs  # noqa: E402
 
@@ -18,10 +23,42 @@ CACHE = pathlib.Path(
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
+# The same examples every time: what fails is what a change broke. A machine that is
+# busy breaks nothing, and a failure prints what repeats it.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, print_blob=True
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+def _run_once(folder: pathlib.Path) -> pathlib.Path:
+    """Make the run of ``finished_run`` in a folder, or wait for who makes it."""
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            runs.run(runs.tiny_config(), folder / "run")
+            (folder / "whole").touch()
+    return folder / "run"
+
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> pathlib.Path:
-    """Return the workdir of a whole smoke run, all five stages; leave it as it is."""
+    """Return the workdir of a whole smoke run, all five stages; leave it as it is.
+
+    Under pytest-xdist one worker makes it, and each of the others has a copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _run_once(base / "finished")
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    runs.run(runs.tiny_config(), workdir)
+    shutil.copytree(_run_once(base.parent / "finished"), workdir)
     return workdir
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator:
+    """Serve answers of a script on this machine, for the API judge."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with judged.serving() as one:
+        yield one

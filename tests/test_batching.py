@@ -1,4 +1,4 @@
-"""Tests of rlcd_jax.stages.batching: rows of many lengths through few programs."""
+"""Tests of rlcd_jax.job.batching: rows of many lengths through few programs."""
 
 import logging
 

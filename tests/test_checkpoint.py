@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import runs
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from rlcd_jax import checkpoint, sharding
@@ -210,3 +211,17 @@ def test_keep_items_leaves_the_rest_readable(tmp_path):
         assert meta == {"note": step}
         with pytest.raises(ValueError, match="has no item 'value'; it has policy"):
             checkpoint.restore(tmp_path, step, {"value": abstract})
+
+
+def weight(step):
+    return {"w": np.full(3, float(step), np.float32)}
+
+
+def test_checkpointer_removes_a_step_and_takes_it_again(tmp_path):
+    with checkpoint.Checkpointer(tmp_path, max_to_keep=2) as saver:
+        for step in (1, 2):
+            saver.save(step, {"policy": weight(step)}, {})
+        saver.remove(2)
+        assert saver.steps() == [1] and saver.latest_step() == 1
+        saver.save(2, {"policy": weight(7)}, {})
+    assert runs.saved_arrays(tmp_path, 2)["policy/w"].tolist() == [7.0] * 3

@@ -1,4 +1,4 @@
-"""Tests of rlcd_jax.encoding: ids of prompt and reply, and where the reply begins."""
+"""text.encoding: ids of prompt and reply, and where the reply begins."""
 
 import functools
 import unicodedata

@@ -1,4 +1,4 @@
-"""Tests of rlcd_jax.scoring.few_shots: solved examples of human pairs."""
+"""Tests of rlcd_jax.paper.few_shots: solved examples of human pairs."""
 
 import re
 import types

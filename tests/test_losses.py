@@ -1,29 +1,15 @@
-"""Every loss by hand, against slow float64 oracles, and by its properties."""
+"""losses: each by hand, against slow float64 oracles, and by its properties."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loss_cases import BATCH, CLOSE, RESPONSE, make_case, spoil
 
-from rlcd_jax.ppo import credit, kl_penalty
+from rlcd_jax.ppo import credit
 from rlcd_jax.training import losses, masked
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-# float32 results of a few dozen terms of size 1 against float64
-CLOSE = dict(rtol=1e-5, atol=1e-5)
-BATCH, RESPONSE = 4, 6
-
-
-def _case(seed=0, lengths=(6, 3, 1, 4)):
-    rng = np.random.default_rng(seed)
-    shape = (BATCH, RESPONSE)
-    names = ("logprobs", "old_logprobs", "advantages", "values", "old_values")
-    case = {name: rng.normal(0, 0.4, shape).astype(np.float32) for name in names}
-    case["returns"] = rng.normal(0.5, 1, shape).astype(np.float32)
-    case["rewards"] = rng.normal(0, 1, shape).astype(np.float32)
-    case["mask"] = np.arange(RESPONSE) < np.array(lengths)[:, None]
-    return case
 
 
 def _policy(case, **changes):
@@ -42,13 +28,6 @@ def _value(case, **changes):
         clip=0.2,
         statistics=case.get("statistics", "masked"),
     )
-
-
-def _spoil(case, *names):
-    """Replace what does not count by junk."""
-    return case | {
-        name: np.where(case["mask"], case[name], np.float32(1e9)) for name in names
-    }
 
 
 # --- bradley_terry ----------------------------------------------------------------
@@ -171,14 +150,14 @@ def test_next_token_by_hand():
 
 @pytest.mark.parametrize("per_sequence", [True, False])
 def test_next_token_matches_loop_and_ignores_padding(per_sequence):
-    case = _case(3, lengths=(6, 0, 1, 4))
+    case = make_case(3, lengths=(6, 0, 1, 4))
     exact = case["logprobs"].astype(np.float64)
     rows = [-exact[i][case["mask"][i]] for i in range(BATCH)]
     rows = [row for row in rows if len(row)]
     oracle = np.mean(
         [np.mean(row) for row in rows] if per_sequence else np.hstack(rows)
     )
-    for variant in (case, _spoil(case, "logprobs")):
+    for variant in (case, spoil(case, "logprobs")):
         loss, _ = losses.next_token(
             variant["logprobs"], variant["mask"], per_sequence=per_sequence
         )
@@ -240,14 +219,14 @@ def _policy_oracle(case, statistics):
 
 @pytest.mark.parametrize("statistics", masked.STATISTICS)
 def test_ppo_policy_matches_loop(statistics):
-    case = _case(4)
+    case = make_case(4)
     loss, _ = _policy(case, statistics=statistics)
     np.testing.assert_allclose(loss, _policy_oracle(case, statistics), **CLOSE)
 
 
 def test_ppo_policy_ignores_padding():
-    case = _case(5)
-    spoiled = _spoil(case, "logprobs", "old_logprobs", "advantages")
+    case = make_case(5)
+    spoiled = spoil(case, "logprobs", "old_logprobs", "advantages")
     jax.tree.map(np.testing.assert_array_equal, _policy(case), _policy(spoiled))
     wide = {
         k: np.pad(v, ((0, 0), (0, 2)), constant_values=0 if k == "mask" else 5)
@@ -264,7 +243,7 @@ def test_ppo_policy_ignores_padding():
 
 
 def test_ppo_policy_at_the_old_policy_neither_clips_nor_moves():
-    case = _case(6)
+    case = make_case(6)
     case["old_logprobs"] = case["logprobs"]
     loss, metrics = _policy(case)
     np.testing.assert_allclose(
@@ -278,7 +257,7 @@ def test_ppo_policy_at_the_old_policy_neither_clips_nor_moves():
 
 @pytest.mark.parametrize("statistics", masked.STATISTICS)
 def test_ppo_policy_gradient_raises_good_tokens_and_skips_padding(statistics):
-    case = _case(7)
+    case = make_case(7)
     case["old_logprobs"] = case["logprobs"]
     gradient = jax.grad(lambda x: _policy(case, logprobs=x, statistics=statistics)[0])(
         case["logprobs"]
@@ -308,7 +287,7 @@ def test_ppo_policy_gradient_stops_where_the_clip_acts():
 
 
 def test_weighted_micro_batches_give_the_gradient_of_the_whole_batch():
-    case = _case(8)
+    case = make_case(8)
     whole = jax.grad(lambda x: _policy(case, logprobs=x)[0])(case["logprobs"])
     total = masked.sum(case["mask"], None)
     parts = []
@@ -340,7 +319,7 @@ def test_ppo_value_by_hand():
 
 @pytest.mark.parametrize("statistics", masked.STATISTICS)
 def test_ppo_value_matches_loop(statistics):
-    case, terms = _case(9), []
+    case, terms = make_case(9), []
     for index in np.ndindex(BATCH, RESPONSE):
         if case["mask"][index] or statistics == "padded":
             value, old, target = (
@@ -353,8 +332,8 @@ def test_ppo_value_matches_loop(statistics):
 
 
 def test_ppo_value_ignores_padding_unless_asked():
-    case = _case(10)
-    spoiled = _spoil(case, "values", "old_values", "returns")
+    case = make_case(10)
+    spoiled = spoil(case, "values", "old_values", "returns")
     jax.tree.map(np.testing.assert_array_equal, _value(case), _value(spoiled))
     for statistics, trained in (("masked", False), ("padded", True)):
         gradient = jax.grad(
@@ -364,7 +343,7 @@ def test_ppo_value_ignores_padding_unless_asked():
 
 
 def test_ppo_value_at_the_target_is_zero_and_slopes_towards_it():
-    case = _case(11)
+    case = make_case(11)
     exact = case | {"values": case["returns"], "old_values": case["returns"]}
     loss, metrics = _value(exact)
     assert loss == 0
@@ -377,7 +356,7 @@ def test_ppo_value_at_the_target_is_zero_and_slopes_towards_it():
 
 
 def test_ppo_value_explained_variance_is_defined_for_constants():
-    case = _case(12)
+    case = make_case(12)
     zero = _value(case, values=np.zeros_like(case["values"]))[1]
     np.testing.assert_allclose(zero["value/explained_variance"], 0, atol=1e-6)
     flat = _value(case, returns=np.ones_like(case["returns"]))[1]
@@ -397,152 +376,11 @@ def test_ppo_value_clip_is_symmetric():
     assert metrics["value/clip_fraction"] == 1
 
 
-# --- kl_per_token, shaped_rewards ---------------------------------------------------
-
-
-def test_kl_per_token_by_hand():
-    logprobs, ref = np.array([-1.0, -2.0, -1.0]), np.array([-2.0, -1.0, -1.0])
-    expected = {
-        "k1": [1, -1, 0],
-        "k2": [0.5, 0.5, 0],
-        "k3": [np.exp(-1), np.e - 2, 0],
-        "k1_clamped": [1, 0, 0],
-    }
-    assert set(expected) == set(kl_penalty.KL_ESTIMATORS)
-    for estimator, numbers in expected.items():
-        actual = kl_penalty.kl_per_token(logprobs, ref, estimator=estimator)
-        np.testing.assert_allclose(actual, numbers, rtol=1e-6)
-        assert actual.dtype == jnp.float32
-
-
-def test_kl_per_token_estimators_have_their_stated_bias():
-    # Exact expectations under the policy p, over 5 tokens.
-    p = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
-    q = np.array([0.2, 0.3, 0.25, 0.05, 0.2])
-    exact = np.sum(p * np.log(p / q))
-    expectation = {
-        name: float(p @ kl_penalty.kl_per_token(np.log(p), np.log(q), estimator=name))
-        for name in kl_penalty.KL_ESTIMATORS
-    }
-    np.testing.assert_allclose(expectation["k1"], exact, rtol=1e-5)
-    np.testing.assert_allclose(expectation["k3"], exact, rtol=1e-5)
-    assert expectation["k1_clamped"] > exact * 1.2
-
-
-def test_kl_per_token_refuses_an_unknown_estimator():
-    with pytest.raises(ValueError, match="'k4'.*k1.*k3"):
-        kl_penalty.kl_per_token(np.zeros(2), np.zeros(2), estimator="k4")
-
-
-def test_shaped_rewards_by_hand():
-    kl = np.array([[1.0, 2.0, 9.0], [1.0, 1.0, 1.0], [9.0, 9.0, 9.0]])
-    mask = np.array([[True, True, False], [True, True, True], [False, False, False]])
-    scores = np.array([0.9, -1.7, 5.0])
-    rewards = credit.shaped_rewards(kl, scores, mask, kl_coef=0.1)
-    expected = [[-0.1, 0.7, 0], [-0.1, -0.1, -1.8], [0, 0, 0]]
-    np.testing.assert_allclose(rewards, expected, rtol=1e-5, atol=1e-7)
-
-
-def test_shaped_rewards_keep_fractions_of_integer_arrays():
-    kl, mask = np.zeros((2, 3), np.int32), np.ones((2, 3), bool)
-    rewards = credit.shaped_rewards(kl, np.array([0.9, -1.7]), mask, kl_coef=0.5)
-    assert rewards.dtype == jnp.float32
-    np.testing.assert_allclose(rewards[:, -1], [0.9, -1.7], rtol=1e-6)
-    advantages, returns = credit.gae(rewards, kl, mask, gamma=1.0, lam=1.0)
-    assert advantages.dtype == returns.dtype == jnp.float32
-    np.testing.assert_allclose(returns[:, 0], [0.9, -1.7], rtol=1e-6)
-
-
-def test_shaped_rewards_refuse_scores_of_another_length():
-    with pytest.raises(ValueError, match=r"\(3,\).*\(2,\)"):
-        credit.shaped_rewards(
-            np.zeros((2, 4)), np.zeros(3), np.ones((2, 4), bool), kl_coef=0.1
-        )
-
-
-# --- gae --------------------------------------------------------------------------
-
-
-def _gae_oracle(rewards, values, mask, gamma, lam):
-    """Return A by its definition: a discounted sum of deltas over counted tokens."""
-    advantages = np.zeros(rewards.shape)
-    for row in range(len(rewards)):
-        places = np.flatnonzero(mask[row])
-        r, v = rewards[row][places].astype(float), values[row][places].astype(float)
-        delta = r + gamma * np.append(v[1:], 0) - v
-        for i, place in enumerate(places):
-            weights = (gamma * lam) ** np.arange(len(places) - i)
-            advantages[row, place] = weights @ delta[i:]
-    return advantages
-
-
-@pytest.mark.parametrize("gamma, lam", [(1.0, 1.0), (0.9, 0.95), (1.0, 0.0)])
-@pytest.mark.parametrize("ragged", [True, False])
-def test_gae_matches_definition(gamma, lam, ragged):
-    case = _case(13)
-    mask = case["mask"]
-    if not ragged:  # any pattern of counted tokens, holes included
-        mask = np.random.default_rng(13).random(mask.shape) < 0.6
-    case = _spoil(case | {"mask": mask}, "rewards", "values")
-    advantages, returns = credit.gae(
-        case["rewards"], case["values"], mask, gamma=gamma, lam=lam
-    )
-    oracle = _gae_oracle(case["rewards"], case["values"], mask, gamma, lam)
-    np.testing.assert_allclose(advantages, oracle, **CLOSE)
-    values = np.where(mask, case["values"], 0)
-    np.testing.assert_allclose(returns, oracle + values, **CLOSE)
-
-
-GOLDEN_REWARDS = np.array([[0, -0.1, 0, 1], [0, 0, -0.2, 0.5]])
-GOLDEN_VALUES = np.array([[0.1, 0.2, 0.3, 0.4], [0, 0.1, 0, -0.1]])
-
-
-def test_gae_golden_values():
-    """Five decimals measured in NumPy with AlpacaFarm's formulas, no mask."""
-    five_decimals = dict(rtol=0, atol=6e-6)
-    whitened = masked.whiten(GOLDEN_REWARDS, None, shift_mean=False)
-    expected = [
-        [-0.25089, -0.51815, -0.25089, 2.42172],
-        [-0.25089, -0.25089, -0.78541, 1.08541],
-    ]
-    np.testing.assert_allclose(whitened, expected, **five_decimals)
-    advantages, returns = credit.gae(whitened, GOLDEN_VALUES, None, gamma=1.0, lam=1.0)
-    expected = [
-        [1.40178, 1.65268, 2.17083, 2.42172],
-        [-0.20178, 0.04911, 0.3, 1.08541],
-    ]
-    np.testing.assert_allclose(returns, expected, **five_decimals)
-    expected = [
-        [1.30178, 1.45268, 1.87083, 2.02172],
-        [-0.20178, -0.05089, 0.3, 1.18541],
-    ]
-    np.testing.assert_allclose(advantages, expected, **five_decimals)
-    expected = [
-        [0.39412, 0.58183, 1.10201, 1.28972],
-        [-1.47632, -1.28861, -0.85210, 0.24936],
-    ]
-    white = masked.whiten(advantages, None, shift_mean=True)
-    np.testing.assert_allclose(white, expected, **five_decimals)
-
-
-def test_gae_golden_values_with_lambda():
-    advantages, _ = credit.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=1.0, lam=0.95)
-    expected = [[0.70467, 0.63650, 0.67, 0.6], [0.24867, 0.15650, 0.27, 0.6]]
-    np.testing.assert_allclose(advantages, expected, rtol=0, atol=6e-6)
-
-
-def test_gae_with_full_mask_equals_no_mask():
-    full = np.ones(GOLDEN_REWARDS.shape, bool)
-    with_mask = credit.gae(GOLDEN_REWARDS, GOLDEN_VALUES, full, gamma=0.9, lam=0.8)
-    without = credit.gae(GOLDEN_REWARDS, GOLDEN_VALUES, None, gamma=0.9, lam=0.8)
-    jax.tree.map(np.testing.assert_array_equal, with_mask, without)
-
-
 # --- borders ------------------------------------------------------------------------
 
 
 def test_losses_refuse_shapes_and_clips_that_do_not_fit():
-    case = _case()
+    case = make_case()
     with pytest.raises(ValueError, match=r"advantages \(4, 5\)"):
         _policy(case, advantages=case["advantages"][:, 1:])
     with pytest.raises(ValueError, match=r"returns \(4, 5\)"):
@@ -562,7 +400,7 @@ def test_losses_refuse_shapes_and_clips_that_do_not_fit():
 def test_losses_are_float32_for_bfloat16_inputs():
     case = {
         k: v if k == "mask" else jnp.asarray(v, jnp.bfloat16)
-        for k, v in _case().items()
+        for k, v in make_case().items()
     }
     for loss, metrics in (_policy(case), _value(case)):
         assert loss.dtype == jnp.float32

@@ -1,4 +1,4 @@
-"""Tests of the check of what comes from files."""
+"""schema: what comes from files is checked against its record."""
 
 import dataclasses
 from typing import Literal
@@ -85,3 +85,8 @@ def test_shown_cuts_what_is_long_or_deep():
     assert len(schema.shown("x" * 999)) == schema.LONGEST_SHOWN
     while deep:  # CPython frees nested lists one by one
         deep = deep.pop()
+
+
+def test_to_dict_of_a_mapping_is_a_copy():
+    row = {"a": 1}
+    assert schema.to_dict(row) == row and schema.to_dict(row) is not row

@@ -1,4 +1,4 @@
-"""Tests of rlcd_jax.shortening: prompts lose whole turns, or texts are left out."""
+"""pairs.shortening: prompts lose whole turns, or texts are left out."""
 
 import hypothesis
 import pytest

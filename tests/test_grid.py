@@ -1,86 +1,25 @@
-"""pairs and draws: keyed, order-free, resumable, and the grid of the paper."""
+"""grid: keyed, order-free, resumable, and the cells of the paper."""
 
 import dataclasses
 import math
-import random
 
 import pytest
-
-from rlcd_jax import record_files, records, seeds, tasks
-from rlcd_jax.decode import requests as engine
-from rlcd_jax.pairs import counting, draws, grid, scoring_prompt, training_texts
-from rlcd_jax.text import tokenizer
-
-TASK = tasks.load_task("cheerful")
-BYTES = tokenizer.byte_tokenizer()
-SETTINGS = draws.Settings(
-    seed=7,
-    generator="fake",
-    temperature=1.0,
-    top_p=0.9,
-    top_k=50,
-    alpha=1.0,
-    max_tries=5,
-    both_orders=False,
-    hard_labels=False,
-)
-TASK = dataclasses.replace(
+from pair_world import (
+    BYTES,
+    HUMAN,
+    PROMPTS,
+    RESCORE,
+    RLAIF,
+    RLCD,
+    SETTINGS,
     TASK,
-    prompt_tokens=400,
-    cleanup=dataclasses.replace(TASK.cleanup, unfinished="reject"),
+    FakeEngine,
+    score,
+    simulate,
 )
-RLCD = grid.GridCell("contrast", "construction", 1.0)
-RESCORE = grid.GridCell("contrast", "scoring", 1.0)
-RLAIF = grid.GridCell("same", "scoring", 1.0)
-HUMAN = records.Turn("human", "How was your day?")
-PROMPTS = [
-    records.Prompt(
-        f"p{i}",
-        (records.Turn("human", f"Hi {i}"), records.Turn("assistant", "Hm."), HUMAN),
-    )
-    for i in range(60)
-]
 
-
-class FakeEngine:
-    """Draws a reply from the request alone; about `reject` of them are unusable."""
-
-    def __init__(self, reject=0.3, shuffle=False):
-        self.reject, self.shuffle = reject, shuffle
-        self.waves: list[list[engine.Request]] = []
-
-    def __call__(self, requests):
-        self.waves.append(list(requests))
-        replies = [self.reply(request) for request in requests]
-        if self.shuffle:
-            random.Random(len(requests)).shuffle(replies)
-        return replies
-
-    def reply(self, request):
-        draw = random.Random(str((request.seed, request.tokens)))
-        bad = draw.random() < self.reject
-        text = f" Reply {draw.randrange(10**6)}."
-        finish = "length" if bad else draw.choice(["eos", "stop"])
-        raw = text + "\n\nHuman:" if finish == "stop" else text
-        ids = tuple(raw.encode())
-        return engine.Reply(request.id, ids, text, raw, finish, (), ())
-
-
-def score(texts):
-    """Logits that are a function of the text, with a bias towards A."""
-    return [(len(t) % 7 * 0.3 + 0.5, random.Random(t).random()) for t in texts]
-
-
-def simulate(dialogues=PROMPTS, rows=(RLCD,), generate=None, task=TASK, **changes):
-    return grid.simulate(
-        dialogues,
-        task,
-        BYTES,
-        generate or FakeEngine(),
-        rows=rows,
-        settings=dataclasses.replace(SETTINGS, **changes),
-        score=score,
-    )
+from rlcd_jax import record_files, records, tasks
+from rlcd_jax.pairs import counting, draws, grid, scoring_prompt
 
 
 def test_simulate_labels_the_positive_side_by_construction():
@@ -150,34 +89,6 @@ def test_simulate_on_several_processes_gives_the_same_pairs(process_count):
     assert in_prompt_order(merged) == found
     lost = [line for part in parts for line in part[1]]
     assert in_prompt_order(lost) == dropped
-
-
-def test_sample_retries_in_full_waves_with_the_same_text():
-    generate = FakeEngine(reject=0.5)
-    found, dropped, _ = simulate(generate=generate)
-    sizes = [len(wave) for wave in generate.waves]
-    assert sizes[0] == 2 * len(PROMPTS) and len(sizes) == 5  # max_tries attempts
-    assert sizes == sorted(sizes, reverse=True)
-    shown, keys = {}, set()
-    for attempt, wave in enumerate(generate.waves):
-        for request in wave:
-            prompt_id, slot, number = request.id.rsplit("/", 2)
-            assert int(number) == attempt
-            assert request.seed == seeds.seed_words(
-                7, "simulate", prompt_id, slot, attempt
-            )
-            assert request.tokens == shown.setdefault((prompt_id, slot), request.tokens)
-            keys.add(request.seed)
-    assert len(keys) == sum(sizes)  # no two draws share a key
-    tries = sum(p.tries_1 + p.tries_2 for p in found)
-    tries += sum(d.tries for d in dropped)
-    assert tries <= sum(sizes)  # the finished sibling of a dropped side is the rest
-    request = generate.waves[0][0]
-    assert request.top_k == 50 and request.top_p == 0.9 and request.temperature == 1.0
-    assert request.max_new_tokens == TASK.reply_tokens
-    assert request.stop_strings == TASK.stop_strings
-    assert request.forbidden_strings == TASK.forbidden_strings
-    assert request.contrast_tokens is None
 
 
 def test_simulate_counts_drops_for_each_side():
@@ -344,25 +255,6 @@ def test_scored_pair_hard_label_gives_ties_to_the_first_reply():
         assert hard.scoring["prob_2"] == pytest.approx(soft)
 
 
-def test_alpha_moves_away_from_the_opposite_prompt():
-    generate = FakeEngine(reject=0.0)
-    found, _, _ = simulate(
-        PROMPTS[:2], rows=(RLCD, RLAIF), generate=generate, alpha=1.5
-    )
-    by_slot = {r.id: r for r in generate.waves[0]}
-    first, second = by_slot["p0/positive/0"], by_slot["p0/negative/0"]
-    positive, negative = TASK.affixes[found[0].affix_index]
-    # l(tokens) + alpha (l(contrast_tokens) - l(tokens)): own prompt beyond the other's.
-    assert BYTES.decode(first.contrast_tokens).endswith(f"({positive}):")
-    assert BYTES.decode(first.tokens).endswith(f"({negative}):")
-    assert (second.tokens, second.contrast_tokens) == (
-        first.contrast_tokens,
-        first.tokens,
-    )
-    assert first.alpha == 1.5 and found[0].alpha == 1.5
-    assert by_slot["p0/plain_1/0"].contrast_tokens is None
-
-
 @pytest.mark.parametrize(
     "call, words",
     [
@@ -414,37 +306,6 @@ def test_simulate_names_what_it_accepts(call, words):
 def test_simulate_of_no_prompts_is_empty():
     found, dropped, summary = simulate([], rows=(RLCD, RLAIF))
     assert (found, dropped, summary["pairs"], summary["cells"]) == ([], [], 0, {})
-
-
-def test_positives_keep_one_affix_free_example_a_prompt():
-    found, _, _ = simulate(rows=(RLCD, RESCORE, RLAIF))
-    kept = training_texts.positives(found)
-    assert len(kept) == len({p.prompt_id for p in found if p.sampling == "contrast"})
-    for pair in kept:
-        prompt, target = training_texts.distill_example(pair, TASK)
-        reply = pair.reply_1 if pair.side_1 == "positive" else pair.reply_2
-        assert (prompt, target) == (pair.prompt, f" {reply}\n\nHuman:")
-        assert not any(affix in prompt for affix in TASK.affixes[pair.affix_index])
-    plain = next(p for p in found if p.sampling == "same")
-    with pytest.raises(ValueError, match="which have a positive side"):
-        training_texts.distill_example(plain, TASK)
-
-
-def test_preference_texts_end_with_the_mark():
-    pair = simulate(PROMPTS[:1])[0][0]
-    first, second = training_texts.preference_texts(pair, TASK)
-    assert first == (pair.prompt, f" {pair.reply_1}\n\nHuman:")
-    assert second == (pair.prompt, f" {pair.reply_2}\n\nHuman:")
-    human = records.HumanPair("h", "h", "Human: a\n\nAssistant:", "None ", "nan", 1.0)
-    assert training_texts.preference_texts(human, TASK)[0] == (
-        "Human: a\n\nAssistant:",
-        " None\n\nHuman:",
-    )
-    assert human.chosen == "nan" and human.rejected == "None "
-    chat = tasks.with_format(TASK, "chat")
-    assert training_texts.reply_text("Hi.", chat, "<|im_end|>") == "Hi.<|im_end|>"
-    with pytest.raises(ValueError, match="pass end_of_turn"):
-        training_texts.preference_texts(pair, chat)
 
 
 def test_simulate_in_the_chat_format_uses_system_messages():

@@ -1,4 +1,4 @@
-"""The choice of a checkpoint: the rule in a run, killed at any point, and its users."""
+"""choosing: the rule for a checkpoint in a run, killed at any point, and its users."""
 
 import json
 import types
@@ -314,13 +314,3 @@ def test_systems_of_other_runs_are_their_policies(tmp_path):
     systems = evaluate_policy.find_systems(config, tmp_path)
     assert systems["theirs"] == systems["same"] == stage / "chosen"
     assert json.loads((stage / "config.json").read_text())["policy"]
-
-
-def test_checkpointer_removes_a_step_and_takes_it_again(tmp_path):
-    with checkpoint.Checkpointer(tmp_path, max_to_keep=2) as saver:
-        for step in (1, 2):
-            saver.save(step, {"policy": weight(step)}, {})
-        saver.remove(2)
-        assert saver.steps() == [1] and saver.latest_step() == 1
-        saver.save(2, {"policy": weight(7)}, {})
-    assert runs.saved_arrays(tmp_path, 2)["policy/w"].tolist() == [7.0] * 3

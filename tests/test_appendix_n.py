@@ -1,4 +1,4 @@
-"""Tests of paper.appendix_n against the paper's figures and against simulation."""
+"""appendix_n: against the paper's figures and against simulation."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The table of a run: win rates over the base model, plain and at equal length."""
+"""evaluation_table: win rates over the base model, plain and at equal length."""
 
 import numpy as np
 import pytest
