@@ -108,3 +108,24 @@ def test_comparison_table_says_why_there_is_no_control():
     table = make_table(answers, kept)
     cell = dict(table.rows)["rlcd"][1]
     assert cell == estimates.Missing("5 prompts are too few for a length control")
+
+
+def test_comparison_table_shows_what_is_read_off_the_replies():
+    # By hand: three replies of each system to two prompts.
+    answers = [
+        evaluate_policy.Answer("p0", "base", "hi", "a a", "eos", 3, 0.0, 0),
+        evaluate_policy.Answer("p0", "base", "hi", "a a", "length", 5, 0.0, 1),
+        evaluate_policy.Answer("p1", "base", "ho", "a a", "stop", 8, 0.0),
+        evaluate_policy.Answer("p0", "rlcd", "hi", "a b c", "length", 4, 1.0, 0),
+        evaluate_policy.Answer("p0", "rlcd", "hi", "b c d", "length", 4, 2.0, 1),
+        evaluate_policy.Answer("p1", "rlcd", "ho", "d e f", "eos", 6, 3.5),
+    ]
+    found = cells(make_table(answers, []))
+    base, other = found["base"], found["rlcd"]
+    assert base["KL, nats a reply"] == {"missing": evaluation_table.NO_BASE}
+    assert other["KL, nats a reply"]["value"] == pytest.approx((1.5 + 3.5) / 2)
+    for row, tokens, finished in ((base, (4 + 8) / 2, 0.75), (other, 5.0, 0.5)):
+        assert row["tokens"]["value"] == pytest.approx(tokens)
+        assert row["finished"]["value"] == pytest.approx(finished)
+    assert base["distinct-2"] == pytest.approx(1 / 3)
+    assert other["distinct-2"] == pytest.approx(5 / 6)

@@ -2,11 +2,15 @@
 
 Several replies to one prompt are one observation: they are averaged before anything
 is resampled, so that the intervals are over prompts.
+
+`TEXT_COLUMNS` is the one table of what is read off the replies themselves: a new column
+is a row there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rlcd_jax.judging import verdicts
@@ -14,11 +18,46 @@ from rlcd_jax.statistics import diversity, estimates, tables
 
 BASE = "base"
 NO_BASE = "the base model itself"
+
+Interval = Callable[[Iterable[tuple[str, float]]], tables.Cell]
+Cell = Callable[[Sequence[Any], Interval], tables.Cell]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextColumn:
+    """A column that is read off the replies themselves.
+
+    Attributes:
+      column: its name, and how its numbers are shown.
+      cell: returns its cell, from the replies of one system and the function that makes
+        an interval of (prompt id, value) of each reply.
+    """
+
+    column: tables.Column
+    cell: Cell
+
+
+def _mean(value: Callable[[Any], float]) -> Cell:
+    """Return cells with the mean of a number that each reply has."""
+    return lambda own, interval: interval((a.prompt_id, value(a)) for a in own)
+
+
+def _divergence(own: Sequence[Any], interval: Interval) -> tables.Cell:
+    if own[0].system == BASE:
+        return estimates.Missing(NO_BASE)
+    return interval((a.prompt_id, a.divergence) for a in own)
+
+
+def _distinct_2(own: Sequence[Any], interval: Interval) -> tables.Cell:
+    del interval  # of all replies together
+    return diversity.distinct_n([a.reply.split() for a in own], 2)
+
+
 TEXT_COLUMNS = (
-    tables.Column("KL, nats a reply", 2),
-    tables.Column("tokens", 1),
-    tables.Column("finished", 2),
-    tables.Column("distinct-2", 3),
+    TextColumn(tables.Column("KL, nats a reply", 2), _divergence),
+    TextColumn(tables.Column("tokens", 1), _mean(lambda a: a.num_tokens)),
+    TextColumn(tables.Column("finished", 2), _mean(lambda a: a.finish != "length")),
+    TextColumn(tables.Column("distinct-2", 3), _distinct_2),
 )
 
 
@@ -47,11 +86,11 @@ def comparison_table(
 
     Returns:
       Columns: each judge's mean score, each judge's win rate over the base model and
-      what is left of it at equal length, KL from the base model in nats a reply, tokens
-      a reply, share of replies that ended by themselves, distinct bigrams.
+      what is left of it at equal length, and `TEXT_COLUMNS`: KL from the base model,
+      tokens a reply, share of replies that ended by themselves, distinct bigrams.
     """
 
-    def interval(entries: Iterable[tuple[str, float]]) -> Any:
+    def interval(entries: Iterable[tuple[str, float]]) -> tables.Cell:
         means = list(estimates.mean_by_prompt(entries).values())
         if len(means) < 2:
             return estimates.Missing("fewer than two prompts")
@@ -71,26 +110,15 @@ def comparison_table(
         cells = [interval(_scores_of(scores, judge, system)) for judge in score_judges]
         for judge in win_judges:
             cells += _win_cells(given, judge, system, interval, level)
-        rows.append((system, (*cells, *_text_cells(own, system, interval))))
+        cells += [text.cell(own, interval) for text in TEXT_COLUMNS]
+        rows.append((system, tuple(cells)))
     return tables.Table(
         caption=caption,
         row_header="system",
-        columns=(*columns, *TEXT_COLUMNS),
+        columns=(*columns, *(text.column for text in TEXT_COLUMNS)),
         rows=tuple(rows),
         notes=(*_notes(given, preference, level), *_empty_note(answers)),
     )
-
-
-def _text_cells(own: Sequence[Any], system: str, interval) -> list[Any]:
-    """Return a system's cells of `TEXT_COLUMNS`."""
-    return [
-        estimates.Missing(NO_BASE)
-        if system == BASE
-        else interval((a.prompt_id, a.divergence) for a in own),
-        interval((a.prompt_id, a.num_tokens) for a in own),
-        interval((a.prompt_id, a.finish != "length") for a in own),
-        diversity.distinct_n([a.reply.split() for a in own], 2),
-    ]
 
 
 def _win_cells(given, judge: str, system: str, interval, level: float) -> list[Any]:
