@@ -52,7 +52,7 @@ def define_config(values: flags.FlagValues) -> None:
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "Config with its argument: a name such as rlcd, or a file, NAME[:name=value,…].",
+        "Name of a config, or its file, with its argument: rlcd[:name=value,…].",
         flag_values=values,
     )
     flags.mark_flag_as_required("config", values)

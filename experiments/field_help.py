@@ -37,11 +37,11 @@ def of_tables() -> str:
     config, told = paper.get_config(), comments(paper.__file__)
     lines = [
         _line(f"--config.{name}", _kind(name, value), told.get(name, ""))
-        for name, value in _flat(config)
+        for name, value in flatten(config)
         if not name.startswith("run.")
     ]
     of_run = comments(common.__file__)
-    inner = {name.removeprefix("run.") for name, _ in _flat(config)}
+    inner = {name.removeprefix("run.") for name, _ in flatten(config)}
     runs = [
         _line(f"--config.run.{name}", _accepted(field), of_run.get(name, ""))
         for name, field in fields.FIELDS.items()
@@ -113,13 +113,13 @@ def _kind(name: str, value: Any) -> str:
     return f"{KINDS.get(type(value), TUPLE)}; {value!r}"
 
 
-def _flat(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+def flatten(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
     """Return each field's dotted name and value, in the order of the file."""
     found = []
     for name in config.keys():  # noqa: SIM118  a ConfigDict iterates otherwise
         value = config[name]
         if isinstance(value, ConfigDict):
-            found += _flat(value, f"{prefix}{name}.")
+            found += flatten(value, f"{prefix}{name}.")
         else:
             found.append((prefix + name, value))
     return found

@@ -1,14 +1,16 @@
 r"""Does a config fit on some chips, how long will it take, what would have to change.
 
-  python -m experiments.plan --config configs/rlcd.py:task=harmless,model=llama-7b \
-      --topology v5p:8x8x4|v5e:16x16|h100:8|cpu:256 [--stage policy] [--compile] \
+  python -m experiments.plan --topology v5e:16x16 \
+      --config configs/rlcd.py:task=harmless,model=llama-7b \
+      --config.prompts.hh_dir=/data/hh-rlhf [--stage policy] [--compile] \
       [--price 2.5] [--efficiency 0.4] [--json] [--workdir RUN]
 
-Needs neither weights nor accelerator. `--compile` also compiles the updates for that
-topology: on `cpu:N` with N fake devices, on TPUs with the extra `tpu` installed, on
-GPUs with the extra `cuda`. `--price` of one chip for one hour adds what each stage
-costs. `--json` prints JSON only; `--workdir` leaves it as plan.json, which the
-report shows. The exit status is 1 if a stage is refused or does not fit.
+Other topologies are written v5p:8x8x4, h100:8, cpu:256. Needs neither weights nor
+accelerator, so a shape such as llama-7b is a model here. `--compile` also compiles the
+updates for that topology: on `cpu:N` with N fake devices, on TPUs with the extra `tpu`
+installed, on GPUs with the extra `cuda`. `--price` of one chip for one hour adds what
+each stage costs. `--json` prints JSON only; `--workdir` leaves it as plan.json, which
+the report shows. The exit status is 1 if a stage is refused or does not fit.
 """
 
 from __future__ import annotations
@@ -36,12 +38,8 @@ def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     command.define_config(values)
     own = {"flag_values": values}
-    flags.DEFINE_string(
-        "topology",
-        None,
-        f"CHIP:N or CHIP:NxN…; chips: {', '.join(chips.CHIPS)}.",
-        **own,
-    )
+    known = ", ".join(chips.CHIPS)
+    flags.DEFINE_string("topology", None, f"CHIP:N or CHIP:NxN…; {known}.", **own)
     flags.DEFINE_list(
         "stage", [], "Stages, by comma; those of the config if empty.", **own
     )
@@ -58,7 +56,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "measure_to",
         "",
-        "For the process that compiles: the file for its figures.",
+        "Of the process that compiles: the file for its figures.",
         **own,
     )
     flags.mark_flag_as_required("topology", values)
