@@ -1,4 +1,4 @@
-"""Evaluation alone: replies of given systems on held-out prompts, judged.
+r"""Evaluation alone: replies of given systems on held-out prompts, judged.
 
 Command:  python -m experiments.run --config configs/evaluate.py:task=cheerful \
               --config.evaluate.checkpoints="('rlcd=runs/rlcd/policy/checkpoints',)" \

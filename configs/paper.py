@@ -1,4 +1,4 @@
-"""The tables of the paper: grid, seeds, data, judge, and the scale they are made at.
+r"""The tables of the paper: grid, seeds, data, judge, and the scale they are made at.
 
 Command:  python -m experiments.reproduce --workdir D \
               --config configs/paper.py:table=3,scale=smollm2-135m [--dry_run]

@@ -1,7 +1,8 @@
-"""RLAIF: two replies to one prompt, soft labels by the model itself.
+r"""RLAIF: two replies to one prompt, soft labels by the model itself.
 
 Command:  python -m experiments.run --workdir runs/rlaif \
-              --config configs/rlaif.py:task=harmless,model=llama-7b
+              --config configs/rlaif.py:task=harmless,model=hf:/models/llama-7b \
+              --config.prompts.hh_dir=/data/hh-rlhf
 Hardware: with size=full, SmolLM2-135M on two CPU cores; with size=paper, a pod.
 Result:   see experiments/README.md for what was measured, on what, and when.
 """
@@ -12,6 +13,9 @@ from configs import common
 def get_config(arg: str | None = None):
     """Return the locked config; `arg` as in `configs.common`."""
     config = common.get_base("rlaif", arg)
-    config.pairs.sampling = "same"
-    config.pairs.labels = ("scoring",)
+    # The paper's baseline: nothing tells the replies apart but the label; Sec. 4.
+    config.stages = ("simulate", "preference", "policy", "evaluate")
+    config.pairs.sampling = "same"  # both replies to the one plain prompt
+    config.pairs.labels = ("scoring",)  # a probability, asked of the model
+    config.evaluate.systems = ("base", "policy")  # what PPO adds to the base model
     return config

@@ -17,6 +17,12 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+import experiments
+
+# Modules of configs that are no config of their own.
+SHARED = ("__init__", "common", "sizes")
+HELP = ("--help", "-help", "-h", "--helpshort", "-helpshort")
+
 # Before the first import of transformers, which else says that there is no torch.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
@@ -41,42 +47,93 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def start(action: Callable[[ConfigDict, str], None]) -> None:
-    """Run a command that takes a config file and a workdir.
+def define_config(values: flags.FlagValues) -> None:
+    """Define the flag of a config file."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Name of a config, or its file, with its argument: rlcd[:name=value,…].",
+        flag_values=values,
+    )
+    flags.mark_flag_as_required("config", values)
+
+
+def define_workdir(values: flags.FlagValues) -> None:
+    """Define the flag of the folder that a command writes into."""
+    flags.DEFINE_string(
+        "workdir", None, "Folder of results; made when absent.", flag_values=values
+    )
+    flags.mark_flag_as_required("workdir", values)
+
+
+def start(
+    action: Callable[[ConfigDict], None],
+    define: Callable[[flags.FlagValues], None],
+    description: str,
+    describe_fields: Callable[[], str],
+) -> None:
+    """Run a command that takes a config; a mistake of the user is one message.
 
     Args:
-      action: of the config and the workdir; its own flags are defined before.
+      action: of the config.
+      define: defines all flags of the command.
+      description: what `--help` says first.
+      describe_fields: returns what `--help` says of the config's fields.
     """
-    config = config_flags.DEFINE_config_file(
-        "config", None, "Config file with its argument: configs/NAME.py[:name=value,…]."
-    )
-    workdir = flags.DEFINE_string("workdir", None, "Folder of results; made if absent.")
-    flags.mark_flags_as_required(["config", "workdir"])
-    for name in ("config", "workdir"):  # so that --help lists them
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    if asks_help(sys.argv):
+        own = flags.FlagValues()
+        define(own)
+        listed = "\n".join(f"  --{name}  {own[name].help}" for name in own)
+        print_help(f"{description}\nFlags:\n{listed}\n\n{describe_fields()}")
+        return
+    define(flags.FLAGS)
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(
                 f"unexpected argument {argv[1]!r}; all settings are flags"
             )
-        for_people(lambda: action(config.value, workdir.value))
+        for_people(lambda: action(flags.FLAGS.config))
 
     for_people(lambda: app.run(main, flags_parser=parse_flags))
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def asks_help(argv: Sequence[str]) -> bool:
+    """Say whether a command line asks what it can do."""
+    return any(word in HELP for word in argv[1:])
+
+
+def print_help(text: str) -> None:
+    """Print a text; whoever reads it through a pipe may stop before its end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # what is left must not fail again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parse_flags(
+    argv: Sequence[str], values: flags.FlagValues = flags.FLAGS
+) -> list[str]:
     """Parse the flags; a mistake in them is a ValueError of one line.
 
     ml_collections tells an unknown field without its section, and a mistake in a
     config's argument with a trace.
+
+    Args:
+      argv: the command line, its program first.
+      values: in which the flags are defined.
+
+    Returns:
+      The words that are no flags, the program first.
     """
+    argv = find_config(argv)
     try:
-        rest = flags.FLAGS(argv)
-        flags.FLAGS["config"].value.is_locked  # noqa: B018  an absent file shows here
+        rest = values(argv)
+        values["config"].value.is_locked  # noqa: B018  an absent file shows here
         return rest
     except (AttributeError, KeyError) as error:
-        raise ValueError(_unknown_field(argv) or repr(error)) from error
+        told = _unknown_field(argv, values) or repr(error)
+        raise ValueError(told) from error
     except flags.Error as error:
         inner: BaseException = error
         while inner.__context__ is not None:
@@ -88,10 +145,55 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise ValueError(f"the config cannot be read: {reason}") from error
 
 
-def _unknown_field(argv: list[str]) -> str:
+def find_config(argv: Sequence[str]) -> list[str]:
+    """Return a command line whose `--config` is a file, where it was a name.
+
+    A name is that of a config of this project, whatever the current folder holds. So
+    is `configs/NAME.py` where no such file is: an installed package has no clone.
+
+    Args:
+      argv: the command line, its program first.
+
+    Raises:
+      ValueError: no config has this name.
+    """
+    found, place = list(argv), _config_place(argv)
+    if place is None:
+        return found
+    index, start = place
+    name, colon, argument = argv[index][start:].partition(":")
+    file = pathlib.Path(name)
+    own = experiments.CONFIGS / f"{file.stem}.py"
+    is_name = file.suffix != ".py" and len(file.parts) == 1
+    if is_name and (file.stem in SHARED or not own.exists()):
+        names = {path.stem for path in own.parent.glob("*.py")} - {*SHARED}
+        raise ValueError(
+            f"--config {name}: no config has this name; accepted: "
+            f"{', '.join(sorted(names))}, or the path of a config file, NAME.py"
+        )
+    in_clone = file.parts == ("configs", own.name) and not file.exists()
+    if is_name or (in_clone and own.exists()):
+        found[index] = f"{argv[index][:start]}{own}{colon}{argument}"
+    return found
+
+
+def _config_place(argv: Sequence[str]) -> tuple[int, int] | None:
+    """Return which word holds the config, and at which letter; None if none does."""
+    for index, word in enumerate(argv[1:], start=1):
+        flag, equals, _ = word.partition("=")
+        if flag in ("--config", "-config"):
+            if equals:
+                return index, len(flag) + 1
+            return (index + 1, 0) if index + 1 < len(argv) else None
+    return None
+
+
+def _unknown_field(argv: Sequence[str], values: flags.FlagValues) -> str:
     """Say which override names a field that the config does not have."""
-    joined = " ".join(argv).replace("--config=", "--config ").split("--config ")
-    whole = flags.FLAGS["config"].parser.parse(joined[1].split()[0])
+    place = _config_place(argv)
+    if place is None:
+        return ""
+    whole = values["config"].parser.parse(argv[place[0]][place[1] :])
     for flag in argv:
         if not flag.startswith("--config."):
             continue

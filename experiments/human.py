@@ -1,4 +1,4 @@
-"""Compare two systems by people: make the sheets, read the answers.
+r"""Compare two systems by people: make the sheets, read the answers.
 
     python -m experiments.human make --samples RUN/evaluate/samples.jsonl \
         --systems rlcd base --per_annotator 200 --annotators 3 --workdir DIR

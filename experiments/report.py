@@ -21,6 +21,14 @@ from rlcd_jax import report
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.compare and args.studies:
+        parser.error("--studies belong to the report of one run; leave out --compare")
+    command.for_people(lambda: print(write(args)))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("report", __doc__)
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two workdirs")
@@ -31,10 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FOLDER",
         help="of human studies, read by experiments.human",
     )
-    args = parser.parse_args(argv)
-    if args.compare and args.studies:
-        parser.error("--studies belong to the report of one run; leave out --compare")
-    command.for_people(lambda: print(write(args)))
+    return parser
 
 
 def write(args: argparse.Namespace) -> pathlib.Path:

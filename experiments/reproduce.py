@@ -1,4 +1,4 @@
-"""Make a table of the paper, with intervals, from prompts to the last figure.
+r"""Make a table of the paper, with intervals, from prompts to the last figure.
 
   python -m experiments.reproduce --config configs/paper.py:table=3,scale=smollm2-135m \
       --workdir D --dry_run
@@ -31,7 +31,7 @@ import os
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import command, launch
+from experiments import command, field_help, launch
 from rlcd_jax.paper import plans, read_config
 from rlcd_jax.weights import embedded
 
@@ -55,15 +55,21 @@ def run(config: ConfigDict, workdir: str, *, dry_run: bool) -> None:
     plans.make(setup, chosen, say=functools.partial(print, flush=True))
 
 
+def define_flags(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    command.define_config(values)
+    command.define_workdir(values)
+    flags.DEFINE_bool("dry_run", False, "List, make nothing.", flag_values=values)
+
+
 def start() -> None:
     """Start the command; a mistake of the user is one message and status 2."""
-    dry_run = flags.DEFINE_bool("dry_run", False, "List, make nothing.")
 
-    def action(config: ConfigDict, workdir: str) -> None:
+    def action(config: ConfigDict) -> None:
         command.refuse_overrides(("table", "scale"))
-        run(config, workdir, dry_run=dry_run.value)
+        run(config, flags.FLAGS.workdir, dry_run=flags.FLAGS.dry_run)
 
-    command.start(action)
+    command.start(action, define_flags, __doc__, field_help.of_tables)
 
 
 if __name__ == "__main__":

@@ -1,48 +1,51 @@
-"""Run one method of one config, from prompts to a table.
+r"""Run one method of one config, from prompts to a table.
 
-  python -m experiments.run --config configs/rlcd.py:task=harmless,model=llama-7b \
-      --workdir runs/rlcd [--stage preference] [--config.policy.steps=40]
+  python -m experiments.run --workdir runs/rlcd \
+      --config configs/rlcd.py:task=harmless,model=hf:/models/llama-7b \
+      --config.prompts.hh_dir=/data/hh-rlhf [--stage preference] \
+      [--config.policy.steps=40]
+
+A bare name, `--config rlcd:task=harmless`, is the config of that name in the installed
+package.
 
 The same command starts and resumes: what is done is skipped.
 """
 
 from __future__ import annotations
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
-from experiments import command, launch
+from experiments import command, field_help, launch
 from rlcd_jax.checks import refusals
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file with its argument: configs/NAME.py[:name=value,…]."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made when absent.")
-_STAGE = flags.DEFINE_string(
-    "stage", "all", "simulate, preference, distill, policy, evaluate, or all."
-)
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    command.define_config(values)
+    command.define_workdir(values)
+    flags.DEFINE_string(
+        "stage",
+        "all",
+        "simulate, preference, distill, policy, evaluate, or all.",
+        flag_values=values,
+    )
 
 
-def main(argv: list[str]) -> None:
+def run(config: ConfigDict) -> None:
     """Run the stages that the flags ask for."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; all settings are flags")
-    config, source = _CONFIG.value, flags.FLAGS["config"].config_filename
+    source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
-
-    def action() -> None:
-        refusals.check_labels(config, fresh, source)
-        launch.prepare()
-        stages = config.stages if _STAGE.value == "all" else (_STAGE.value,)
-        launch.run_stages(config, _WORKDIR.value, stages, fresh.to_dict())
-
-    command.for_people(action)
+    refusals.check_labels(config, fresh, source)
+    launch.prepare()
+    asked = flags.FLAGS.stage
+    stages = config.stages if asked == "all" else (asked,)
+    launch.run_stages(config, flags.FLAGS.workdir, stages, fresh.to_dict())
 
 
 def start() -> None:
-    """Start the command; a mistake in the config is one message too."""
-    flags.mark_flags_as_required(["config", "workdir"])
-    command.for_people(lambda: app.run(main, flags_parser=command.parse_flags))
+    """Start the command."""
+    command.start(run, define_flags, __doc__, field_help.of_runs)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,14 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from experiments import command
 from rlcd_jax import tasks
 from rlcd_jax.judging import judges
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.task",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("command", choices=("new", "show"))
-    parser.add_argument("task", help="path of a .toml file; a name for 'show'")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
         if args.command == "new":
             path = tasks.write_template(pathlib.Path(args.task))
@@ -40,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.make_parser("task", __doc__)
+    parser.add_argument("command", choices=("new", "show"))
+    parser.add_argument("task", help="path of a .toml file; a name for 'show'")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bring weights in from other programs and hand trained ones back, with a check.
+r"""Bring weights in from other programs and hand trained ones back, with a check.
 
     python -m experiments.weights import --model gguf:PATH --out DIR
     python -m experiments.weights export --checkpoint RUN/policy --out DIR

@@ -11,6 +11,7 @@ from experiments import launch
 from rlcd_jax import checkpoint, done_mark, record_files, records
 from rlcd_jax.job import setup, trainer, workspace
 from rlcd_jax.models import heads
+from rlcd_jax.pairs import reply_cleanup
 from rlcd_jax.ppo import acting
 from rlcd_jax.stages import evaluate_policy, simulate_pairs
 
@@ -166,12 +167,12 @@ def test_evaluate_cleans_replies_as_the_config_says(tmp_path, monkeypatch):
             row.reply for row in record_files.read_jsonl(path, evaluate_policy.Answer)
         ]
 
-    own = evaluate_policy.CLEANUPS["released"]
+    own = reply_cleanup.FINAL["released"]
 
     def with_roles(text):  # a random model's replies have none
         return own(f"Assistant: {text} Human: more")
 
-    monkeypatch.setitem(evaluate_policy.CLEANUPS, "released", with_roles)
+    monkeypatch.setitem(reply_cleanup.FINAL, "released", with_roles)
     assert shown("released") == shown("corrected")
 
 

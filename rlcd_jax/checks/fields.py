@@ -11,8 +11,9 @@ from rlcd_jax import records, stages
 from rlcd_jax.checks import kinds
 from rlcd_jax.judging import judges
 from rlcd_jax.models import llama
-from rlcd_jax.pairs import shortening
+from rlcd_jax.pairs import reply_cleanup, shortening
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
+from rlcd_jax.tasks import fields as task_fields
 from rlcd_jax.training import masked, optimizers
 
 HH_SPLIT = r"(train|test)(\[[^\[\]]*\])?"
@@ -105,8 +106,8 @@ _PAIRS = {
     "max_tries": _count(5, 1, "attempts a side"),
     "both_orders": _flag(True),
     "hard_labels": _flag(False),
-    "cleanup": _choice("corrected", "released"),
-    "unfinished": _choice("", "reject", "cut_sentence", "keep"),
+    "cleanup": _choice(*typing.get_args(task_fields.CleanupMode)),
+    "unfinished": _choice("", *typing.get_args(task_fields.Unfinished)),
 }
 _ENGINE = {
     "num_slots": _count(64, 1, "replies at once"),
@@ -175,8 +176,10 @@ _POLICY = {
     "choose": _choice(*choosing.RULES),
     "kl_limit": _number(0.0, 0, "nats a reply; 0: no limit"),
 }
+# The base model, and what the stages before evaluation have trained.
+_SYSTEMS = ("base", *stages.STAGES["evaluate"].reads)
 _EVALUATE = {
-    "systems": _choices(("base", "policy"), "base", "distill", "policy", empty=True),
+    "systems": _choices(("base", "policy"), *_SYSTEMS, empty=True),
     "checkpoints": kinds.Field(
         kinds.TEXTS,
         "",
@@ -190,7 +193,7 @@ _EVALUATE = {
     "temperature": _above(1.0, 0, ""),
     "top_p": _above(0.9, 0, "probability", high=1),
     "reply_tokens": _count(300, 1, "tokens"),
-    "cleanup": _choice("corrected", "released"),
+    "cleanup": _choice(*reply_cleanup.FINAL),
     "judges": _choices(("log_odds",), *judges.JUDGES, empty=True),
     "preference_judge": _text("", "workdir of another run", empty=True),
     "interval": _above(0.95, 0, "coverage", high=1, open_high=True),

@@ -9,7 +9,7 @@ whatever the judge.
 * `lexicon_scores` rates the sentiment of a reply with a word list (VADER).
 * `preference_scores` come from a preference model, by any function the caller has.
 * `log_odds` asks a language model for the letter of the better reply.
-* `judges_api.compare` asks a model behind an HTTP interface.
+* `api_judge.compare` asks a model behind an HTTP interface.
 
 `JUDGES` is the one table of judges: a row says what a judge is called, what it reads,
 which tasks it fits and how it is asked. Configs, evaluation, plans and pages read it.

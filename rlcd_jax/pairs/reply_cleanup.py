@@ -152,3 +152,7 @@ def postprocess_eval(text: str) -> str:
     for marker in EVAL_MARKERS:
         text = text.split(marker, 1)[0]
     return text.strip()
+
+
+# What `evaluate.cleanup` does to the text of a final reply.
+FINAL = {"corrected": str.strip, "released": postprocess_eval}

@@ -13,8 +13,9 @@ Key = tuple[tuple[str, str], str]  # the two systems of a study, and its questio
 NO_STUDY = "no study folder: --config.studies"
 HOW_TO_STUDY = (
     "Human scores come from studies: `python -m experiments.human make --task TASK "
-    "--samples FILE` writes the sheets; the judge nodes of Table 3 hold the samples "
-    "of both systems; --config.studies names the folders with the answers."
+    "--samples FILE --systems FIRST SECOND --workdir FOLDER` writes the sheets; the "
+    "judge nodes of Table 3 hold the samples of both systems; --config.studies names "
+    "the folders with the answers."
 )
 
 

@@ -1,7 +1,7 @@
 """KL: its estimates from sampled tokens, and the coefficient that weighs it.
 
-Pure functions of arrays. A new estimator is a name in `KL_ESTIMATORS` and a line in
-`kl_per_token`; the config accepts what stands there.
+Pure functions of arrays. A new estimator is a row of `KL_ESTIMATORS`; the config
+accepts what stands there.
 """
 
 import jax
@@ -9,7 +9,14 @@ import jax.numpy as jnp
 
 from rlcd_jax.training import masked
 
-KL_ESTIMATORS = ("k1", "k2", "k3", "k1_clamped")
+# From d = log policy - log reference of each sampled token to nats.
+KL_ESTIMATORS = {
+    "k1": lambda d: d,  # unbiased, may be negative
+    "k2": lambda d: 0.5 * d**2,  # biased, >= 0
+    "k3": lambda d: jnp.expm1(-d) + d,  # unbiased, >= 0
+    # As released; overstates, and is not comparable to k1.
+    "k1_clamped": lambda d: jnp.maximum(d, 0.0),
+}
 
 
 def kl_per_token(
@@ -17,17 +24,13 @@ def kl_per_token(
 ) -> jax.Array:
     """Return an estimate of KL(policy || reference) from each sampled token.
 
-    With d = logprobs - ref_logprobs:
-
-        k1          d                  unbiased, may be negative
-        k2          d^2 / 2            biased, >= 0
-        k3          exp(-d) - 1 + d    unbiased, >= 0
-        k1_clamped  max(d, 0)          as released; overstates, not comparable to k1
+    With d = logprobs - ref_logprobs: k1 is d, k2 is d^2 / 2, k3 is exp(-d) - 1 + d,
+    and k1_clamped is max(d, 0).
 
     Args:
       logprobs: [...] of tokens drawn from the policy.
       ref_logprobs: [...] of the same tokens under the reference.
-      estimator: one of the four.
+      estimator: a name in `KL_ESTIMATORS`.
 
     Returns:
       [...] float32, in nats. Padding is not masked here.
@@ -36,17 +39,11 @@ def kl_per_token(
     `rl/ppo_trainer.py` `_shape_reward` for the clamp.
     """
     if estimator not in KL_ESTIMATORS:
-        raise ValueError(f"estimator is {estimator!r}, must be in {KL_ESTIMATORS}")
+        accepted = ", ".join(KL_ESTIMATORS)
+        raise ValueError(f"estimator is {estimator!r}; accepted: {accepted}")
     masked.check_shapes(logprobs=logprobs, ref_logprobs=ref_logprobs)
     logprobs, ref_logprobs = masked.float32(logprobs, ref_logprobs)
-    difference = logprobs - ref_logprobs
-    if estimator == "k1":
-        return difference
-    if estimator == "k2":
-        return 0.5 * difference**2
-    if estimator == "k3":
-        return jnp.expm1(-difference) + difference
-    return jnp.maximum(difference, 0.0)
+    return KL_ESTIMATORS[estimator](logprobs - ref_logprobs)
 
 
 def adapt_kl_coef(

@@ -60,7 +60,7 @@ class AdvantageRules:
     """How rewards become advantages.
 
     Attributes:
-      kl_estimator: one of `losses.KL_ESTIMATORS`; "k1_clamped" as released.
+      kl_estimator: one of `kl_penalty.KL_ESTIMATORS`; "k1_clamped" as released.
       gamma: discount per token; 1.0 as released.
       lam: GAE's lambda; 1.0 as released.
       whiten_rewards: scale the shaped rewards to standard deviation 1 and put

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, done_mark, record_files, records, seeds
+from rlcd_jax import checkpoint, done_mark, record_files, records, seeds, stages
 from rlcd_jax.decode import engine
 from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
 from rlcd_jax.judging import evaluation_table, judges, verdicts
@@ -33,7 +33,6 @@ from rlcd_jax.text import dialogue_format, encoding
 Params = Any
 BASE = "base"
 CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
-CLEANUPS = {"corrected": str.strip, "released": reply_cleanup.postprocess_eval}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +136,12 @@ def cleanup(section: ConfigDict) -> Callable[[str], str]:
     Raises:
       ValueError: it has no such value.
     """
-    if section.cleanup not in CLEANUPS:
+    if section.cleanup not in reply_cleanup.FINAL:
         raise ValueError(
-            f"evaluate.cleanup={section.cleanup!r}; accepted: {', '.join(CLEANUPS)}"
+            f"evaluate.cleanup={section.cleanup!r}; accepted: "
+            f"{', '.join(reply_cleanup.FINAL)}"
         )
-    return CLEANUPS[section.cleanup]
+    return reply_cleanup.FINAL[section.cleanup]
 
 
 def find_systems(
@@ -152,9 +152,10 @@ def find_systems(
     for name in config.evaluate.systems:
         if name == BASE:
             continue
-        if name not in ("distill", "policy"):
+        if name not in stages.STAGES["evaluate"].reads:
             raise ValueError(
-                f"evaluate.systems has {name!r}; accepted: base, distill, policy; "
+                f"evaluate.systems has {name!r}; accepted: base, "
+                f"{', '.join(stages.STAGES['evaluate'].reads)}; "
                 "systems of other runs go to evaluate.checkpoints as 'name=folder'"
             )
         shown = config.name if name == "policy" else name

@@ -15,6 +15,8 @@ from typing import Literal
 from rlcd_jax import schema
 
 FORMATS = ("dialogue", "chat")
+CleanupMode = Literal["corrected", "released"]
+Unfinished = Literal["reject", "cut_sentence", "keep"]
 TEXT_GROUPS = ("affixes", "systems", "scoring", "judge_questions", "prompts")
 SPLITS = ("train", "dev", "test")
 # What each lexicon can measure: a task whose attribute is another is not scored by it.
@@ -74,9 +76,9 @@ class CleanupRules:
       min_characters: a shorter reply is rejected as empty.
     """
 
-    mode: Literal["corrected", "released"] = "corrected"
+    mode: CleanupMode = "corrected"
     role_names: tuple[str, ...] = schema.filled(default=("Human", "Assistant"))
-    unfinished: Literal["reject", "cut_sentence", "keep"] = "reject"
+    unfinished: Unfinished = "reject"
     min_characters: int = schema.between(1, default=1)
 
     def __post_init__(self):
