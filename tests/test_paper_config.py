@@ -1,6 +1,7 @@
 """The config of the paper's tables: its numbers, its scales, and what runs get of it."""
 
 import pathlib
+import tempfile
 
 import ml_collections
 import pytest
@@ -13,6 +14,9 @@ from rlcd_jax.paper import read_config
 from rlcd_jax.planning import counts
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+
+CACHE = tempfile.mkdtemp()  # data sets that are read are prepared there
 
 
 def flat(config, prefix=""):
@@ -34,7 +38,7 @@ def make_setup(scale="tiny", **fields):
         config,
         "unused",
         make_config=command.method_config,
-        cache_dir="models",
+        cache_dir=CACHE,
         api_key=None,
     )
 
@@ -95,7 +99,7 @@ def test_fields_of_runs_win_over_those_of_the_size():
     plain = read_config.run_config(make_setup(), "rlcd", "harmless", 7)
     assert (plain.seed, plain.model.cache_dir, plain.model.dtype) == (
         7,
-        "models",
+        CACHE,
         "float32",
     )
     assert plain.prompts.source == "package" and plain.is_locked

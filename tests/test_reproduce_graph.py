@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -24,6 +25,9 @@ from rlcd_jax.paper import (
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+CACHE = tempfile.mkdtemp()  # data sets that are read are prepared there
+
+
 def make_config(table="3", scale="tiny", **fields):
     """Return a config of the tables; fields have "__" for their dots."""
     config = paper.get_config(f"table={table},scale={scale}")
@@ -37,7 +41,7 @@ def make_recipes(root="unused", **fields):
         make_config(**fields),
         root,
         make_config=command.method_config,
-        cache_dir="models",
+        cache_dir=CACHE,
         api_key=None,
     )
     return nodes.Recipes(setup)

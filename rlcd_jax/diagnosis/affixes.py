@@ -3,7 +3,7 @@
 The paper asks two things of a pair of contrast prompts: the positive one must bring out
 the attribute more than the negative one, and the two must otherwise look alike. The
 second is the one that matters more in practice, because whatever else differs is learnt
-as if it were the attribute. The first shows in replies (`diagnostics`); the second
+as if it were the attribute. The first shows in replies (`pair_readings`); the second
 shows in the text, and is looked at here. A finding is a hint for a reader: antonyms may
 have no letters in common and still be the best pair there is.
 
