@@ -164,7 +164,7 @@ def find_config(argv: Sequence[str]) -> list[str]:
     name, colon, argument = argv[index][start:].partition(":")
     file = pathlib.Path(name)
     own = experiments.CONFIGS / f"{file.stem}.py"
-    is_name = file.suffix != ".py" and len(file.parts) == 1
+    is_name = file.suffix != ".py" and len(file.parts) <= 1
     if is_name and (file.stem in SHARED or not own.exists()):
         names = {path.stem for path in own.parent.glob("*.py")} - {*SHARED}
         raise ValueError(

@@ -1,11 +1,12 @@
 r"""Does a config fit on some chips, how long will it take, what would have to change.
 
-  python -m experiments.plan --topology v5e:16x16 \
+  python -m experiments.plan --topology h100:8 \
       --config configs/rlcd.py:task=harmless,model=llama-7b \
-      --config.prompts.hh_dir=/data/hh-rlhf [--stage policy] [--compile] \
-      [--price 2.5] [--efficiency 0.4] [--json] [--workdir RUN]
+      --config.prompts.hh_dir=/data/hh-rlhf --config.mesh.fsdp=8 \
+      --config.policy.micro_batch=32 [--workdir RUN] \
+      [--stage policy] [--compile] [--price 2.5] [--efficiency 0.4] [--json]
 
-Other topologies are written v5p:8x8x4, h100:8, cpu:256. Needs neither weights nor
+Other topologies are written v5p:8x8x4, v5e:16x16, cpu:256. Needs neither weights nor
 accelerator, so a shape such as llama-7b is a model here. `--compile` also compiles the
 updates for that topology: on `cpu:N` with N fake devices, on TPUs with the extra `tpu`
 installed, on GPUs with the extra `cuda`. `--price` of one chip for one hour adds what

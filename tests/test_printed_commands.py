@@ -5,9 +5,11 @@ a run asks first. Models, data and folders are not looked for.
 """
 
 import importlib
+import os
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -18,6 +20,7 @@ from experiments import command, field_help, quickstart
 from rlcd_jax.checks import fields, refusals
 from rlcd_jax.models import presets
 from rlcd_jax.paper import read_config
+from rlcd_jax.planning import chips, plan
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("experiments", "configs", "rlcd_jax")
@@ -39,7 +42,7 @@ def commands_of(text: str) -> list[str]:
     for line in text.splitlines():
         for part in re.findall(rf"{re.escape(START)}[^`]*", line):
             words = re.split(r"\s{3,}|\\n|\s#|\"(?=[,)]|$)| && ", part)[0]
-            found.append(words.strip().rstrip(".,;"))
+            found.append(" ".join(words.split()).rstrip(".,;"))
     return found
 
 
@@ -63,17 +66,21 @@ def words_of(printed: str) -> tuple[str, list[str]]:
     return name.removeprefix("experiments."), words
 
 
+def guide_task() -> str:
+    """Return the task file that the guide shows, with its twelve prompts."""
+    page = (ROOT / "experiments" / "docs" / "own_task.md").read_text("utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.S)
+    return next(block for block in blocks if 'name = "polite"' in block)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Stand in an empty folder with the task of the guide and of the form."""
-    page = (ROOT / "experiments" / "docs" / "own_task.md").read_text("utf-8")
-    task = next(
-        block
-        for block in re.findall(r"```toml\n(.*?)```", page, re.S)
-        if 'name = "polite"' in block
-    )
-    (tmp_path / "polite.toml").write_text(task)
-    (tmp_path / "YOURNAME.toml").write_text(task.replace('"polite"', '"YOURNAME"', 1))
+    """Stand in an empty folder but for task files with prompts enough for a result."""
+    asked = "".join(f'"Which book is number {i} here?",\n' for i in range(400))
+    task = re.sub(r"texts = \[.*?\]", f"texts = [{asked}]", guide_task(), flags=re.S)
+    for name in ("polite", "YOURNAME"):
+        named = task.replace('"polite"', f'"{name}"', 1)
+        (tmp_path / f"{name}.toml").write_text(named)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -88,10 +95,11 @@ def config_of(name: str, words: list[str], monkeypatch):
     return values
 
 
-def check_run(config, needs_weights: bool) -> None:
+def check_run(config, needs_weights: bool, devices: int = 0) -> None:
     """Ask what a run asks first, of other machines: models are not opened."""
     refusals.check_config(config)
-    devices = config.mesh.fsdp * config.mesh.tensor * max(config.mesh.data, 1)
+    mesh = config.mesh
+    devices = devices or mesh.fsdp * mesh.tensor * max(mesh.data, 1)
     told = refusals.verdict(config, num_devices=devices)
     assert not told, told
     if needs_weights:
@@ -138,13 +146,24 @@ def test_printed_command_works(where, printed, folder, monkeypatch):
         config = config_of("run", quickstart.as_run(words)[1][1:], monkeypatch).config
         check_run(config, needs_weights=True)
     elif name in WITH_CONFIG:
-        config = config_of(name, words, monkeypatch).config
+        values = config_of(name, words, monkeypatch)
         if name == "reproduce":
-            check_tables(config, folder / "tables")
+            check_tables(values.config, folder / "tables")
+        elif name == "plan":
+            topology = chips.parse_topology(values.topology)
+            check_run(values.config, False, topology.num_devices)
+            assert plan.make_plan(values.config, topology, values.config.stages).works
         else:
-            check_run(config, needs_weights=name == "run")
+            check_run(values.config, needs_weights=True)
     else:
         module._parser().parse_args(words)
+
+
+def test_guide_task_is_enough_for_its_smoke_run(folder, monkeypatch):
+    (folder / "polite.toml").write_text(guide_task())
+    words = [words_of(printed)[1] for _, printed in PRINTED if "size=smoke" in printed]
+    assert len(words) == 1
+    check_run(config_of("run", words[0], monkeypatch).config, needs_weights=True)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
@@ -155,3 +174,125 @@ def test_printed_field_exists(path):
     sections = {name.rpartition(".")[0] for name in known}
     for name in re.findall(r"--config\.([a-z][a-z_0-9.]*[a-z_0-9])", text):
         assert name in {*known, *sections, "field"}, f"--config.{name}"
+
+
+def test_a_shape_without_weights_is_no_model_to_run(folder, monkeypatch):
+    words = ["--workdir=w", "--config=rlcd:task=cheerful,model=llama-7b"]
+    config = config_of("run", words, monkeypatch).config
+    with pytest.raises(AssertionError, match="shape without weights"):
+        check_run(config, needs_weights=True)
+
+
+def typed(*words: str) -> list[str]:
+    return command.find_config(["run", *words])
+
+
+def test_a_bare_name_is_a_config_of_this_project(folder):
+    own = ROOT / "configs" / "rlcd.py"
+    for given in ("rlcd", "configs/rlcd.py"):
+        argument = f"{given}:task=harmless,model=hf:/a/b"
+        found = f"{own}:task=harmless,model=hf:/a/b"
+        assert typed("--config", argument, "--workdir=w") == [
+            *("run", "--config", found, "--workdir=w")
+        ]
+        assert typed(f"--config={argument}") == ["run", f"--config={found}"]
+        assert typed(f"--config={given}") == ["run", f"--config={own}"]
+
+
+def test_a_path_that_exists_or_is_elsewhere_stays(folder):
+    (folder / "configs").mkdir()
+    (folder / "configs" / "rlcd.py").write_text("")
+    (folder / "rlcd").mkdir()
+    for given in ("configs/rlcd.py:size=full", "mine.py", "my/rlcd.py", "configs/a.py"):
+        assert typed("--config", given) == ["run", "--config", given]
+    own = str(ROOT / "configs" / "rlcd.py")
+    assert typed("--config", "rlcd") == ["run", "--config", own]
+    assert typed("--workdir=w") == ["run", "--workdir=w"]
+    assert typed("--config") == ["run", "--config"]
+
+
+@pytest.mark.parametrize("name", ["nosuch", "common", "sizes", ""])
+def test_an_unknown_name_lists_the_names(name):
+    with pytest.raises(ValueError, match="no config has this name; .*rlaif, rlcd"):
+        typed(f"--config={name}:size=full")
+
+
+@pytest.mark.parametrize("given", ["rlcd", "configs/rlcd.py"])
+def test_folders_of_the_user_do_not_shadow_the_configs(folder, given):
+    """As with an installed package: nothing of ours is in the current folder."""
+    (folder / "experiments").mkdir()
+    (folder / "configs").mkdir()
+    for name in ("__init__", "common", "sizes"):
+        (folder / "configs" / f"{name}.py").write_text("raise RuntimeError('theirs')")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.run", "--workdir=w"),
+            *("--config", f"{given}:size=smoke", "--config.policy.steps=0"),
+            "--stage=nosuch",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "policy.steps=0; accepted: a whole number, from 1" in done.stderr
+
+
+HELPED = {
+    "run": ("--stage", "--config.policy.gamma  a finite number, from 0 up to 1 (disc"),
+    "plan": ("--topology", "--config.mesh.tensor  a whole number, from 1 (ways)"),
+    "quickstart": ("--size", "--config.policy.gamma  a finite number"),
+    "reproduce": (
+        "--dry_run",
+        "--config.judge.offline  True or False; False  # answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELPED)
+def test_help_lists_every_field(name, monkeypatch, capsys):
+    module = importlib.import_module(f"experiments.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    (module.main if name == "quickstart" else module.start)()
+    shown = capsys.readouterr().out
+    for part in HELPED[name]:
+        assert part in shown
+    told = re.findall(r"^  --config\.(\S+)  \S", shown, re.M)
+    if name == "reproduce":
+        tables = [field for field, _ in field_help.flatten(paper.get_config())]
+        assert sorted(told) == sorted(tables)
+    else:
+        assert told == list(fields.FIELDS)
+
+
+def test_help_ends_quietly_when_its_reader_stops(folder):
+    done = subprocess.run(
+        f"set -o pipefail; {sys.executable} -m experiments.run --help | true",
+        shell=True,
+        executable="/bin/bash",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_comments_are_those_beside_the_fields(tmp_path):
+    path = tmp_path / "one.py"
+    path.write_text(
+        "# of the file\n\n"
+        "config.a.b = 1  # beside; more\n"
+        "# above,\n# two lines\nc.d = 2\n"
+        "e.f = (\n    3  # inside\n)\n"
+        "g.h = 4\n"
+        "config.a.b = 5  # again\n"
+    )
+    assert field_help.comments(path) == {
+        "a.b": "beside; more",
+        "c.d": "above, two lines",
+        "e.f": "inside",
+    }
