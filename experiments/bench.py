@@ -44,10 +44,6 @@ from rlcd_jax.weights import (
     resolve,  # noqa: E402
 )
 
-# noqa: E402
-# noqa: E402
-# noqa: E402
-
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": decode.run,
     "simulate": simulate.run,
@@ -90,15 +86,15 @@ def find_cfg(args: argparse.Namespace) -> llama.LlamaConfig:
 
 def find_settings(
     args: argparse.Namespace, peers: dict[str, settings.Peer]
-) -> settings.Settings:
+) -> settings.BenchSettings:
     """Return what the flags ask for."""
     texts = args.slots.split(",")
     if not all(text.strip().isdecimal() for text in texts):
         raise ValueError(f"--slots {args.slots!r}; accepted: numbers with commas")
-    names = {field.name for field in dataclasses.fields(settings.Settings)}
+    names = {field.name for field in dataclasses.fields(settings.BenchSettings)}
     given = {name: value for name, value in vars(args).items() if name in names}
     given |= {"slots": tuple(map(int, texts)), "peers": peers}
-    return settings.Settings(**given)
+    return settings.BenchSettings(**given)
 
 
 def _environment() -> dict[str, Any]:

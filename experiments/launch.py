@@ -18,18 +18,6 @@ from rlcd_jax import pipeline  # noqa: E402
 from rlcd_jax.job import hosts  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
-# noqa: E402
-# noqa: E402
-# noqa: E402
-
-# noqa: E402
-# noqa: E402
-# noqa: E402
-
-# noqa: E402
-# noqa: E402
-# noqa: E402
-
 
 def prepare() -> None:
     """Set up JAX and logging for one command of one process of a job."""

@@ -10,7 +10,7 @@ from rlcd_jax.text import tokenizer
 
 TASK = tasks.load_task("cheerful")
 BYTES = tokenizer.byte_tokenizer()
-SETTINGS = draws.Settings(
+SETTINGS = draws.DrawSettings(
     seed=7,
     generator="fake",
     temperature=1.0,

@@ -123,7 +123,7 @@ def make_engine(
     return engine
 
 
-def run(settings: settings_lib.Settings, cfg: llama.LlamaConfig) -> dict[str, Any]:
+def run(settings: settings_lib.BenchSettings, cfg: llama.LlamaConfig) -> dict[str, Any]:
     """Return the figures of decoding at each number of slots.
 
     Args:
@@ -142,7 +142,7 @@ def run(settings: settings_lib.Settings, cfg: llama.LlamaConfig) -> dict[str, An
 
 
 def _measure(
-    settings: settings_lib.Settings,
+    settings: settings_lib.BenchSettings,
     cfg: llama.LlamaConfig,
     params: llama.Params,
     slots: int,

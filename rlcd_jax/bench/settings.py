@@ -10,7 +10,7 @@ Peer = Callable[[int, int, int, int], float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """Sizes of the work, and whom it is compared to.
 
     Attributes:

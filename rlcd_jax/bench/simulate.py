@@ -71,7 +71,7 @@ def pair_requests(
     return made
 
 
-def run(settings: settings_lib.Settings, cfg: llama.LlamaConfig) -> dict[str, Any]:
+def run(settings: settings_lib.BenchSettings, cfg: llama.LlamaConfig) -> dict[str, Any]:
     """Return pairs a second, ours and the released procedure's.
 
     Args:
@@ -114,7 +114,7 @@ def run(settings: settings_lib.Settings, cfg: llama.LlamaConfig) -> dict[str, An
 
 
 def _static(
-    settings: settings_lib.Settings,
+    settings: settings_lib.BenchSettings,
     cfg: llama.LlamaConfig,
     params: llama.Params,
     longest: int,
@@ -133,7 +133,7 @@ def _static(
 
 
 def _released_by(
-    peer: settings_lib.Peer, settings: settings_lib.Settings
+    peer: settings_lib.Peer, settings: settings_lib.BenchSettings
 ) -> Callable[[], float]:
     """Return a function: seconds a pair, the released procedure on a peer."""
     peer(RELEASED_BATCH, settings.prompt, 4, settings.top_k)

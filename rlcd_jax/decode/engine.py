@@ -228,7 +228,7 @@ class Engine:
         self,
         requests: Sequence[Request],
         on_reply: Callable[[Reply], None] | None = None,
-        progress: Callable[[jobs.Progress], None] | None = None,
+        progress: Callable[[jobs.JobState], None] | None = None,
     ) -> list[Reply]:
         """Sample a reply to every request.
 
@@ -247,7 +247,7 @@ class Engine:
                 f"a contrast request takes two slots, num_slots={self.num_slots}; "
                 "use num_slots=2 or more"
             )
-        job = jobs.Job(self, requests, on_reply, progress)
+        job = jobs.DrawingJob(self, requests, on_reply, progress)
         try:
             return job.run()
         finally:

@@ -13,7 +13,7 @@ from rlcd_jax.decode.requests import Reply, Request, cut
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class JobState:
     """How far a job is; `seconds_left` from the mean pace so far."""
 
     done: int
@@ -33,7 +33,7 @@ class _Draft:
     sampled_logprobs: list[float] = dataclasses.field(default_factory=list)
 
 
-class Job:
+class DrawingJob:
     """One call of `Engine.generate`; arguments as there."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Job:
         engine: Any,
         requests: Sequence[Request],
         on_reply: Callable[[Reply], None] | None,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[JobState], None] | None,
     ):
         self._engine, self._requests = engine, requests
         self._on_reply, self._progress = on_reply, progress
@@ -119,10 +119,10 @@ class Job:
         if self._on_reply is not None:
             self._on_reply(reply)
 
-    def _report(self) -> Progress:
+    def _report(self) -> JobState:
         seconds = max(time.perf_counter() - self._start, 1e-9)
         left = (len(self._requests) - self._done) * seconds / max(self._done, 1)
-        return Progress(
+        return JobState(
             done=self._done,
             total=len(self._requests),
             tokens=self._tokens,

@@ -24,7 +24,7 @@ TOO_LONG = "prompt_too_long"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class DrawSettings:
     """Numbers of a simulation.
 
     Attributes:
@@ -95,7 +95,7 @@ def make_draw(
     sampling: str,
     task: tasks.Task,
     text_tokenizer: tokenizer.Tokenizer,
-    settings: Settings,
+    settings: DrawSettings,
 ) -> PromptDraw:
     """Return the two texts to sample from for one prompt, as tokens too."""
     plain = dialogue_format.plain_prompt(prompt, task, text_tokenizer.chat)
@@ -116,7 +116,7 @@ def make_draw(
 
 
 def make_request(
-    source: SideSource, attempt: int, task: tasks.Task, settings: Settings
+    source: SideSource, attempt: int, task: tasks.Task, settings: DrawSettings
 ) -> engine.Request:
     """Return the request of one attempt, keyed by (seed, prompt key, slot, attempt)."""
     parts = (source.prompt_key, source.slot, attempt)
@@ -139,7 +139,7 @@ def sample(
     planned: Sequence[PromptDraw],
     task: tasks.Task,
     generate: Generate,
-    settings: Settings,
+    settings: DrawSettings,
 ) -> list[tuple[SampledSide, SampledSide]]:
     """Return the samples of each draw: clean replies, or the attempts that failed.
 

@@ -62,7 +62,7 @@ def simulate(
     generate: draws.Generate,
     *,
     rows: Sequence[GridCell],
-    settings: draws.Settings,
+    settings: draws.DrawSettings,
     score: Score | None = None,
 ) -> tuple[list[records.Pair], list[records.Dropped], dict[str, Any]]:
     """Return the pairs of the prompts, the sides that gave none, and a summary.
@@ -111,7 +111,7 @@ def _check(
         raise ValueError("labels 'scoring' need a score function; got None")
 
 
-def _takes(row: GridCell, prompt: records.Prompt, settings: draws.Settings) -> bool:
+def _takes(row: GridCell, prompt: records.Prompt, settings: draws.DrawSettings) -> bool:
     """Return whether a prompt is in a row's share; equal shares, equal prompts."""
     draw = seeds.seed_choice(2**32, settings.seed, "share", prompt.key)
     return draw < row.share * 2**32
@@ -123,7 +123,7 @@ def label(
     ],
     task: tasks.Task,
     rows: Sequence[GridCell],
-    settings: draws.Settings,
+    settings: draws.DrawSettings,
     score: Score | None,
 ) -> list[records.Pair]:
     """Return the pairs of each prompt, one for each row that takes it, labelled.
@@ -157,7 +157,7 @@ def label(
 
 
 def _instruction(
-    draw: draws.PromptDraw, task: tasks.Task, settings: draws.Settings
+    draw: draws.PromptDraw, task: tasks.Task, settings: draws.DrawSettings
 ) -> int:
     num = len(task.scoring_instructions)
     keyed = seeds.seed_choice(num, settings.seed, "instruction", draw.prompt.key)
@@ -168,7 +168,7 @@ def _scoring_texts(
     draw: draws.PromptDraw,
     pair: records.Pair,
     task: tasks.Task,
-    settings: draws.Settings,
+    settings: draws.DrawSettings,
 ) -> list[str]:
     plain = dialogue_format.render_dialogue(draw.prompt.turns, task)
     instruction = task.scoring_instructions[pair.scoring["instruction_index"]]
@@ -207,7 +207,7 @@ def _pair(
     two: draws.SampledSide,
     row: GridCell,
     task: tasks.Task,
-    settings: draws.Settings,
+    settings: draws.DrawSettings,
 ) -> records.Pair:
     """Return a pair labelled by construction; a scored label replaces that one."""
     fields: dict[str, Any] = {}

@@ -17,7 +17,7 @@ MAX_OTHERS = 60  # curves of a stage beside those to look at first
 
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
+class CurvePanel:
     """A curve to look at: its title, the end of its metrics' names, and its unit."""
 
     title: str
@@ -27,20 +27,20 @@ class Panel:
 
 PANELS = {
     "preference": (
-        Panel("Loss", "loss", "nats a pair"),
-        Panel("Accuracy", "accuracy", "share of decided pairs"),
-        Panel("Margin", "margin(_mean)?", "reward, better less other"),
+        CurvePanel("Loss", "loss", "nats a pair"),
+        CurvePanel("Accuracy", "accuracy", "share of decided pairs"),
+        CurvePanel("Margin", "margin(_mean)?", "reward, better less other"),
     ),
-    "distill": (Panel("Loss", "loss", "nats a token"),),
+    "distill": (CurvePanel("Loss", "loss", "nats a token"),),
     "policy": (
-        Panel("Reward", "reward_mean", "by the preference model"),
-        Panel("KL to the reference", "kl_sum(_mean)?", "nats a reply"),
-        Panel("Entropy", "entropy(_mean|_per_token)?", "nats a token"),
-        Panel("Length", "(response|reply)_length(_mean)?", "tokens a reply"),
-        Panel("Clip fraction", "clip_fraction", "share of tokens"),
-        Panel("Unfinished replies", "unfinished_rate", "share of replies"),
-        Panel("Distinct n-grams", "distinct_?[0-9n]", "share of n-grams"),
-        Panel("Value: explained variance", "explained_variance"),
+        CurvePanel("Reward", "reward_mean", "by the preference model"),
+        CurvePanel("KL to the reference", "kl_sum(_mean)?", "nats a reply"),
+        CurvePanel("Entropy", "entropy(_mean|_per_token)?", "nats a token"),
+        CurvePanel("Length", "(response|reply)_length(_mean)?", "tokens a reply"),
+        CurvePanel("Clip fraction", "clip_fraction", "share of tokens"),
+        CurvePanel("Unfinished replies", "unfinished_rate", "share of replies"),
+        CurvePanel("Distinct n-grams", "distinct_?[0-9n]", "share of n-grams"),
+        CurvePanel("Value: explained variance", "explained_variance"),
     ),
 }
 OPTIONAL = ("Margin", "Distinct n-grams")  # not named when they are not there

@@ -23,7 +23,7 @@ VERDICT_FIELDS = ("prompt_id", "judge", "system_1", "system_2", "winner")
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class StageState:
     """What a stage left: how far it came, and its summary."""
 
     name: str
@@ -40,7 +40,7 @@ class Run:
     folder: pathlib.Path
     config: dict[str, Any] | Missing
     environment: dict[str, Any] | Missing
-    stages: tuple[Stage, ...]
+    stages: tuple[StageState, ...]
     metrics: list[dict[str, Any]] | Missing
     pairs: list[records.Pair] | Missing
     dropped: list[records.Dropped] | Missing
@@ -50,13 +50,13 @@ class Run:
     tables: list[dict[str, Any]] | Missing
     plan: dict[str, Any] | Missing
 
-    def stage(self, name: str) -> Stage:
+    def stage(self, name: str) -> StageState:
         """Return the stage called `name`."""
         return next(stage for stage in self.stages if stage.name == name)
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
+class StudyTables:
     """The tables that a human study left, or why there are none."""
 
     folder: pathlib.Path
@@ -99,18 +99,18 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
     )
 
 
-def read_study(folder: str | os.PathLike[str]) -> Study:
+def read_study(folder: str | os.PathLike[str]) -> StudyTables:
     """Return the tables of a study, from the results of `experiments.human read`."""
     place = pathlib.Path(folder)
     if not (place / results.RESULTS).is_dir():
         how = f"first: python -m experiments.human read --workdir {place}"
         there = f"{results.RESULTS}/ is not there; {how}"
         reason = there if place.is_dir() else f"the folder {place} is not there"
-        return Study(place, (Missing(reason),))
+        return StudyTables(place, (Missing(reason),))
     names = [f"{results.RESULTS}/{stem}.json" for stem in STUDY_TABLES]
     other = f"{results.RESULTS}/{STUDY_JUDGES}.json"
     names += [other] if (place / other).exists() else []
-    return Study(place, tuple(_part(place, name, _tables) for name in names))
+    return StudyTables(place, tuple(_part(place, name, _tables) for name in names))
 
 
 def read_tables(
@@ -134,7 +134,9 @@ def _part(
         return Missing(f"{name} cannot be read: {shown}")
 
 
-def _stage(folder: pathlib.Path, name: str, config: dict[str, Any] | Missing) -> Stage:
+def _stage(
+    folder: pathlib.Path, name: str, config: dict[str, Any] | Missing
+) -> StageState:
     where, makes = stages.STAGES[name].folder, stages.STAGES[name].makes
     planned = [] if is_missing(config) else config.get("stages", [])
     if (folder / where / done_mark.DONE).exists():
@@ -147,7 +149,7 @@ def _stage(folder: pathlib.Path, name: str, config: dict[str, Any] | Missing) ->
     if is_missing(summary) and state == "finished":
         mark = _part(folder, f"{where}/{done_mark.DONE}", _json_object)
         summary = summary if is_missing(mark) else mark.get("summary", summary)
-    return Stage(name, where, makes, state, summary)
+    return StageState(name, where, makes, state, summary)
 
 
 def _json_object(path: pathlib.Path) -> dict[str, Any]:

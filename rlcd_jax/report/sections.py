@@ -227,7 +227,7 @@ def cost(runs: Mapping[str, reading.Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def _seconds(stage: reading.Stage) -> float | None:
+def _seconds(stage: reading.StageState) -> float | None:
     if reading.is_missing(stage.summary):
         return None
     value = stage.summary.get("seconds")
@@ -248,7 +248,7 @@ def _where(lines: list[dict[str, Any]]) -> str:
     )
 
 
-def _costs(stage: reading.Stage) -> str:
+def _costs(stage: reading.StageState) -> str:
     """Return the fields of a summary whose name speaks of cost."""
     if reading.is_missing(stage.summary):
         return ""

@@ -51,7 +51,7 @@ def take_common_notes(shown: Iterable[Any]) -> list[str]:
     return [note for note, count in counts.items() if count > 1]
 
 
-def studies(found: Iterable[reading.Study]) -> list[tuple[str, list[Any]]]:
+def studies(found: Iterable[reading.StudyTables]) -> list[tuple[str, list[Any]]]:
     """Return the tables of each human study by its folder.
 
     They have no plots: their rows are few, and columns of one row are of many units.

@@ -91,10 +91,10 @@ def grid_rows(config: ConfigDict) -> list[grid.GridCell]:
     ]
 
 
-def settings(config: ConfigDict) -> draws.Settings:
+def settings(config: ConfigDict) -> draws.DrawSettings:
     """Return the numbers of the simulation."""
     section = config.pairs
-    return draws.Settings(
+    return draws.DrawSettings(
         seed=config.seed,
         generator=config.model.spec,
         temperature=float(section.temperature),
