@@ -125,7 +125,9 @@ def start() -> None:
 
     def action(config: ConfigDict) -> None:
         devices = chips.parse_topology(flags.FLAGS.topology).num_devices
-        sys.exit(run(config, refusals.verdict(config, num_devices=devices)))
+        names = tuple(flags.FLAGS.stage) or config.stages
+        told = refusals.verdict(config, names=names, num_devices=devices)
+        sys.exit(run(config, told))
 
     command.start(action, define_flags, __doc__, field_help.of_runs)
 

@@ -464,6 +464,8 @@ def test_report_with_problems_does_not_work():
 
 def test_too_few_pairs_are_refused_by_what_holds_them_out():
     config = rlcd.get_config("task=cheerful,model=llama-7b")
+    with config.unlocked():
+        config.preference.held_out = 500
     made = plan.make_plan(config, chips.parse_topology("h100:8"), ("preference",))
     (stage,) = made.stages
     assert stage.problem.startswith("preference.held_out=500 takes all of the 218")

@@ -107,7 +107,9 @@ def verdict(
     ]
     if told:
         return told
-    every = [s for s in stages.STAGES if s in (*names, *config.stages)]
+    # A run's later stages are checked with those asked for now; a plan is of these.
+    later = config.stages if num_devices is None else ()
+    every = [s for s in stages.STAGES if s in (*names, *later)]
     told = rules.problems(config, every)
     left = list(names)
     if workdir is not None:
