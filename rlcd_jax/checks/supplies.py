@@ -16,7 +16,7 @@ from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
 from rlcd_jax.checks import rules
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.job import lengths, prompt_parts, setup, workspace
-from rlcd_jax.text import dialogue_format
+from rlcd_jax.text import dialogue_format, encoding
 
 LOOKED = 1000  # prompts whose tokens are counted
 LEAST_SHARE = 0.25  # of the prompts that must fit; below it the limit is a mistake
@@ -208,7 +208,7 @@ def _sizes(look: Look, task: tasks.Task, loaded: Sequence[records.Prompt]) -> li
         dialogue_format.plain_prompt(prompt, task, tokenizer.chat)
         for prompt in loaded[:LOOKED]
     ]
-    return [len(tokenizer.encode(text)) for text in texts]
+    return list(map(len, encoding.encode_texts(tokenizer, texts)))
 
 
 def _too_long(sizes: Sequence[int], room: int) -> int:

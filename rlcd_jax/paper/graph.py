@@ -19,22 +19,21 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark
+from rlcd_jax import done_mark, stages
 from rlcd_jax.job import workspace
 
-_RUN = ("seed", "task", "task_format", "official_wording", "model", "prompts")
 # What the stages that only tables need depend on; workspace knows the others.
 SECTIONS = {
-    "relabel": (*_RUN, "pairs"),
+    "relabel": (*stages.SHARED, "pairs"),
     "join": (),
-    "tune": (*_RUN, "preference", "evaluate"),
+    "tune": (*stages.SHARED, "preference", "evaluate"),
     "select": (),
-    "sample": (*_RUN, "evaluate"),
-    "judge": _RUN,
+    "sample": (*stages.SHARED, "evaluate"),
+    "judge": stages.SHARED,
     "judge_api": (),
-    "pair_rewards": (*_RUN, "preference"),
-    "reply_rewards": (*_RUN, "preference"),
-    "perplexity": _RUN,
+    "pair_rewards": (*stages.SHARED, "preference"),
+    "reply_rewards": (*stages.SHARED, "preference"),
+    "perplexity": stages.SHARED,
 }
 
 
@@ -171,14 +170,14 @@ def needed(root: str | pathlib.Path, nodes: Iterable[Node]) -> list[Node]:
 def make(
     root: str | pathlib.Path,
     nodes: Iterable[Node],
-    stages: Mapping[str, Callable[[Node, pathlib.Path], Mapping[str, Any]]],
+    functions: Mapping[str, Callable[[Node, pathlib.Path], Mapping[str, Any]]],
 ) -> list[Node]:
     """Make what is still to be made and return it, in the order in which it was made.
 
     Args:
       root: folder of the graph.
       nodes: what is wanted.
-      stages: function of each stage from a node and its folder to a summary.
+      functions: of each stage, from a node and its folder to a summary.
     """
     waiting = needed(root, nodes)
     for number, node in enumerate(waiting, start=1):
@@ -187,7 +186,7 @@ def make(
         workspace.open_run(node.config, place)
         for name, parent, path in node.links:
             link(place / name, folder(root, parent) / path)
-        summary = stages[node.stage](node, place)
+        summary = functions[node.stage](node, place)
         done_mark.mark_done(place, node.identity, summary)
     return waiting
 
