@@ -28,22 +28,36 @@ ARGUMENTS = {
 def parse_arg(arg: str | None, **defaults: str) -> dict[str, str]:
     """Return the fields of a config's argument string, `name=value,name=value`."""
     fields = {"task": "cheerful", "preset": "corrected", **defaults}
+    fields |= read_arg(arg, ARGUMENTS)
+    fields.setdefault("model", "smollm2-135m")
+    fields.setdefault("size", "full" if fields["model"] == "smollm2-135m" else "paper")
+    return fields
+
+
+def read_arg(
+    arg: str | None, arguments: dict[str, tuple[str, ...] | None]
+) -> dict[str, str]:
+    """Return what an argument string gives, `name=value,name=value`.
+
+    Args:
+      arg: the string, or None for an empty one.
+      arguments: the names that are accepted, with their values; None: any.
+    """
+    fields = {}
     for part in filter(None, (arg or "").split(",")):
         name, equals, value = part.partition("=")
-        if not equals or name not in ARGUMENTS:
+        if not equals or name not in arguments:
             raise ValueError(
                 f"config argument {part!r}; accepted: name=value with the names "
-                f"{', '.join(ARGUMENTS)}; single fields are set with "
+                f"{', '.join(arguments)}; single fields are set with "
                 "--config.field=value"
             )
         fields[name] = value
-    fields.setdefault("model", "smollm2-135m")
-    fields.setdefault("size", "full" if fields["model"] == "smollm2-135m" else "paper")
-    for name, accepted in ARGUMENTS.items():
-        if accepted and fields[name] not in accepted:
+    for name, value in fields.items():
+        accepted = arguments[name]
+        if accepted and value not in accepted:
             raise ValueError(
-                f"config argument {name}={fields[name]!r}; "
-                f"accepted: {', '.join(accepted)}"
+                f"config argument {name}={value!r}; accepted: {', '.join(accepted)}"
             )
     return fields
 

@@ -199,20 +199,5 @@ ARGUMENTS = {"table": None, "scale": tuple(SCALES)}  # None: the tables check it
 
 def _parse(arg: str | None) -> dict[str, str]:
     """Return table and scale of the config's argument string."""
-    fields = {"table": "3", "scale": "smollm2-135m"}
-    for part in filter(None, (arg or "").split(",")):
-        name, equals, value = part.partition("=")
-        if not equals or name not in ARGUMENTS:
-            raise ValueError(
-                f"config argument {part!r}; accepted: name=value with the names "
-                f"{', '.join(ARGUMENTS)}; single fields are set with "
-                "--config.field=value"
-            )
-        fields[name] = value
-    for name, accepted in ARGUMENTS.items():
-        if accepted and fields[name] not in accepted:
-            raise ValueError(
-                f"config argument {name}={fields[name]!r}; "
-                f"accepted: {', '.join(accepted)}"
-            )
-    return fields
+    own = {"table": "3", "scale": "smollm2-135m"}
+    return own | common.read_arg(arg, ARGUMENTS)
