@@ -17,6 +17,7 @@ the report shows. The exit status is 1 if a stage is refused or does not fit.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -29,8 +30,10 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import command, field_help
+from configs import common
+from experiments import command
 from rlcd_jax.checks import refusals
+from rlcd_jax.command_line import field_help
 from rlcd_jax.planning import advice, chips, compiled, plan, tables
 
 FILE_NAME = "plan.json"
@@ -129,7 +132,8 @@ def start() -> None:
         told = refusals.verdict(config, names=names, num_devices=devices)
         sys.exit(run(config, told))
 
-    command.start(action, define_flags, __doc__, field_help.of_runs)
+    describe_fields = functools.partial(field_help.of_runs, common.__file__)
+    command.start(action, define_flags, __doc__, describe_fields)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,33 @@ import sys
 from ml_collections import ConfigDict
 
 from configs import common, quickstart
-from experiments import command, field_help, run
+from experiments import command, run
+from rlcd_jax.command_line import quickstart_words
 
 
 def main() -> None:
     """Run the quickstart config and print its table."""
-    if command.asks_help(sys.argv):
-        command.print_help(f"{_parser().format_help()}\n{field_help.of_runs()}")
+    parser = _parser()
+    if command.asks_help():
+        command.print_help(f"{parser.format_help()}\n{run.describe_fields()}")
         return
-    workdir, argv = as_run(sys.argv[1:])
-    sys.argv[:] = argv  # where the flags of single fields are looked for
+    asked, others = parser.parse_known_args()
+    command.for_people(lambda: start(asked, others))
+
+
+def start(asked: argparse.Namespace, others: list[str]) -> None:
+    """Start a run with the words of these flags, and print what it leaves."""
+    workdir = asked.workdir or quickstart_words.workdir_of(asked.task, asked.size)
+    words = quickstart_words.as_run(
+        os.path.relpath(quickstart.__file__),
+        workdir,
+        task=asked.task,
+        model=asked.model,
+        size=asked.size,
+        seed=asked.seed,
+        others=others,
+    )
+    sys.argv[1:] = words  # where the flags of single fields are looked for
 
     def act(config: ConfigDict) -> None:
         run.run(config)
@@ -35,22 +52,7 @@ def main() -> None:
             print(table.read_text())
         print(f"Everything else: {workdir}/report.html")
 
-    command.start(act, run.define_flags, __doc__, field_help.of_runs)
-
-
-def as_run(given: list[str]) -> tuple[str, list[str]]:
-    """Return the workdir, and the command line of `experiments.run` for the same."""
-    parser = _parser()
-    asked, others = parser.parse_known_args(given)
-    for flag in others:
-        if not (flag.startswith("--config.") and "=" in flag):
-            parser.error(f"{flag!r}; accepted beside these: --config.field=value")
-    name = pathlib.Path(asked.task).stem  # of a task file, its name alone
-    workdir = asked.workdir or f"runs/quickstart-{name}-{asked.size}"
-    argument = f"task={asked.task},model={asked.model},size={asked.size}"
-    seed = [f"--config.seed={asked.seed}"] if asked.seed else []
-    config = f"--config={os.path.relpath(quickstart.__file__)}:{argument}"
-    return workdir, ["quickstart", config, f"--workdir={workdir}", *seed, *others]
+    command.start(act, run.define_flags, __doc__, run.describe_fields)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from experiments import command
 from rlcd_jax import report
+from rlcd_jax.report import run_preset
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +48,7 @@ def write(args: argparse.Namespace) -> pathlib.Path:
     if args.compare:
         path = pathlib.Path(args.workdir) / report.COMPARISON_NAME
         return report.write_comparison(*args.compare, path)
-    preset = command.find_preset(args.workdir)
+    preset = run_preset.find(args.workdir, command.method_config)
     return report.write_report(args.workdir, preset=preset, studies=args.studies)
 
 

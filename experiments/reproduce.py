@@ -31,7 +31,10 @@ import os
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import command, field_help, launch
+from configs import common
+from configs import paper as paper_config
+from experiments import command, process
+from rlcd_jax.command_line import config_flag, field_help
 from rlcd_jax.paper import plans, read_config
 from rlcd_jax.weights import embedded
 
@@ -51,7 +54,7 @@ def run(config: ConfigDict, workdir: str, *, dry_run: bool) -> None:
     if dry_run:
         return
     if plans.wanted(chosen):
-        launch.prepare()
+        process.prepare()
     plans.make(setup, chosen, say=functools.partial(print, flush=True))
 
 
@@ -62,14 +65,25 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("dry_run", False, "List, make nothing.", flag_values=values)
 
 
+def describe_fields() -> str:
+    """Return what `--help` says of the config's fields."""
+    return field_help.of_tables(
+        paper_config.get_config(),
+        paper_config.__file__,
+        run_file=common.__file__,
+        arguments=paper_config.ARGUMENTS,
+        set_by_tables=paper_config.SET_BY_TABLES,
+    )
+
+
 def start() -> None:
     """Start the command; a mistake of the user is one message and status 2."""
 
     def action(config: ConfigDict) -> None:
-        command.refuse_overrides(("table", "scale"))
+        config_flag.refuse_overrides(flags.FLAGS, ("table", "scale"))
         run(config, flags.FLAGS.workdir, dry_run=flags.FLAGS.dry_run)
 
-    command.start(action, define_flags, __doc__, field_help.of_tables)
+    command.start(action, define_flags, __doc__, describe_fields)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,20 @@ The same command starts and resumes: what is done is skipped.
 
 from __future__ import annotations
 
+import functools
+import os
+
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import command, field_help, launch
+from configs import common
+from experiments import command, process
+from rlcd_jax import pipeline
 from rlcd_jax.checks import refusals
+from rlcd_jax.command_line import field_help
+from rlcd_jax.weights import embedded
+
+describe_fields = functools.partial(field_help.of_runs, common.__file__)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -37,15 +46,21 @@ def run(config: ConfigDict) -> None:
     source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
     refusals.check_labels(config, fresh, source)
-    launch.prepare()
+    process.prepare()
     asked = flags.FLAGS.stage
     stages = config.stages if asked == "all" else (asked,)
-    launch.run_stages(config, flags.FLAGS.workdir, stages, fresh.to_dict())
+    pipeline.run_stages(
+        config,
+        flags.FLAGS.workdir,
+        stages,
+        cache_dir=str(embedded.default_cache_dir(os.environ)),
+        preset=fresh.to_dict(),
+    )
 
 
 def start() -> None:
     """Start the command."""
-    command.start(run, define_flags, __doc__, field_help.of_runs)
+    command.start(run, define_flags, __doc__, describe_fields)
 
 
 if __name__ == "__main__":

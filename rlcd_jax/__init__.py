@@ -5,6 +5,7 @@ above; `tests/test_floors.py` reads the plan from here. A package stands on one 
 a module that is named beside its package has left it for the floor where it is named.
 
     paper: the published tables, their runs and figures
+    command_line: what is typed becomes a config; its fields as --help lists them
     pipeline, planning, bench, weights.exchange: a run, beforehand, how fast, in and out
     checks: whether a run can go through, told before it begins
     report, diagnosis: what a run has left, as pages and tables

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import importlib
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +16,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, sharding, tree
+from rlcd_jax import checkpoint, pipeline, sharding, tree
 from rlcd_jax import stages as stage_table
 from rlcd_jax.job import workspace
+from rlcd_jax.weights import embedded
 
 # What clocks say; everything else in metrics.jsonl must repeat.
 CLOCKS = ("wall_time", "generate/tokens_per_second", "generate/seconds")
@@ -95,6 +97,14 @@ def run(config: ConfigDict, workdir: pathlib.Path, *stages: str) -> dict[str, di
             stage: stage_table.STAGES[stage].run(config, str(workdir))
             for stage in stages or config.stages
         }
+
+
+def run_checked(config: ConfigDict, workdir: pathlib.Path, names: Iterable[str]):
+    """Run stages as the command does: all checks first, the report last."""
+    cache_dir = str(embedded.default_cache_dir(os.environ))
+    pipeline.run_stages(
+        config, str(workdir), tuple(names), cache_dir=cache_dir, preset=None
+    )
 
 
 def copy_run(source: pathlib.Path, target: pathlib.Path, *folders: str) -> pathlib.Path:

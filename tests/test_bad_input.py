@@ -5,9 +5,9 @@ import json
 import pytest
 import runs
 
-from experiments import command, launch
+from experiments import report as report_command
 from rlcd_jax import done_mark
-from rlcd_jax.job import setup, workspace
+from rlcd_jax.job import workspace
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def one_device():
 def refused(config, workdir, message: str, stages=("simulate",)) -> str:
     """Return the message of a run that must be refused in one short paragraph."""
     with pytest.raises(ValueError, match=message) as caught:
-        launch.run_stages(config, str(workdir), stages)
+        runs.run_checked(config, workdir, stages)
     told = str(caught.value)
     assert len(told) < 600 and "Traceback" not in told
     return told
@@ -227,12 +227,10 @@ def test_prompts_that_do_not_fit_are_named(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_command_shows_a_message_and_no_trace(capsys):
-    def action():
-        setup.load_task(runs.tiny_config(task="nosuch"))
-
+def test_command_shows_a_message_and_no_trace(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
-        command.for_people(action)
+        report_command.main(["--workdir", str(tmp_path / "nosuch")])
     assert caught.value.code == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: unknown task 'nosuch'") and told.count("\n") == 1
+    assert told.startswith("error: ") and told.count("\n") == 1
+    assert str(tmp_path / "nosuch") in told

@@ -1,7 +1,6 @@
 """Everything that can be known before the first stage is told before it, in one go."""
 
 import math
-import pathlib
 import re
 import shutil
 import types
@@ -14,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import common
-from experiments import launch, quickstart
 from rlcd_jax import records, stages
 from rlcd_jax.checks import fields, kinds, refusals, rules
 from rlcd_jax.job import prompt_parts, setup, workspace
@@ -127,7 +125,7 @@ def test_bad_value_of_any_field_is_refused_before_anything(name, tmp_path, monke
         assert f"; accepted: {kinds.accepted(field)}; for example --config." in told
     with pytest.raises(ValueError, match=re.escape(name)):
         config = set_to(name, values[-1])
-        launch.run_stages(config, str(tmp_path / "run"), ("simulate",))
+        runs.run_checked(config, tmp_path / "run", ("simulate",))
     assert not (tmp_path / "run").exists()
 
 
@@ -334,7 +332,7 @@ def test_run_of_another_task_has_a_column_of_quality(tmp_path):
     own = {"evaluate__judges": config_of("harmless").evaluate.judges}
     config = runs.tiny_config("distill", "harmless", **own)
     with runs.devices_by_mesh():
-        launch.run_stages(config, str(tmp_path / "run"), config.stages)
+        runs.run_checked(config, tmp_path / "run", config.stages)
     assert "log_odds win rate" in (tmp_path / "run/evaluate/table.md").read_text()
 
 
@@ -460,23 +458,3 @@ def test_field_that_only_renames_is_refused(name, value, accepted):
     refusals.check_labels(fresh, fresh, "configs/rlcd.py:size=smoke")
     own = config_of(method="rlcd", policy__gamma=0.5, task_format="chat")
     refusals.check_labels(own, fresh, "configs/rlcd.py:size=smoke")
-
-
-def test_quickstart_takes_a_seed_and_fields_as_run_does():
-    workdir, argv = quickstart.as_run(
-        ["--size", "smoke", "--seed", "7", "--config.policy.steps=3"]
-    )
-    assert workdir == "runs/quickstart-cheerful-smoke"
-    file = pathlib.Path(argv[1].removeprefix("--config=").partition(":")[0])
-    assert file.name == "quickstart.py" and file.exists()
-    assert argv[1].endswith(":task=cheerful,model=smollm2-135m,size=smoke")
-    assert argv[2:] == [
-        f"--workdir={workdir}",
-        "--config.seed=7",
-        "--config.policy.steps=3",
-    ]
-    assert (
-        quickstart.as_run(["--task", "my/own.toml"])[0] == "runs/quickstart-own-quick"
-    )
-    with pytest.raises(SystemExit):
-        quickstart.as_run(["--polcy.steps=3"])

@@ -15,9 +15,11 @@ import sys
 import pytest
 from absl import flags
 
+import experiments
 from configs import paper
-from experiments import command, field_help, quickstart
+from experiments import command, quickstart
 from rlcd_jax.checks import fields, refusals
+from rlcd_jax.command_line import config_flag, field_help, quickstart_words
 from rlcd_jax.models import presets
 from rlcd_jax.paper import read_config
 from rlcd_jax.planning import chips, plan
@@ -91,7 +93,8 @@ def config_of(name: str, words: list[str], monkeypatch):
     importlib.import_module(f"experiments.{name}").define_flags(values)
     argv = [name, *words]
     monkeypatch.setattr(sys, "argv", argv)
-    assert command.parse_flags(argv, values) == [name], "words that are no flags"
+    rest = config_flag.parse(argv, values, experiments.CONFIGS)
+    assert rest == [name], "words that are no flags"
     return values
 
 
@@ -143,7 +146,10 @@ def test_printed_command_works(where, printed, folder, monkeypatch):
     if not words or words == ["--help"]:
         assert hasattr(module, "main") or hasattr(module, "start")
     elif name == "quickstart":
-        config = config_of("run", quickstart.as_run(words)[1][1:], monkeypatch).config
+        asked, others = quickstart._parser().parse_known_args(words)
+        fields_of = {n: getattr(asked, n) for n in ("task", "model", "size", "seed")}
+        as_run = quickstart_words.as_run("quickstart", "w", **fields_of, others=others)
+        config = config_of("run", as_run, monkeypatch).config
         check_run(config, needs_weights=True)
     elif name in WITH_CONFIG:
         values = config_of(name, words, monkeypatch)
@@ -183,42 +189,8 @@ def test_a_shape_without_weights_is_no_model_to_run(folder, monkeypatch):
         check_run(config, needs_weights=True)
 
 
-def typed(*words: str) -> list[str]:
-    return command.find_config(["run", *words])
-
-
-def test_a_bare_name_is_a_config_of_this_project(folder):
-    own = ROOT / "configs" / "rlcd.py"
-    for given in ("rlcd", "configs/rlcd.py"):
-        argument = f"{given}:task=harmless,model=hf:/a/b"
-        found = f"{own}:task=harmless,model=hf:/a/b"
-        assert typed("--config", argument, "--workdir=w") == [
-            *("run", "--config", found, "--workdir=w")
-        ]
-        assert typed(f"--config={argument}") == ["run", f"--config={found}"]
-        assert typed(f"--config={given}") == ["run", f"--config={own}"]
-
-
-def test_a_path_that_exists_or_is_elsewhere_stays(folder):
-    (folder / "configs").mkdir()
-    (folder / "configs" / "rlcd.py").write_text("")
-    (folder / "rlcd").mkdir()
-    for given in ("configs/rlcd.py:size=full", "mine.py", "my/rlcd.py", "configs/a.py"):
-        assert typed("--config", given) == ["run", "--config", given]
-    own = str(ROOT / "configs" / "rlcd.py")
-    assert typed("--config", "rlcd") == ["run", "--config", own]
-    assert typed("--workdir=w") == ["run", "--workdir=w"]
-    assert typed("--config") == ["run", "--config"]
-
-
-@pytest.mark.parametrize("name", ["nosuch", "common", "sizes", ""])
-def test_an_unknown_name_lists_the_names(name):
-    with pytest.raises(ValueError, match="no config has this name; .*rlaif, rlcd"):
-        typed(f"--config={name}:size=full")
-
-
-@pytest.mark.parametrize("given", ["rlcd", "configs/rlcd.py"])
-def test_folders_of_the_user_do_not_shadow_the_configs(folder, given):
+@pytest.mark.parametrize("named", ["rlcd", "configs/rlcd.py"])
+def test_folders_of_the_user_do_not_shadow_the_configs(folder, named):
     """As with an installed package: nothing of ours is in the current folder."""
     (folder / "experiments").mkdir()
     (folder / "configs").mkdir()
@@ -227,7 +199,7 @@ def test_folders_of_the_user_do_not_shadow_the_configs(folder, given):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "experiments.run", "--workdir=w"),
-            *("--config", f"{given}:size=smoke", "--config.policy.steps=0"),
+            *("--config", f"{named}:size=smoke", "--config.policy.steps=0"),
             "--stage=nosuch",
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
@@ -279,20 +251,3 @@ def test_help_ends_quietly_when_its_reader_stops(folder):
         check=False,
     )
     assert done.returncode == 0 and not done.stderr
-
-
-def test_comments_are_those_beside_the_fields(tmp_path):
-    path = tmp_path / "one.py"
-    path.write_text(
-        "# of the file\n\n"
-        "config.a.b = 1  # beside; more\n"
-        "# above,\n# two lines\nc.d = 2\n"
-        "e.f = (\n    3  # inside\n)\n"
-        "g.h = 4\n"
-        "config.a.b = 5  # again\n"
-    )
-    assert field_help.comments(path) == {
-        "a.b": "beside; more",
-        "c.d": "above, two lines",
-        "e.f": "inside",
-    }

@@ -11,7 +11,7 @@ from configs import rlcd
 from experiments import command
 from experiments import report as report_command
 from rlcd_jax import record_files, report
-from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.report import plots, reading, run_preset, sections
 from rlcd_jax.statistics import estimates, tables
 
 
@@ -293,7 +293,7 @@ def test_write_comparison_with_a_run_that_has_only_a_config(whole_run, tmp_path)
 def test_command_finds_the_preset_and_shows_what_was_changed(whole_run, capsys):
     report_command.main(["--workdir", str(whole_run)])
     assert capsys.readouterr().out.strip() == str(whole_run / "report.html")
-    preset = command.find_preset(whole_run)
+    preset = run_preset.find(whole_run, command.method_config)
     found = sections.changes(reading.read_run(whole_run), preset)
     assert [row[0] for row in found] == ["policy.steps"]
 

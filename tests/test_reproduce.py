@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from configs import paper
-from experiments import command, launch, reproduce
+from experiments import command, process, reproduce
 from experiments import human as human_command
 from rlcd_jax import done_mark, record_files, records
 from rlcd_jax.job import setup
@@ -56,7 +56,7 @@ def make(root, table, fields):
     """Make a table of scale tiny as a user's command does; return its recipes."""
     config = paper.get_config(f"table={table},scale=tiny")
     config.update_from_flattened_dict(fields)
-    with runs.devices_by_mesh(), mock.patch.object(launch, "prepare"):
+    with runs.devices_by_mesh(), mock.patch.object(process, "prepare"):
         reproduce.run(config, str(root), dry_run=False)
     setup = read_config.read_setup(
         config, root, make_config=command.method_config, cache_dir="", api_key=None

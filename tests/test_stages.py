@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import launch
 from rlcd_jax import checkpoint, done_mark, record_files, records
 from rlcd_jax.job import setup, trainer, workspace
 from rlcd_jax.models import heads
@@ -140,10 +139,10 @@ def test_other_config_is_refused_and_loses_nothing(finished_run):
     before = {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()}
     config = runs.tiny_config(preference__batch_size=3, policy__gamma=0.5)
     with pytest.raises(ValueError) as caught:
-        launch.run_stages(config, str(finished_run), config.stages)
+        runs.run_checked(config, finished_run, config.stages)
     assert "preference.batch_size: was 4, now 3" in str(caught.value)
     with pytest.raises(ValueError, match="policy.gamma: was 1.0, now 0.5"):
-        launch.run_stages(config, str(finished_run), ("policy",))
+        runs.run_checked(config, finished_run, ("policy",))
     assert {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()} == before
 
 

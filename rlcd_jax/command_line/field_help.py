@@ -7,22 +7,27 @@ the rest of a line is the comment that stands beside the field in its config fil
 from __future__ import annotations
 
 import io
+import os
 import pathlib
 import tokenize
+from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, paper
 from rlcd_jax.checks import fields, kinds
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 TUPLE = "a tuple"
 
 
-def of_runs() -> str:
-    """Return the fields of a run: what each accepts, and its comment."""
-    told = comments(common.__file__)
+def of_runs(file: str | os.PathLike[str]) -> str:
+    """Return the fields of a run: what each accepts, and its comment.
+
+    Args:
+      file: which sets all of them, with the comments.
+    """
+    told = comments(file)
     lines = [
         _line(f"--config.{name}", _accepted(field), told.get(name, ""))
         for name, field in fields.FIELDS.items()
@@ -32,20 +37,34 @@ def of_runs() -> str:
     )
 
 
-def of_tables() -> str:
-    """Return the fields of the paper's tables, and those of each of their runs."""
-    config, told = paper.get_config(), comments(paper.__file__)
+def of_tables(
+    config: ConfigDict,
+    file: str | os.PathLike[str],
+    *,
+    run_file: str | os.PathLike[str],
+    arguments: Collection[str],
+    set_by_tables: Collection[str],
+) -> str:
+    """Return the fields of the paper's tables, and those of each of their runs.
+
+    Args:
+      config: of the tables; its section `run` has the fields of their runs.
+      file: that sets its fields, with the comments.
+      run_file: the same for the fields of a run.
+      arguments: fields that are set by the config's argument.
+      set_by_tables: fields of a run that are not for the user to set.
+    """
+    told, of_run = comments(file), comments(run_file)
     lines = [
-        _line(f"--config.{name}", _kind(name, value), told.get(name, ""))
+        _line(f"--config.{name}", _kind(name, value, arguments), told.get(name, ""))
         for name, value in flatten(config)
         if not name.startswith("run.")
     ]
-    of_run = comments(common.__file__)
     inner = {name.removeprefix("run.") for name, _ in flatten(config)}
     runs = [
         _line(f"--config.run.{name}", _accepted(field), of_run.get(name, ""))
         for name, field in fields.FIELDS.items()
-        if name in inner and name not in paper.SET_BY_TABLES
+        if name in inner and name not in set_by_tables
     ]
     return "\n".join(
         [
@@ -59,7 +78,7 @@ def of_tables() -> str:
     )
 
 
-def comments(path: str | pathlib.Path) -> dict[str, str]:
+def comments(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the comments of a config file by the fields that they stand beside.
 
     A field is set in a statement `config.NAME = …`, `config.SECTION.NAME = …` or
@@ -72,7 +91,7 @@ def comments(path: str | pathlib.Path) -> dict[str, str]:
       From dotted names to comments; the first statement of a field counts.
     """
     source = pathlib.Path(path).read_text("utf-8")
-    found: dict[str, str] = {}
+    told: dict[str, str] = {}
     above: list[str] = []
     words: list[str] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -85,13 +104,13 @@ def comments(path: str | pathlib.Path) -> dict[str, str]:
         elif token.type == tokenize.NEWLINE:
             name = "".join(words).partition("=")[0].removeprefix("config.")
             if above and "=" in words:
-                found.setdefault(name, " ".join(above))
+                told.setdefault(name, " ".join(above))
             above, words = [], []
         elif token.type == tokenize.NL and not token.line.strip():
             above = []
         elif token.string.strip():
             words.append(token.string)
-    return found
+    return told
 
 
 def _accepted(field: kinds.Field) -> str:
@@ -104,9 +123,9 @@ def _accepted(field: kinds.Field) -> str:
     return words
 
 
-def _kind(name: str, value: Any) -> str:
+def _kind(name: str, value: Any, arguments: Collection[str]) -> str:
     """Return the type of a field of the tables, and its value."""
-    if name in paper.ARGUMENTS:
+    if name in arguments:
         return f"set by the config's argument, {name}=…"
     if value is None:
         return "a number; not set"
@@ -115,14 +134,14 @@ def _kind(name: str, value: Any) -> str:
 
 def flatten(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
     """Return each field's dotted name and value, in the order of the file."""
-    found = []
+    pairs = []
     for name in config.keys():  # noqa: SIM118  a ConfigDict iterates otherwise
         value = config[name]
         if isinstance(value, ConfigDict):
-            found += flatten(value, f"{prefix}{name}.")
+            pairs += flatten(value, f"{prefix}{name}.")
         else:
-            found.append((prefix + name, value))
-    return found
+            pairs.append((prefix + name, value))
+    return pairs
 
 
 def _line(flag: str, accepted: str, comment: str) -> str:

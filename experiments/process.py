@@ -1,20 +1,15 @@
-"""What every command does first and last: devices, caches, logs, stages, the page."""
+"""What a process of a job does before its work: devices, caches, logs."""
 
 from __future__ import annotations
 
 import logging as python_logging
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax  # noqa: E402
 from absl import logging  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
 
-from experiments import command  # noqa: E402
-from rlcd_jax import pipeline  # noqa: E402
 from rlcd_jax.job import hosts  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
@@ -45,26 +40,3 @@ def _is_ours(record: python_logging.LogRecord) -> bool:
     """Keep warnings of everybody, and below that only what this project says."""
     others = any(f"/{name}/" in record.pathname for name in ("orbax", "jax"))
     return record.levelno >= python_logging.WARNING or not others
-
-
-def run_stages(
-    config: ConfigDict,
-    workdir: str,
-    stages: Sequence[str],
-    preset: Mapping[str, Any] | None = None,
-) -> None:
-    """Run stages in their order and write the report; done ones are skipped.
-
-    Args:
-      config: of the run.
-      workdir: its folder.
-      stages: names of the stages, in order.
-      preset: the config before single fields were set, for the report; None finds it.
-    """
-    pipeline.run_stages(
-        config,
-        workdir,
-        stages,
-        cache_dir=str(embedded.default_cache_dir(os.environ)),
-        preset=preset or command.preset_of(config.to_dict()),
-    )

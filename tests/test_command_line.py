@@ -1,0 +1,125 @@
+"""What is typed at a command: the config it names, mistakes in it, its fields."""
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import experiments
+from rlcd_jax.command_line import config_flag, field_help, quickstart_words
+
+CONFIGS = experiments.CONFIGS
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Stand in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def typed(*words: str) -> list[str]:
+    return config_flag.name_file(["run", *words], CONFIGS)
+
+
+def test_a_bare_name_is_a_config_of_this_project(folder):
+    own = CONFIGS / "rlcd.py"
+    for named in ("rlcd", "configs/rlcd.py"):
+        argument = f"{named}:task=harmless,model=hf:/a/b"
+        resolved = f"{own}:task=harmless,model=hf:/a/b"
+        assert typed("--config", argument, "--workdir=w") == [
+            *("run", "--config", resolved, "--workdir=w")
+        ]
+        assert typed(f"--config={argument}") == ["run", f"--config={resolved}"]
+        assert typed(f"--config={named}") == ["run", f"--config={own}"]
+
+
+def test_a_path_that_exists_or_is_elsewhere_stays(folder):
+    (folder / "configs").mkdir()
+    (folder / "configs" / "rlcd.py").write_text("")
+    (folder / "rlcd").mkdir()
+    for named in ("configs/rlcd.py:size=full", "mine.py", "my/rlcd.py", "configs/a.py"):
+        assert typed("--config", named) == ["run", "--config", named]
+    own = str(CONFIGS / "rlcd.py")
+    assert typed("--config", "rlcd") == ["run", "--config", own]
+    assert typed("--workdir=w") == ["run", "--workdir=w"]
+    assert typed("--config") == ["run", "--config"]
+
+
+@pytest.mark.parametrize("name", ["nosuch", "common", "sizes", ""])
+def test_an_unknown_name_lists_the_names(name):
+    with pytest.raises(ValueError, match="no config has this name; .*rlaif, rlcd"):
+        typed(f"--config={name}:size=full")
+
+
+@pytest.fixture
+def values():
+    """The flags of a command that takes a config."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    return values
+
+
+def parsed(values, monkeypatch, *words: str) -> list[str]:
+    monkeypatch.setattr("sys.argv", ["run", *words])  # where overrides are looked for
+    return config_flag.parse(["run", *words], values, CONFIGS)
+
+
+def test_words_that_are_no_flags_are_left(values, monkeypatch):
+    left = parsed(values, monkeypatch, "--config=rlcd", "x", "--config.seed=7")
+    assert left == ["run", "x"] and values.config.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--config=rlcd", "--config.policy.gama=1"), "no field 'policy.gama'"),
+        (("--config=rlcd", "--config.seed.low=1"), "place of 'low': nothing"),
+        (("--config=rlcd:size=huge",), "size='huge'; accepted: paper, full"),
+        (("--config=none/such.py",), "the config cannot be read"),
+        (("--config=rlcd", "--nosuch=1"), "nosuch"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(values, words, told, monkeypatch):
+    with pytest.raises(ValueError, match=told) as caught:
+        parsed(values, monkeypatch, *words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_of_the_argument_is_not_overridden(values, monkeypatch):
+    parsed(values, monkeypatch, "--config=rlcd", "--config.size=quick")
+    config_flag.refuse_overrides(values, ("preset", "task"))
+    with pytest.raises(ValueError, match="--config FILE:size=VALUE"):
+        config_flag.refuse_overrides(values, ("preset", "size"))
+
+
+def test_comments_are_those_beside_the_fields(tmp_path):
+    path = tmp_path / "one.py"
+    path.write_text(
+        "# of the file\n\n"
+        "config.a.b = 1  # beside; more\n"
+        "# above,\n# two lines\nc.d = 2\n"
+        "e.f = (\n    3  # inside\n)\n"
+        "g.h = 4\n"
+        "config.a.b = 5  # again\n"
+    )
+    assert field_help.comments(path) == {
+        "a.b": "beside; more",
+        "c.d": "above, two lines",
+        "e.f": "inside",
+    }
+
+
+def test_quickstart_takes_a_seed_and_fields_as_run_does():
+    flags_of = {"task": "cheerful", "model": "smollm2-135m", "size": "smoke"}
+    others = ["--config.policy.steps=3"]
+    assert quickstart_words.as_run("f.py", "w", **flags_of) == [
+        "--config=f.py:task=cheerful,model=smollm2-135m,size=smoke",
+        "--workdir=w",
+    ]
+    words = quickstart_words.as_run("f.py", "w", **flags_of, seed="7", others=others)
+    assert words[1:] == ["--workdir=w", "--config.seed=7", "--config.policy.steps=3"]
+    workdir = quickstart_words.workdir_of("my/own.toml", "quick")
+    assert workdir == "runs/quickstart-own-quick"
+    for other in ("--polcy.steps=3", "--config.policy.steps", "more"):
+        with pytest.raises(ValueError, match="accepted beside these: --config.field="):
+            quickstart_words.as_run("f.py", "w", **flags_of, others=[other])
