@@ -17,7 +17,7 @@ Absolute times hold on one machine only; the ratios are what is worth quoting.
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -29,20 +29,15 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 import jax  # noqa: E402
 
-from experiments import bench_peer  # noqa: E402
 from rlcd_jax.bench import (
     decode,  # noqa: E402
+    hf_peer,  # noqa: E402
+    model_numbers,  # noqa: E402
     settings,  # noqa: E402
     simulate,  # noqa: E402
 )
-from rlcd_jax.models import (
-    llama,  # noqa: E402
-    presets,  # noqa: E402
-)
-from rlcd_jax.weights import (
-    embedded,  # noqa: E402
-    resolve,  # noqa: E402
-)
+from rlcd_jax.models import llama  # noqa: E402
+from rlcd_jax.weights import embedded  # noqa: E402
 
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": decode.run,
@@ -53,12 +48,16 @@ WHAT: dict[str, Callable[..., dict[str, Any]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = _parser().parse_args(argv)
-    cache = embedded.default_cache_dir(os.environ) / "jax"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    cache_dir = embedded.default_cache_dir(os.environ)
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir / "jax"))
     try:
-        cfg = find_cfg(args)
-        peers = bench_peer.make_peers(cfg) if args.peer == "hf" else {}
-        result = WHAT[args.what](find_settings(args, peers), cfg)
+        cfg = model_numbers.find(
+            args.model, dtype=args.dtype, attention=args.attention, cache_dir=cache_dir
+        )
+        peers = {}
+        if args.peer == "hf":
+            peers = hf_peer.make_peers(cfg, importlib.import_module)
+        result = WHAT[args.what](settings.from_flags(vars(args), peers), cfg)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -67,34 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out:
         pathlib.Path(args.out).write_text(text + "\n", "utf-8")
     return 0
-
-
-def find_cfg(args: argparse.Namespace) -> llama.LlamaConfig:
-    """Return the model's numbers; a preset's need no files."""
-    if ":" in args.model:
-        cache = embedded.default_cache_dir(os.environ)
-        cfg = resolve.resolve_model(args.model, cache).cfg
-    else:
-        cfg = presets.get_preset(args.model)
-    attention = args.attention
-    if attention == "auto":
-        attention = "cudnn" if jax.default_backend() == "gpu" else "xla"
-    if args.dtype == "float32":
-        attention = "xla"
-    return dataclasses.replace(cfg, dtype=args.dtype, attention=attention)
-
-
-def find_settings(
-    args: argparse.Namespace, peers: dict[str, settings.Peer]
-) -> settings.BenchSettings:
-    """Return what the flags ask for."""
-    texts = args.slots.split(",")
-    if not all(text.strip().isdecimal() for text in texts):
-        raise ValueError(f"--slots {args.slots!r}; accepted: numbers with commas")
-    names = {field.name for field in dataclasses.fields(settings.BenchSettings)}
-    given = {name: value for name, value in vars(args).items() if name in names}
-    given |= {"slots": tuple(map(int, texts)), "peers": peers}
-    return settings.BenchSettings(**given)
 
 
 def _environment() -> dict[str, Any]:

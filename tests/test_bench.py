@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import bench, bench_peer
-from rlcd_jax.bench import decode, simulate
+from experiments import bench
+from rlcd_jax.bench import decode, hf_peer, model_numbers, simulate
 from rlcd_jax.models import presets
 
 SMALL = ["--model", "tiny", "--dtype", "float32", "--repeats", "1", "--steps", "2"]
@@ -65,10 +65,32 @@ def test_reply_lengths_are_those_of_real_replies(tmp_path):
     assert drawn.mean() == pytest.approx(simulate.PUBLISHED[0], rel=0.05)
 
 
-def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(bench_peer, "_installed", lambda name: name != "torch")
-    assert bench.main([*SMALL, "--peer", "hf"]) == 1
-    assert "--peer hf needs torch: pip install -e '.[bench]'" in capsys.readouterr().err
+def absent(*names):
+    """Return what loads any package but these."""
+
+    def load(name):
+        if name in names:
+            raise ModuleNotFoundError(name)
+        return name
+
+    return load
+
+
+def test_a_peer_that_is_not_installed_is_named():
+    assert hf_peer.load_packages(absent()) == ("torch", "transformers")
+    for names in (("torch",), ("torch", "transformers")):
+        needs = f"--peer hf needs {' and '.join(names)}: pip install -e"
+        with pytest.raises(ValueError, match=needs):
+            hf_peer.make_peers(presets.get_preset("tiny"), absent(*names))
+
+
+def test_model_numbers_are_those_of_the_machine(tmp_path):
+    flags = {"attention": "auto", "cache_dir": tmp_path}
+    cfg = model_numbers.find("tiny", dtype="bfloat16", **flags)
+    assert (cfg.dtype, cfg.attention) == ("bfloat16", "xla")
+    flags["attention"] = "cudnn"
+    assert model_numbers.find("tiny", dtype="bfloat16", **flags).attention == "cudnn"
+    assert model_numbers.find("tiny", dtype="float32", **flags).attention == "xla"
 
 
 def test_a_peer_is_measured_in_turns_with_ours(capsys, monkeypatch):
@@ -78,7 +100,7 @@ def test_a_peer_is_measured_in_turns_with_ours(capsys, monkeypatch):
         asked.append(sizes)
         return 2.0
 
-    monkeypatch.setattr(bench_peer, "make_peers", lambda cfg: {"hf_float32": peer})
+    monkeypatch.setattr(hf_peer, "make_peers", lambda cfg, load: {"hf_float32": peer})
     flags = ("--slots", "2", "--prompt", "9", "--new", "8", "--peer", "hf")
     (row,) = printed(capsys, *flags)["decode"]
     # Once to warm up, with four new tokens, then once each turn.

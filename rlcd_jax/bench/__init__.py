@@ -2,5 +2,6 @@
 
 What lives here: one module for each kind of work, which measures it in turns with what
 it is compared to, and the settings they share. What may not: argument parsing, print,
-and other frameworks. A peer comes in as a function from the size of a batch to seconds.
+and imports of other frameworks. A peer is a function from the size of a batch to
+seconds.
 """

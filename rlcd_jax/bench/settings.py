@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 # (texts of a batch, prompt tokens, new tokens of each, top-k or 0) -> seconds
 Peer = Callable[[int, int, int, int], float]
@@ -54,3 +55,24 @@ class BenchSettings:
         for name, count in {"top_k": self.top_k, "peer_batch": self.peer_batch}.items():
             if count < 0:
                 raise ValueError(f"--{name} is {count}; accepted: 0 or more")
+
+
+def from_flags(flags: Mapping[str, Any], peers: Mapping[str, Peer]) -> BenchSettings:
+    """Return what flags ask for.
+
+    Args:
+      flags: values by name; `slots` is a text of numbers with commas, the rest are as
+        `BenchSettings` has them, and more flags may be there.
+      peers: measured in turns with ours, by name.
+
+    Raises:
+      ValueError: a flag has a value that is not accepted; it is named.
+    """
+    texts = flags["slots"].split(",")
+    if not all(text.strip().isdecimal() for text in texts):
+        raise ValueError(f"--slots {flags['slots']!r}; accepted: numbers with commas")
+    names = {field.name for field in dataclasses.fields(BenchSettings)}
+    values = {name: value for name, value in flags.items() if name in names}
+    return BenchSettings(
+        **values | {"slots": tuple(map(int, texts)), "peers": peers},
+    )

@@ -1,12 +1,14 @@
 """The peer of the benchmarks: Hugging Face transformers' `generate` in torch.
 
-Here and not in `rlcd_jax.bench`, since the library imports no other framework.
+The library imports no other framework: who asks for this peer hands in what loads a
+package by its name.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,13 +16,42 @@ import numpy as np
 from rlcd_jax.bench import settings
 from rlcd_jax.models import llama
 
+Load = Callable[[str], Any]  # from the name of a package to the package
 
-def make_peers(cfg: llama.LlamaConfig) -> dict[str, settings.Peer]:
-    """Return the peers worth measuring here: bfloat16, and float32 too on CPUs."""
+
+def make_peers(cfg: llama.LlamaConfig, load: Load) -> dict[str, settings.Peer]:
+    """Return the peers worth measuring here: bfloat16, and float32 too on CPUs.
+
+    Args:
+      cfg: model numbers.
+      load: returns an installed package by its name, as `importlib.import_module`.
+
+    Raises:
+      ValueError: a package is not installed; it is named.
+    """
+    torch, transformers = load_packages(load)
     dtypes = ["bfloat16"]
     if jax.default_backend() == "cpu":
         dtypes = ["float32", "bfloat16"]
-    return {f"hf_{dtype}": HfPeer(cfg, dtype).seconds for dtype in dtypes}
+    return {
+        f"hf_{dtype}": HfPeer(cfg, dtype, torch, transformers).seconds
+        for dtype in dtypes
+    }
+
+
+def load_packages(load: Load) -> tuple[Any, Any]:
+    """Return torch and transformers; see `make_peers`."""
+    packages, missing = [], []
+    for name in ("torch", "transformers"):
+        try:
+            packages.append(load(name))
+        except ModuleNotFoundError:
+            missing.append(name)
+    if missing:
+        raise ValueError(
+            f"--peer hf needs {' and '.join(missing)}: pip install -e '.[bench]'"
+        )
+    return packages[0], packages[1]
 
 
 class HfPeer:
@@ -29,16 +60,13 @@ class HfPeer:
     Args:
       cfg: model numbers.
       dtype: "float32" or "bfloat16", of weights and products.
+      torch: the package.
+      transformers: the package.
     """
 
-    def __init__(self, cfg: llama.LlamaConfig, dtype: str) -> None:
-        missing = [n for n in ("torch", "transformers") if not _installed(n)]
-        if missing:
-            raise ValueError(
-                f"--peer hf needs {' and '.join(missing)}: pip install -e '.[bench]'"
-            )
-        torch = importlib.import_module("torch")
-        transformers = importlib.import_module("transformers")
+    def __init__(
+        self, cfg: llama.LlamaConfig, dtype: str, torch: Any, transformers: Any
+    ) -> None:
         self._torch = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         config = transformers.LlamaConfig(
@@ -78,7 +106,3 @@ class HfPeer:
         if self._device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
-
-
-def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
