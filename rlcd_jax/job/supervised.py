@@ -14,13 +14,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, metrics, progress_bar
-from rlcd_jax.job import batching, setup, trainer
-from rlcd_jax.training import optimizers, train_state
+from rlcd_jax.job import batching, setup, stage_optimizer, trainer
+from rlcd_jax.training import train_state
 
 Params = Any
 Row = Any
@@ -58,25 +57,6 @@ def num_updates(section: ConfigDict, num_rows: int, stage: str) -> int:
     return total
 
 
-def make_optimizer(section: ConfigDict, updates: int) -> optax.GradientTransformation:
-    """Return the optimizer of a supervised stage."""
-    rate = optimizers.learning_rate(
-        section.learning_rate,
-        schedule=section.schedule,
-        warmup=round(section.warmup_fraction * updates),
-        total=updates,
-        every=1,
-        idle=False,
-    )
-    return optimizers.adamw(
-        rate,
-        eps=section.eps,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
-        parts=(),
-    )
-
-
 def make_trainer(
     job: setup.Job,
     stage: str,
@@ -103,7 +83,12 @@ def make_trainer(
     return trainer.Trainer(
         job.mesh,
         specs,
-        make_optimizer(section, updates),
+        stage_optimizer.make(
+            section,
+            schedule=section.schedule,
+            warmup=round(section.warmup_fraction * updates),
+            total=updates,
+        ),
         loss_fn,
         num_micro=parts,
         weight=weight,

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax.job import setup, trainer
+from rlcd_jax.job import setup, stage_optimizer, trainer
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import packing, rollout
-from rlcd_jax.training import losses, optimizers, train_state
+from rlcd_jax.training import losses, train_state
 
 Params = Any
 
@@ -21,29 +21,21 @@ Params = Any
 def make_trainer(job: setup.Job) -> trainer.Trainer:
     """Return the compiled update of policy and value model together."""
     section = job.config.policy
-    per_step = updates_per_step(section)
-    rate = optimizers.learning_rate(
-        section.learning_rate,
-        schedule="linear",
-        warmup=section.warmup_steps,
-        total=section.steps,
-        every=per_step,
-        idle=section.first_step_idle,
-    )
-    optimizer = optimizers.adamw(
-        rate,
-        eps=section.eps,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
-        parts=() if section.joint_clip else ("policy", "value"),
-    )
     return trainer.Trainer(
         job.mesh,
         {
             "policy": llama.param_specs(job.cfg),
             "value": heads.scalar_specs(job.cfg),
         },
-        optimizer,
+        stage_optimizer.make(
+            section,
+            schedule="linear",
+            warmup=section.warmup_steps,
+            total=section.steps,
+            every=updates_per_step(section),
+            idle=section.first_step_idle,
+            parts=() if section.joint_clip else ("policy", "value"),
+        ),
         ppo_loss(job),
         num_micro=section.update_batch // rows_at_once(job),
         weight="weighs",
