@@ -123,12 +123,12 @@ def _value(text: str | bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         names = [name for name, _ in pairs]
         double = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"field {double!r} is there twice in one object; give one")
-    return found
+    return row
 
 
 def _constant(name: str) -> float:

@@ -96,14 +96,14 @@ class HhRlhf(tfds.core.GeneratorBasedBuilder):
 def local_files(config: str, folder: epath.PathLike) -> dict[str, epath.Path]:
     """Return the file of each split that a folder in the official layout holds."""
     paths = {s: epath.Path(folder) / config / f"{s}.jsonl.gz" for s in SPLITS}
-    found = {split: path for split, path in paths.items() if path.exists()}
-    if not found:
+    files = {split: path for split, path in paths.items() if path.exists()}
+    if not files:
         wanted = " or ".join(str(path) for path in paths.values())
         raise ValueError(
             f"no hh-rlhf files: {wanted} is needed; name the folder that holds "
             f"{config}/, or None to download"
         )
-    return found
+    return files
 
 
 def read_rows(path: epath.PathLike) -> Iterator[tuple[str, str]]:
@@ -271,7 +271,7 @@ def load_human_pairs(
       limit: how many lines of the split, before any is left out.
     """
     rows = read_examples(prepare(config, manual_dir, data_dir), split, limit)
-    found = []
+    pairs = []
     for row in rows:
         turns, chosen = _dialogue(row, "chosen")
         other, rejected = _dialogue(row, "rejected")
@@ -281,13 +281,13 @@ def load_human_pairs(
         second = seeds.seed_choice(2, seed, "human_pair", prompt.key)
         replies = (rejected, chosen) if second else (chosen, rejected)
         text = join_turns(turns) if render is None else render(prompt)
-        found.append(
+        pairs.append(
             records.HumanPair(prompt.id, prompt.id, text, *replies, float(second))
         )
-    if len(found) < len(rows):
-        lost = len(rows) - len(found)
+    if len(pairs) < len(rows):
+        lost = len(rows) - len(pairs)
         logging.info("hh-rlhf %s: %d lines of %s compare nothing", config, lost, split)
-    return found
+    return pairs
 
 
 def _dialogue(

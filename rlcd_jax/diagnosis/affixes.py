@@ -72,7 +72,7 @@ def lint(
     for index, (positive, negative) in enumerate(pairs):
         for rule in (_words, _lengths, _marks):
             findings += [
-                Finding(index, *found) for found in rule(positive.strip(), negative)
+                Finding(index, *parts) for parts in rule(positive.strip(), negative)
             ]
         if encode is not None:
             findings += _tokens(index, positive, negative, encode)
@@ -99,8 +99,8 @@ def difference(positive: str, negative: str) -> Difference:
 
 def is_akin(word: str, other: str) -> bool:
     """Say whether two words look like forms of one: honest, dishonest."""
-    found = difflib.SequenceMatcher(None, word, other, autojunk=False)
-    run = found.find_longest_match().size
+    matcher = difflib.SequenceMatcher(None, word, other, autojunk=False)
+    run = matcher.find_longest_match().size
     return run >= AKIN_LETTERS and run >= AKIN_SHARE * max(len(word), len(other))
 
 
@@ -109,10 +109,10 @@ def findings_table(
 ) -> tables.Table:
     """Return the findings as a table with one row each."""
     rows = []
-    for found in findings:
-        positive, negative = pairs[found.index]
-        cells = (found.severity, found.rule, found.detail, positive, negative)
-        rows.append((str(found.index), cells))
+    for finding in findings:
+        positive, negative = pairs[finding.index]
+        cells = (finding.severity, finding.rule, finding.detail, positive, negative)
+        rows.append((str(finding.index), cells))
     names = ("severity", "rule", "what was found", "positive", "negative")
     without = sorted(set(range(len(pairs))) - {f.index for f in findings})
     listed = ", ".join(map(str, without)) or "none"
@@ -128,16 +128,16 @@ def findings_table(
 def _duplicates(pairs: Sequence[tuple[str, str]]) -> list[Finding]:
     """Report wordings that occur twice, on one side or on both."""
     plain = [tuple(" ".join(wording.words(t)) for t in pair) for pair in pairs]
-    found = []
+    findings = []
     for index, (positive, negative) in enumerate(plain):
         others = [i for i in range(len(plain)) if i != index]
         if positive == negative:
-            found.append(
+            findings.append(
                 Finding(index, "identical", ERROR, "both sides have the same words")
             )
         same = tuple(i for i in others if plain[i] == plain[index])
         if same:
-            found.append(_duplicate(index, "pair", ERROR, same))
+            findings.append(_duplicate(index, "pair", ERROR, same))
         for side, name in ((0, "positive"), (1, "negative")):
             alike = tuple(
                 i
@@ -145,12 +145,12 @@ def _duplicates(pairs: Sequence[tuple[str, str]]) -> list[Finding]:
                 if plain[i][side] == plain[index][side] and i not in same
             )
             if alike:
-                found.append(_duplicate(index, name, WARNING, alike))
+                findings.append(_duplicate(index, name, WARNING, alike))
         crossed = tuple(i for i in others if plain[i][1] == positive)
         if crossed:
             detail = f"its positive is the negative of {_listed(crossed)}"
-            found.append(Finding(index, "crossed", ERROR, detail, crossed))
-    return found
+            findings.append(Finding(index, "crossed", ERROR, detail, crossed))
+    return findings
 
 
 def _duplicate(index: int, name: str, severity: str, rows: tuple[int, ...]) -> Finding:
@@ -160,7 +160,7 @@ def _duplicate(index: int, name: str, severity: str, rows: tuple[int, ...]) -> F
 
 def _words(positive: str, negative: str) -> list[tuple[str, str, str]]:
     """Compare the words: which differ, how they are related, how many there are."""
-    found, apart = [], difference(positive, negative)
+    findings, apart = [], difference(positive, negative)
     lone_positive = [w for w in apart.positive if w not in {a for a, _ in apart.akin}]
     lone_negative = [w for w in apart.negative if w not in {b for _, b in apart.akin}]
     if lone_positive or lone_negative:
@@ -169,15 +169,15 @@ def _words(positive: str, negative: str) -> list[tuple[str, str, str]]:
             "one another"
         )
         severity = NOTE if apart.akin else WARNING
-        found.append(("unmatched_words", severity, detail))
+        findings.append(("unmatched_words", severity, detail))
     if not apart.shared and (apart.positive or apart.negative):
-        found.append(("no_shared_words", NOTE, "the sides have no word in common"))
+        findings.append(("no_shared_words", NOTE, "the sides have no word in common"))
     numbers = [len(wording.words(text)) for text in (positive, negative)]
     if numbers[0] != numbers[1]:
         severity = NOTE if abs(numbers[0] - numbers[1]) == 1 else WARNING
         detail = f"{numbers[0]} words against {numbers[1]}"
-        found.append(("word_count", severity, detail))
-    return found
+        findings.append(("word_count", severity, detail))
+    return findings
 
 
 def _lengths(positive: str, negative: str) -> list[tuple[str, str, str]]:
@@ -191,18 +191,18 @@ def _lengths(positive: str, negative: str) -> list[tuple[str, str, str]]:
 
 def _marks(positive: str, negative: str) -> list[tuple[str, str, str]]:
     """Compare punctuation, hyphens and the case of the first letter."""
-    found = []
+    findings = []
     marks = [sorted(SEPARATORS.findall(text)) for text in (positive, negative)]
     if marks[0] != marks[1]:
         shown = ["".join(side) or "none" for side in marks]
-        found.append(("punctuation", WARNING, f"{shown[0]} against {shown[1]}"))
+        findings.append(("punctuation", WARNING, f"{shown[0]} against {shown[1]}"))
     hyphens = [text.count("-") for text in (positive, negative)]
     if hyphens[0] != hyphens[1]:
         detail = f"{hyphens[0]} hyphens against {hyphens[1]}"
-        found.append(("hyphens", NOTE, detail))
+        findings.append(("hyphens", NOTE, detail))
     if positive[:1].isupper() != negative.strip()[:1].isupper():
-        found.append(("capitals", WARNING, "only one side starts with a capital"))
-    return found
+        findings.append(("capitals", WARNING, "only one side starts with a capital"))
+    return findings
 
 
 def _tokens(

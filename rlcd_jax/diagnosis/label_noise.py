@@ -171,9 +171,9 @@ def run_table(
       level: coverage of the intervals.
     """
     fitted = fit(pairs)
-    foretold, found = predicted(fitted), measured(pairs, level)
+    foretold, observed = predicted(fitted), measured(pairs, level)
     spans = _predicted_intervals(pairs, foretold, seed=seed, level=level)
-    rows = [(name, (spans[name], found[name])) for name in METHODS]
+    rows = [(name, (spans[name], observed[name])) for name in METHODS]
 
     def shown(value: float | Missing) -> str:
         return (

@@ -34,8 +34,8 @@ def files_table(
     task = tasks.load_task(task_name or pairs[0].task)
     name, score = judges.LEXICON, pair_readings.lexicon
     if scores:
-        found = read_scores(scores, pairs)
-        name, score = scores.name, lambda texts: [found[text] for text in texts]
+        by_text = read_scores(scores, pairs)
+        name, score = scores.name, lambda texts: [by_text[text] for text in texts]
     elif task.lexicon is None:
         why = judges.JUDGES[judges.LEXICON].misfit(task)
         raise ValueError(f"{why}; give a trusted judge's scores of the pairs: --scores")
@@ -48,13 +48,13 @@ def read_scores(
     path: pathlib.Path, pairs: Sequence[records.Pair]
 ) -> dict[tuple[str, str], float]:
     """Return the score of each (prompt, reply) in the pairs."""
-    found = {}
+    by_pair = {}
     for number, row in enumerate(record_files.read_jsonl(path), start=1):
         absent = [field for field in SCORE_FIELDS if field not in row]
         if absent:
             raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
-        found[row["id"]] = (float(row["score_1"]), float(row["score_2"]))
-    lacking = [pair.id for pair in pairs if pair.id not in found]
+        by_pair[row["id"]] = (float(row["score_1"]), float(row["score_2"]))
+    lacking = [pair.id for pair in pairs if pair.id not in by_pair]
     if lacking:
         raise ValueError(
             f"{path} has no scores of {len(lacking)} pairs, such as {lacking[0]!r}; "
@@ -64,6 +64,6 @@ def read_scores(
         (pair.prompt, reply): score
         for pair in pairs
         for reply, score in zip(
-            (pair.reply_1, pair.reply_2), found[pair.id], strict=True
+            (pair.reply_1, pair.reply_2), by_pair[pair.id], strict=True
         )
     }

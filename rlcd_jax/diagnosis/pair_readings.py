@@ -159,14 +159,14 @@ def one_each(readings: Sequence[Reading]) -> list[Reading]:
 
     A reading whose replies were scored is preferred.
     """
-    found: dict[tuple[str, str], Reading] = {}
+    chosen: dict[tuple[str, str], Reading] = {}
     for reading in readings:
         key = (reading.sampling, records.key_of(reading))
-        if key not in found or (
-            found[key].scored is None and reading.scored is not None
+        if key not in chosen or (
+            chosen[key].scored is None and reading.scored is not None
         ):
-            found[key] = reading
-    return list(found.values())
+            chosen[key] = reading
+    return list(chosen.values())
 
 
 def lexicon(texts: Sequence[tuple[str, str]]) -> list[float]:
@@ -297,8 +297,8 @@ def _likelihoods(
         for n in (0, 1):
             asked += [(sources[n], replies[n]), (sources[1 - n], replies[n])]
     values = _answers(logprob, asked, "logprob")
-    found = iter(zip(*[iter(values)] * 4, strict=True))
-    return [next(found) if p.sampling == "contrast" else nothing for p in pairs]
+    fours = iter(zip(*[iter(values)] * 4, strict=True))
+    return [next(fours) if p.sampling == "contrast" else nothing for p in pairs]
 
 
 def _margins(

@@ -140,7 +140,7 @@ def self_consistency(
 def judge_agreement(
     study: studies.Study,
     scores_2: dict[str, float],
-    given: Sequence[verdicts.Verdict],
+    judged: Sequence[verdicts.Verdict],
     *,
     judge: str,
     level: float = 0.95,
@@ -153,7 +153,7 @@ def judge_agreement(
     Args:
       study: names the two systems.
       scores_2: mean score of the second system by prompt and draw, `Ratings`' own.
-      given: verdicts on the same replies, the systems in either order.
+      judged: verdicts on the same replies, the systems in either order.
       judge: whose verdicts to use.
       level: coverage of the Wilson interval.
 
@@ -164,7 +164,7 @@ def judge_agreement(
     """
     systems = (study.system_1, study.system_2)
     points: dict[str, float] = {}
-    for verdict in given:
+    for verdict in judged:
         if verdict.judge != judge:
             continue
         if (verdict.system_1, verdict.system_2) == systems:
@@ -172,7 +172,7 @@ def judge_agreement(
         elif (verdict.system_2, verdict.system_1) == systems:
             points[records.key_of(verdict)] = 1 - verdict.points
     if not points:
-        known = sorted({v.judge for v in given})
+        known = sorted({v.judge for v in judged})
         raise ValueError(
             f"judge {judge!r} has no verdict on {systems[0]!r} and {systems[1]!r}; "
             f"judges in the file: {', '.join(known) or 'none'}"

@@ -74,11 +74,11 @@ def read_study(
         for path in _answer_files(folder)
         for row in _rows(path, str(path.relative_to(folder)), problems)
     ]
-    found: dict[str, tuple[_Row, int]] = {}
+    answers: dict[str, tuple[_Row, int]] = {}
     for row in rows:
-        _take(row, study, key, found, partial, problems)
+        _take(row, study, key, answers, partial, problems)
     if not partial:
-        problems += _absent(key, found, rows)
+        problems += _absent(key, answers, rows)
     if problems:
         shown = problems[:SHOWN_PROBLEMS]
         more = len(problems) - len(shown)
@@ -89,9 +89,9 @@ def read_study(
             + "\nCorrect the files in answers/, or ask the annotator."
         )
     judgments = [
-        _unblind(line, found[item][1], _seconds(found[item][0].values))
+        _unblind(line, answers[item][1], _seconds(answers[item][0].values))
         for item, line in key.items()
-        if item in found
+        if item in answers
     ]
     return study, judgments
 
@@ -195,11 +195,11 @@ def _take(
     row: _Row,
     study: studies.Study,
     key: Mapping[str, studies.KeyLine],
-    found: dict[str, tuple[_Row, int]],
+    answers: dict[str, tuple[_Row, int]],
     partial: bool,
     problems: list[str],
 ) -> None:
-    """Add an answer to `found`, or what is wrong with it to `problems`."""
+    """Add an answer to `answers`, or what is wrong with it to `problems`."""
     item = row.values.get("item")
     if row.values.get("study") != study.id:
         problems.append(
@@ -226,13 +226,13 @@ def _take(
             f"{row.where}: field 'seconds' of {item} is {row.values['seconds']!r}; "
             "accepted: a number of 0 or more, or nothing"
         )
-    elif item in found:
+    elif item in answers:
         problems.append(
-            f"{row.where}: field 'item' is {item!r}, which {found[item][0].where} "
+            f"{row.where}: field 'item' is {item!r}, which {answers[item][0].where} "
             "answers too; accepted: one answer an item"
         )
     else:
-        found[item] = (row, rating)
+        answers[item] = (row, rating)
 
 
 def _is_blank(value: Any) -> bool:
@@ -262,13 +262,13 @@ def _seconds(values: Mapping[str, Any]) -> float | None:
 
 
 def _absent(
-    key: Mapping[str, studies.KeyLine], found: Mapping[str, Any], rows: list[_Row]
+    key: Mapping[str, studies.KeyLine], answers: Mapping[str, Any], rows: list[_Row]
 ) -> list[str]:
     """Return a line for each annotator whose file lacks items."""
     seen = {str(row.values.get("item")) for row in rows}  # with a problem of their own
     lacking: dict[str, list[str]] = {}
     for item, line in key.items():
-        if item not in found and item not in seen:
+        if item not in answers and item not in seen:
             lacking.setdefault(line.annotator, []).append(item)
     lines = []
     for annotator, items in lacking.items():

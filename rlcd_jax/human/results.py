@@ -21,11 +21,11 @@ ALPHA_NOTE = (
 
 
 def rating_table(
-    found: ratings.Ratings, judgments: Sequence[reading.Judgment], *, seed: int
+    rated: ratings.Ratings, judgments: Sequence[reading.Judgment], *, seed: int
 ) -> tables.Table:
     """Return one row: the paper's cell, the preferred share, and how far all agree."""
-    study, first = found.study, found.first
-    kept = [j for j in judgments if j.annotator not in found.excluded]
+    study, first = rated.study, rated.first
+    kept = [j for j in judgments if j.annotator not in rated.excluded]
     matrix = agreement.rating_matrix(kept)
     level = first.level if isinstance(first, estimates.Estimate) else 0.95
     alphas = [
@@ -36,13 +36,13 @@ def rating_table(
     if isinstance(first, estimates.Estimate):
         p_value = f"{first.p_value:.2g}"
     cells = (
-        paper_cell(found),
+        paper_cell(rated),
         first,
-        found.second,
+        rated.second,
         p_value,
-        found.prefer_first,
+        rated.prefer_first,
         *alphas,
-        found.num_judgments,
+        rated.num_judgments,
     )
     columns = (
         tables.Column("Rating"),
@@ -56,11 +56,11 @@ def rating_table(
     )
     row = (f"{study.system_1} vs {study.system_2}", cells)
     caption = f"Human ratings, {study.task}: {study.question_name}"
-    return tables.Table(caption, "Comparison", columns, (row,), _notes(found))
+    return tables.Table(caption, "Comparison", columns, (row,), _notes(rated))
 
 
-def _notes(found: ratings.Ratings) -> tuple[str, ...]:
-    study = found.study
+def _notes(rated: ratings.Ratings) -> tuple[str, ...]:
+    study = rated.study
     notes = [
         "Ratings from 1 to 8, higher is better; the two systems' sum to 9, so the "
         "second interval mirrors the first. Intervals: bootstrap over prompts.",
@@ -72,39 +72,39 @@ def _notes(found: ratings.Ratings) -> tuple[str, ...]:
             f"{study.identical} prompts with the same reply by both systems were not "
             "shown and do not count."
         )
-    if found.shift != "none":
-        notes.append(f"Annotators' shifts were removed: {found.shift}.")
-    if found.excluded:
+    if rated.shift != "none":
+        notes.append(f"Annotators' shifts were removed: {rated.shift}.")
+    if rated.excluded:
         notes.append(
-            "Left out, too few gold checks passed: " + ", ".join(found.excluded) + "."
+            "Left out, too few gold checks passed: " + ", ".join(rated.excluded) + "."
         )
     return tuple(notes)
 
 
-def paper_cell(found: ratings.Ratings) -> estimates.Missing | str:
+def paper_cell(rated: ratings.Ratings) -> estimates.Missing | str:
     """Return a cell in the paper's layout, such as `5.62 / 3.38 [5.40, 5.84]`.
 
     The interval is that of the first figure.
     """
-    first, second = found.first, found.second
+    first, second = rated.first, rated.second
     if isinstance(first, estimates.Missing):
         return first
     interval = f"[{first.low:.2f}, {first.high:.2f}]"
     return f"{first.value:.2f} / {second.value:.2f} {interval}"
 
 
-def paper_table(found: Sequence[ratings.Ratings]) -> tables.Table:
+def paper_table(studies: Sequence[ratings.Ratings]) -> tables.Table:
     """Return studies in the layout of the paper's Table 2.
 
     Args:
-      found: one for each comparison and question, at most.
+      studies: one for each comparison and question, at most.
 
     Returns:
       A row for each comparison, a column for each task and question; combinations
       without a study are missing.
     """
     cells: dict[tuple[str, str], estimates.Missing | str] = {}
-    for one in found:
+    for one in studies:
         study = one.study
         place = (
             f"{study.system_1} vs {study.system_2}",
@@ -169,27 +169,27 @@ def annotator_table(
 
 
 def judge_table(
-    found: ratings.Ratings, given: Sequence[verdicts.Verdict], *, level: float = 0.95
+    rated: ratings.Ratings, judged: Sequence[verdicts.Verdict], *, level: float = 0.95
 ) -> tables.Table:
     """Return one row for each other judge: how often it agrees with the people.
 
     Source: RLCD Table 23.
     """
-    systems = {found.study.system_1, found.study.system_2}
+    systems = {rated.study.system_1, rated.study.system_2}
     judges = dict.fromkeys(
-        v.judge for v in given if {v.system_1, v.system_2} == systems
+        v.judge for v in judged if {v.system_1, v.system_2} == systems
     )
     if not judges:
         raise ValueError(
-            f"no verdict is about {found.study.system_1!r} and "
-            f"{found.study.system_2!r}; give the verdicts on the same samples"
+            f"no verdict is about {rated.study.system_1!r} and "
+            f"{rated.study.system_2!r}; give the verdicts on the same samples"
         )
     rows = tuple(
         (
             judge,
             (
                 agreement.judge_agreement(
-                    found.study, found.scores_2, given, judge=judge, level=level
+                    rated.study, rated.scores_2, judged, judge=judge, level=level
                 ),
             ),
         )
@@ -206,12 +206,12 @@ def judge_table(
 
 def write_results(
     folder: str | os.PathLike[str],
-    found: Mapping[str, tables.Table],
+    made: Mapping[str, tables.Table],
     judgments: Sequence[reading.Judgment],
 ) -> pathlib.Path:
     """Write tables, and the un-blinded answers as `ratings.jsonl`."""
     place = pathlib.Path(folder) / RESULTS
-    for stem, table in found.items():
+    for stem, table in made.items():
         tables.write_table(table, place, stem)
     record_files.write_jsonl(place / "ratings.jsonl", judgments)
     return place

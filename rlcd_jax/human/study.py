@@ -188,9 +188,11 @@ def comparisons(
             + ", ".join(repr(name) for name in known)
         )
     ordered = [s for name in systems for s in chosen.values() if s.system == name]
-    found = verdicts.contests(ordered)
-    pairs = [(one, two) for one, two in found if one.reply.strip() != two.reply.strip()]
-    return pairs, len(found) - len(pairs)
+    contests = verdicts.contests(ordered)
+    pairs = [
+        (one, two) for one, two in contests if one.reply.strip() != two.reply.strip()
+    ]
+    return pairs, len(contests) - len(pairs)
 
 
 def _order(seed: int, *parts: str) -> Callable[[Sequence[Any]], list[Any]]:

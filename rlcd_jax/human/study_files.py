@@ -105,10 +105,10 @@ def read(
       verdicts_file: of other judges, to compare; None: none.
       seed: of the bootstrap.
     """
-    given = None
+    judged = None
     if verdicts_file:
-        given = record_files.read_jsonl(verdicts_file, verdicts.Verdict)
-    found, shown = [], []
+        judged = record_files.read_jsonl(verdicts_file, verdicts.Verdict)
+    compared, shown = [], []
     for place in places:
         made, judgments = reading.read_study(place, partial=partial)
         rated = ratings.rate(made, judgments, shift=shift, min_gold=min_gold, seed=seed)
@@ -116,14 +116,14 @@ def read(
             "table": results.rating_table(rated, judgments, seed=seed),
             "annotators": results.annotator_table(judgments),
         }
-        if given is not None:
-            written["judges"] = results.judge_table(rated, given)
+        if judged is not None:
+            written["judges"] = results.judge_table(rated, judged)
         folder = results.write_results(place, written, judgments)
         shown += [tables.markdown(table) for table in written.values()]
         shown.append(f"wrote {folder}\n")
-        found.append(rated)
-    if len(found) > 1:
-        shown.append(tables.markdown(results.paper_table(found)))
+        compared.append(rated)
+    if len(compared) > 1:
+        shown.append(tables.markdown(results.paper_table(compared)))
     return shown
 
 

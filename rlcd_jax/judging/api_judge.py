@@ -62,13 +62,13 @@ def compare(
       ValueError, RuntimeError: see `ChatApi.ask_all`.
     """
     answers = iter(api.ask_all(questions(samples, question), progress=progress))
-    given = []
+    judged = []
     for one, two in verdicts.contests(samples):
         if plain := verdicts.plain_winner(one, two):
-            given.append(verdicts.make_verdict(judge, one, two, plain))
+            judged.append(verdicts.make_verdict(judge, one, two, plain))
         else:
-            given.append(read_answers(judge, one, two, next(answers), next(answers)))
-    return given
+            judged.append(read_answers(judge, one, two, next(answers), next(answers)))
+    return judged
 
 
 def comparison_prompt(prompt: str, reply_a: str, reply_b: str, question: str) -> str:

@@ -144,7 +144,7 @@ class ChatApi:
         while number < settings.max_tries:
             pause = 0.0
             try:
-                found = self._try(send, body, limit)
+                completion = self._try(send, body, limit)
             except wire.TryAgain as failure:
                 reason, pause = str(failure), failure.pause
             except wire.Refused as refusal:
@@ -153,8 +153,8 @@ class ChatApi:
                 reason = f"cut at {limit // GROWTH} tokens, and {refusal}"
                 break
             else:
-                if not found.is_cut:
-                    return self._keep(key, body, found)
+                if not completion.is_cut:
+                    return self._keep(key, body, completion)
                 with self._lock:
                     self.cut += 1
                 most = settings.most_tokens(limit)
@@ -203,8 +203,8 @@ class ChatApi:
                 answered = status == 200
                 cost = most if answered else 0.0
                 if answered:
-                    found, cost = self._understand(body, data, limit)
-                    return found
+                    completion, cost = self._understand(body, data, limit)
+                    return completion
             except wire.Unsent:
                 cost = 0.0
                 raise
@@ -222,19 +222,19 @@ class ChatApi:
     ) -> tuple[completions.Completion, float]:
         """Return what a reply says, and what it cost."""
         try:
-            found = completions.read_completion(json.loads(data))
+            completion = completions.read_completion(json.loads(data))
             wrong = ""
         except (ValueError, RecursionError) as error:
             wrong = str(error) if type(error) is ValueError else "no JSON"
         if wrong:
             shown = secrets.excerpt(data, self._wire.hide)
             raise wire.TryAgain(f"not a chat completion, {wrong}: {shown!r}")
-        given = _tokens(body) if found.given is None else found.given
-        written = found.written
+        given = _tokens(body) if completion.given is None else completion.given
+        written = completion.written
         if written is None:
             most = self.settings.most_tokens(limit)
-            written = most if found.is_cut else -(-len(data) // BYTES_A_TOKEN)
-        return found, self._cost(given, written)
+            written = most if completion.is_cut else -(-len(data) // BYTES_A_TOKEN)
+        return completion, self._cost(given, written)
 
     # Money and the cache
 
@@ -248,10 +248,10 @@ class ChatApi:
             raise RuntimeError(f"{reason}; answers so far are in {self.settings.cache}")
 
     def _keep(
-        self, key: str, body: Mapping[str, Any], found: completions.Completion
+        self, key: str, body: Mapping[str, Any], completion: completions.Completion
     ) -> str:
         """Put an answer in the cache and return its text; an empty one is not kept."""
-        text = self._wire.hide(found.text)
+        text = self._wire.hide(completion.text)
         text = text.encode(errors="replace").decode()  # a lone surrogate is no text
         if text:
             kept = {
@@ -259,7 +259,7 @@ class ChatApi:
                 "request": body,
                 "answer": text,
             }
-            tokens = [found.given, found.written]
+            tokens = [completion.given, completion.written]
             record_files.write_json(self._path(key), kept | {"tokens": tokens})
         return text
 

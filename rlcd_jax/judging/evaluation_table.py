@@ -64,7 +64,7 @@ TEXT_COLUMNS = (
 def comparison_table(
     answers: Sequence[Any],
     scores: Sequence[verdicts.Score],
-    given: Sequence[verdicts.Verdict],
+    judged: Sequence[verdicts.Verdict],
     *,
     caption: str,
     preference: Mapping[str, Any] | None,
@@ -77,7 +77,7 @@ def comparison_table(
     Args:
       answers: replies of all systems, with lengths and divergences.
       scores: single scores by judges that score replies one at a time.
-      given: pairwise verdicts.
+      judged: pairwise verdicts.
       caption: of the table.
       preference: summary of the run's preference model, noted below the table.
       seed: of the bootstrap.
@@ -99,7 +99,7 @@ def comparison_table(
         )
 
     score_judges = list(dict.fromkeys(score.judge for score in scores))
-    win_judges = list(dict.fromkeys(verdict.judge for verdict in given))
+    win_judges = list(dict.fromkeys(verdict.judge for verdict in judged))
     columns = [tables.Column(f"{name} score", 3) for name in score_judges]
     for name in win_judges:
         columns.append(tables.Column(f"{name} win rate", 3))
@@ -109,7 +109,7 @@ def comparison_table(
         own = [answer for answer in answers if answer.system == system]
         cells = [interval(_scores_of(scores, judge, system)) for judge in score_judges]
         for judge in win_judges:
-            cells += _win_cells(given, judge, system, interval, level)
+            cells += _win_cells(judged, judge, system, interval, level)
         cells += [text.cell(own, interval) for text in TEXT_COLUMNS]
         rows.append((system, tuple(cells)))
     return tables.Table(
@@ -117,11 +117,11 @@ def comparison_table(
         row_header="system",
         columns=(*columns, *(text.column for text in TEXT_COLUMNS)),
         rows=tuple(rows),
-        notes=(*_notes(given, preference, level), *_empty_note(answers)),
+        notes=(*_notes(judged, preference, level), *_empty_note(answers)),
     )
 
 
-def _win_cells(given, judge: str, system: str, interval, level: float) -> list[Any]:
+def _win_cells(judged, judge: str, system: str, interval, level: float) -> list[Any]:
     """Return a system's win rates over the base model by one judge: plain, controlled.
 
     Verdicts that could not be read count in neither.
@@ -130,7 +130,7 @@ def _win_cells(given, judge: str, system: str, interval, level: float) -> list[A
         return [estimates.Missing(NO_BASE)] * 2
     own = [
         verdicts.seen_from(verdict, system)
-        for verdict in given
+        for verdict in judged
         if verdict.judge == judge and verdict.winner != "none"
         if {verdict.system_1, verdict.system_2} == {system, BASE}
     ]
@@ -156,18 +156,18 @@ def _empty_note(answers: Sequence[Any]) -> tuple[str, ...]:
     return (f"Empty replies, which lose against all others: {listed}.",)
 
 
-def _notes(given, preference, level: float) -> tuple[str, ...]:
+def _notes(judged, preference, level: float) -> tuple[str, ...]:
     notes = [
         f"Intervals: {level:.0%} bootstrap over prompts. Win rates are over the base "
         "model, ties count half. KL is exact over the vocabulary, along the replies."
     ]
-    if given:
+    if judged:
         notes.append(
             "At equal length: the win rate left by a logistic regression on the "
             "difference of the lengths in words, with a "
             f"{level:.0%} sandwich interval whose clusters are prompts."
         )
-    asked = [verdict for verdict in given if verdict.judge == "log_odds"]
+    asked = [verdict for verdict in judged if verdict.judge == "log_odds"]
     if asked:
         flips = sum(verdict.flips for verdict in asked) / len(asked)
         notes.append(

@@ -141,30 +141,30 @@ def seen_from(verdict: Verdict, system: str) -> Verdict:
 
 
 def equal_length_rate(
-    given: Sequence[Verdict], *, level: float = 0.95
+    verdicts: Sequence[Verdict], *, level: float = 0.95
 ) -> estimates.Estimate | estimates.Missing:
     """Estimate the win rate that is left when both replies are equally long.
 
     All draws and seeds of a prompt enter the regression; they are one cluster.
 
     Args:
-      given: by one judge on one first and one second system.
+      verdicts: by one judge on one first and one second system.
       level: coverage of the interval.
 
     Returns:
       What `win_rates.length_controlled_win_rate` says.
     """
-    sides = {(v.judge, v.system_1, v.system_2) for v in given}
+    sides = {(v.judge, v.system_1, v.system_2) for v in verdicts}
     if len(sides) > 1:
         raise ValueError(
             f"verdicts are about {sorted(sides)}; accepted: one judge, one first and "
             "one second system"
         )
     return win_rates.length_controlled_win_rate(
-        [v.points for v in given],
-        [v.length_1 for v in given],
-        [v.length_2 for v in given],
-        prompts=[v.prompt_id for v in given],
+        [v.points for v in verdicts],
+        [v.length_1 for v in verdicts],
+        [v.length_2 for v in verdicts],
+        prompts=[v.prompt_id for v in verdicts],
         level=level,
     )
 

@@ -63,13 +63,13 @@ def sheet(
 def _wins(table: tables.Table, task: str, systems: Sequence[str]) -> list[plots.Dot]:
     place = [column.name for column in table.columns].index(WINS)
     rows = dict(table.rows)
-    found = {
+    shown = {
         cells.NAMES[system]: rows[cells.row_title(system, task)][place]
         for system in systems
     }
     return [
         plots.Dot(name, 100 * cell.value, 100 * cell.low, 100 * cell.high)
-        for name, cell in found.items()
+        for name, cell in shown.items()
         if isinstance(cell, estimates.Estimate)
     ]
 
@@ -89,14 +89,14 @@ def _lines(
     """Return a line for each method with the metric, over steps of all its seeds."""
     lines = []
     for name, by_seed in rows.items():
-        found: dict[int, list[float]] = collections.defaultdict(list)
+        by_step: dict[int, list[float]] = collections.defaultdict(list)
         for own in by_seed:
             for row in own:
                 if metric in row:
-                    found[int(row["step"])].append(row[metric])
-        steps = sorted(step for step in found if len(found[step]) == len(by_seed))
+                    by_step[int(row["step"])].append(row[metric])
+        steps = sorted(step for step in by_step if len(by_step[step]) == len(by_seed))
         if steps:
-            values = np.array([found[step] for step in steps])
+            values = np.array([by_step[step] for step in steps])
             several = values.shape[1] > 1
             lines.append(
                 plots.Line(

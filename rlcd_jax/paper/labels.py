@@ -24,7 +24,7 @@ def people_pairs(recipes: nodes.Recipes) -> cells.TablePlan:
     def make(system: str, task: str, seed: int) -> graph.Node:
         return recipes.pair_rewards(system, task, seed, human=True)
 
-    def build(made: measures.Made, found: list[cells.Place]) -> tables.Table:
+    def build(made: measures.Made, places: list[cells.Place]) -> tables.Table:
         columns = (
             cells.paper_column(recipes, ": accuracy, % / mean probability"),
             tables.Column("Accuracy, %", digits=1, percent=True),
@@ -44,7 +44,7 @@ def people_pairs(recipes: nodes.Recipes) -> cells.TablePlan:
             )
 
         rows = measures.make_rows(
-            recipes, found, LABELLERS, "human pairs", columns, own
+            recipes, places, LABELLERS, "human pairs", columns, own
         )
         more = (
             "Up to 2,000 human pairs from the beginning of hh-rlhf's train part, as in "
@@ -68,7 +68,7 @@ def labels(recipes: nodes.Recipes) -> cells.TablePlan:
     def make(system: str, task: str, seed: int) -> graph.Node:
         return recipes.pair_rewards(system, task, seed, human=False)
 
-    def build(made: measures.Made, found: list[cells.Place]) -> tables.Table:
+    def build(made: measures.Made, places: list[cells.Place]) -> tables.Table:
         columns = (
             cells.paper_column(recipes, ", %"),
             tables.Column("Label accuracy, %", digits=1, percent=True),
@@ -83,7 +83,7 @@ def labels(recipes: nodes.Recipes) -> cells.TablePlan:
             )
 
         rows = measures.make_rows(
-            recipes, found, LABELLERS, "label accuracy", columns, own
+            recipes, places, LABELLERS, "label accuracy", columns, own
         )
         more = (
             "Share of simulated pairs whose label agrees with a preference model of "

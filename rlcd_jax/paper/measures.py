@@ -38,27 +38,27 @@ def plan(
       tasks: of the paper's table.
       people: whether human pairs are needed.
     """
-    found = cells.places(recipes, tasks)
+    places = cells.places(recipes, tasks)
     if people:
-        found = [
+        places = [
             cells.Place(p.task, p.missing or cells.lacks_people(recipes, p.task))
-            for p in found
+            for p in places
         ]
     made = {
         (place.task, system): tuple(
             make(system, place.task, seed) for seed in recipes.setup.seeds
         )
-        for place in found
+        for place in places
         if not place.missing
         for system in systems
     }
     wanted = tuple(node for own in made.values() for node in own)
-    return cells.TablePlan(wanted, lambda: build(made, found))
+    return cells.TablePlan(wanted, lambda: build(made, places))
 
 
 def make_rows(
     recipes: nodes.Recipes,
-    found: Sequence[cells.Place],
+    places: Sequence[cells.Place],
     systems: Sequence[str],
     measure: str,
     columns: Sequence[tables.Column],
@@ -66,7 +66,7 @@ def make_rows(
 ) -> tuple[tuple[str, tuple[tables.Cell, ...]], ...]:
     """Return a row for each task and system; `own` gives all cells but the first."""
     rows = []
-    for place in found:
+    for place in places:
         for system in systems:
             title = f"{cells.NAMES[system]}, {place.task}"
             cell = cells.paper(recipes, measure, place.task, (system,))
@@ -127,7 +127,7 @@ def _scored(
     def make(system: str, task: str, seed: int) -> graph.Node:
         return recipes.reply_scores(stage, system, task, seed)
 
-    def build(made: Made, found: list[cells.Place]) -> tables.Table:
+    def build(made: Made, places: list[cells.Place]) -> tables.Table:
         columns = (
             cells.paper_column(recipes),
             tables.Column(what, digits=2),
@@ -142,8 +142,8 @@ def _scored(
                 cell = estimates.Estimate(*bounds, cell.level, cell.num)
             return cell, against(recipes, values, system)
 
-        places = [place for place in found if task in (None, place.task)]
-        rows = make_rows(recipes, places, SYSTEMS, stage, columns, own)
+        asked = [place for place in places if task in (None, place.task)]
+        rows = make_rows(recipes, asked, SYSTEMS, stage, columns, own)
         return tables.Table(
             caption, "System", columns, rows, cells.notes(recipes, *more)
         )
@@ -169,7 +169,7 @@ def read_scores(recipes: nodes.Recipes, node: graph.Node) -> list[verdicts.Score
 def lengths(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of the lengths of final replies (Tables 34 and 35)."""
 
-    def build(made: Made, found: list[cells.Place]) -> tables.Table:
+    def build(made: Made, places: list[cells.Place]) -> tables.Table:
         columns = (
             cells.paper_column(recipes, ": mean / sd"),
             tables.Column("Tokens", digits=1),
@@ -195,7 +195,7 @@ def lengths(recipes: nodes.Recipes) -> cells.TablePlan:
                 against(recipes, values, system),
             )
 
-        rows = make_rows(recipes, found, SYSTEMS, "length", columns, own)
+        rows = make_rows(recipes, places, SYSTEMS, "length", columns, own)
         more = ("Tokens of our model's tokenizer, the stop string included.",)
         return tables.Table(
             "Tables 34 and 35: length of final replies",
@@ -211,7 +211,7 @@ def lengths(recipes: nodes.Recipes) -> cells.TablePlan:
 def diversities(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of Dist-1, Dist-2 and Dist-3 of final replies (App. J.3)."""
 
-    def build(made: Made, found: list[cells.Place]) -> tables.Table:
+    def build(made: Made, places: list[cells.Place]) -> tables.Table:
         columns = (
             cells.paper_column(recipes, ": Dist-1 / 2 / 3, %"),
             *(tables.Column(f"Dist-{n}, %", 1, percent=True) for n in (1, 2, 3)),
@@ -230,7 +230,7 @@ def diversities(recipes: nodes.Recipes) -> cells.TablePlan:
             shares = (diversity.distinct_interval(one, n) for n in (1, 2, 3))
             return (*shares, test)
 
-        rows = make_rows(recipes, found, SYSTEMS, "diversity", columns, own)
+        rows = make_rows(recipes, places, SYSTEMS, "diversity", columns, own)
         more = (
             "Distinct n-grams of words over all, pooled over one reply a prompt of the "
             "first seed; it falls with the amount of text. Intervals: jackknife over "
@@ -263,7 +263,7 @@ def _one_reply(
     recipes: nodes.Recipes, own: Sequence[graph.Node]
 ) -> dict[str, list[str]]:
     """Return the first reply to each prompt of the first seed."""
-    found: dict[str, list[str]] = {}
+    replies: dict[str, list[str]] = {}
     for answer in read_answers(recipes, own[:1]):
-        found.setdefault(answer.prompt_id, [answer.reply])
-    return found
+        replies.setdefault(answer.prompt_id, [answer.reply])
+    return replies

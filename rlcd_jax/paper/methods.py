@@ -40,8 +40,8 @@ class Made:
 def compared(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of the comparison; its tasks are those that were asked for."""
     systems = _systems(recipes)
-    found = [p for p in cells.places(recipes) if p.task in recipes.setup.tasks]
-    made = {p.task: _nodes(recipes, p.task) for p in found if not p.missing}
+    places = [p for p in cells.places(recipes) if p.task in recipes.setup.tasks]
+    made = {p.task: _nodes(recipes, p.task) for p in places if not p.missing}
     wanted = tuple(
         node
         for own in made.values()
@@ -57,7 +57,7 @@ def compared(recipes: nodes.Recipes) -> cells.TablePlan:
         }
         return {task: str(svg) for task, svg in shown.items() if svg}
 
-    return cells.TablePlan(wanted, lambda: _table(recipes, found, made), drawn)
+    return cells.TablePlan(wanted, lambda: _table(recipes, places, made), drawn)
 
 
 def check(asked: Sequence[str]) -> None:
@@ -145,7 +145,7 @@ class Judged:
 
 def _read(recipes: nodes.Recipes, made: Made, system: str) -> list[Judged]:
     """Return what the nodes of a system hold, by seed."""
-    found = []
+    judged = []
     for seed, node in enumerate(made.samples[system]):
         answers = measures.read_answers(recipes, (node,))
         scores = []
@@ -153,8 +153,8 @@ def _read(recipes: nodes.Recipes, made: Made, system: str) -> list[Judged]:
             scores = judges.lexicon_scores(evaluate_policy.as_samples(answers))
         elif made.judge == PEOPLE:
             scores = measures.read_scores(recipes, made.rewards[system][seed])
-        found.append(Judged(answers, scores))
-    return found
+        judged.append(Judged(answers, scores))
+    return judged
 
 
 def _row(
@@ -201,10 +201,10 @@ def _judged(
 
 def _accuracy(recipes: nodes.Recipes, own: Sequence[graph.Node]) -> tables.Cell:
     """Return the mean held-out accuracy of a method's preference models."""
-    found = [
+    summaries = [
         done_mark.read_summary(graph.folder(recipes.setup.root, node)) for node in own
     ]
-    values = [one.get("held_out_accuracy", {}).get("value") for one in found]
+    values = [one.get("held_out_accuracy", {}).get("value") for one in summaries]
     if not values or None in values:
         return "-"
     return sum(values) / len(values)

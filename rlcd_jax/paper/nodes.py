@@ -328,11 +328,11 @@ def _contents(hh_dir: str) -> str:
     """Return a hash of the names and contents of the files in a folder of hh-rlhf."""
     if not hh_dir:
         return ""
-    found = sorted(pathlib.Path(hh_dir).glob("*/*.jsonl.gz"))
-    if not found:
+    files = sorted(pathlib.Path(hh_dir).glob("*/*.jsonl.gz"))
+    if not files:
         raise ValueError(
             f"hh_rlhf.dir={hh_dir} holds no hh-rlhf files; accepted: a folder with "
             "harmless-base/train.jsonl.gz and the like"
         )
-    named = {f"{p.parent.name}/{p.name}": hh_rlhf.content_hash(p) for p in found}
+    named = {f"{p.parent.name}/{p.name}": hh_rlhf.content_hash(p) for p in files}
     return done_mark.config_hash(named)

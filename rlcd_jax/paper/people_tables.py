@@ -23,7 +23,7 @@ def rated(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of Table 2: ratings by people, from the folders of studies."""
 
     def build() -> tables.Table:
-        found = {_study_key(one): one for one in _studies(recipes)}
+        studies = {_study_key(one): one for one in _studies(recipes)}
         columns = (
             cells.paper_column(recipes),
             tables.Column("Ours"),
@@ -33,14 +33,14 @@ def rated(recipes: nodes.Recipes) -> cells.TablePlan:
         )
         paper = [(("rlcd", "rlaif"), column) for column in published.COLUMNS]
         rows = []
-        for pair, column in dict.fromkeys([*paper, *found]):
+        for pair, column in dict.fromkeys([*paper, *studies]):
             title = f"{_name(pair[0])} vs {_name(pair[1])}, {column}"
             cell = cells.paper(recipes, "human", column, pair)
-            if (pair, column) not in found:
+            if (pair, column) not in studies:
                 reason = estimates.Missing(NO_STUDY)
                 rows.append(cells.missing_row(title, cell, reason, len(columns)))
                 continue
-            one = found[pair, column]
+            one = studies[pair, column]
             p_value = one.first
             if isinstance(p_value, estimates.Estimate):
                 p_value = f"{p_value.p_value:.2g}"
@@ -64,8 +64,8 @@ def rated(recipes: nodes.Recipes) -> cells.TablePlan:
 
 def agreed(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of Table 23: how often people and a judge choose alike."""
-    found = {_study_key(one): one for one in _studies(recipes)}
-    made, missing = _judges(recipes, found)
+    studies = {_study_key(one): one for one in _studies(recipes)}
+    made, missing = _judges(recipes, studies)
     api = recipes.setup.api is not None
 
     def build() -> tables.Table:
@@ -76,7 +76,7 @@ def agreed(recipes: nodes.Recipes) -> cells.TablePlan:
         )
         paper = [(("rlcd", "rlaif"), column) for column in published.COLUMNS]
         rows = []
-        for key in dict.fromkeys([*paper, *found]):
+        for key in dict.fromkeys([*paper, *studies]):
             pair, column = key
             title = f"{_name(pair[0])} vs {_name(pair[1])}, {column}"
             cell = cells.paper(recipes, "agreement", column, pair)
@@ -84,11 +84,11 @@ def agreed(recipes: nodes.Recipes) -> cells.TablePlan:
                 reason = missing.get(key, estimates.Missing(NO_STUDY))
                 rows.append(cells.missing_row(title, cell, reason, len(columns)))
                 continue
-            node, one = made[key], found[key]
+            node, one = made[key], studies[key]
             judge = node.settings["judge"]
-            given = win_tables.read_verdicts(recipes, node, column)
+            judged = win_tables.read_verdicts(recipes, node, column)
             share = agreement.judge_agreement(
-                one.study, one.scores_2, given, judge=judge
+                one.study, one.scores_2, judged, judge=judge
             )
             shown = judge if api else f"{judge} of {node.config.model.spec}, not GPT-4"
             rows.append((title, (cell, share, shown)))
@@ -111,13 +111,13 @@ def agreed(recipes: nodes.Recipes) -> cells.TablePlan:
 
 
 def _judges(
-    recipes: nodes.Recipes, found: Mapping[Key, ratings.Ratings]
+    recipes: nodes.Recipes, studies: Mapping[Key, ratings.Ratings]
 ) -> tuple[dict[Key, graph.Node], dict[Key, estimates.Missing]]:
     """Return the judge's node for each study, and why others have none."""
     api = recipes.setup.api is not None
     made, missing = {}, {}
     available = {place.task: place.missing for place in cells.places(recipes)}
-    for key, one in found.items():
+    for key, one in studies.items():
         pair, task = key[0], one.study.task
         unknown = [name for name in pair if name not in nodes.METHODS]
         if unknown or task not in available:
@@ -142,16 +142,16 @@ def _study_key(one: ratings.Ratings) -> Key:
 
 def _studies(recipes: nodes.Recipes) -> list[ratings.Ratings]:
     """Return the ratings of each study folder; two on one question are refused."""
-    found: dict[Key, ratings.Ratings] = {}
+    studies: dict[Key, ratings.Ratings] = {}
     for folder in recipes.setup.studies:
         study, judgments = reading.read_study(folder)
         one = ratings.rate(
             study, judgments, shift="none", min_gold=0.0, seed=cells.SEED
         )
-        if _study_key(one) in found:
+        if _study_key(one) in studies:
             raise ValueError(
                 f"{folder}: another study is about {' and '.join(_study_key(one)[0])} "
                 f"on {study.question_name!r} too; give one of them"
             )
-        found[_study_key(one)] = one
-    return list(found.values())
+        studies[_study_key(one)] = one
+    return list(studies.values())

@@ -147,13 +147,13 @@ def run_config(setup: Setup, name: str, task: str, seed: int) -> ConfigDict:
 
 def set_fields(run: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Return the fields that have a value, by their dotted names."""
-    found = {}
+    fields = {}
     for name, value in run.items():
         if isinstance(value, ConfigDict):
-            found |= set_fields(value, f"{prefix}{name}.")
+            fields |= set_fields(value, f"{prefix}{name}.")
         elif value is not None:
-            found[prefix + name] = value
-    return found
+            fields[prefix + name] = value
+    return fields
 
 
 def _names(entries: Sequence[str]) -> tuple[str, ...]:

@@ -134,14 +134,14 @@ def watch_points(
 
 def warnings(points: Sequence[Point], limits: Limits) -> list[Warned]:
     """Return what the curves warn of, by the step at which it first showed."""
-    found = [_held_out_falls(points, limits)]
+    warned = [_held_out_falls(points, limits)]
     for name in ("entropy", "distinct_2"):
-        found.append(
+        warned.append(
             _first_crossing(
                 points, name, f"{name}_collapse", limits, high=None, low=limits.collapse
             )
         )
-    found.append(
+    warned.append(
         _first_crossing(
             points,
             "length",
@@ -151,7 +151,7 @@ def warnings(points: Sequence[Point], limits: Limits) -> list[Warned]:
             low=1 - limits.drift,
         )
     )
-    return sorted((w for w in found if w is not None), key=lambda w: w.step)
+    return sorted((w for w in warned if w is not None), key=lambda w: w.step)
 
 
 def choose_checkpoint(

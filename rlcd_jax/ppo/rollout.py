@@ -261,9 +261,9 @@ def first_minibatch_check(metrics: dict[str, float], *, tolerance: float) -> Non
       tolerance: accepted max |ratio - 1| and |approximate KL|.
     """
     names = ("policy/ratio_max_deviation", "policy/approx_kl")
-    found = {name: float(metrics[name]) for name in names}
-    if not all(abs(value) <= tolerance for value in found.values()):
-        listed = ", ".join(f"{name} = {value:.3g}" for name, value in found.items())
+    measured = {name: float(metrics[name]) for name in names}
+    if not all(abs(value) <= tolerance for value in measured.values()):
+        listed = ", ".join(f"{name} = {value:.3g}" for name, value in measured.items())
         raise RuntimeError(
             f"the first minibatch already differs from its own rollout: {listed}, "
             f"accepted is {tolerance:.3g}. The update computes other log-probabilities "

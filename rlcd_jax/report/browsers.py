@@ -48,8 +48,8 @@ def policy_samples(run: reading.Run) -> dict[str, Any] | Missing:
     if isinstance(run.policy_samples, Missing):
         return run.policy_samples
     rows: dict[str, dict[str, Any]] = {}
-    for step, found in run.policy_samples.items():
-        for sample in found:
+    for step, drawn in run.policy_samples.items():
+        for sample in drawn:
             row = rows.setdefault(_title(sample), _row(sample))
             score = sample.get("score")
             facts = [f"score {score:.3g}" if isinstance(score, int | float) else ""]
@@ -70,7 +70,7 @@ def pairs(run: reading.Run) -> dict[str, Any] | Missing:
         views[f"random {SHOWN_PAIRS}"] = chosen
     else:
         views = {"all": run.pairs}
-    shown = {name: [_pair(pair) for pair in found] for name, found in views.items()}
+    shown = {name: [_pair(pair) for pair in several] for name, several in views.items()}
     return _browser(shown, "pairs", len(run.pairs))
 
 

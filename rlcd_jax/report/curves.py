@@ -81,7 +81,7 @@ def _stage(
         label: _series([row for row in rows if row["stage"] == stage])
         for label, rows in runs.items()
     }
-    names = list(dict.fromkeys(name for found in series.values() for name in found))
+    names = list(dict.fromkeys(name for points in series.values() for name in points))
     panels, elsewhere, not_there, used = [], [], [], set()
     for panel in PANELS.get(stage, ()):
         pattern = re.compile(rf"(?:^|/)(?:(?:{HELD_OUT})[_/])*(?:{panel.leaf})$")
@@ -95,15 +95,15 @@ def _stage(
             not_there.append(panel.title.lower())
     rest = [name for name in names if name not in used]
     long = [
-        n for n in rest if any(len(found.get(n, ())) > 1 for found in series.values())
+        n for n in rest if any(len(points.get(n, ())) > 1 for points in series.values())
     ]
     others = [plots.curve(n, _lines([n], series)) for n in long[:MAX_OTHERS]]
     figures = [
-        (name, label, sections.show(found[name][0][1]))
+        (name, label, sections.show(points[name][0][1]))
         for name in rest
         if name not in long
-        for label, found in series.items()
-        if name in found
+        for label, points in series.items()
+        if name in points
     ]
     return {
         "stage": stage,
@@ -119,12 +119,12 @@ def _stage(
 
 def _series(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     """Return (step, value) of each metric, in the order of the rows."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    points: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for name, value in row.items():
             if name not in RESERVED and isinstance(value, int | float):
-                found.setdefault(name, []).append((row["step"], value))
-    return found
+                points.setdefault(name, []).append((row["step"], value))
+    return points
 
 
 def _lines(
@@ -136,9 +136,9 @@ def _lines(
     }
     plain = [name for name in names if not held_out[name]]
     lines = []
-    for label, found in series.items():
+    for label, points in series.items():
         for name in names:
-            if name not in found:
+            if name not in points:
                 continue
             if len(names) == 1:
                 kind = "held out" if held_out[name] else ""
@@ -147,6 +147,6 @@ def _lines(
             else:
                 kind = name
             text = " · ".join(part for part in (label, kind) if part)
-            steps, values = zip(*found[name], strict=True)
+            steps, values = zip(*points[name], strict=True)
             lines.append(plots.Line(text, steps, values, label, held_out[name]))
     return lines

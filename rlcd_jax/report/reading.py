@@ -203,10 +203,10 @@ def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
             return []
         return [table for entry in value for table in find(entry)]
 
-    found = find(jsonl.parse(path.read_bytes(), path.name))
-    if not found:
+    part = find(jsonl.parse(path.read_bytes(), path.name))
+    if not part:
         raise ValueError("no table with caption, columns and rows is in it")
-    return found
+    return part
 
 
 def _check_table(table: dict[str, Any]) -> None:

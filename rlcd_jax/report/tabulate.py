@@ -33,8 +33,8 @@ def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
         else:
             there[label] = part
     for place in range(max(map(len, there.values()), default=0)):
-        found = [(k, part[place]) for k, part in there.items() if place < len(part)]
-        shown.append(_joined(found))
+        parts = [(k, part[place]) for k, part in there.items() if place < len(part)]
+        shown.append(_joined(parts))
     return shown
 
 
@@ -51,13 +51,13 @@ def take_common_notes(shown: Iterable[Any]) -> list[str]:
     return [note for note, count in counts.items() if count > 1]
 
 
-def studies(found: Iterable[reading.StudyTables]) -> list[tuple[str, list[Any]]]:
+def studies(read: Iterable[reading.StudyTables]) -> list[tuple[str, list[Any]]]:
     """Return the tables of each human study by its folder.
 
     They have no plots: their rows are few, and columns of one row are of many units.
     """
     shown = []
-    for study in found:
+    for study in read:
         parts = [entry for part in study.tables for entry in tables({"": part})]
         parts = [
             entry if isinstance(entry, Missing) else entry | {"plots": []}
@@ -67,12 +67,12 @@ def studies(found: Iterable[reading.StudyTables]) -> list[tuple[str, list[Any]]]
     return shown
 
 
-def _joined(found: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _joined(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Return the tables of all runs as one, the rows of one name together."""
     columns = list(
-        {col["name"]: col for _, table in found for col in table["columns"]}.values()
+        {col["name"]: col for _, table in parts for col in table["columns"]}.values()
     )
-    entries = [(label, row) for label, table in found for row in table["rows"]]
+    entries = [(label, row) for label, table in parts for row in table["rows"]]
     keys = list(dict.fromkeys(_row_key(row) for _, row in entries))
     entries.sort(key=lambda entry: keys.index(_row_key(entry[1])))
     found_estimates = [
@@ -98,36 +98,36 @@ def _joined(found: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         )
     ]
     notes += [f"n = {count} in every cell." for count in counts if shared and count]
-    notes += _notes(found)
+    notes += _notes(parts)
     return {
-        "caption": _caption(found),
-        "header": found[0][1].get("row_header", ""),
+        "caption": _caption(parts),
+        "header": parts[0][1].get("row_header", ""),
         "columns": [column["name"] for column in columns],
         "aligned": [
             all(entry["kind"] != "text" for entry in cells)
             for cells in zip(*(cells for _, _, cells in rows), strict=True)
         ],
-        "with_run": any(label for label, _ in found),
+        "with_run": any(label for label, _ in parts),
         "rows": rows,
         "notes": notes,
         "plots": [svg for c in columns if (svg := _plot(c, entries))],
     }
 
 
-def _caption(found: list[tuple[str, dict[str, Any]]]) -> str:
+def _caption(parts: list[tuple[str, dict[str, Any]]]) -> str:
     """Return the caption that all tables share, or that of each run."""
-    captions = {label: table["caption"] for label, table in found}
+    captions = {label: table["caption"] for label, table in parts}
     if len(set(captions.values())) == 1:
-        return found[0][1]["caption"]
+        return parts[0][1]["caption"]
     return " — ".join(f"{label}: {caption}" for label, caption in captions.items())
 
 
-def _notes(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+def _notes(parts: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """Return the notes of all tables; one that not all have names its run."""
     notes: dict[str, None] = {}
-    for label, table in found:
+    for label, table in parts:
         for note in table.get("notes", ()):
-            shared = all(note in other.get("notes", ()) for _, other in found)
+            shared = all(note in other.get("notes", ()) for _, other in parts)
             notes[note if shared else f"{label}: {note}"] = None
     return list(notes)
 

@@ -155,9 +155,11 @@ def _panels(seen: Mapping[str, Seen]) -> list[plots.Svg]:
             if isinstance(cells[1], estimates.Estimate)
         ]
         if judged:
-            steps, found = zip(*judged, strict=True)
-            low, high = ([getattr(e, end) for e in found] for end in ("low", "high"))
-            values = [estimate.value for estimate in found]
+            steps, estimated = zip(*judged, strict=True)
+            low, high = (
+                [getattr(e, end) for e in estimated] for end in ("low", "high")
+            )
+            values = [estimate.value for estimate in estimated]
             line = plots.Line(label, steps, values, label, low=low, high=high)
             held_out.append(line)
         known = [(p.step, p.distinct_2) for p in one.points if p.distinct_2 is not None]

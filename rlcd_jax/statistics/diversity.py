@@ -42,10 +42,10 @@ def count_grams(sequences: Sequence[Sequence[Hashable]], n: int) -> collections.
     """Return how often each n-gram occurs in sequences of words or token ids."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    found: collections.Counter = collections.Counter()
+    counts: collections.Counter = collections.Counter()
     for words in sequences:
-        found.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-    return found
+        counts.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    return counts
 
 
 def distinct_interval(

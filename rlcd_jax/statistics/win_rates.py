@@ -189,7 +189,7 @@ def _logistic(
         return (design * (share * (1 - share))[:, None]).T @ design
 
     start = np.zeros(design.shape[1])
-    found = optimize.minimize(
+    fit = optimize.minimize(
         loss,
         start,
         jac=True,
@@ -197,10 +197,10 @@ def _logistic(
         method="trust-exact",
         options={"gtol": 1e-8},
     )
-    scores = design * (points - special.expit(design @ found.x))[:, None]
+    scores = design * (points - special.expit(design @ fit.x))[:, None]
     names, cluster = np.unique(clusters, return_inverse=True)
     sums = np.zeros((len(names), design.shape[1]))
     np.add.at(sums, cluster, scores)
-    bread = np.linalg.inv(curvature(found.x))
+    bread = np.linalg.inv(curvature(fit.x))
     few = len(names) / (len(names) - 1)  # against too small a spread of few clusters
-    return found.x, few * bread @ (sums.T @ sums) @ bread
+    return fit.x, few * bread @ (sums.T @ sums) @ bread

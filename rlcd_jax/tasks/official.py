@@ -76,7 +76,7 @@ def read_wording(checkout: str | pathlib.Path, task_name: str) -> Wording:
 
 def string_lists(source: str) -> dict[str, tuple[str, ...]]:
     """Return the module-level lists and tuples of strings of a source, by name."""
-    found = {}
+    texts = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign):
             targets = node.targets
@@ -92,8 +92,8 @@ def string_lists(source: str) -> dict[str, tuple[str, ...]]:
             continue
         if all(isinstance(item, str) for item in value):
             names = (t.id for t in targets if isinstance(t, ast.Name))
-            found.update({name: tuple(value) for name in names})
-    return found
+            texts.update({name: tuple(value) for name in names})
+    return texts
 
 
 def _find(

@@ -232,8 +232,8 @@ def parse_prompts(
         try:
             prompt = _parse_prompt(row)
         except ValueError as error:
-            found = getattr(error, "lines", lambda error=error: [str(error)])()
-            wrong += [f"{here}: {what}" for what in found]
+            told = getattr(error, "lines", lambda error=error: [str(error)])()
+            wrong += [f"{here}: {what}" for what in told]
             continue
         if prompt.id in first_seen:
             wrong.append(

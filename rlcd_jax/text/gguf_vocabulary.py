@@ -128,7 +128,7 @@ def named_ids(fields: Mapping[str, Any]) -> dict[str, int]:
       ValueError: one of them is no id of the vocabulary.
     """
     count = len(fields[f"{PREFIX}tokens"])
-    found = {}
+    ids = {}
     for name in ("bos", "eos", "eot", "eom", "padding", "unknown"):
         token_id = fields.get(f"{PREFIX}{name}_token_id")
         if token_id is None:
@@ -138,8 +138,8 @@ def named_ids(fields: Mapping[str, Any]) -> dict[str, int]:
                 f"the GGUF file has {PREFIX}{name}_token_id {token_id!r}; accepted: "
                 f"ids of its {count} tokens, 0 to {count - 1}; {FOLDER}"
             )
-        found[name] = token_id
-    return found
+        ids[name] = token_id
+    return ids
 
 
 def chat_template(fields: Mapping[str, Any]) -> str | None:
@@ -148,12 +148,12 @@ def chat_template(fields: Mapping[str, Any]) -> str | None:
     Raises:
       ValueError: it is not a text.
     """
-    found = fields.get("tokenizer.chat_template")
-    if found is not None and not isinstance(found, str):
+    template = fields.get("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
         raise ValueError(
-            f"tokenizer.chat_template of the GGUF file must be a text, got {found!r}"
+            f"tokenizer.chat_template of the GGUF file must be a text, got {template!r}"
         )
-    return found
+    return template
 
 
 def _check_table(fields: Mapping[str, Any], count: int) -> None:

@@ -37,29 +37,29 @@ def read_sections(text: str) -> list[Section]:
       ValueError: the text does not start with a header.
     """
     text = _with_plain_ends(text)
-    found: list[Section] = []
+    sections: list[Section] = []
     after_blank = True
     for line in text.split("\n"):
         blank = bool(BLANK_LINE.match(line))
         header = HEADER.match(line)
         role = header[1].lower() if header else ""
-        if header and (after_blank or role != found[-1].role):
+        if header and (after_blank or role != sections[-1].role):
             words = [line[header.end() :]]
-            found.append(Section(role, not after_blank, header[0], words))
-        elif found:
-            found[-1].lines.append(line)
+            sections.append(Section(role, not after_blank, header[0], words))
+        elif sections:
+            sections[-1].lines.append(line)
         elif not blank:
             raise ValueError(
                 f"the dialogue starts with {text.strip()[:30]!r}; accepted: 'Human:' "
                 "or 'Assistant:' at the start of its first line"
             )
         after_blank = blank
-    if not found:
+    if not sections:
         raise ValueError(
             f"the dialogue starts with {text[:30]!r}, which holds no word; accepted: "
             "'Human:' or 'Assistant:' at the start of its first line"
         )
-    return found
+    return sections
 
 
 def _with_plain_ends(text: str) -> str:

@@ -134,7 +134,7 @@ class Tokenizer:
         if self.chat_template is None:
             return None, "this tokenizer has no chat template; use the dialogue format"
         try:
-            found = chat_templates.closing_token(
+            token = chat_templates.closing_token(
                 self.chat_template,
                 self._names,
                 tokens=[text for i, text in self._added.items() if i != self.bos_id],
@@ -142,7 +142,7 @@ class Tokenizer:
             )
         except ValueError as error:
             return None, str(error)
-        return found, ""
+        return token, ""
 
     @property
     def template_closes_turns(self) -> bool:
@@ -332,9 +332,9 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
 
 def from_hf(folder: pathlib.Path) -> Tokenizer:
     """Return the tokenizer of a Hugging Face folder with a tokenizer.json."""
-    found = tokenizer_files.read_folder(folder)
+    read = tokenizer_files.read_folder(folder)
     try:
-        return Tokenizer(**vars(found))
+        return Tokenizer(**vars(read))
     except ValueError as error:
         raise ValueError(f"{folder / FILE}: {error}") from error
 

@@ -149,11 +149,11 @@ def _check_added(
 ) -> None:
     """Refuse added tokens that get another id than the file says."""
     for token in raw.get("added_tokens") or ():
-        found = backend.token_to_id(token["content"])
-        if found != token["id"]:
+        token_id = backend.token_to_id(token["content"])
+        if token_id != token["id"]:
             raise ValueError(
                 f"{path} gives the added token {token['content']!r} the id "
-                f"{token['id']}, but with its vocabulary it has the id {found}; the "
+                f"{token['id']}, but with its vocabulary it has the id {token_id}; the "
                 "file was changed by hand: fetch it again"
             )
 
@@ -252,11 +252,11 @@ def _check_bos(
         declared, source = True, f"{kind} adds one unless add_bos_token is false"
     if declared is None or bool(declared) == (bos_id is not None):
         return
-    found = "no token" if bos_id is None else repr(backend.id_to_token(bos_id))
+    added = "no token" if bos_id is None else repr(backend.id_to_token(bos_id))
     raise ValueError(
         f"{folder}: tokenizer_config.json and tokenizer.json differ about a BOS in "
         f"front of each text: {source}, but the post_processor of tokenizer.json puts "
-        f"{found} there; set add_bos_token in tokenizer_config.json to "
+        f"{added} there; set add_bos_token in tokenizer_config.json to "
         f"{str(bos_id is not None).lower()} to follow tokenizer.json, or give "
         "tokenizer.json the post_processor that the model was trained with"
     )
@@ -295,21 +295,21 @@ def _generation_ends(folder: pathlib.Path, count: int) -> list[int]:
     return ends
 
 
-def _template(found: Any, folder: pathlib.Path) -> str | None:
+def _template(template: Any, folder: pathlib.Path) -> str | None:
     """Return the template that a conversation without tools is written by."""
-    if found is None:
+    if template is None:
         file = folder / TEMPLATE_FILE
-        found = _read_optional(file).get("chat_template")
-    if isinstance(found, dict):
-        if "default" not in found:
+        template = _read_optional(file).get("chat_template")
+    if isinstance(template, dict):
+        if "default" not in template:
             raise ValueError(
-                f"{folder} has chat templates named {sorted(found)} and none named "
+                f"{folder} has chat templates named {sorted(template)} and none named "
                 "'default'; name the one for conversations 'default'"
             )
-        found = found["default"]
-    if found is not None and not isinstance(found, str):
+        template = template["default"]
+    if template is not None and not isinstance(template, str):
         raise ValueError(
             f"chat_template of {folder} must be a text or a list of "
-            f"{{name, template}}, got {_short(found)}"
+            f"{{name, template}}, got {_short(template)}"
         )
-    return found
+    return template
