@@ -79,7 +79,11 @@ def check_done(folder: epath.PathLike, config: Mapping[str, Any]) -> bool:
 
 
 def read_summary(folder: epath.PathLike) -> dict[str, Any]:
-    """Return the summary that a finished stage left in its DONE mark."""
+    """Return the summary that a finished stage left in its DONE mark.
+
+    Raises:
+      ValueError: the stage has left no summary.
+    """
     path = epath.Path(folder) / DONE
     if not path.exists():
         raise ValueError(f"{path} does not exist; run that stage first")

@@ -24,7 +24,11 @@ def seed_words(root_seed: int, *parts: str | int) -> tuple[int, int]:
 
 
 def seed_choice(num: int, root_seed: int, *parts: str | int) -> int:
-    """Return a uniform index in [0, num) that the same parts always give again."""
+    """Return a uniform index in [0, num) that the same parts always give again.
+
+    Raises:
+      ValueError: there is nothing to choose from.
+    """
     if num < 1:
         raise ValueError(f"there are {num} things to choose from; accepted: 1 or more")
     return int.from_bytes(_digest(root_seed, parts), "little") % num

@@ -40,7 +40,11 @@ def make_peers(cfg: llama.LlamaConfig, load: Load) -> dict[str, settings.Peer]:
 
 
 def load_packages(load: Load) -> tuple[Any, Any]:
-    """Return torch and transformers; see `make_peers`."""
+    """Return torch and transformers; see `make_peers`.
+
+    Raises:
+      ValueError: a package is not installed; it is named.
+    """
     packages, missing = [], []
     for name in ("torch", "transformers"):
         try:

@@ -77,6 +77,9 @@ def run(settings: settings_lib.BenchSettings, cfg: llama.LlamaConfig) -> dict[st
     Args:
       settings: what to measure; of `slots` the most are taken.
       cfg: numbers of the model, whose weights are random.
+
+    Raises:
+      ValueError: the prompt leaves no room for an affix.
     """
     if settings.prompt <= AFFIX_TOKENS:
         raise ValueError(f"--prompt {settings.prompt}; accepted: above {AFFIX_TOKENS}")

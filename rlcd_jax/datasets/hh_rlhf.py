@@ -94,7 +94,11 @@ class HhRlhf(tfds.core.GeneratorBasedBuilder):
 
 
 def local_files(config: str, folder: epath.PathLike) -> dict[str, epath.Path]:
-    """Return the file of each split that a folder in the official layout holds."""
+    """Return the file of each split that a folder in the official layout holds.
+
+    Raises:
+      ValueError: the folder holds no file of this config.
+    """
     paths = {s: epath.Path(folder) / config / f"{s}.jsonl.gz" for s in SPLITS}
     files = {split: path for split, path in paths.items() if path.exists()}
     if not files:
@@ -177,6 +181,9 @@ def prepare(
       config: "harmless-base" or "helpful-base".
       manual_dir: a folder in the official layout; None downloads.
       data_dir: where prepared data are kept; None is the default of TFDS.
+
+    Raises:
+      ValueError: there is no such config.
     """
     if config not in CONFIGS:
         raise ValueError(f"hh-rlhf config {config!r}; accepted: {', '.join(CONFIGS)}")
@@ -207,6 +214,9 @@ def read_examples(
       builder: a prepared builder.
       split: a split or a slice of one, as in "test[:1000]".
       limit: how many; None for all.
+
+    Raises:
+      ValueError: the data set has no such split.
     """
     offered = sorted(builder.info.splits)
     if split.split("[")[0] not in offered:

@@ -42,7 +42,11 @@ def prepare_once(
 
 
 def local_folder(path: epath.PathLike) -> pathlib.Path:
-    """Return a path of the local file system, where a lock holds."""
+    """Return a path of the local file system, where a lock holds.
+
+    Raises:
+      ValueError: the folder is not on this machine.
+    """
     if "://" in str(path):
         raise ValueError(
             f"data sets cannot be prepared in {path}; accepted: a local folder, as in "

@@ -89,6 +89,9 @@ def prepare(pairs_file: epath.PathLike, data_dir: epath.PathLike) -> SimulatedPa
     Args:
       pairs_file: a pairs.jsonl.
       data_dir: where prepared data are kept.
+
+    Raises:
+      ValueError: there are no pairs.
     """
     path = epath.Path(pairs_file)
     if not path.exists():

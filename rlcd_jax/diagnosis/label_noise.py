@@ -104,6 +104,9 @@ def rescore_noise(agreement: float, shift: float, sigma_generator: float) -> flo
 
     Returns:
       The spread of the noise; infinite for an agreement of one half or less.
+
+    Raises:
+      ValueError: the agreement is no share.
     """
     if not 0.0 <= agreement <= 1.0:
         raise ValueError(f"agreement must be a share in [0, 1], got {agreement}")

@@ -27,6 +27,9 @@ def files_table(
       task_name: name or file; None: that of the pairs.
       scores: a trusted judge's, as JSON lines; None: a word list of sentiment.
       seed: of the bootstrap.
+
+    Raises:
+      ValueError: there are no pairs, or nothing to tell which reply is better.
     """
     pairs = [p for path in paths for p in record_files.read_jsonl(path, records.Pair)]
     if not pairs:
@@ -47,7 +50,11 @@ def files_table(
 def read_scores(
     path: pathlib.Path, pairs: Sequence[records.Pair]
 ) -> dict[tuple[str, str], float]:
-    """Return the score of each (prompt, reply) in the pairs."""
+    """Return the score of each (prompt, reply) in the pairs.
+
+    Raises:
+      ValueError: a row lacks a field, or a pair its scores.
+    """
     by_pair = {}
     for number, row in enumerate(record_files.read_jsonl(path), start=1):
         absent = [field for field in SCORE_FIELDS if field not in row]

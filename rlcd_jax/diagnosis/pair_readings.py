@@ -133,6 +133,9 @@ def measure(
         Called once, with both replies of each contrast pair under both prompts.
       outside: scorers of single replies by name, such as a word list or a preference
         model of human pairs. Called once each. Equal questions are asked once.
+
+    Raises:
+      ValueError: a pair is of another task.
     """
     for pair in pairs:
         if pair.task != task.name:
@@ -189,6 +192,9 @@ def scoring_probability(pair: records.Pair) -> tuple[float, bool | None]:
     """Return the scored probability that reply_2 is better, and whether it flipped.
 
     A label that was rounded to 0 or 1 is kept beside the probability it comes from.
+
+    Raises:
+      ValueError: the pair has no scored label.
     """
     scoring = pair.scoring
     if scoring is None or "prob_2" not in scoring:
@@ -201,7 +207,11 @@ def scoring_probability(pair: records.Pair) -> tuple[float, bool | None]:
 
 
 def contrast_texts(task: tasks.Task, index: int | None) -> tuple[str, str]:
-    """Return what made the two prompts of an index differ; empty without an index."""
+    """Return what made the two prompts of an index differ; empty without an index.
+
+    Raises:
+      ValueError: the task has no such affix pair.
+    """
     if index is None:
         return "", ""
     texts = task.systems if task.format == "chat" else task.affixes

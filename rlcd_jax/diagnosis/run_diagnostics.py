@@ -82,7 +82,11 @@ def diagnose(
 
 
 def read_config(workdir: pathlib.Path) -> tuple[ConfigDict, tasks.Task]:
-    """Return a run's config and its task."""
+    """Return a run's config and its task.
+
+    Raises:
+      ValueError: the folder is of no run.
+    """
     path = workdir / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is not there; give the --workdir of a run")
@@ -93,7 +97,11 @@ def read_config(workdir: pathlib.Path) -> tuple[ConfigDict, tasks.Task]:
 def read_pairs(
     workdir: pathlib.Path,
 ) -> tuple[list[records.Pair], list[records.Dropped]]:
-    """Return the pairs of a run, and the sides that gave none."""
+    """Return the pairs of a run, and the sides that gave none.
+
+    Raises:
+      ValueError: the folder has no pairs.
+    """
     folder = workspace.stage_folder(workdir, "simulate")
     if not (folder / "pairs.jsonl").is_file():
         raise ValueError(f"{folder} has no pairs.jsonl; run the stage simulate first")

@@ -43,6 +43,9 @@ def krippendorff_alpha(
     Returns:
       Alpha with `num` the units of two ratings or more, or why there is none.
 
+    Raises:
+      ValueError: there is no such metric, or the ratings are no table.
+
     Source: Krippendorff, Computing Krippendorff's Alpha-Reliability (2011).
     """
     if metric not in METRICS:

@@ -95,7 +95,11 @@ def rate(
 def passing(
     judgments: Sequence[reading.Judgment], min_gold: float
 ) -> tuple[list[reading.Judgment], tuple[str, ...]]:
-    """Return the judgments of annotators who pass, and who does not."""
+    """Return the judgments of annotators who pass, and who does not.
+
+    Raises:
+      ValueError: the share is outside of 0 to 1.
+    """
     if not 0 <= min_gold <= 1:
         raise ValueError(f"min_gold is {min_gold}; accepted: 0 to 1")
     excluded = []
@@ -117,6 +121,9 @@ def shifted_scores(
     annotators; it is for annotators who judged the same pairs, as it would also remove
     what makes one annotator's own pairs different. Shifted scores may leave 1 to 8 a
     little; the two systems' still sum to 9.
+
+    Raises:
+      ValueError: there is no such shift.
     """
     if shift not in SHIFTS:
         raise ValueError(f"shift is {shift!r}; accepted: {', '.join(SHIFTS)}")

@@ -99,7 +99,11 @@ def read_study(
 def read_key(
     folder: str | os.PathLike[str],
 ) -> tuple[studies.Study, dict[str, studies.KeyLine]]:
-    """Return a study and its key by item."""
+    """Return a study and its key by item.
+
+    Raises:
+      ValueError: the folder is of no study.
+    """
     folder = pathlib.Path(folder) / sheets.KEY
     for name in (sheets.STUDY_FILE, sheets.KEY_FILE):
         if not (folder / name).is_file():

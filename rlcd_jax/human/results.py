@@ -102,6 +102,9 @@ def paper_table(studies: Sequence[ratings.Ratings]) -> tables.Table:
     Returns:
       A row for each comparison, a column for each task and question; combinations
       without a study are missing.
+
+    Raises:
+      ValueError: two studies are about the same.
     """
     cells: dict[tuple[str, str], estimates.Missing | str] = {}
     for one in studies:
@@ -172,6 +175,9 @@ def judge_table(
     rated: ratings.Ratings, judged: Sequence[verdicts.Verdict], *, level: float = 0.95
 ) -> tables.Table:
     """Return one row for each other judge: how often it agrees with the people.
+
+    Raises:
+      ValueError: no verdict is about the two systems.
 
     Source: RLCD Table 23.
     """

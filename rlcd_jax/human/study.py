@@ -166,6 +166,10 @@ def comparisons(
     """Return the pairs of different replies, and how many pairs were identical.
 
     Identical replies are not shown: a scale without a tie would make noise of them.
+
+    Raises:
+      ValueError: the systems are not two of the samples', or one has two replies to a
+        prompt.
     """
     chosen: dict[tuple[str, str], verdicts.JudgedReply] = {}
     known: dict[str, None] = {}

@@ -128,7 +128,11 @@ def read(
 
 
 def read_samples(path: pathlib.Path) -> list[verdicts.JudgedReply]:
-    """Return the replies of a run's `evaluate/samples.jsonl`."""
+    """Return the replies of a run's `evaluate/samples.jsonl`.
+
+    Raises:
+      ValueError: the file is not there, or a row lacks a field.
+    """
     if not path.is_file():
         raise ValueError(f"{path} is not there; name a run's evaluate/samples.jsonl")
     samples = []

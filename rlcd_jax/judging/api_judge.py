@@ -21,6 +21,9 @@ def questions(samples: Sequence[verdicts.JudgedReply], question: str) -> list[st
     Args:
       samples: replies of all systems.
       question: the task's judge question.
+
+    Raises:
+      ValueError: the question is empty.
     """
     if not question.strip():
         raise ValueError("the judge question is empty; give one of the task's")

@@ -153,6 +153,9 @@ def equal_length_rate(
 
     Returns:
       What `win_rates.length_controlled_win_rate` says.
+
+    Raises:
+      ValueError: the verdicts are by several judges or on several pairs of systems.
     """
     sides = {(v.judge, v.system_1, v.system_2) for v in verdicts}
     if len(sides) > 1:

@@ -22,6 +22,9 @@ def contrast_prompts(
       index: which pair, the same for both sides.
       chat: as in `plain_prompt`.
 
+    Raises:
+      ValueError: the task has no such affix pair.
+
     Source: RLCD section 3.2; the released code's treatment of earlier turns.
     """
     if not 0 <= index < len(task.affixes):

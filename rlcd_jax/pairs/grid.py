@@ -131,6 +131,9 @@ def label(
     Which side stands first is a keyed coin. By construction the positive side is the
     better one; scored, prob_2 = sigmoid(logit_B - logit_A), with the instruction of
     the affix pair's index, or a keyed one where there is no affix.
+
+    Raises:
+      ValueError: the scores are not one a text.
     """
     pairs, texts = [], []
     for draw, (first, second) in sampled:
@@ -186,6 +189,9 @@ def scored_pair(
       pair: a pair with its instruction.
       logits: (A, B) with reply_1 as A; then, if asked for, with reply_2 as A.
       hard: round the label to 0 or 1, a tie to 0.
+
+    Raises:
+      ValueError: a score is not finite.
     """
     if not all(math.isfinite(x) for order in logits for x in order):
         raise ValueError(f"score gave {logits} for pair {pair.id!r}; accepted: finite")

@@ -34,6 +34,9 @@ def clean_reply(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned:
 
     Returns:
       `Cleaned`; the reasons are "no_end", "no_boundary", "unfinished" and "empty".
+
+    Raises:
+      ValueError: there is no such way to finish.
     """
     if finish not in ("eos", "stop", "length"):
         raise ValueError(f"finish is {finish!r}; accepted: 'eos', 'stop', 'length'")
@@ -79,6 +82,9 @@ def clean_corrected(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned
     prose is prose; blank lines stay; of two assistant turns the first is kept; a header
     with an affix, "Assistant (kind):", is a header, so that no affix leaks into a
     reply; a reply that ran into the token limit is treated by `rules.unfinished`.
+
+    Raises:
+      ValueError: the task has an unknown rule for unfinished replies.
     """
     human, assistant = (re.escape(name) for name in rules.role_names)
     affix = r"[ \t]*(?:\([^()\n]*\))?[ \t]*:"

@@ -29,6 +29,9 @@ def reply_text(reply: str, task: tasks.Task, end_of_turn: str | None = None) -> 
     In the chat format: the reply and `end_of_turn`, the template's closing token.
     Outer blanks are not the reply's, wherever it comes from: clean-up takes them from
     simulated and evaluated replies, and so a sampled one is read without them too.
+
+    Raises:
+      ValueError: a chat task comes without the token that ends a turn.
     """
     if task.format == "dialogue":
         return bare_reply(reply, task) + task.human_marker
@@ -66,6 +69,9 @@ def distill_example(
 
     The two joined are the training text, as `encoding.join_reply` makes its ids; the
     space between them is the reply's.
+
+    Raises:
+      ValueError: the pair has no positive side.
     """
     by_side = {pair.side_1: pair.reply_1, pair.side_2: pair.reply_2}
     if "positive" not in by_side:

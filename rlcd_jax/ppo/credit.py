@@ -27,6 +27,9 @@ def shaped_rewards(
     Returns:
       [B, R] float32 whatever the inputs are; 0 where a token does not count.
 
+    Raises:
+      ValueError: the scores are not one a row.
+
     Source: AlpacaFarm b68d7cf `rl/ppo_trainer.py` `_shape_reward`.
     """
     if jnp.shape(scores) != jnp.shape(mask)[:1]:

@@ -35,6 +35,9 @@ def kl_per_token(
     Returns:
       [...] float32, in nats. Padding is not masked here.
 
+    Raises:
+      ValueError: there is no such estimator.
+
     Source: J. Schulman, "Approximating KL divergence" (2020); AlpacaFarm b68d7cf
     `rl/ppo_trainer.py` `_shape_reward` for the clamp.
     """
@@ -64,6 +67,9 @@ def adapt_kl_coef(
 
     Returns:
       Scalar float32.
+
+    Raises:
+      ValueError: target, horizon or replies are not above 0.
 
     Source: Ziegler et al. 2019, section 2.2, and their code, in which a step moves it
     by its share of the horizon in episodes.

@@ -165,6 +165,9 @@ def choose_checkpoint(
 
     Returns:
       The candidate, or why there is none.
+
+    Raises:
+      ValueError: a step is there twice, or the limit is no number.
     """
     if len({c.step for c in candidates}) < len(candidates):
         steps = sorted(c.step for c in candidates)

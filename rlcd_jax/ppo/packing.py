@@ -62,6 +62,9 @@ def pack(
 
     Returns:
       `Packed` of NumPy arrays.
+
+    Raises:
+      ValueError: prompts and replies differ in number, or a prompt is empty.
     """
     if len(prompt_ids) != len(reply_ids):
         raise ValueError(f"{len(prompt_ids)} prompts but {len(reply_ids)} replies")
@@ -91,6 +94,9 @@ def response_slice(hidden: jax.Array, *, prompt_length: int) -> jax.Array:
 
     Returns:
       [B, R, ...]: positions P - 1 to P + R - 2.
+
+    Raises:
+      ValueError: no position of a reply is left.
     """
     if not 1 <= prompt_length < hidden.shape[1]:
         raise ValueError(

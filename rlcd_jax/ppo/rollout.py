@@ -101,6 +101,9 @@ def terminal_rule(
     Returns:
       [B] float32, and metrics under `rollout/`.
 
+    Raises:
+      ValueError: there is no such mode, or it would reward unfinished replies.
+
     Source: AlpacaFarm patch of the release, `ppo_trainer.py` (replace); TRL's
     `missing_eos_penalty` (subtract).
     """
@@ -240,6 +243,9 @@ def minibatch_order(
 
     Returns:
       [num_rows / minibatch_size, minibatch_size] int32, a permutation of all rows.
+
+    Raises:
+      ValueError: the rows do not divide into minibatches.
     """
     if minibatch_size < 1 or num_rows % minibatch_size:
         raise ValueError(
@@ -285,6 +291,9 @@ def score_normalisation(scores: np.ndarray) -> tuple[float, float]:
 
     Returns:
       (gain, bias) as Python floats.
+
+    Raises:
+      ValueError: the scores do not differ, or are not finite.
 
     Source: Ziegler et al. 2019, section 2.1.
     """

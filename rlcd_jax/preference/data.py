@@ -21,6 +21,9 @@ def load_pairs(
 
     Held-out prompts are those that a hash of (seed, prompt id) puts first, so that
     more pairs move nothing from one side to the other.
+
+    Raises:
+      ValueError: there are no pairs.
     """
     section = config.preference
     if section.data == "hh_rlhf":
@@ -64,6 +67,9 @@ def mix_human(
       people: human pairs to take from.
       share: of human pairs in the result, in (0, 1).
       seed: root seed.
+
+    Raises:
+      ValueError: there are too few human pairs for the share.
     """
     count = round(share * len(rows))
     if not 0 < share < 1 or count > len(people):
@@ -90,6 +96,9 @@ def human_pairs(
       job: of the stage.
       limit: how many at most, 0: all.
       part: "train" to learn from, "agreement" to compare with people.
+
+    Raises:
+      ValueError: the task has no human pairs, or the split gives none.
     """
     if not job.task.hh_config or not config.prompts.hh_dir:
         raise ValueError(

@@ -39,7 +39,11 @@ def distinct_n(
 
 
 def count_grams(sequences: Sequence[Sequence[Hashable]], n: int) -> collections.Counter:
-    """Return how often each n-gram occurs in sequences of words or token ids."""
+    """Return how often each n-gram occurs in sequences of words or token ids.
+
+    Raises:
+      ValueError: `n` is below 1.
+    """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     counts: collections.Counter = collections.Counter()
@@ -97,6 +101,9 @@ def exchange_test(
       n: length of the n-grams.
       seed: of the coins.
       draws: how many exchanges.
+
+    Raises:
+      ValueError: the systems answered different prompts.
     """
     if replies_1.keys() != replies_2.keys():
         raise ValueError("the two systems answered different prompts; give the same")

@@ -77,6 +77,9 @@ def bootstrap_interval(
       level: coverage of the interval.
       resamples: number of bootstrap samples.
       method: "percentile", or "bca" (bias-corrected and accelerated; Efron 1987).
+
+    Raises:
+      ValueError: there is no such method.
     """
     data = vector(values, "values", at_least=2)
     check_level(level)
@@ -111,6 +114,9 @@ def paired_difference(
       seed: of the draws.
       level: coverage of the interval.
       resamples: number of bootstrap samples, and of drawn sign patterns.
+
+    Raises:
+      ValueError: the values differ in number.
     """
     one, two = vector(values_1, "values_1"), vector(values_2, "values_2")
     if one.size != two.size:
@@ -133,6 +139,9 @@ def proportion_interval(
         narrow.
       total: of how many, at least one.
       level: coverage of the interval.
+
+    Raises:
+      ValueError: the two are no proportion.
     """
     check_level(level)
     if total < 1 or not 0 <= successes <= total:
@@ -176,7 +185,11 @@ def length_stats(lengths: Sequence[float] | np.ndarray) -> LengthStats | Missing
 def vector(
     values: Sequence[float] | np.ndarray, name: str, at_least: int = 0
 ) -> np.ndarray:
-    """Return finite numbers as a float64 vector."""
+    """Return finite numbers as a float64 vector.
+
+    Raises:
+      ValueError: the values are no row of enough finite numbers.
+    """
     data = np.asarray(values, np.float64)
     if data.ndim != 1 or data.size < at_least or not np.all(np.isfinite(data)):
         raise ValueError(

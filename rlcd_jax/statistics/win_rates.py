@@ -67,6 +67,9 @@ def length_controlled_win_rate(
       The estimate over so many prompts, or why there is none (too few, wins that the
       length separates).
 
+    Raises:
+      ValueError: verdicts, lengths and prompts differ in number.
+
     Source: Liang & Zeger 1986 (the interval).
     """
     points = _points(points)
@@ -110,6 +113,9 @@ def agreement_rate(
       points_1: [num] 1, 0.5 or 0 by the first judge for each pair of replies.
       points_2: [num] the same by the second judge.
       level: coverage of the Wilson interval.
+
+    Raises:
+      ValueError: the judges saw different numbers of pairs.
     """
     one, two = _points(points_1), _points(points_2)
     if one.size != two.size:
@@ -140,6 +146,9 @@ def human_agreement(
       The share with a higher reward for the chosen reply, where equal rewards count as
       wrong (Wilson interval), and the mean of `sigmoid(chosen - rejected)`
       (bootstrap interval).
+
+    Raises:
+      ValueError: the two kinds of rewards differ in number.
 
     Source: RLCD Table 5.
     """

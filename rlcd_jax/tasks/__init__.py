@@ -187,6 +187,9 @@ def with_format(task: Task, format: str) -> Task:
 
     Returns:
       The task with `format` and `stop_strings` replaced.
+
+    Raises:
+      ValueError: there is no such format.
     """
     if format not in layout.FORMATS:
         raise ValueError(
@@ -207,6 +210,9 @@ def with_official(task: Task, checkout: str | pathlib.Path) -> Task:
 
     Returns:
       The task with `affixes`, `scoring_instructions` and their `source` replaced.
+
+    Raises:
+      ValueError: the official wording has another number of affix pairs.
     """
     wording = official_wording.read_wording(checkout, task.name)
     if len(wording.affixes) != len(task.affixes):

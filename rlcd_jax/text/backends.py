@@ -47,7 +47,11 @@ def plain(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 
 
 def count_ids(backend: tokenizers.Tokenizer) -> int:
-    """Return the number of ids, which must be 0, 1, 2 and so on."""
+    """Return the number of ids, which must be 0, 1, 2 and so on.
+
+    Raises:
+      ValueError: an id belongs to two tokens, or to none.
+    """
     vocab = backend.get_vocab(with_added_tokens=True)
     used = set(vocab.values())
     if len(used) < len(vocab):

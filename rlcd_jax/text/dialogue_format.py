@@ -122,7 +122,11 @@ def render_chat(
     system: str | None,
     chat: Chat | None,
 ) -> str:
-    """Return turns in the chat format, up to where the reply begins."""
+    """Return turns in the chat format, up to where the reply begins.
+
+    Raises:
+      ValueError: there is no chat template.
+    """
     if chat is None:
         raise ValueError(
             f"task {task.name!r} is in the chat format and no chat template was given; "

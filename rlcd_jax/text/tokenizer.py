@@ -344,6 +344,9 @@ def byte_tokenizer(vocab_size: int = 259) -> Tokenizer:
 
     Ids 0 to 255 are the bytes, then come <pad>, <bos> and <eos>; ids up to
     `vocab_size` are special tokens without a use.
+
+    Raises:
+      ValueError: there are too few ids for all bytes.
     """
     if vocab_size < 259:
         raise ValueError(f"byte_tokenizer needs 259 ids or more, got {vocab_size}")

@@ -32,6 +32,9 @@ def select(mask: jax.Array, *, statistics: str) -> jax.Array | None:
     Returns:
       `mask`, or None for "padded".
 
+    Raises:
+      ValueError: there is no such kind of statistics.
+
     Source: AlpacaFarm b68d7cf `rl/ppo_trainer.py` takes no mask in `whiten`, nor
     in the means of `compute_loss`.
     """

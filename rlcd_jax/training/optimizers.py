@@ -23,6 +23,9 @@ def learning_rate(
       every: updates in a step; the rate changes once a step.
       idle: True starts the warm-up at zero, so that step 0 changes nothing, as the
         released code does; False starts it at `peak / (warmup + 1)`.
+
+    Raises:
+      ValueError: there is no such schedule.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule={schedule!r}; accepted: {', '.join(SCHEDULES)}")

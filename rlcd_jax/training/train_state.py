@@ -84,7 +84,11 @@ def update(
 def accumulate(
     params: Params, batch: Batch, loss_fn: LossFn, *, num_micro: int, weight: str
 ) -> tuple[Params, dict[str, jax.Array]]:
-    """Return the gradient and metrics of the whole batch; see `update`."""
+    """Return the gradient and metrics of the whole batch; see `update`.
+
+    Raises:
+      ValueError: the rows do not divide in the parts.
+    """
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if num_micro == 1:
         (_, metrics), grads = grad_fn(params, batch)
