@@ -2,26 +2,107 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging as python_logging
 import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax  # noqa: E402
 from absl import logging  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
 
-from rlcd_jax.job import hosts  # noqa: E402
+from experiments import command  # noqa: E402
+from rlcd_jax import leaving  # noqa: E402
+from rlcd_jax.job import facts, hosts, joining  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
-def prepare() -> None:
-    """Set up JAX and logging for one command of one process of a job."""
+
+@contextlib.contextmanager
+def job(
+    config: ConfigDict, workdir: str, given: command.JobFlags, **asked: str
+) -> Iterator[None]:
+    """Set up logging and JAX for a command, as one process of its job.
+
+    A signal that asks the command to leave (SIGTERM, SIGHUP, SIGINT) lets it end its
+    step and save; it ends with the status `joining.AGAIN` then. A second one ends it
+    at once.
+
+    Args:
+      config: of the command.
+      workdir: its folder.
+      given: what its flags say of the job.
+      **asked: further flags that say what the command does.
+    """
+    _set_up_logs()
+    found = hosts.find(_variables() | given.variables)
+    together: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if found:
+        own = found.name(found.index)
+        logging.info("%s of %d, by %s", own, found.count, found.source)
+        together = joining.joined(
+            found,
+            facts.gather(config.to_dict(), workdir, asked),
+            start_seconds=given.start_seconds,
+            lost_seconds=given.lost_seconds,
+            say=logging.info,
+            end=_end,
+        )
+    before = {number: signal.signal(number, _ask_to_leave) for number in SIGNALS}
+    try:
+        with together:
+            _set_up_jax()
+            yield
+    except leaving.Left as left:
+        sys.stderr.write(f"asked to leave: {left}; the same command goes on\n")
+        sys.exit(joining.AGAIN)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _variables() -> dict[str, str]:
+    """Return the environment, with what the metadata of a TPU VM say."""
+    found = dict(os.environ)
+    on_tpu = any(pathlib.Path(path).exists() for path in TPU_DEVICES)
+    if on_tpu and not {"TPU_SKIP_MDS_QUERY", "TPU_WORKER_HOSTNAMES"} & found.keys():
+        found = hosts.from_metadata(hosts.read_metadata) | found
+    return found
+
+
+def _ask_to_leave(number: int, frame: Any) -> None:
+    del frame
+    interrupt = number == signal.SIGINT
+    signal.signal(number, signal.default_int_handler if interrupt else signal.SIG_DFL)
+    leaving.ASKED.set()
+    name = signal.Signals(number).name
+    logging.info("%s: leaving after this step; once more ends at once", name)
+
+
+def _end(text: str, status: int) -> None:
+    """End this process although others, or its own threads, may hang."""
+    sys.stderr.write(f"error: {text}\n")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _set_up_logs() -> None:
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_is_ours)
-    if hosts.of_many_hosts(os.environ):
-        jax.distributed.initialize()
+
+
+def _set_up_jax() -> None:
     cache = embedded.default_cache_dir(os.environ) / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -25,6 +25,7 @@ local model judges.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 
@@ -34,12 +35,19 @@ from ml_collections import ConfigDict
 from configs import common
 from configs import paper as paper_config
 from experiments import command, process
+from rlcd_jax import processes
 from rlcd_jax.command_line import config_flag, field_help
 from rlcd_jax.paper import plans, read_config
 from rlcd_jax.weights import embedded
 
 
-def run(config: ConfigDict, workdir: str, *, dry_run: bool) -> None:
+def run(
+    config: ConfigDict,
+    workdir: str,
+    *,
+    dry_run: bool,
+    given: command.JobFlags = command.ALONE,
+) -> None:
     """Say what is to be made, make it, and print and write the tables."""
     setup = read_config.read_setup(
         config,
@@ -50,18 +58,25 @@ def run(config: ConfigDict, workdir: str, *, dry_run: bool) -> None:
         dry=dry_run,
     )
     chosen = plans.choose(setup)
-    print(plans.forecast(setup, chosen, whole=dry_run))
-    if dry_run:
-        return
-    if plans.wanted(chosen):
-        process.prepare()
-    plans.make(setup, chosen, say=functools.partial(print, flush=True))
+    makes = not dry_run and plans.wanted(chosen)
+    with process.job(config, workdir, given) if makes else contextlib.nullcontext():
+        say = _say_nothing
+        if processes.is_writer():
+            say = functools.partial(print, flush=True)
+        say(plans.forecast(setup, chosen, whole=dry_run))
+        if not dry_run:
+            plans.make(setup, chosen, say=say)
+
+
+def _say_nothing(text: str) -> None:
+    """Leave telling to the process that writes."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     command.define_config(values)
     command.define_workdir(values)
+    command.define_job(values)
     flags.DEFINE_bool("dry_run", False, "List, make nothing.", flag_values=values)
 
 
@@ -81,7 +96,9 @@ def start() -> None:
 
     def action(config: ConfigDict) -> None:
         config_flag.refuse_overrides(flags.FLAGS, ("table", "scale"))
-        run(config, flags.FLAGS.workdir, dry_run=flags.FLAGS.dry_run)
+        values = flags.FLAGS
+        job = command.read_job()
+        run(config, values.workdir, dry_run=values.dry_run, given=job)
 
     command.start(action, define_flags, __doc__, describe_fields)
 

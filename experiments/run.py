@@ -33,6 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     command.define_config(values)
     command.define_workdir(values)
+    command.define_job(values)
     flags.DEFINE_string(
         "stage",
         "all",
@@ -46,16 +47,16 @@ def run(config: ConfigDict) -> None:
     source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
     refusals.check_labels(config, fresh, source)
-    process.prepare()
-    asked = flags.FLAGS.stage
+    asked, workdir = flags.FLAGS.stage, flags.FLAGS.workdir
     stages = config.stages if asked == "all" else (asked,)
-    pipeline.run_stages(
-        config,
-        flags.FLAGS.workdir,
-        stages,
-        cache_dir=str(embedded.default_cache_dir(os.environ)),
-        preset=fresh.to_dict(),
-    )
+    with process.job(config, workdir, command.read_job(), stage=asked):
+        pipeline.run_stages(
+            config,
+            workdir,
+            stages,
+            cache_dir=str(embedded.default_cache_dir(os.environ)),
+            preset=fresh.to_dict(),
+        )
 
 
 def start() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rlcd_jax import tree
+from rlcd_jax import processes, tree
 
 Tree = Any
 META = "meta"
@@ -185,10 +185,12 @@ def keep_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
       names: items to keep, such as the weights without the optimizer's moments.
     """
     folder = _absolute(folder)
-    for step in _steps(folder):
-        for name in _items(folder, step):
-            if name not in names:
-                (folder / str(step) / name).rmtree()
+    if processes.is_writer():
+        for step in _steps(folder):
+            for name in _items(folder, step):
+                if name not in names:
+                    (folder / str(step) / name).rmtree()
+    processes.barrier("items of checkpoints are deleted")
 
 
 def abstract_like(item: Tree, sharding: Any = None) -> Tree:

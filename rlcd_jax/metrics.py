@@ -15,12 +15,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-import jax
 import numpy as np
 import tensorboardX
 from absl import logging
 
-from rlcd_jax import jsonl
+from rlcd_jax import jsonl, processes
 
 FILE_NAME = "metrics.jsonl"
 RESERVED = ("stage", "step", "wall_time")
@@ -57,7 +56,7 @@ class MetricWriter:
         self._last_step = resumed_step
         self._file: TextIO | None = None
         self._tensorboard: tensorboardX.SummaryWriter | None = None
-        if jax.process_index() != 0:
+        if not processes.is_writer():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _forget_later_rows(self.path, stage, resumed_step)
@@ -88,7 +87,7 @@ class MetricWriter:
                 f"stage {self.stage!r} wrote step {self._last_step} before, got step "
                 f"{step}; steps must increase, so write all metrics of a step at once"
             )
-        fetched = jax.device_get(dict(metrics))  # one transfer; sorts the names
+        fetched = processes.fetch(dict(metrics))  # one transfer; sorts the names
         ordered = {name: fetched[name] for name in metrics}
         values = _as_numbers(ordered, self.stage, step)
         self._last_step = step

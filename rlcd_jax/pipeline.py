@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import report, stages
+from rlcd_jax import leaving, processes, report, stages
 from rlcd_jax.checks import refusals
 from rlcd_jax.job import workspace
 
@@ -43,9 +42,11 @@ def run_stages(
             config.model.cache_dir = cache_dir
     refusals.check_run(config, workdir, names)
     workspace.open_run(config, workdir)
+    workspace.check_shared(workdir)
     for name in names:
+        leaving.leave_if_asked(f"{name} is not begun")
         started = time.monotonic()
         stages.STAGES[name].run(config, workdir)
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
-    if jax.process_index() == 0:
+    if processes.is_writer():
         logging.info("report: %s", report.write_report(workdir, preset=preset))

@@ -274,13 +274,6 @@ def test_wrong_flags_end_in_one_message(tmp_path, flag, message):
     assert "Traceback" not in done.stderr and not (tmp_path / "w").exists()
 
 
-def test_a_job_of_several_processes_is_refused(monkeypatch):
-    graph.check_processes()
-    monkeypatch.setattr(graph.jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="one process and there are 2"):
-        graph.check_processes()
-
-
 def test_tables_without_weights_or_data_say_so(tmp_path, capsys):
     reproduce.run(make_config("3", "llama-30b"), str(tmp_path), dry_run=False)
     shown = capsys.readouterr().out

@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from rlcd_jax import processes
 from rlcd_jax.decode import automaton, jobs, layout, plan, programs, scheduler
 from rlcd_jax.decode.requests import Reply, Request, check
 from rlcd_jax.models import cached, llama
@@ -119,8 +120,7 @@ class Engine:
         memory = plan.estimate(
             self.cfg, self._sizes, num_slots=self.num_slots, mesh=self.mesh
         )
-        device = jax.devices()[0] if self.mesh is None else self.mesh.devices.flat[0]
-        budget = plan.device_budget(device) if budget is None else budget
+        budget = plan.device_budget(self.mesh) if budget is None else budget
         if budget is not None:
             plan.check(
                 memory, budget, num_slots=self.num_slots, max_length=self.max_length
@@ -189,7 +189,9 @@ class Engine:
 
     def _put(self, value: Any) -> Any:
         """Send host arrays, whole to every device."""
-        return jax.device_put(value, self._shardings.whole)
+        if self.mesh is None:
+            return jax.device_put(value)
+        return processes.place(value, self._shardings.whole)
 
     @property
     def compiles(self) -> dict[str, int]:

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
+from rlcd_jax import processes
 from rlcd_jax.decode import programs, scheduler
 from rlcd_jax.decode.requests import Reply, Request, cut
 
@@ -82,7 +81,7 @@ class DrawingJob:
 
     def _read(self, occupants, emitted: programs.Emitted) -> None:
         """Take in the tokens of one dispatch; finish the replies that ended."""
-        ids, logprobs, sampled, finish = jax.device_get(tuple(emitted))
+        ids, logprobs, sampled, finish = processes.fetch(tuple(emitted))
         self._slot_steps += ids.size
         for occupant in occupants:
             slot, draft = occupant.slots[0], self._drafts.get(occupant.index)

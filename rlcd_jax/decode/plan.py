@@ -114,9 +114,14 @@ def check(memory: Memory, budget: int, *, num_slots: int, max_length: int) -> No
     )
 
 
-def device_budget(device: jax.Device) -> int | None:
-    """Return the bytes still free on a device, or None where it does not say."""
-    stats = device.memory_stats()
+def device_budget(mesh: jax.sharding.Mesh | None) -> int | None:
+    """Return the bytes still free on a device of this process; None: it does not say.
+
+    The memory of another process's device cannot be asked for.
+    """
+    devices = jax.devices() if mesh is None else mesh.devices.flat
+    own = (one for one in devices if one.process_index == jax.process_index())
+    stats = next(own).memory_stats()
     if not stats or "bytes_limit" not in stats:
         return None
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

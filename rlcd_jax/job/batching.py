@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import grain
 import numpy as np
 
-from rlcd_jax import progress_bar
+from rlcd_jax import processes, progress_bar
 
 Ids = Sequence[int]
 
@@ -124,7 +124,7 @@ def map_rows(
             filled = chosen + chosen[-1:] * (rows_at(length) - len(chosen))
             tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
             given = [extra[np.array(filled)] for extra in extras]
-            out = np.asarray(program(tokens, mask, *given))
+            out = processes.fetch(program(tokens, mask, *given))
             pieces.append(out[: len(chosen)])
             start += len(chosen)
             if bar:

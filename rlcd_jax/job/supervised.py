@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, metrics, progress_bar
+from rlcd_jax import checkpoint, leaving, metrics, progress_bar
 from rlcd_jax.job import batching, setup, stage_optimizer, trainer
 from rlcd_jax.training import train_state
 
@@ -146,8 +146,13 @@ def fit(
                     shown |= held_out
                 writer.write(step, shown)
                 bar.advance(1, f"loss {shown[f'{lesson.stage}/loss']:.3f}")
-                if step % section.checkpoint_every == 0 or step == total:
+                leaves = step < total and leaving.asked()
+                if step % section.checkpoint_every == 0 or step == total or leaves:
                     program.save(saver, step, state, {"stage": lesson.stage})
+                if leaves:
+                    raise leaving.Left(
+                        f"{lesson.stage} is saved at update {step} of {total}"
+                    )
     return state, held_out or lesson.evaluate(state.params)
 
 

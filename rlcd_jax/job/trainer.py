@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
-from rlcd_jax import checkpoint, sharding, tree
+from rlcd_jax import checkpoint, processes, sharding, tree
 from rlcd_jax.models import table
 from rlcd_jax.training import train_state
 
@@ -51,6 +50,7 @@ class Trainer:
             table.abstract_params(dict(specs)),
         )
         self.shardings = _state_shardings(self._abstract, dict(specs), mesh)
+        self._rows = sharding.batch_sharding(mesh)
 
         def step(state: train_state.TrainState, batch: train_state.Batch):
             return train_state.update(
@@ -63,7 +63,7 @@ class Trainer:
         )
         self._update = jax.jit(
             step,
-            in_shardings=(self.shardings, sharding.batch_sharding(mesh)),
+            in_shardings=(self.shardings, self._rows),
             out_shardings=(self.shardings, sharding.replicated(mesh)),
             donate_argnums=0,
         )
@@ -78,7 +78,8 @@ class Trainer:
     ) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
         """Return the state after one batch, and metrics; the old state is used up."""
         with jax.set_mesh(self.mesh):
-            return self._update(state, dict(batch))
+            rows = processes.place(dict(batch), self._rows)
+            return self._update(state, rows)
 
     @property
     def state_shapes(self) -> train_state.TrainState:
@@ -166,7 +167,7 @@ def batch_ways(mesh: jax.sharding.Mesh) -> int:
 
 def host_metrics(metrics: Mapping[str, jax.Array]) -> dict[str, float]:
     """Return metrics as Python numbers; waits for the device."""
-    return {name: float(np.asarray(value)) for name, value in metrics.items()}
+    return {name: float(x) for name, x in processes.fetch(dict(metrics)).items()}
 
 
 def _items(state: train_state.TrainState) -> dict[str, Any]:

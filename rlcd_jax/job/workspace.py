@@ -14,19 +14,22 @@ import pathlib
 import platform
 import shutil
 import subprocess
+import time
+import uuid
 from typing import Any
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark, record_files, stages
+from rlcd_jax import done_mark, processes, record_files, stages
 
 # Fields that change how a run is computed and not what: another machine may resume.
 FREE = ("cache_dir", "chunk_tokens", "remat", "attention", "data_dir", "hh_dir")
 # What may lie in a folder before the first run: of a file system, of a plan, logs.
 BESIDE = ("lost+found", "plan.json", "log", "stdout", "stderr")
 LOGS = (".log", ".out", ".err", "log.txt")
+SEEN_SECONDS = 10.0  # after which a file that another host made must be there
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rlcd_jax")
 
 
@@ -51,7 +54,7 @@ def finished(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> boo
       ValueError: the stage was begun or done under another config.
     """
     folder, part = stage_folder(workdir, stage), stage_config(config, stage)
-    if done_mark.check_done(folder, part):
+    if processes.agreed(done_mark.check_done(folder, part)):
         logging.info("%s: done before, skipped", stage)
         return True
     begun = folder / "config.json"
@@ -70,9 +73,10 @@ def finished(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> boo
 def begin(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
     """Make a stage's folder, write the config it belongs to, and return it."""
     folder = stage_folder(workdir, stage)
-    if jax.process_index() == 0:
+    if processes.is_writer():
         folder.mkdir(parents=True, exist_ok=True)
         record_files.write_json(folder / "config.json", stage_config(config, stage))
+    processes.barrier(f"{stage} begins")
     return folder
 
 
@@ -82,11 +86,15 @@ def finish(
     stage: str,
     summary: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write a stage's summary and its DONE mark; return the summary."""
+    """Write a stage's summary and its DONE mark; return the summary.
+
+    All that the writer has written is there when the processes leave it.
+    """
     folder = stage_folder(workdir, stage)
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_json(folder / "summary.json", summary)
         done_mark.mark_done(folder, stage_config(config, stage), summary)
+    processes.barrier(f"{stage} is done")
     return summary
 
 
@@ -146,17 +154,47 @@ def open_run(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """
     check_folder(workdir)
     folder = pathlib.Path(workdir)
-    if jax.process_index() != 0:
+
+    def write() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            record_files.write_json(folder / "config.json", config.to_dict())
+            record_files.write_json(folder / "environment.json", environment())
+        except OSError as error:
+            raise ValueError(
+                f"workdir {folder} cannot be written: {error.strerror or error}; give "
+                "a folder that can be written"
+            ) from error
+
+    processes.by_writer(write)
+
+
+def check_shared(workdir: str | pathlib.Path) -> None:
+    """Refuse a workdir that not all processes of a job see as one folder.
+
+    Raises:
+      ValueError: on a process that does not find what the writer has put there.
+    """
+    if not processes.are_many():
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        record_files.write_json(folder / "config.json", config.to_dict())
-        record_files.write_json(folder / "environment.json", environment())
-    except OSError as error:
+    folder = pathlib.Path(workdir)
+    # A name that nobody has looked for before, so that no host remembers its absence.
+    name = processes.by_writer(lambda: f".seen-{uuid.uuid4().hex}")
+    if processes.is_writer():
+        (folder / name).touch()
+    processes.barrier("a file in the workdir")
+    end = time.monotonic() + SEEN_SECONDS
+    while not (there := (folder / name).exists()) and time.monotonic() < end:
+        time.sleep(0.1)
+    if not there:
         raise ValueError(
-            f"workdir {folder} cannot be written: {error.strerror or error}; give a "
-            "folder that can be written"
-        ) from error
+            f"workdir {folder.absolute()} on {platform.node()} is another folder than "
+            "that of process 0; give one that all hosts share, on NFS, Lustre, GPFS or "
+            "a mounted bucket"
+        )
+    processes.barrier("the workdir is shared")
+    if processes.is_writer():
+        (folder / name).unlink()
 
 
 def environment() -> dict[str, Any]:

@@ -15,11 +15,10 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark, stages
+from rlcd_jax import done_mark, leaving, processes, stages
 from rlcd_jax.job import workspace
 
 # What the stages that only tables need depend on; workspace knows the others.
@@ -128,7 +127,7 @@ def folder(root: str | pathlib.Path, node: Node) -> pathlib.Path:
 
 def is_done(root: str | pathlib.Path, node: Node) -> bool:
     """Say whether a node was made before."""
-    return done_mark.check_done(folder(root, node), node.identity)
+    return processes.agreed(done_mark.check_done(folder(root, node), node.identity))
 
 
 def in_order(nodes: Iterable[Node]) -> list[Node]:
@@ -182,27 +181,27 @@ def make(
     waiting = needed(root, nodes)
     for number, node in enumerate(waiting, start=1):
         place = folder(root, node)
+        leaving.leave_if_asked(f"{number - 1} of {len(waiting)} nodes are made")
         logging.info("node %d of %d: %s", number, len(waiting), place.name)
         workspace.open_run(node.config, place)
+        workspace.check_shared(place)
         for name, parent, path in node.links:
             link(place / name, folder(root, parent) / path)
+        processes.barrier(f"{place.name} begins")
         summary = functions[node.stage](node, place)
-        done_mark.mark_done(place, node.identity, summary)
+        if processes.is_writer():
+            done_mark.mark_done(place, node.identity, summary)
+        processes.barrier(f"{place.name} is done")
     return waiting
 
 
-def check_processes() -> None:
-    """Refuse a job of several processes, which would make each node together."""
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"this graph is made by one process and there are {jax.process_count()}; "
-            "accepted: the devices of one host. On many hosts run single methods with "
-            "experiments.run"
-        )
-
-
 def link(place: pathlib.Path, target: pathlib.Path) -> None:
-    """Make `place` point to `target`, relative, so that the root can be moved."""
+    """Make `place` point to `target`, relative, so that the root can be moved.
+
+    The writer does; others see it behind the next barrier.
+    """
+    if not processes.is_writer():
+        return
     relative = os.path.relpath(target, place.parent)
     if place.is_symlink():
         if os.readlink(place) == relative:

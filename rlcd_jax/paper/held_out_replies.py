@@ -11,11 +11,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import record_files
+from rlcd_jax import processes, record_files
 from rlcd_jax.job import prompt_parts, setup
 from rlcd_jax.judging import judges, verdicts
 from rlcd_jax.pairs import training_texts
@@ -53,7 +52,7 @@ def answer(
     evaluate_policy.check_lengths(job, prompts)
     wanted = {system: checkpoints}
     answers = evaluate_policy.answer_all(job, wanted, job.load_base(), prompts)
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_jsonl(pathlib.Path(workdir) / SAMPLES, answers)
     return {
         "replies": len(answers),
@@ -137,7 +136,7 @@ def judge_locally(
 
 
 def _write(workdir: str | pathlib.Path, given: list[verdicts.Score]) -> dict[str, Any]:
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_jsonl(pathlib.Path(workdir) / SCORES, given)
     values = [score.score for score in given]
     return {"replies": len(given), "mean": float(np.mean(values)) if values else None}

@@ -12,11 +12,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import record_files, records, schema
+from rlcd_jax import processes, record_files, records, schema
 from rlcd_jax.job import lengths, setup, workspace
 from rlcd_jax.preference import data, model, pair_ids, rewards
 
@@ -84,6 +83,6 @@ def reward_pairs(
         PairRewards(row.id, row.prompt_id, float(row.prob_2), float(one), float(two))
         for row, (one, two) in zip(tokens.rows, both, strict=True)
     ]
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_jsonl(pathlib.Path(workdir) / FILE, scored)
     return {"pairs": len(scored), "too_long": tokens.too_long}

@@ -6,7 +6,14 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlcd_jax import checkpoint, done_mark, record_files, records, stages
+from rlcd_jax import (
+    checkpoint,
+    done_mark,
+    processes,
+    record_files,
+    records,
+    stages,
+)
 from rlcd_jax.job import workspace
 from rlcd_jax.judging import api_judge, chat_api, verdicts
 from rlcd_jax.pairs import counting
@@ -53,7 +60,8 @@ def join(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
         for row in record_files.read_jsonl(place / name / "pairs.jsonl", records.Pair)
     ]
     folder = workspace.stage_folder(place, "simulate")
-    record_files.write_jsonl(folder / "pairs.jsonl", rows)
+    if processes.is_writer():
+        record_files.write_jsonl(folder / "pairs.jsonl", rows)
     return counting.summarise(rows, [])
 
 
@@ -76,7 +84,8 @@ def select(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     graph.link(place / CHOSEN, place / f"policy_{best}")
     kl, steps = grid[best]
     summary = {"kl_coef": kl, "steps": steps, "grid": grid, "rewards": rewards}
-    record_files.write_json(place / "chosen.json", summary)
+    if processes.is_writer():
+        record_files.write_json(place / "chosen.json", summary)
     return summary
 
 
@@ -91,18 +100,24 @@ def judge(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     flips = {}
     for name, question in node.settings["questions"].items():
         path = place / f"verdicts-{name}.jsonl"
-        if not path.exists():
+        if not processes.agreed(path.exists()):
             given = held_out_replies.judge_locally(
                 node.config, answers, question, node.settings["judge"]
             )
-            record_files.write_jsonl(path, given)
+            if processes.is_writer():
+                record_files.write_jsonl(path, given)
+            processes.barrier(f"{place.name}: {name} is judged")
         given = record_files.read_jsonl(path, verdicts.Verdict)
         flips[name] = sum(verdict.flips for verdict in given)
     return {"prompts": len(answers) // 2, "flips": flips}
 
 
 def judge_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
-    """Compare two systems by a model behind an HTTP interface."""
+    """Compare two systems by a model behind an HTTP interface; one process asks it."""
+    return processes.by_writer(lambda: _ask_api(node, place))
+
+
+def _ask_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     api: chat_api.ChatApi = node.free["api"]  # of all nodes; what is its own is told
     calls, spent, cut = api.calls, api.spent, api.cut
     samples = evaluate_policy.as_samples(_both(place))
@@ -173,5 +188,6 @@ def _both(place: pathlib.Path) -> list[Any]:
         for name in ("first", "second")
         for answer in held_out_replies.read_answers(place / name)
     ]
-    record_files.write_jsonl(place / held_out_replies.SAMPLES, answers)
+    if processes.is_writer():
+        record_files.write_jsonl(place / held_out_replies.SAMPLES, answers)
     return answers

@@ -12,10 +12,9 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import record_files, records
+from rlcd_jax import processes, record_files, records
 from rlcd_jax.job import lengths, prompt_parts, setup, workspace
 from rlcd_jax.pairs import counting, grid, scoring_prompt
 from rlcd_jax.paper import few_shots
@@ -71,7 +70,7 @@ def relabel_pairs(
         for i, row in enumerate(rows)
     ]
     folder = workspace.stage_folder(workdir, "simulate")
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_jsonl(folder / "pairs.jsonl", labelled)
     return counting.summarise(labelled, [])
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import records, seeds, sharding
+from rlcd_jax import processes, records, seeds, sharding
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import batching, generation, lengths, prompt_parts, setup
 from rlcd_jax.ppo import kl_penalty, learning, packing, rollout
@@ -223,7 +223,7 @@ class Actor:
             entropy=entropy,
         )
         speed = generation.engine_metrics(self.sampler)
-        shown = {**jax.device_get({**metrics, **more}), **speed}
+        shown = {**processes.fetch({**metrics, **more}), **speed}
         shown["rollout/reward_mean"] = float(raw.mean())
         return frozen, notes, shown
 
@@ -284,13 +284,14 @@ class Actor:
 
     def _by_rows(self, program: Callable, params: Params, packed: Any) -> Any:
         """Run a program over a few rows at a time, as many as the update takes."""
-        pieces = []
+        pieces, where = [], sharding.batch_sharding(self.job.mesh)
         with jax.set_mesh(self.job.mesh):
             for start in range(0, len(packed.tokens), self._rows):
                 part = jax.tree.map(
                     lambda x, start=start: x[start : start + self._rows], packed
                 )
-                pieces.append(jax.device_get(program(params, part)))
+                part = processes.place(part, where)
+                pieces.append(processes.fetch(program(params, part)))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
 
 

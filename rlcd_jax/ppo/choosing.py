@@ -18,11 +18,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
-from rlcd_jax import checkpoint, done_mark, record_files
+from rlcd_jax import checkpoint, done_mark, processes, record_files
 from rlcd_jax.ppo import acting, overoptimisation
 from rlcd_jax.statistics import estimates
 
@@ -120,7 +119,7 @@ class Choice:
         if not self._actor.dev_prompts:
             return {}
         rows, metrics = answer_dev(self._actor, policy)
-        if jax.process_index() == 0:
+        if processes.is_writer():
             name = f"{step:06d}.jsonl"
             record_files.write_jsonl(self._folder / "samples" / name, rows)
         score, kl = metrics["dev/reward_mean"], metrics["dev/kl_sum_mean"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from rlcd_jax import processes
 from rlcd_jax.job import setup, stage_optimizer, trainer
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import packing, rollout
@@ -142,7 +143,7 @@ def minibatches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the batches of one PPO step: each epoch takes all rows in a new order."""
     section = config.policy
-    host = jax.device_get(frozen)
+    host = processes.fetch(frozen)
     rows = len(host.scores)
     mask = host.packed.response_mask
     weighs = mask if section.statistics == "masked" else np.ones_like(mask)

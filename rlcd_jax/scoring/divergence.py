@@ -53,7 +53,7 @@ def divergence_scorer(
         def one(tokens: np.ndarray, mask: np.ndarray, starts: np.ndarray):
             # Rows stand at the right end, so their tokens are counted from mask.
             counted = mask & (np.cumsum(mask, axis=1) > starts[:, None])
-            return run(policy, base, tokens, mask, counted)
+            return run(policy, base, *reading.placed(job, tokens, mask, counted))
 
         with jax.set_mesh(job.mesh):
             return batching.map_rows(

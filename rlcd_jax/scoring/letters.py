@@ -102,7 +102,11 @@ def _whole(job: setup.Job, params: Params) -> Run:
         in_shardings=(None, *reading.batch_of(job, 2), None),
         out_shardings=sharding.replicated(job.mesh),
     )
-    return functools.partial(run, params)
+
+    def whole(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray):
+        return run(params, *reading.placed(job, tokens, mask), letters)
+
+    return whole
 
 
 def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
@@ -144,7 +148,7 @@ def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
             width, sizes = mask.shape[1], mask.sum(axis=1, dtype=np.int32)
             order = (np.arange(width) + width - sizes[:, None]) % width
             moved = np.take_along_axis(tokens, order, axis=1)
-            return run(weights, past, moved, sizes, letters)
+            return run(weights, past, *reading.placed(job, moved, sizes), letters)
 
         return behind
 

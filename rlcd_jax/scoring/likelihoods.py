@@ -31,7 +31,6 @@ def reply_scorer(
       params: of a language model, training form.
     """
     params = reading.frozen(job, params)
-    batch = sharding.batch_sharding(job.mesh)
 
     def program(params, tokens, mask, counted):
         logprobs = heads.text_logprobs(
@@ -43,11 +42,16 @@ def reply_scorer(
         )
         return jnp.sum(jnp.where(counted, logprobs, 0.0), axis=1)
 
-    run = jax.jit(program, in_shardings=(None, batch, batch, batch))
+    run = jax.jit(
+        program,
+        in_shardings=(None, *reading.batch_of(job, 3)),
+        out_shardings=sharding.replicated(job.mesh),
+    )
 
     def one(tokens: np.ndarray, mask: np.ndarray, num: np.ndarray) -> np.ndarray:
         from_right = np.arange(tokens.shape[1])[::-1]
-        return run(params, tokens, mask, mask & (from_right < num[:, None]))
+        counted = mask & (from_right < num[:, None])
+        return run(params, *reading.placed(job, tokens, mask, counted))
 
     def score(texts: Sequence[tuple[str, str]]) -> np.ndarray:
         joined = encoding.join_replies(job.text_tokenizer, texts)

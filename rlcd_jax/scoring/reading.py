@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from rlcd_jax import sharding
+from rlcd_jax import processes, sharding
 from rlcd_jax.job import setup
 
 Params = Any
@@ -54,6 +55,11 @@ def rows_at(job: setup.Job) -> Callable[[int], int]:
         return max(1, room) * ways
 
     return rows
+
+
+def placed(job: setup.Job, *arrays: np.ndarray) -> tuple[jax.Array, ...]:
+    """Return host arrays with a row for each text, on the devices of the job."""
+    return processes.place(arrays, sharding.batch_sharding(job.mesh))
 
 
 def batch_of(job: setup.Job, count: int) -> tuple[Any, ...]:

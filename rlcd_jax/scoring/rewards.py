@@ -42,7 +42,7 @@ def reward_scorer(
         longest = max(map(len, rows), default=0)
         with jax.set_mesh(job.mesh):
             return batching.map_rows(
-                lambda tokens, mask: run(params, tokens, mask),
+                lambda *arrays: run(params, *reading.placed(job, *arrays)),
                 rows,
                 rows_at=reading.rows_at(job),
                 lengths=batching.lengths_up_to(longest, lengths),

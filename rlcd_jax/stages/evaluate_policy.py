@@ -13,12 +13,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, done_mark, record_files, records, seeds, stages
+from rlcd_jax import (
+    checkpoint,
+    done_mark,
+    leaving,
+    processes,
+    record_files,
+    records,
+    seeds,
+    stages,
+)
 from rlcd_jax.decode import engine
 from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
 from rlcd_jax.judging import evaluation_table, judges, verdicts
@@ -73,11 +81,11 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     folder = workspace.begin(config, workdir, "evaluate")
     base = job.load_base()
     answers = answer_all(job, systems, base, prompts)
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_jsonl(folder / "samples.jsonl", answers)
     samples = as_samples(answers)
     scores, given = _judge(job, samples, chosen, base)
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_jsonl(folder / "verdicts.jsonl", given)
     table = evaluation_table.comparison_table(
         answers,
@@ -90,7 +98,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         resamples=config.evaluate.resamples,
     )
     table = dataclasses.replace(table, notes=(*table.notes, *missing))
-    if jax.process_index() == 0:
+    if processes.is_writer():
         tables.write_table(table, folder)
     logging.info("evaluate:\n%s", tables.markdown(table))
     summary = {
@@ -222,6 +230,7 @@ def answer_all(
     measure = divergence.divergence_scorer(job, base)
     answers = []
     for name, folder in systems.items():
+        leaving.leave_if_asked("evaluate keeps nothing before its end")
         params = base
         if folder is not None:
             specs = llama.param_specs(job.cfg)

@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import metrics, record_files, records
+from rlcd_jax import leaving, metrics, processes, record_files, records
 from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
 from rlcd_jax.pairs import counting, draws, grid
 from rlcd_jax.scoring import letters
@@ -120,18 +119,19 @@ def _by_parts(
     for start in range(0, len(prompts), part_prompts):
         kept_path = parts / f"pairs-{start:08d}.jsonl"
         dropped_path = parts / f"dropped-{start:08d}.jsonl"
-        if kept_path.exists():  # written last, so the part is whole
+        if processes.agreed(kept_path.exists()):  # written last, so the part is whole
             kept = record_files.read_jsonl(kept_path, records.Pair)
             dropped = record_files.read_jsonl(dropped_path, records.Dropped)
         else:
+            leaving.leave_if_asked(f"simulate has the pairs of {start} prompts")
             kept, dropped = simulate(prompts[start : start + part_prompts])
-            if jax.process_index() == 0:
+            if processes.is_writer():
                 parts.mkdir(exist_ok=True)
                 record_files.write_jsonl(dropped_path, dropped)
                 record_files.write_jsonl(kept_path, kept)
         all_kept += kept
         all_dropped += dropped
-    if jax.process_index() == 0:
+    if processes.is_writer():
         record_files.write_jsonl(folder / "dropped.jsonl", all_dropped)
         record_files.write_jsonl(folder / "pairs.jsonl", all_kept)
         for path in parts.glob("*.jsonl"):

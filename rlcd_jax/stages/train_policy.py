@@ -16,7 +16,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, metrics, progress_bar
+from rlcd_jax import checkpoint, leaving, metrics, progress_bar
 from rlcd_jax.job import setup, workspace
 from rlcd_jax.models import heads
 from rlcd_jax.ppo import acting, choosing, learning
@@ -68,8 +68,11 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
                 dev = choice.look(step, state.params["policy"]) if saves else {}
                 last = out.write(step, learning.finish_metrics(shown) | dev)
                 bar.advance(1, f"score {last['rollout/score_mean']:.2f}")
-                if saves:
+                leaves = step < section.steps and leaving.asked()
+                if saves or leaves:
                     learner.save(saver, step, state, notes.as_meta() | choice.as_meta())
+                if leaves:
+                    raise leaving.Left(f"policy is saved at step {step}")
             chosen = choice.finish(section.steps)
     summary = {
         "steps": section.steps,

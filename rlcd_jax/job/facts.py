@@ -1,0 +1,111 @@
+"""What must be the same on all processes of a job, under names that a person knows."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import rlcd_jax
+
+PACKAGES = ("jax", "jaxlib", "numpy", "tokenizers")  # whose versions change numbers
+OWN_CACHES = ("model.cache_dir", "prompts.data_dir", "run.model.cache_dir")  # a host's
+WHOLE = 64 * 2**20  # bytes of a file that is read whole; of others, both ends
+
+
+def gather(
+    config: Mapping[str, Any], workdir: str | os.PathLike[str], asked: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what a process is about to do, with what, as names and values.
+
+    Files and folders that a config names are there by a hash of what is in them; of
+    large files, weights mostly, by their size and both ends.
+
+    Args:
+      config: as a nested dict.
+      workdir: of the command.
+      asked: further flags of the command.
+    """
+    found = {"code of rlcd_jax": _code(), "python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = importlib.metadata.version(name)
+    found["--workdir"] = str(pathlib.Path(workdir).absolute())
+    found |= {f"--{name}": str(value) for name, value in asked.items()}
+    for name, value in _flat(config):
+        if name in OWN_CACHES:
+            continue
+        found[f"--config.{name}"] = json.dumps(value, default=str)
+        texts = value if isinstance(value, list | tuple) else [value]
+        for path in (_as_path(one) for one in texts if isinstance(one, str)):
+            if path is not None:
+                found[f"contents of {path} (--config.{name})"] = content_hash(path)
+    return found
+
+
+def content_hash(path: pathlib.Path) -> str:
+    """Return 16 hexadecimal digits of a file's content, or a folder's with its names.
+
+    Hidden files are no content.
+    """
+    total = hashlib.blake2b(digest_size=8)
+    for file in _files(path):
+        total.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        with open(file, "rb") as opened:
+            if file.stat().st_size <= WHOLE:
+                total.update(opened.read())
+            else:
+                total.update(opened.read(2**20))
+                opened.seek(-(2**20), os.SEEK_END)
+                total.update(opened.read())
+    return total.hexdigest()
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    if path.is_file():
+        return [path]
+    inside = (one for one in path.rglob("*") if one.is_file())
+    return sorted(
+        one
+        for one in inside
+        if not any(part.startswith(".") for part in one.relative_to(path).parts)
+    )
+
+
+def _code() -> str:
+    """Return the version, and a hash of the sources as they lie on this host."""
+    folder = pathlib.Path(rlcd_jax.__file__).parent
+    total = hashlib.blake2b(digest_size=8)
+    kinds = ("*.py", "*.toml", "*.jsonl")
+    for file in sorted(one for kind in kinds for one in folder.rglob(kind)):
+        total.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
+    return f"{rlcd_jax.__version__} {total.hexdigest()}"
+
+
+def _as_path(text: str) -> pathlib.Path | None:
+    """Return the file or folder that a value names, if this host has it.
+
+    A value may be the path, or end in it: "hf:PATH", "gguf:PATH", "name=PATH".
+    """
+    for part in (text, text.partition(":")[2], text.partition("=")[2]):
+        if not part or ("/" not in part and "." not in part):
+            continue
+        try:
+            path = pathlib.Path(part).expanduser()
+            if path.exists():
+                return path
+        except (OSError, RuntimeError):  # too long for a name; no home
+            continue
+    return None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
