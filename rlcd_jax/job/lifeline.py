@@ -139,6 +139,7 @@ class Lifeline:
     def _all_end(self, text: str, status: int, besides: int) -> None:
         """Tell all others and end; process 0 last, since JAX's service is with it."""
         self._tell({"end": text, "status": status}, besides=besides)
+        self._over.set()
         self._outlive()
         self._end(text, status)
 
