@@ -50,3 +50,4 @@ def run_stages(
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
     if processes.is_writer():
         logging.info("report: %s", report.write_report(workdir, preset=preset))
+    processes.barrier("the report is written")

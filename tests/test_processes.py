@@ -28,11 +28,18 @@ SECONDS = 240.0  # for a command on a busy machine
 # On the same four devices as (data, fsdp) the programs are the same ones, whoever
 # drives the devices; what differs is the order in which gloo adds.
 LOSS_TOLERANCE = 1e-4
-FIELDS = runs.FIELDS | {
-    "stages": ("simulate", "preference", "distill", "policy", "evaluate"),
+# Compilation is most of the time, and these programs are too small to profit from it.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+SHAPE = {  # few programs, which take most of the time
     "mesh.data": 2,
     "mesh.fsdp": 2,
-    "model.remat": "none",  # one program less to compile in each stage
+    "model.remat": "none",
+    "engine.prompt_buckets": (64,),
+    "engine.live_buckets": (320,),
+}
+FIELDS = runs.FIELDS | {
+    **SHAPE,
+    "stages": ("simulate", "preference", "distill", "policy", "evaluate"),
     "preference.epochs": 4,
     "distill.epochs": 1,
     "policy.epochs": 1,
@@ -45,10 +52,10 @@ RUN = (
 )
 TABLE = (
     "experiments.reproduce",
-    "--config=configs/paper.py:table=length,scale=tiny",
+    "--config=configs/paper.py:table=methods,scale=tiny",
     "--config.tasks=('cheerful',)",
-    "--config.run.mesh.data=2",
-    "--config.run.mesh.fsdp=2",
+    "--config.methods=('distill',)",
+    *(f"--config.run.{name}={value}" for name, value in SHAPE.items()),
 )
 
 
@@ -59,8 +66,8 @@ class Job:
         self.logs = [folder / f"{time.monotonic_ns()}-{i}.log" for i in range(count)]
         with socket.create_server(("127.0.0.1", 0)) as one:
             port = one.getsockname()[1]
-        devices = f"--xla_force_host_platform_device_count={4 // count}"
-        environ = {**os.environ, "XLA_FLAGS": devices, "PYTHONPATH": str(ROOT)}
+        flags = f"{QUICK} --xla_force_host_platform_device_count={4 // count}"
+        environ = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-m", *command, f"--workdir={workdir}"]
         self.processes = []
         for index, log in enumerate(self.logs):
@@ -238,7 +245,7 @@ def test_processes_that_differ_are_refused_on_all_before_anything(tmp_path):
 def test_a_table_of_two_processes_is_that_of_one(tmp_path):
     for count in (1, 2):
         Job(tmp_path, TABLE, tmp_path / str(count), count).done()
-    for name in ("table_length.md", "table_length.json"):
+    for name in ("table_methods.md", "table_methods.json"):
         ours, theirs = (
             (tmp_path / count / "tables" / name).read_bytes() for count in "12"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 
@@ -66,20 +67,26 @@ def joined(
     line.start()
     try:
         _initialize(found, start_seconds, lost_seconds)
+        _check_devices()
         yield
     except leaving.Left:
         line.close()
         jax.distributed.shutdown()
         raise
-    except (ValueError, OSError) as error:
-        line.fail(str(error), MISTAKE)
-        end(str(error), MISTAKE)
-    except jax.errors.JaxRuntimeError as error:
-        # Most likely of a process that is lost; the line tells which.
-        line.wait(lost_seconds + 2 * lifeline.GRACE)
-        _fail(line, error, end)
     except BaseException as error:
-        _fail(line, error, end)
+        if _is_of_jax(error):
+            # Most likely of a process that is lost; the line tells which, and ends us.
+            line.wait(lost_seconds + 2 * lifeline.GRACE)
+        if isinstance(error, ValueError | OSError) and not _is_of_jax(error):
+            text = shown = str(error)
+            status = MISTAKE
+        else:
+            text = traceback.format_exception_only(error)[-1].strip()
+            shown = "".join(traceback.format_exception(error))
+            status = FAILED
+        line.fail(text, status)
+        end(shown, status)
+        raise
     line.close()
     jax.distributed.shutdown()
 
@@ -100,7 +107,22 @@ def _initialize(found: hosts.Hosts, start_seconds: float, lost_seconds: float) -
     )
 
 
-def _fail(line: lifeline.Lifeline, error: BaseException, end: End) -> None:
-    text = "".join(traceback.format_exception(error))
-    line.fail(traceback.format_exception_only(error)[-1].strip(), FAILED)
-    end(text, FAILED)
+def _check_devices() -> None:
+    """Refuse devices of several kinds: the same program would differ in its digits."""
+    kinds: dict[str, list[int]] = {}
+    for device in jax.devices():
+        kinds.setdefault(device.device_kind, []).append(device.process_index)
+    if len(kinds) > 1:
+        listed = ", ".join(
+            f"{kind} on processes {sorted(set(where))}" for kind, where in kinds.items()
+        )
+        raise ValueError(
+            f"the devices of this job are of several kinds: {listed}; give it hosts of "
+            "one kind"
+        )
+
+
+def _is_of_jax(error: BaseException) -> bool:
+    """Say whether an error comes from the runtime; some come as a ValueError."""
+    status = re.match(r"[A-Z_]+: ", str(error))  # such as "UNKNOWN: Gloo …"
+    return isinstance(error, jax.errors.JaxRuntimeError) or bool(status)

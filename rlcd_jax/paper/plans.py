@@ -124,10 +124,10 @@ def make(
             if processes.are_many():  # which may be elsewhere in the graph now
                 raise ValueError(f"table {name}: {error}") from error
             failed[name] = error
-    if not processes.is_writer():
-        return
-    page = write_page(setup, failed)
-    say(f"written to {page.parent}; all tables as one page: {page.name}")
+    if processes.is_writer():
+        page = write_page(setup, failed)
+        say(f"written to {page.parent}; all tables as one page: {page.name}")
+    processes.barrier("the page of tables is written")
     if failed:
         lines = "\n".join(f"table {name}: {error}" for name, error in failed.items())
         raise ValueError(lines)
