@@ -1,5 +1,8 @@
 """Which processes make up a job: every launcher's variables, and what is refused."""
 
+import http.server
+import threading
+
 import pytest
 
 from rlcd_jax.job import hosts
@@ -159,3 +162,29 @@ def test_variables_by_hand_go_before_a_launcher():
 def test_what_says_too_little_is_refused_with_the_remedy(environ, message):
     with pytest.raises(ValueError, match=message):
         hosts.find(environ)
+
+
+def test_read_metadata_reads_an_attribute_or_nothing(monkeypatch):
+    asked = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["Metadata-Flavor"]))
+            known = self.path.endswith("/agent-worker-number")
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(b"3" if known else b"not found")
+
+        def log_message(self, *_):
+            """Keep quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/attributes"
+        monkeypatch.setattr(hosts, "METADATA", address)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert hosts.read_metadata("agent-worker-number") == "3"
+        assert hosts.read_metadata("tpu-env") is None
+        server.shutdown()
+    assert asked[0] == ("/attributes/agent-worker-number", "Google")
+    assert hosts.read_metadata("agent-worker-number") is None  # no such server
