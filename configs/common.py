@@ -101,9 +101,10 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.model.dtype = "bfloat16"  # operands of products; float32 everything else
     config.model.remat = "full"  # what the backward pass recomputes: none, dots, full
     config.model.attention = "xla"  # "cudnn" on NVIDIA GPUs
-    config.model.chunk_tokens = 2048  # tokens whose logits exist at once in training
+    config.model.chunk_tokens = 2048  # of a device, whose logits exist at once
     config.mesh = ConfigDict()
-    config.mesh.data = -1  # replicas; -1: all devices the other two leave
+    config.mesh.slices = 1  # groups that only the data centre's network joins
+    config.mesh.data = -1  # replicas in a slice; -1: all devices the others leave
     config.mesh.fsdp = 1  # ways in which parameters are split
     config.mesh.tensor = 1  # ways in which heads and vocabulary are split
     config.prompts = ConfigDict()
@@ -142,7 +143,12 @@ def _pairs() -> ConfigDict:
 
 def _engine() -> ConfigDict:
     engine = ConfigDict()
-    engine.num_slots = 64  # replies under way at once
+    # Replies under way at once; devices of one tensor group share theirs. LLaMA-7B on
+    # eight devices of 80 GB has room for no more beside PPO.
+    engine.slots_per_device = 16
+    # Weights of decoding: "whole", but for mesh.tensor, or split over mesh.fsdp too:
+    # less memory, and every step sends activations round.
+    engine.weights = "whole"
     engine.steps_per_dispatch = 8  # tokens a slot between looks by the host
     engine.prompt_buckets = (16, 64, 256)  # widths of prefill; each is compiled
     engine.live_buckets = ()  # leading parts of the cache to read; (): four parts

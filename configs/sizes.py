@@ -18,7 +18,7 @@ def _paper(config: ConfigDict) -> None:
 
 def _full(config: ConfigDict) -> None:
     """Set what a 135M model needs to show an effect: an hour or two on two cores."""
-    config.engine.num_slots = 64
+    config.engine.slots_per_device = 64
     config.engine.prompt_buckets = (32, 64)
     config.pairs.samples_per_prompt = 6
     config.pairs.temperature = 0.7  # wider contrast than 1.0 at this size
@@ -63,7 +63,7 @@ def _quick(config: ConfigDict) -> None:
     """Set a few minutes on two cores: the whole job, small effects."""
     _full(config)
     config.prompts.limit = 160
-    config.engine.num_slots = 32
+    config.engine.slots_per_device = 32
     config.engine.prompt_buckets = (32,)  # few programs: compiling counts here
     config.engine.live_buckets = (128,)
     config.pairs.samples_per_prompt = 2
@@ -117,7 +117,7 @@ def _smoke(config: ConfigDict) -> None:
     config.evaluate.samples_per_prompt = 1
     config.evaluate.reply_tokens = 12
     config.evaluate.resamples = 200
-    config.engine.num_slots = 8
+    config.engine.slots_per_device = 8
     config.engine.live_buckets = ()
     if config.task == "outline":  # in bytes, as random models read
         config.pairs.prompt_tokens = 320

@@ -1,28 +1,35 @@
-"""From logical axes to a device mesh of (data, fsdp, tensor).
+"""From logical axes to a device mesh of (slice, data, fsdp, tensor).
 
 A parameter or an activation names its axes by what they mean ("heads", "mlp",
 "batch"); one small table says which mesh axes carry them. Changing a strategy is
 editing a line of `RULES`. Constraints act on every backend, CPU included, so that
 eight fake devices in a test see each mistake that a pod would see.
+
+A slice is a group of devices with fast links among them. Between slices there is only
+the network of the data centre, so they hold replicas: what crosses it is a sum of
+gradients once an update.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-MESH_AXES = ("data", "fsdp", "tensor")
-_AUTO = (jax.sharding.AxisType.Auto,) * 3  # GSPMD places what constraints leave open
+MESH_AXES = ("slice", "data", "fsdp", "tensor")
+BATCH_AXES = ("slice", "data", "fsdp")
+_AUTO = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)  # GSPMD places what is open
 
 # Logical axis -> mesh axes. None: replicated. An axis that is not here is an error.
 RULES: dict[str, tuple[str, ...] | None] = {
-    "batch": ("data", "fsdp"),
-    "slots": ("data", "fsdp"),
+    "batch": BATCH_AXES,
+    "slots": BATCH_AXES,
     "length": None,
     "layers": None,
     "vocab": ("tensor",),
@@ -37,62 +44,106 @@ RULES: dict[str, tuple[str, ...] | None] = {
 
 
 def make_mesh(
-    data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
+    data: int,
+    fsdp: int,
+    tensor: int,
+    devices: Sequence[Any] | None = None,
+    *,
+    slices: int = 1,
 ) -> Mesh:
-    """Return a mesh with axes ("data", "fsdp", "tensor").
+    """Return a mesh with the axes of `MESH_AXES`.
 
     Args:
-      data: replicas of the model; -1 takes all devices that the others leave.
+      data: replicas of the model in a slice; -1 takes all devices that the others
+        leave.
       fsdp: ways in which parameters and the batch are split.
       tensor: ways in which heads, feed-forward and vocabulary are split.
       devices: the devices to use; all of this job's by default.
+      slices: groups of devices that only the data centre's network joins; each holds
+        whole replicas.
 
     Raises:
-      ValueError: the product of the three is not the number of devices.
+      ValueError: the product of the four is not the number of devices, or the devices
+        form other slices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    shape = mesh_shape(data, fsdp, tensor, len(devices))
-    if devices == list(jax.devices()):
-        return jax.make_mesh(shape, MESH_AXES, axis_types=_AUTO)
-    return Mesh(np.asarray(devices).reshape(shape), MESH_AXES, axis_types=_AUTO)
+    shape = mesh_shape(data, fsdp, tensor, len(devices), slices=slices)
+    return Mesh(place_devices(devices, shape), MESH_AXES, axis_types=_AUTO)
+
+
+def place_devices(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
+    """Return devices in the order of a mesh: slice after slice.
+
+    Devices that say which slice they are of are grouped by that; GPUs and CPUs may
+    be cut into any number of slices, which are then of neighbours in the list.
+
+    Args:
+      devices: as many as the mesh has.
+      shape: of the mesh, by `MESH_AXES`.
+
+    Returns:
+      Array of devices of that shape.
+
+    Raises:
+      ValueError: TPU devices form another number of slices.
+    """
+    slices, *inner = shape
+    found = {getattr(device, "slice_index", None) for device in devices}
+    if slices > 1 and len(found) == slices:
+        return mesh_utils.create_hybrid_device_mesh(
+            (1, *inner), (slices, 1, 1, 1), devices, allow_split_physical_axes=True
+        )
+    if devices[0].platform == "tpu" and len(found) != slices:
+        raise ValueError(
+            f"mesh.slices={slices} but the devices form {len(found)} slices; accepted "
+            f"here: {len(found)}"
+        )
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def abstract_mesh(
-    data: int, fsdp: int, tensor: int, num_devices: int
+    data: int, fsdp: int, tensor: int, num_devices: int, *, slices: int = 1
 ) -> jax.sharding.AbstractMesh:
     """Return the mesh of devices that need not exist: for shapes and plans only.
 
     Arguments and errors are those of `make_mesh`.
     """
-    shape = mesh_shape(data, fsdp, tensor, num_devices)
+    shape = mesh_shape(data, fsdp, tensor, num_devices, slices=slices)
     return jax.sharding.AbstractMesh(shape, MESH_AXES, axis_types=_AUTO)
 
 
 def mesh_shape(
-    data: int, fsdp: int, tensor: int, num_devices: int
-) -> tuple[int, int, int]:
-    """Return (data, fsdp, tensor) with data = -1 replaced by what is left.
+    data: int, fsdp: int, tensor: int, num_devices: int, *, slices: int = 1
+) -> tuple[int, int, int, int]:
+    """Return the sizes of `MESH_AXES`, with data = -1 replaced by what is left.
 
     Raises:
-      ValueError: the product of the three is not the number of devices.
+      ValueError: the product of the four is not the number of devices.
     """
     if data == -1:
-        data = num_devices // max(fsdp * tensor, 1)
-    shape = (data, fsdp, tensor)
+        data = num_devices // max(slices * fsdp * tensor, 1)
+    shape = (slices, data, fsdp, tensor)
     if min(shape) < 1 or math.prod(shape) != num_devices:
         raise ValueError(
-            f"mesh (data, fsdp, tensor) = {shape} needs {math.prod(shape)} devices "
-            f"but there are {num_devices}; set mesh.data, mesh.fsdp and mesh.tensor "
-            "so that their product is the number of devices (data=-1 takes the rest)"
+            f"mesh (slices, data, fsdp, tensor) = {shape} needs {math.prod(shape)} "
+            f"devices but there are {num_devices}; set mesh.data, mesh.fsdp, "
+            "mesh.tensor and mesh.slices so that their product is the number of "
+            "devices (data=-1 takes the rest)"
         )
     return shape
+
+
+def batch_ways(mesh: Mesh | jax.sharding.AbstractMesh) -> int:
+    """Return among how many devices the rows of a batch, or slots, are split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def partition_spec(axes: Sequence[str | None], name: str = "array") -> PartitionSpec:
     """Return the PartitionSpec of an array whose axes have these logical names.
 
     Raises:
-      ValueError: a logical axis is not in `RULES`; the message names the array.
+      ValueError: a logical axis is not in `RULES`, or two of them lie on one mesh
+        axis; the message names the array.
     """
     for axis in axes:
         if axis is not None and axis not in RULES:
@@ -100,7 +151,15 @@ def partition_spec(axes: Sequence[str | None], name: str = "array") -> Partition
                 f"{name} has the logical axis {axis!r}, which sharding.RULES does not "
                 f"know; accepted: {', '.join(sorted(RULES))}"
             )
-    return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
+    entries = [None if axis is None else RULES[axis] for axis in axes]
+    used = Counter(axis for entry in entries for axis in entry or ())
+    doubled = [axis for axis, times in used.items() if times > 1]
+    if doubled:
+        raise ValueError(
+            f"{name} has the logical axes {tuple(axes)}, and sharding.RULES splits two "
+            f"of them over the mesh axis {doubled[0]!r}; a mesh axis can split one"
+        )
+    return PartitionSpec(*entries)
 
 
 def param_shardings(specs: Any, mesh: Mesh) -> Any:
@@ -120,7 +179,7 @@ def param_shardings(specs: Any, mesh: Mesh) -> Any:
             raise ValueError(f"{name}: axes {spec.axes} for shape {spec.shape}")
         partition = partition_spec(spec.axes, name)
         for size, axis in zip(spec.shape, spec.axes, strict=True):
-            entry = RULES[axis] or ()
+            entry = (axis and RULES[axis]) or ()
             ways = int(np.prod([mesh.shape[a] for a in entry]))
             if size % ways:
                 raise ValueError(
@@ -151,21 +210,6 @@ def device_bytes(shapes: Any, shardings: Any = None) -> int:
         int(np.prod(place.shard_shape(leaf.shape))) * np.dtype(leaf.dtype).itemsize
         for leaf, place in zip(leaves, places, strict=True)
     )
-
-
-def check_heads(num_heads: int, num_kv_heads: int, mesh: Mesh) -> None:
-    """Refuse a tensor axis that would cut a head in two.
-
-    The flat rows of q, k and v may divide where whole heads do not, so shapes alone
-    cannot show this mistake. LLaMA-30B has 52 heads: tensor=4, not 8.
-    """
-    ways = mesh.shape["tensor"]
-    for name, count in (("heads", num_heads), ("key/value heads", num_kv_heads)):
-        if count % ways:
-            raise ValueError(
-                f"the model has {count} {name}, which mesh.tensor={ways} does not "
-                "divide; choose a tensor size that divides both head counts"
-            )
 
 
 def constrain(array: jax.Array, axes: Sequence[str | None]) -> jax.Array:

@@ -31,6 +31,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the comparison of meshes take all of them, some minutes."""
+    parser.addoption("--all-meshes", action="store_true", help="all shapes of a mesh")
+
+
 def _run_once(folder: pathlib.Path) -> pathlib.Path:
     """Make the run of ``finished_run`` in a folder, or wait for who makes it."""
     folder.mkdir(exist_ok=True)

@@ -75,11 +75,11 @@ def tiny_config(name: str = "quickstart", task: str = "cheerful", **fields):
 _make_mesh = sharding.make_mesh
 
 
-def _fitting_mesh(data, fsdp, tensor, devices=None):
+def _fitting_mesh(data, fsdp, tensor, devices=None, *, slices=1):
     """Like ``make_mesh``, but (1, 1, 1) takes the first of the eight fake devices."""
-    if (data, fsdp, tensor) == (1, 1, 1) and devices is None:
+    if (slices, data, fsdp, tensor) == (1, 1, 1, 1) and devices is None:
         devices = jax.devices()[:1]
-    return _make_mesh(data, fsdp, tensor, devices)
+    return _make_mesh(data, fsdp, tensor, devices, slices=slices)
 
 
 @contextlib.contextmanager

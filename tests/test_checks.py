@@ -342,7 +342,8 @@ def test_run_of_another_task_has_a_column_of_quality(tmp_path):
 def test_batches_must_divide_among_the_devices(tmp_path):
     told = refusals.verdict(config_of(preference__batch_size=4), tmp_path / "run")
     assert [line.split(":")[0] for line in told] == ["preference", "distill", "policy"]
-    assert all("do not divide among mesh.data x mesh.fsdp = 8" in line for line in told)
+    said = "do not divide among mesh.slices x mesh.data x mesh.fsdp = 8"
+    assert all(said in line for line in told)
 
 
 def test_plan_for_other_machines_looks_at_none_of_this_one(monkeypatch):

@@ -85,7 +85,7 @@ def test_every_stage_looks_before_it_makes_anything(stage, run, tmp_path, monkey
 
 
 def test_one_long_prompt_makes_slots_fewer():
-    found = load(8192, engine__num_slots=8)
+    found = load(8192, engine__slots_per_device=8)
     assert generation.make_engine(found, 500, 12).num_slots == 8
     many = generation.make_engine(found, 500, 12, cache_tokens=8 * 1024)
     few = generation.make_engine(found, 4000, 12, cache_tokens=8 * 1024)

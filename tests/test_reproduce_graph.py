@@ -56,7 +56,7 @@ def keys(recipes):
 def test_key_depends_on_what_the_result_depends_on():
     before = keys(make_recipes())
     assert list(before) == ["simulate", "preference", "policy", "select", "sample"]
-    free = {"run__mesh__data": 1, "run__engine__num_slots": 4}
+    free = {"run__mesh__data": 1, "run__engine__slots_per_device": 4}
     free |= {"run__model__cache_dir": "elsewhere", "run__evaluate__resamples": 200}
     assert keys(make_recipes("another", **free)) == before
     later = keys(make_recipes(run__evaluate__reply_tokens=11))

@@ -19,6 +19,7 @@ def mesh():
 
 def test_mesh_takes_the_rest_as_data():
     assert dict(sharding.make_mesh(-1, 2, 2).shape) == {
+        "slice": 1,
         "data": 2,
         "fsdp": 2,
         "tensor": 2,
@@ -77,13 +78,44 @@ def test_parameter_with_too_few_axes_is_named(mesh):
         sharding.param_shardings(specs, mesh)
 
 
-def test_check_heads_refuses_to_cut_a_head():
-    mesh = sharding.make_mesh(1, 1, 8)
-    with pytest.raises(ValueError, match="52 heads, which mesh.tensor=8"):
-        sharding.check_heads(52, 52, mesh)
-    with pytest.raises(ValueError, match="4 key/value heads"):
-        sharding.check_heads(32, 4, mesh)
-    sharding.check_heads(32, 8, mesh)
+def test_parameter_with_two_axes_on_one_mesh_axis_is_named(mesh):
+    specs = {"layers": {"twice": table.ParamSpec((4, 4), ("mlp", "heads"), "normal")}}
+    with pytest.raises(ValueError, match="layers/twice .* the mesh axis 'tensor'"):
+        sharding.param_shardings(specs, mesh)
+
+
+class Device:
+    """A device that says which slice it is of; CPUs say nothing."""
+
+    device_kind = "made up"
+
+    def __init__(self, number, of_slice, platform="tpu"):
+        self.id, self.slice_index, self.platform = number, of_slice, platform
+
+
+def slices_of(mesh_devices):
+    return [{d.slice_index for d in part.flat} for part in mesh_devices]
+
+
+def test_slices_are_the_devices_own():
+    """The list has their devices mixed; each part of the slice axis is one slice."""
+    devices = [Device(n, n % 2, "made up") for n in range(8)]
+    found = sharding.place_devices(devices, (2, 1, 2, 2))
+    assert found.shape == (2, 1, 2, 2) and slices_of(found) == [{0}, {1}]
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+def test_slices_that_tpus_do_not_form_are_refused(slices):
+    devices = [Device(n, n // 4) for n in range(8)]
+    with pytest.raises(ValueError, match="the devices form 2 slices; accepted here: 2"):
+        sharding.place_devices(devices, (slices, 8 // slices, 1, 1))
+
+
+def test_slices_of_cpus_are_blocks():
+    mesh = sharding.make_mesh(-1, 2, 1, slices=2)
+    assert dict(mesh.shape) == {"slice": 2, "data": 2, "fsdp": 2, "tensor": 1}
+    assert list(mesh.devices[0].flat) == jax.devices()[:4]
+    assert sharding.batch_ways(mesh) == 8
 
 
 def test_constrain_acts_on_cpu_and_keeps_values(mesh):

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlcd_jax import records, stages
 from rlcd_jax.checks import kinds
+from rlcd_jax.decode import layout
 from rlcd_jax.judging import judges
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import reply_cleanup, shortening
@@ -74,9 +75,10 @@ _MODEL = {
     "dtype": _choice(*llama.DTYPES),
     "remat": _choice(*llama.REMAT),
     "attention": _choice(*llama.ATTENTION),
-    "chunk_tokens": _count(2048, 1, "tokens"),
+    "chunk_tokens": _count(2048, 1, "tokens of a device"),
 }
 _MESH = {
+    "slices": _count(1, 1, "groups of devices"),
     "data": _count(-1, 1, "replicas; -1: the devices that are left", also=(-1,)),
     "fsdp": _count(1, 1, "ways"),
     "tensor": _count(1, 1, "ways"),
@@ -110,7 +112,8 @@ _PAIRS = {
     "unfinished": _choice("", *typing.get_args(task_fields.Unfinished)),
 }
 _ENGINE = {
-    "num_slots": _count(64, 1, "replies at once"),
+    "slots_per_device": _count(64, 1, "replies at once"),
+    "weights": _choice(*layout.WEIGHTS),
     "steps_per_dispatch": _count(8, 1, "tokens a slot"),
     "prompt_buckets": _lengths((16, 64, 256), "tokens"),
     "live_buckets": _lengths((), "tokens", empty=True),

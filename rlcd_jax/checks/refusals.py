@@ -211,7 +211,7 @@ def _devices(
 ) -> list[str]:
     """Return what does not fit the devices: the mesh, and batches on it."""
     told = []
-    sizes = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    sizes = setup.mesh_sizes(config)
     if config.model.attention == "cudnn" and num_devices is None:
         if jax.default_backend() != "gpu":
             told.append(
@@ -220,12 +220,12 @@ def _devices(
             )
     try:
         if num_devices is None:
-            mesh: Any = sharding.make_mesh(*sizes)
+            mesh: Any = sharding.make_mesh(**sizes)
         else:
-            mesh = sharding.abstract_mesh(*sizes, num_devices)
+            mesh = sharding.abstract_mesh(**sizes, num_devices=num_devices)
     except ValueError as error:
         return [*told, str(error)]
-    ways = trainer.batch_ways(mesh)
+    ways = sharding.batch_ways(mesh)
     for name in (stage for stage in stages if stage in TRAINED):
         section = config[name]
         size = section.update_batch if name == "policy" else section.batch_size

@@ -42,8 +42,9 @@ class Engine:
       tokenizer: has `vocab_size`, `eos_ids`, `special_ids`, `token_bytes`, `decode`.
       num_slots: replies in the making at a time, M.
       max_length: cache entries of a slot: the longest prompt and reply together.
-      mesh: (data, fsdp, tensor); slots are split over data and fsdp, heads, the
+      mesh: of `sharding.MESH_AXES`; slots are split over all but tensor, heads, the
         feed-forward and the vocabulary over tensor. None: one device.
+      weights: "whole", but for tensor, or "split" over fsdp too.
       steps_per_dispatch: tokens drawn between two looks of the host.
       dispatches_ahead: dispatches sent before the results of the one before them are
         read. None: 1, and 0 on CPU, where the host has nothing to wait for and a slot
@@ -66,6 +67,7 @@ class Engine:
         num_slots: int,
         max_length: int,
         mesh: jax.sharding.Mesh | None = None,
+        weights: str = "whole",
         steps_per_dispatch: int = 4,
         dispatches_ahead: int | None = None,
         prompt_buckets: Sequence[int] = (16, 64, 256),
@@ -79,7 +81,8 @@ class Engine:
                 f"num_slots={num_slots}, max_length={max_length}, "
                 f"steps_per_dispatch={steps_per_dispatch}; accepted: at least 1, 2, 1"
             )
-        self.cfg, self.tokenizer, self.mesh = cfg, tokenizer, mesh
+        self.cfg, self.tokenizer = layout.placed(cfg, mesh), tokenizer
+        self.mesh, self.weights = mesh, weights
         self.num_slots, self.max_length = num_slots, max_length
         self.steps_per_dispatch = steps_per_dispatch
         if dispatches_ahead is None:
@@ -118,7 +121,11 @@ class Engine:
 
     def _check_memory(self, budget: int | None) -> plan.Memory:
         memory = plan.estimate(
-            self.cfg, self._sizes, num_slots=self.num_slots, mesh=self.mesh
+            self.cfg,
+            self._sizes,
+            num_slots=self.num_slots,
+            mesh=self.mesh,
+            weights=self.weights,
         )
         budget = plan.device_budget(self.mesh) if budget is None else budget
         if budget is not None:
@@ -130,7 +137,7 @@ class Engine:
     def _programs(self) -> None:
         """Make the jitted programs and the device state they work on."""
         cfg = self.cfg
-        shardings = layout.shardings(cfg, self.mesh)
+        shardings = layout.shardings(cfg, self.mesh, self.weights)
         self._shardings = shardings
 
         self._decode_form = jax.jit(

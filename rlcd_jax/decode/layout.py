@@ -11,9 +11,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import programs, scheduler
-from rlcd_jax.models import llama
+from rlcd_jax.models import llama, table
 
-COPY_ROWS = 8
+COPY_ROWS = 8  # on a device
+WEIGHTS = ("whole", "split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def sizes(
     if num_slots % slot_ways:
         raise ValueError(
             f"num_slots={num_slots} does not divide among the mesh's {slot_ways} "
-            f"(data x fsdp) devices; use a multiple of {slot_ways}"
+            f"(slices x data x fsdp) devices; use a multiple of {slot_ways}"
         )
     buckets = sorted({min(one, max_length) for one in prompt_buckets})
     if not buckets or buckets[0] < 1:
@@ -66,13 +67,12 @@ def sizes(
         prefill_tokens = default_prefill_tokens(jax.default_backend())
     rows = {width: prefill_tokens // width for width in buckets} | {0: COPY_ROWS}
     for width, count in rows.items():
-        count = max(1, min(count, num_slots))
-        rows[width] = _whole(count, slot_ways)
+        rows[width] = max(1, min(count, num_slots // slot_ways)) * slot_ways
     return Sizes(tuple(buckets), (*lives, max_length), rows)
 
 
 def default_prefill_tokens(platform: str) -> int:
-    """Return rows times width of a prefill program: few where products are slow.
+    """Return rows of a device times width in prefill: few where products are slow.
 
     Args:
       platform: "cpu", "gpu" or "tpu".
@@ -88,7 +88,12 @@ def ways(mesh: jax.sharding.Mesh | None) -> tuple[int, int]:
     """Return among how many devices slots, and among how many heads, are split."""
     if mesh is None:
         return 1, 1
-    return mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
+    return sharding.batch_ways(mesh), mesh.shape["tensor"]
+
+
+def placed(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None) -> llama.LlamaConfig:
+    """Return a model's numbers with the heads laid out for a mesh."""
+    return dataclasses.replace(cfg, tensor_ways=ways(mesh)[1])
 
 
 def ambient(mesh: jax.sharding.Mesh | None) -> Any:
@@ -105,45 +110,58 @@ class Shardings:
     whole: Any
 
 
-def shardings(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None) -> Shardings:
+# Logical axes of the weights in decode form.
+PLACES: dict[str, tuple[str | None, ...]] = {
+    "qkv": ("kv_heads", None, None, "embed"),
+    "o": ("embed", "heads"),
+    "gate_up": (None, "mlp", "embed"),
+    "down": ("embed", "mlp"),
+    "embed": ("vocab", "embed"),
+    "unembed": ("vocab", "embed"),
+    "attn_norm": ("norm",),
+    "mlp_norm": ("norm",),
+    "final_norm": ("norm",),
+}
+
+
+def shardings(
+    cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None, weights: str
+) -> Shardings:
     """Return the shardings of an engine.
 
-    Decoding reads every weight in every step, so weights are split over tensor only
-    and whole over data and fsdp, which split the slots: gathering them each step would
-    cost more than it saves.
+    Decoding reads every weight in every step, so they are "whole" as a rule: split
+    over tensor only. "split" divides them over fsdp too, for models that fit in no
+    other way; each step then gathers them, or sums partial products.
+
+    Args:
+      cfg: model numbers, `placed` for the mesh.
+      mesh: of the engine; None: one device.
+      weights: one of `WEIGHTS`.
+
+    Raises:
+      ValueError: a weight does not divide among the devices; it is named.
     """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights={weights!r}; accepted: {', '.join(WEIGHTS)}")
     if mesh is None:
         return Shardings(None, None, None)
-    sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
-    heads = sharding.partition_spec(("kv_heads",))
-    second = PartitionSpec(None, *sharding.partition_spec(("mlp",)))
-    vocab = sharding.partition_spec(("vocab",))
-    places = {
-        "qkv": heads,
-        "o": second,
-        "gate_up": second,
-        "down": second,
-        "embed": vocab,
-        "unembed": vocab,
-    }
-    for name, size in (("mlp_dim", cfg.mlp_dim), ("vocab_size", cfg.vocab_size)):
-        if size % mesh.shape["tensor"]:
-            raise ValueError(
-                f"{name}={size} does not divide among mesh.tensor="
-                f"{mesh.shape['tensor']} devices; choose another tensor size"
-            )
     shapes = jax.eval_shape(
         lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
     )
 
-    def one(path: Any, _: Any) -> NamedSharding:
-        return NamedSharding(mesh, places.get(path[-1].key, PartitionSpec()))
+    def spec(path: Any, leaf: Any) -> table.ParamSpec:
+        axes = PLACES[path[-1].key]
+        if weights == "whole":
+            axes = tuple(None if axis == "embed" else axis for axis in axes)
+        return table.ParamSpec(leaf.shape, axes, "normal")
 
     axes = ("slots", "kv_heads", None, None)  # keys and values alike
     if cfg.attention == "cudnn":
         axes = ("slots", None, "kv_heads", None)
     return Shardings(
-        params=jax.tree_util.tree_map_with_path(one, shapes),
+        params=sharding.param_shardings(
+            jax.tree_util.tree_map_with_path(spec, shapes), mesh
+        ),
         cache=NamedSharding(mesh, sharding.partition_spec(axes)),
         whole=NamedSharding(mesh, PartitionSpec()),
     )

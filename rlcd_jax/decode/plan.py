@@ -37,6 +37,7 @@ def estimate(
     *,
     num_slots: int,
     mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None,
+    weights: str,
 ) -> Memory:
     """Return the memory that decoding needs on each device.
 
@@ -45,10 +46,12 @@ def estimate(
       sizes: the shapes of the engine's programs.
       num_slots: requests on the devices at a time.
       mesh: of the engine, whose devices need not exist; None: one device.
+      weights: "whole" or "split"; see `layout.WEIGHTS`.
 
     Returns:
       Bytes a device.
     """
+    cfg = layout.placed(cfg, mesh)
     params = jax.eval_shape(
         lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
     )
@@ -56,7 +59,7 @@ def estimate(
     if mesh is None:
         held = tree.count_bytes(params), tree.count_bytes(cache)
     else:
-        where = layout.shardings(cfg, mesh)
+        where = layout.shardings(cfg, mesh, weights)
         held = (
             sharding.device_bytes(params, where.params),
             sharding.device_bytes(cache, where.cache),
@@ -77,7 +80,8 @@ def _work_bytes(
     slot_ways, tensor_ways = layout.ways(mesh)
     longest = sizes.lives[-1]
     sampler = 3 * 4 * num_slots / slot_ways * cfg.vocab_size
-    wide = max(2 * cfg.mlp_dim, cfg.num_heads * longest) / tensor_ways
+    heads = cfg.layout.kv_heads * cfg.layout.group
+    wide = max(2 * cfg.mlp_dim, heads * longest) / tensor_ways
     prefill = cache * sizes.rows[0] / num_slots
     for width in sizes.widths:
         rows = sizes.rows[width]

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 from ml_collections import ConfigDict
 
+from rlcd_jax import sharding
 from rlcd_jax.decode import layout
 from rlcd_jax.models import llama
 
@@ -21,8 +22,9 @@ class EngineShape:
 
     Attributes:
       mesh: of the devices; None: one device.
-      num_slots: a multiple of the devices among which slots are split.
+      num_slots: on all devices together.
       max_length: cache entries of a slot.
+      weights: "whole" or "split", as in `decode.layout.WEIGHTS`.
       prompt_buckets: widths of prefill programs.
       live_buckets: lengths the cache may have; None: the engine's own choice.
     """
@@ -30,6 +32,7 @@ class EngineShape:
     mesh: Mesh | None
     num_slots: int
     max_length: int
+    weights: str
     prompt_buckets: tuple[int, ...]
     live_buckets: tuple[int, ...] | None
 
@@ -66,23 +69,23 @@ def find(
       mesh: of the devices, which need not exist.
       prompt_tokens: of a prompt, at most.
       reply_tokens: of a reply, at most.
-      cache_tokens: of all slots together, at most: longer texts get fewer slots, down
-        to one on each device; 0: as many slots as the config has.
+      cache_tokens: of a device's slots together, at most: longer texts get fewer
+        slots, down to one on each device; 0: as many slots as the config has.
     """
     section = config.engine
     where = mesh if mesh.size > 1 else None
-    ways, _ = layout.ways(where)
     length = -(-(prompt_tokens + reply_tokens) // LENGTHS) * LENGTHS
-    slots = -(-section.num_slots // ways) * ways
+    slots = section.slots_per_device
     if cache_tokens:
-        slots = min(slots, max(1, cache_tokens // length // ways) * ways)
+        slots = min(slots, max(1, cache_tokens // length))
     lives = None
     if section.live_buckets:
         lives = (*(n for n in section.live_buckets if n < length), length)
     return EngineShape(
         mesh=where,
-        num_slots=slots,
+        num_slots=slots * sharding.batch_ways(mesh),
         max_length=length,
+        weights=section.weights,
         prompt_buckets=tuple(section.prompt_buckets),
         live_buckets=lives,
     )

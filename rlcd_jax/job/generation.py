@@ -30,8 +30,8 @@ def make_engine(
       job: of the stage.
       prompt_tokens: of the longest prompt.
       reply_tokens: of the longest reply.
-      cache_tokens: of all slots together, at most: longer texts get fewer slots, down
-        to one on each device; 0: as many slots as the config has.
+      cache_tokens: of a device's slots together, at most: longer texts get fewer
+        slots, down to one on each device; 0: as many slots as the config has.
     """
     what = f"a prompt of {prompt_tokens} + a reply of {reply_tokens}"
     advice = "lower the stage's prompt_tokens or reply_tokens"
@@ -51,6 +51,7 @@ def make_engine(
         num_slots=shape.num_slots,
         max_length=shape.max_length,
         mesh=shape.mesh,
+        weights=shape.weights,
         steps_per_dispatch=section.steps_per_dispatch,
         prompt_buckets=shape.prompt_buckets,
         live_buckets=shape.live_buckets,

@@ -32,6 +32,11 @@ class Job:
     load_base: Callable[[], Params]  # the unaligned model: float32, training form
 
     @property
+    def chunk_tokens(self) -> int:
+        """Tokens whose logits exist at once, on all devices together."""
+        return self.config.model.chunk_tokens * sharding.batch_ways(self.mesh)
+
+    @property
     def end_of_turn(self) -> str | None:
         """The text that closes an assistant turn of the chat format."""
         if self.task.format == "dialogue":
@@ -46,10 +51,11 @@ class Job:
 def load_job(config: ConfigDict) -> Job:
     """Return the inputs of a stage; every mistake in the config ends here."""
     task = load_task(config)
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = sharding.make_mesh(**mesh_sizes(config))
     cfg, text_tokenizer, read = _find_model(config)
     cfg = configured(cfg, config)
-    sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
+    if not cfg.layout.is_own:
+        logging.log_first_n(logging.INFO, "%s", 1, cfg.layout.describe())
     shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
 
     def load_base() -> Params:
@@ -58,13 +64,19 @@ def load_job(config: ConfigDict) -> Job:
     return Job(config, task, mesh, cfg, text_tokenizer, load_base)
 
 
+def mesh_sizes(config: ConfigDict) -> dict[str, int]:
+    """Return the sizes of a mesh as `sharding.make_mesh` and its like take them."""
+    return {name: config.mesh[name] for name in ("slices", "data", "fsdp", "tensor")}
+
+
 def configured(cfg: llama.LlamaConfig, config: ConfigDict) -> llama.LlamaConfig:
-    """Return a model's numbers with the config's precision, remat and kernel."""
+    """Return a model's numbers with the config's precision, remat, kernel and ways."""
     return dataclasses.replace(
         cfg,
         dtype=config.model.dtype,
         remat=config.model.remat,
         attention=config.model.attention,
+        tensor_ways=config.mesh.tensor,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, leaving, metrics, progress_bar
+from rlcd_jax import checkpoint, leaving, metrics, progress_bar, sharding
 from rlcd_jax.job import batching, setup, stage_optimizer, trainer
 from rlcd_jax.training import train_state
 
@@ -78,7 +78,7 @@ def make_trainer(
     """
     section = job.config[stage]
     parts = trainer.micro_batches(
-        stage, section.batch_size, section.micro_batch, trainer.batch_ways(job.mesh)
+        stage, section.batch_size, section.micro_batch, sharding.batch_ways(job.mesh)
     )
     return trainer.Trainer(
         job.mesh,

@@ -154,15 +154,10 @@ def micro_batches(name: str, batch_size: int, micro_batch: int, ways: int) -> in
         )
     if size % ways:
         raise ValueError(
-            f"{name}: {size} rows at once do not divide among mesh.data x mesh.fsdp = "
-            f"{ways} devices; choose a multiple of {ways}"
+            f"{name}: {size} rows at once do not divide among mesh.slices x mesh.data "
+            f"x mesh.fsdp = {ways} devices; choose a multiple of {ways}"
         )
     return batch_size // size
-
-
-def batch_ways(mesh: jax.sharding.Mesh) -> int:
-    """Return among how many devices the rows of a batch are split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def host_metrics(metrics: Mapping[str, jax.Array]) -> dict[str, float]:

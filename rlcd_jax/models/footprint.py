@@ -16,7 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.models import heads, llama
+from rlcd_jax.models import head_layout, heads, llama
 
 FLOAT = 4  # bytes of a float32
 
@@ -48,9 +48,9 @@ def activation_bytes(
 
 def _heads(cfg: llama.LlamaConfig, tensor_ways: int) -> tuple[float, float, float]:
     """Return the widths of queries, of keys and of the feed-forward on a device."""
-    query = cfg.num_heads * cfg.head_dim / tensor_ways
-    key = cfg.num_kv_heads * cfg.head_dim / tensor_ways
-    return query, key, cfg.mlp_dim / tensor_ways
+    layout = head_layout.find(cfg.num_heads, cfg.num_kv_heads, tensor_ways)
+    key = layout.kv_heads * cfg.head_dim / tensor_ways
+    return layout.group * key, key, cfg.mlp_dim / tensor_ways
 
 
 def _product_bytes(
@@ -71,7 +71,7 @@ def _layer_bytes(
     query, key, mlp = _heads(cfg, tensor_ways)
     scores = 0.0
     if cfg.attention == "xla":
-        scores = FLOAT * rows * cfg.num_heads / tensor_ways * length * length
+        scores = FLOAT * rows * query / cfg.head_dim * length * length
     token = FLOAT * rows * length
     kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp) + scores
     moment = max(2 * scores + token * query, 2 * token * mlp)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
-from rlcd_jax.models import attention, cached, products, table
+from rlcd_jax.models import attention, cached, head_layout, products, table
 
 Params = Any
 DTYPES = ("bfloat16", "float32")
@@ -47,7 +47,8 @@ class LlamaConfig:
 
     `dtype` is that of the products' operands; `remat` says what the backward pass
     recomputes ("full": all of a layer, "dots": all but its products); `attention`
-    is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16).
+    is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16); `tensor_ways` is among
+    how many devices heads are split, which moves them and changes no value.
     """
 
     vocab_size: int
@@ -65,6 +66,12 @@ class LlamaConfig:
     dtype: str = "bfloat16"
     remat: str = "full"
     attention: str = "xla"
+    tensor_ways: int = 1
+
+    @property
+    def layout(self) -> head_layout.HeadLayout:
+        """How the heads are computed on `tensor_ways` devices."""
+        return head_layout.find(self.num_heads, self.num_kv_heads, self.tensor_ways)
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -137,19 +144,14 @@ def decode_form(params: Params, cfg: LlamaConfig) -> Params:
       tuple of L dicts: "attn_norm" [D], "qkv" [K, G+2, H, D] (each key/value head
       with its query heads, so that a tensor axis splits whole groups), "o" [D, N*H],
       "mlp_norm" [D], "gate_up" [2, F, D], "down" [D, F]. Matrices are in
-      `cfg.dtype`, norms in float32.
+      `cfg.dtype`, norms in float32. K, G and N = K*G are those of `cfg.layout`.
     """
-    kv_heads, width = cfg.num_kv_heads, cfg.head_dim
-    group = cfg.num_heads // kv_heads
-
-    def rows(weight: jax.Array, heads: int) -> jax.Array:
-        return weight.reshape(kv_heads, heads, width, cfg.embed_dim)
 
     def one(index: int) -> Params:
         layer = jax.tree.map(lambda leaf: leaf[index], params["layers"])
-        qkv = jnp.concatenate(
-            [rows(layer["q"], group), rows(layer["k"], 1), rows(layer["v"], 1)], axis=1
-        )
+        layer = head_layout.spread(layer, cfg.layout, cfg.head_dim)
+        shape = (cfg.layout.kv_heads, -1, cfg.head_dim, cfg.embed_dim)
+        qkv = jnp.concatenate([layer[x].reshape(shape) for x in "qkv"], axis=1)
         return {
             "attn_norm": layer["attn_norm"].astype(jnp.float32),
             "qkv": qkv.astype(cfg.dtype),
@@ -171,7 +173,7 @@ def decode_form(params: Params, cfg: LlamaConfig) -> Params:
 
 def init_cache(cfg: LlamaConfig, num_slots: int, length: int) -> cached.Cache:
     """Return an empty cache of `num_slots` slots of `length` positions."""
-    shape = (num_slots, cfg.num_kv_heads, length, cfg.head_dim)
+    shape = (num_slots, cfg.layout.kv_heads, length, cfg.head_dim)
     return cached.init_cache(
         cfg.num_layers, shape, kernel=cfg.attention, dtype=cfg.dtype
     )
@@ -192,13 +194,16 @@ def _frequencies(cfg: LlamaConfig):
 def _project_heads(
     layer: Params, cfg: LlamaConfig, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return queries [B, T, N, H], keys and values [B, T, K, H] of either form."""
+    """Return queries [B, T, N, H], keys and values [B, T, K, H] of either form.
+
+    N and K are those of `cfg.layout`.
+    """
     batch, length, _ = x.shape
     width = cfg.head_dim
     if "qkv" in layer:
         fused = layer["qkv"].reshape(-1, cfg.embed_dim)
         heads = products.product(x, fused, cfg.dtype)
-        heads = heads.reshape(batch, length, cfg.num_kv_heads, -1, width)
+        heads = heads.reshape(batch, length, cfg.layout.kv_heads, -1, width)
         q = heads[..., :-2, :].reshape(batch, length, -1, width)
         return q, heads[..., -2, :], heads[..., -1, :]
     q, k, v = (products.product(x, layer[name], cfg.dtype) for name in "qkv")
@@ -222,6 +227,8 @@ def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
 
 def _block(layer, cfg, x, angles, attend) -> jax.Array:
     """Return the residual stream after one layer; `attend(q, k, v)` mixes tokens."""
+    if "q" in layer:
+        layer = head_layout.spread(layer, cfg.layout, cfg.head_dim)
     q, k, v = _project_heads(layer, cfg, rms_norm(x, layer["attn_norm"], cfg.norm_eps))
     mixed = attend(attention.rotate(q, angles), attention.rotate(k, angles), v)
     x = x + products.product(mixed, layer["o"], cfg.dtype)

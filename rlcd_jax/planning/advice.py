@@ -19,7 +19,7 @@ from rlcd_jax.job import setup
 from rlcd_jax.planning import chips, plan, sizes
 
 Changes = Mapping[str, Any]  # dotted field of the config -> value
-MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
+MESH = ("mesh.slices", "mesh.data", "mesh.fsdp", "mesh.tensor")
 BATCHES = {
     "preference": ("preference.batch_size", "preference.micro_batch"),
     "distill": ("distill.batch_size", "distill.micro_batch"),
@@ -73,8 +73,8 @@ def _possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> b
     A quick look that spares planning in full what cannot work.
     """
     tensor, fsdp = mesh["mesh.tensor"], mesh["mesh.fsdp"]
-    ways, cfg = mesh["mesh.data"] * fsdp, setting.cfg
-    split = (cfg.num_kv_heads, cfg.num_heads, cfg.mlp_dim, cfg.vocab_size)
+    ways, cfg = mesh["mesh.slices"] * mesh["mesh.data"] * fsdp, setting.cfg
+    split = (cfg.mlp_dim, cfg.vocab_size)
     if any(size % tensor for size in split) or cfg.embed_dim % fsdp:
         return False
     config = setting.job.config
@@ -121,13 +121,14 @@ def _tune(setting: sizes.Setting, name: str, given: Changes) -> dict[str, Any] |
 
 
 def _works(setting: sizes.Setting, config: ConfigDict, name: str) -> bool:
-    mesh = config.mesh
-    shape = (mesh.data, mesh.fsdp, mesh.tensor)
+    mesh_sizes = setup.mesh_sizes(config)
     job = dataclasses.replace(
         setting.job,
         config=config,
         cfg=setup.configured(setting.cfg, config),
-        mesh=sharding.abstract_mesh(*shape, math.prod(shape)),
+        mesh=sharding.abstract_mesh(
+            **mesh_sizes, num_devices=math.prod(mesh_sizes.values())
+        ),
     )
     stage = plan.plan_stage(dataclasses.replace(setting, job=job), name)
     return plan.verdict(stage, setting.chip) in (plan.FITS, plan.UNKNOWN)
@@ -140,13 +141,13 @@ def _stage_changes(config: ConfigDict, name: str) -> Iterator[dict[str, Any]]:
         whole, part = BATCHES[name]
         size = _field(config, whole)
         now = _field(config, part) or size
-        ways = config.mesh.data * config.mesh.fsdp
+        ways = config.mesh.slices * config.mesh.data * config.mesh.fsdp
         smaller = (now // 2**n for n in range(1, 9) if not now % 2**n)
         batches += [{part: few} for few in smaller if not few % ways]
     slots: list[dict[str, Any]] = [{}]
     if name != "preference" and name != "distill":
-        now = config.engine.num_slots
-        slots += [{"engine.num_slots": now // n} for n in (2, 4, 8) if now // n]
+        now = config.engine.slots_per_device
+        slots += [{"engine.slots_per_device": now // n} for n in (2, 4, 8) if now // n]
     remat = [{}] if config.model.remat == "full" else [{}, {"model.remat": "full"}]
     for parts in itertools.product(remat, slots, batches):
         yield {key: value for part in parts for key, value in part.items()}
@@ -170,13 +171,17 @@ def _meshes(
     config: ConfigDict, topology: chips.Topology, asked: chips.Topology
 ) -> Iterator[dict[str, int]]:
     """Yield meshes: the config's own, then rising in tensor, then in fsdp."""
-    count, mesh = topology.num_devices, config.mesh
+    count, slices = topology.num_devices, config.mesh.slices
     if topology == asked:
-        own = sharding.mesh_shape(mesh.data, mesh.fsdp, mesh.tensor, count)
+        own = sharding.mesh_shape(**setup.mesh_sizes(config), num_devices=count)
         yield dict(zip(MESH, own, strict=True))
-    for tensor in _divisors(count):
-        for fsdp in _divisors(count // tensor):
-            yield dict(zip(MESH, (count // (tensor * fsdp), fsdp, tensor), strict=True))
+    if count % slices:
+        return
+    each = count // slices
+    for tensor in _divisors(each):
+        for fsdp in _divisors(each // tensor):
+            shape = (slices, each // (tensor * fsdp), fsdp, tensor)
+            yield dict(zip(MESH, shape, strict=True))
 
 
 def _divisors(count: int) -> list[int]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.experimental import mesh_utils, topologies
+from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
@@ -68,15 +68,8 @@ def measure_all(
     Raises:
       ValueError: the mesh is not that of the topology, or there is no compiler for it.
     """
-    shape = sharding.mesh_shape(
-        config.mesh.data, config.mesh.fsdp, config.mesh.tensor, topology.num_devices
-    )
-    mesh = jax.sharding.Mesh(
-        mesh_utils.create_device_mesh(
-            shape, devices=find_devices(topology), allow_split_physical_axes=True
-        ),
-        sharding.MESH_AXES,
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+    mesh = sharding.make_mesh(
+        **setup.mesh_sizes(config), devices=find_devices(topology)
     )
     figures = {}
     for stage in stages:

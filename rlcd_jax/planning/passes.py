@@ -122,7 +122,7 @@ def logits(setting: Setting, rows: int, length: int, arrays: int) -> int:
         setting.cfg,
         rows,
         length,
-        chunk_tokens=setting.job.config.model.chunk_tokens,
+        chunk_tokens=setting.job.chunk_tokens,
         batch_ways=setting.ways,
         tensor_ways=setting.tensor,
         arrays=arrays,

@@ -49,6 +49,7 @@ class Plan:
     Attributes:
       topology: the chips.
       mesh: devices by axis.
+      heads: what of the heads is copied or filled up with zeros; "" if nothing.
       model: its spec.
       num_params: of the model.
       stages: in the order in which they run.
@@ -59,6 +60,7 @@ class Plan:
 
     topology: chips.Topology
     mesh: dict[str, int]
+    heads: str
     model: str
     num_params: int
     stages: tuple[StagePlan, ...]
@@ -138,6 +140,7 @@ def make_plan(
     return Plan(
         topology=topology,
         mesh=dict(setting.job.mesh.shape),
+        heads=setting.cfg.layout.describe(),
         model=config.model.spec,
         num_params=tree.count_params(params),
         stages=tuple(plan_stage(setting, name) for name in (stages or config.stages)),
@@ -149,8 +152,9 @@ def make_plan(
 
 def make_setting(config: ConfigDict, topology: chips.Topology) -> sizes.Setting:
     """Return what the plans of all stages derive from; raises as `make_plan`."""
-    shape = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    mesh = sharding.abstract_mesh(*shape, topology.num_devices)
+    mesh = sharding.abstract_mesh(
+        **setup.mesh_sizes(config), num_devices=topology.num_devices
+    )
     return setting_on(config, mesh, topology.chip)
 
 
@@ -204,7 +208,6 @@ def planned_job(config: ConfigDict, mesh: Any) -> setup.Job:
       mesh: with or without devices.
     """
     cfg = setup.configured(find_numbers(config), config)
-    sharding.check_heads(cfg.num_heads, cfg.num_kv_heads, mesh)
     sharding.param_shardings(llama.param_specs(cfg), mesh)
 
     def refuse() -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import plan as decode_plan
-from rlcd_jax.job import engine_shape, setup, trainer
+from rlcd_jax.job import engine_shape, setup
 from rlcd_jax.models import llama, table
 from rlcd_jax.planning import chips
 from rlcd_jax.ppo import learning, packing, rollout
@@ -60,7 +60,7 @@ class Setting:
     @property
     def ways(self) -> int:
         """Devices among which rows and slots are split."""
-        return trainer.batch_ways(self.job.mesh)
+        return sharding.batch_ways(self.job.mesh)
 
 
 def model_bytes(setting: Setting, specs: Any, *, frozen: bool) -> int:
@@ -108,6 +108,7 @@ def engine_sizes(
         shape.sizes(setting.cfg, setting.chip.platform),
         num_slots=shape.num_slots,
         mesh=shape.mesh,
+        weights=shape.weights,
     )
     return EngineSizes(shape, memory)
 

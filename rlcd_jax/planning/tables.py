@@ -50,6 +50,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "model": made.model,
         "parameters": made.num_params,
         "mesh": made.mesh,
+        "heads": made.heads,
         "usable_gib": chip.usable_gib,
         "margin": chips.MARGIN,
         "source": chip.source,
@@ -132,6 +133,7 @@ def _heading(made: plan.Plan) -> list[str]:
         f"{made.model} ({made.num_params / 1e9:.3g}B parameters) on "
         f"{made.topology.text}: {made.topology.num_devices} x {chip.name}, {room}",
         f"mesh: {mesh}",
+        *filter(None, [made.heads]),
         f"chip: {chip.source}",
         f"prompts: {made.train_prompts} to train, {made.test_prompts} held out",
         "",

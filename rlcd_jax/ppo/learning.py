@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes
+from rlcd_jax import processes, sharding
 from rlcd_jax.job import setup, stage_optimizer, trainer
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import packing, rollout
@@ -64,7 +64,7 @@ def rows_at_once(job: setup.Job) -> int:
         "policy",
         section.update_batch,
         section.micro_batch,
-        trainer.batch_ways(job.mesh),
+        sharding.batch_ways(job.mesh),
     )
     return section.update_batch // parts
 
@@ -89,7 +89,7 @@ def response_logprobs(
         job.cfg,
         before,
         packed.response_tokens,
-        chunk_tokens=job.config.model.chunk_tokens,
+        chunk_tokens=job.chunk_tokens,
         temperature=job.config.policy.temperature,
         with_entropy=with_entropy,
     )

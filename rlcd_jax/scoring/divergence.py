@@ -36,7 +36,7 @@ def divergence_scorer(
             tokens,
             mask,
             counted,
-            chunk_tokens=job.config.model.chunk_tokens,
+            chunk_tokens=job.chunk_tokens,
         )
 
     run = jax.jit(

@@ -117,7 +117,9 @@ def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
     """
     mesh = job.mesh
     cfg = dataclasses.replace(job.cfg, attention="xla")  # a draft is of this kernel
-    places = layout.shardings(cfg, mesh if mesh.size > 1 else None)
+    # As the engine of the same config holds them: what does not fit it, fits nobody.
+    weights = job.config.engine.weights
+    places = layout.shardings(cfg, mesh if mesh.size > 1 else None, weights)
     form = functools.partial(llama.decode_form, cfg=cfg)
     weights = jax.jit(form, out_shardings=places.params)(params)
 
@@ -141,7 +143,7 @@ def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
     )
 
     def make(beginning: Ids) -> Run:
-        ways = job.mesh.shape["data"] * job.mesh.shape["fsdp"]
+        ways = sharding.batch_ways(job.mesh)
         past = read(weights, np.tile(np.asarray(beginning, np.int32), (ways, 1)))
 
         def behind(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray):

@@ -38,7 +38,7 @@ def reply_scorer(
             job.cfg,
             tokens,
             mask,
-            chunk_tokens=job.config.model.chunk_tokens,
+            chunk_tokens=job.chunk_tokens,
         )
         return jnp.sum(jnp.where(counted, logprobs, 0.0), axis=1)
 

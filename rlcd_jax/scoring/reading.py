@@ -13,7 +13,7 @@ from rlcd_jax import processes, sharding
 from rlcd_jax.job import setup
 
 Params = Any
-ROWS = 16  # of a batch of texts
+ROWS = 16  # of a batch of texts, on a device
 FULL_LENGTH = 1024  # tokens of a row up to which a batch has all of them
 
 
@@ -42,16 +42,14 @@ def frozen_form(params: Params, dtype: str) -> Params:
 def rows_at(job: setup.Job) -> Callable[[int], int]:
     """Return a function from the length of a batch's rows to how many it has.
 
-    `ROWS`, or near it as the mesh divides. The scores of attention take rows x
-    length^2, so above `FULL_LENGTH` rows go down by the square, and a batch of long
-    texts takes no more than one of `ROWS` texts of that length; down to one row on
-    each device.
+    `ROWS` on each device. The scores of attention take rows x length^2, so above
+    `FULL_LENGTH` rows go down by the square, and a batch of long texts takes no more
+    than one of `ROWS` texts of that length; down to one row on each device.
     """
-    ways = job.mesh.shape["data"] * job.mesh.shape["fsdp"]
-    most = max(1, ROWS // ways)
+    ways = sharding.batch_ways(job.mesh)
 
     def rows(length: int) -> int:
-        room = most * FULL_LENGTH**2 // max(length, FULL_LENGTH) ** 2
+        room = ROWS * FULL_LENGTH**2 // max(length, FULL_LENGTH) ** 2
         return max(1, room) * ways
 
     return rows

@@ -155,7 +155,7 @@ def distill_loss(job: setup.Job):
             job.cfg,
             batch["tokens"],
             batch["mask"],
-            chunk_tokens=job.config.model.chunk_tokens,
+            chunk_tokens=job.chunk_tokens,
         )
         return losses.next_token(
             logprobs,

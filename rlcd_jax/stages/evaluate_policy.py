@@ -213,7 +213,7 @@ def answer_all(
         job,
         max(map(len, ids)),
         section.reply_tokens,
-        cache_tokens=job.config.engine.num_slots * CACHED_TOKENS,
+        cache_tokens=job.config.engine.slots_per_device * CACHED_TOKENS,
     )
     requests = [
         engine.Request(
