@@ -21,7 +21,6 @@ import importlib
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 import jax  # noqa: E402
 
+from experiments import command  # noqa: E402
 from rlcd_jax.bench import (
     decode,  # noqa: E402
     hf_peer,  # noqa: E402
@@ -45,27 +45,27 @@ WHAT: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     args = _parser().parse_args(argv)
+    command.for_people(lambda: measure(args))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure what the flags ask for, and print it."""
     cache_dir = embedded.default_cache_dir(os.environ)
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "jax"))
-    try:
-        cfg = model_numbers.find(
-            args.model, dtype=args.dtype, attention=args.attention, cache_dir=cache_dir
-        )
-        peers = {}
-        if args.peer == "hf":
-            peers = hf_peer.make_peers(cfg, importlib.import_module)
-        result = WHAT[args.what](settings.from_flags(vars(args), peers), cfg)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    cfg = model_numbers.find(
+        args.model, dtype=args.dtype, attention=args.attention, cache_dir=cache_dir
+    )
+    peers = {}
+    if args.peer == "hf":
+        peers = hf_peer.make_peers(cfg, importlib.import_module)
+    result = WHAT[args.what](settings.from_flags(vars(args), peers), cfg)
     text = json.dumps(_environment() | {"what": args.what} | result, indent=2)
     print(text)
     if args.out:
         pathlib.Path(args.out).write_text(text + "\n", "utf-8")
-    return 0
 
 
 def _environment() -> dict[str, Any]:
@@ -79,24 +79,27 @@ def _environment() -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser("bench", __doc__)
     add = parser.add_argument
-    add("--what", choices=sorted(WHAT), default="decode")
+    add("--what", choices=sorted(WHAT), default="decode", help="what is measured")
     add(
-        "--model", default="smollm2-135m", help="preset, hf:… or gguf:…; random weights"
+        "--model",
+        default="smollm2-135m",
+        help="shape, with random weights: a preset, hf:PATH_OR_ID or gguf:PATH",
     )
     add("--slots", default="8,32", help="decode: slots to measure, with commas")
     add("--prompt", type=int, default=64, help="prompt tokens")
     add("--new", type=int, default=64, help="decode: tokens of each reply")
-    add("--dtype", choices=llama.DTYPES, default="bfloat16")
-    add("--attention", choices=("auto", *llama.ATTENTION), default="auto")
-    add("--steps", type=int, default=None, help="decode steps a dispatch")
+    add("--dtype", choices=llama.DTYPES, default="bfloat16", help="of products")
+    add(
+        "--attention",
+        choices=("auto", *llama.ATTENTION),
+        default="auto",
+        help="kernel; auto: cudnn on an NVIDIA GPU, else xla",
+    )
+    add("--steps", type=int, help="tokens a slot between looks by the host")
     add("--repeats", type=int, default=3, help="turns; the median is reported")
-    add("--peer", choices=("none", "hf"), default="none")
+    add("--peer", choices=("none", "hf"), default="none", help="measured in turns")
     add("--peer_batch", type=int, default=0, help="peer's batch; 0: that of --slots")
     add("--pairs", type=int, default=96, help="simulate: number of pairs")
     add("--hh_dir", default="", help="simulate: hh-rlhf folder to take lengths from")
@@ -108,4 +111,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

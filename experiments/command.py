@@ -35,12 +35,24 @@ def for_people(action: Callable[[], None]) -> None:
         sys.exit(2)
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Shows a description as it is written, and each flag's default after its help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.help or ""
+        if action.required or action.default in (None, "", (), [], argparse.SUPPRESS):
+            return shown
+        if isinstance(action.default, bool):
+            return shown
+        return f"{shown}; default: %(default)s".removeprefix("; ")
+
+
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of a command that has no config file."""
     return argparse.ArgumentParser(
         prog=f"python -m experiments.{name}",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
 
 
@@ -133,7 +145,7 @@ def start(
     if asks_help():
         own = flags.FlagValues()
         define(own)
-        listed = "\n".join(f"  --{name}  {own[name].help}" for name in own)
+        listed = "\n".join(_describe(own[name]) for name in own)
         print_help(f"{description}\nFlags:\n{listed}\n\n{describe_fields()}")
         return
     define(flags.FLAGS)
@@ -146,6 +158,13 @@ def start(
         for_people(lambda: action(flags.FLAGS.config))
 
     for_people(lambda: app.run(main, flags_parser=parse_flags))
+
+
+def _describe(flag: flags.Flag) -> str:
+    """Return the line of a flag in the help: what it is, and its default if any."""
+    default = "" if flag.default in (None, "", [], False) else flag.default_as_str
+    told = flag.help.rstrip(".")
+    return f"  --{flag.name}  {told}" + (f"; default: {default}" if default else "")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

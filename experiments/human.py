@@ -60,12 +60,29 @@ def read(args: argparse.Namespace) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("human", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("make", help="write blind sheets for annotators")
-    one.add_argument("--samples", required=True, type=pathlib.Path)
-    one.add_argument("--systems", required=True, nargs=2, metavar=("FIRST", "SECOND"))
+    one = commands.add_parser(
+        "make",
+        help="write blind sheets for annotators",
+        formatter_class=command.Help,
+    )
+    one.add_argument(
+        "--samples",
+        required=True,
+        type=pathlib.Path,
+        help="evaluate/samples.jsonl of a run",
+    )
+    one.add_argument(
+        "--systems",
+        required=True,
+        nargs=2,
+        metavar=("FIRST", "SECOND"),
+        help="two that the samples name, as the table of the run does",
+    )
     one.add_argument("--workdir", required=True, type=pathlib.Path, help="new folder")
     one.add_argument("--annotators", type=int, default=3, help="how many")
-    one.add_argument("--per_annotator", type=int, default=200, help="different pairs")
+    one.add_argument(
+        "--per_annotator", type=int, default=200, help="different prompts, of each"
+    )
     one.add_argument("--shared", type=int, help="pairs that all judge; default: all")
     one.add_argument("--repeats", type=int, help="pairs shown twice; default: 1 in 20")
     one.add_argument("--gold", type=int, help="checks of attention; default: 1 in 25")
@@ -78,8 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--gold_file", help="JSON lines with prompt, better and worse")
     one.add_argument("--task", help="name or file; default: of the run's config.json")
     one.add_argument("--question", help="name; default: the task's first question")
-    one.add_argument("--seed", type=int, default=0)
-    two = commands.add_parser("read", help="check answers and write tables")
+    one.add_argument("--seed", type=int, default=0, help="of order and sides")
+    two = commands.add_parser(
+        "read",
+        help="check answers and write tables",
+        formatter_class=command.Help,
+    )
     two.add_argument(
         "--workdir",
         required=True,
@@ -95,7 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         help="remove each annotator's lean to a side, or offset of the mean",
     )
     two.add_argument(
-        "--min_gold", type=float, default=0.0, help="else left out; 0 to 1"
+        "--min_gold",
+        type=float,
+        default=0.0,
+        help="share of the checks of attention that an annotator must pass, 0 to 1",
     )
     two.add_argument("--verdicts", help="of other judges, to compare: verdicts.jsonl")
     two.add_argument("--seed", type=int, default=0, help="of the bootstrap")

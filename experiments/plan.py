@@ -61,7 +61,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "measure_to",
         "",
-        "Of the process that compiles: the file for its figures.",
+        "Set by --compile itself, for the process that it starts.",
         **own,
     )
     flags.mark_flag_as_required("topology", values)

@@ -58,7 +58,12 @@ def start(asked: argparse.Namespace, others: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("quickstart", __doc__)
     parser.add_argument("--workdir", default="", help="folder of the run")
-    parser.add_argument("--size", default="quick", choices=common.ARGUMENTS["size"])
+    parser.add_argument(
+        "--size",
+        default="quick",
+        choices=common.ARGUMENTS["size"],
+        help="how much: the paper's numbers, hours, minutes or seconds on two cores",
+    )
     parser.add_argument("--task", default="cheerful", help="task name or file")
     parser.add_argument("--model", default="smollm2-135m", help="model spec")
     parser.add_argument("--seed", default="", help="root of all randomness")

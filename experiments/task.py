@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from experiments import command
@@ -18,30 +17,32 @@ from rlcd_jax import tasks
 from rlcd_jax.judging import judges
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     args = _parser().parse_args(argv)
-    try:
-        if args.command == "new":
-            path = tasks.write_template(pathlib.Path(args.task))
-            print(f"wrote {path}; change its affix pairs and prompts, then: show")
-        else:
-            task = tasks.load_task(args.task)
-            print(tasks.describe(task))
-            for judge in judges.JUDGES.values():
-                print(f"judge {judge.name}: {judge.misfit(task) or judge.what}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    command.for_people(lambda: {"new": new, "show": show}[args.command](args.task))
+
+
+def new(path: str) -> None:
+    """Write a form to fill in."""
+    made = tasks.write_template(pathlib.Path(path))
+    print(f"wrote {made}; change its affix pairs and prompts, then: show")
+
+
+def show(name: str) -> None:
+    """Print what a task says, and which judges fit it."""
+    task = tasks.load_task(name)
+    print(tasks.describe(task))
+    for judge in judges.JUDGES.values():
+        print(f"judge {judge.name}: {judge.misfit(task) or judge.what}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("task", __doc__)
-    parser.add_argument("command", choices=("new", "show"))
+    parser.add_argument("command", choices=("new", "show"), help="as above")
     parser.add_argument("task", help="path of a .toml file; a name for 'show'")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -61,9 +61,16 @@ def _parser() -> argparse.ArgumentParser:
         help="pairs.jsonl of one or more runs of one task, such as RLCD's and RLAIF's",
     )
     parser.add_argument("--task", help="name or file; default: that of the pairs")
-    parser.add_argument("--scores", type=pathlib.Path, help="a trusted judge's scores")
-    parser.add_argument("--trials", type=int, default=3_000_000, help="for each shift")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--scores", type=pathlib.Path, help="JSON lines with a trusted judge's scores"
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=3_000_000,
+        help="of the Monte Carlo check, for each shift",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of trials and bootstrap")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -17,43 +17,45 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 
+from experiments import command
 from rlcd_jax.weights import embedded, exchange, hf, scalar
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     args = _parser().parse_args(argv)
+    command.for_people(lambda: print("\n".join(write(args))))
+
+
+def write(args: argparse.Namespace) -> list[str]:
+    """Write the folder that the flags ask for; return what was written and checked."""
     cache_dir = args.cache_dir or embedded.default_cache_dir(os.environ)
-    try:
-        target = exchange.Target(args.out, args.dtype, args.max_shard_gb * 10**9)
-        if args.command == "import":
-            lines = exchange.import_model(args.model, target, cache_dir, print)
-        else:
-            lines = exchange.export_checkpoint(
-                args.checkpoint, args.item, args.model, target, cache_dir, print
-            )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(lines))
-    return 0
+    target = exchange.Target(args.out, args.dtype, args.max_shard_gb * 10**9)
+    if args.command == "import":
+        return exchange.import_model(args.model, target, cache_dir, print)
+    return exchange.export_checkpoint(
+        args.checkpoint, args.item, args.model, target, cache_dir, print
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.weights",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser("weights", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    bring = commands.add_parser("import", help="write a model as a HF folder")
+    bring = commands.add_parser(
+        "import",
+        help="write a model as a HF folder",
+        formatter_class=command.Help,
+    )
     bring.add_argument(
         "--model", required=True, help="smollm2-135m, gguf:PATH or hf:PATH_OR_ID"
     )
-    hand = commands.add_parser("export", help="write a checkpoint as a HF folder")
+    hand = commands.add_parser(
+        "export",
+        help="write a checkpoint as a HF folder",
+        formatter_class=command.Help,
+    )
     hand.add_argument(
         "--checkpoint",
         required=True,
@@ -61,20 +63,24 @@ def _parser() -> argparse.ArgumentParser:
         help="RUN/policy for the run's policy, another stage, or a step of either",
     )
     hand.add_argument(
-        "--item", default=scalar.POLICY, help=" or ".join(scalar.ARCHITECTURES)
+        "--item", default=scalar.POLICY, help=", ".join(scalar.ARCHITECTURES)
     )
     hand.add_argument("--model", help="model of the run; default: its config.json's")
     for one in (bring, hand):
         one.add_argument("--out", required=True, type=pathlib.Path, help="new folder")
-        one.add_argument("--dtype", default="float32", choices=sorted(hf.DTYPES))
-        one.add_argument("--max-shard-gb", type=float, default=5.0)
         one.add_argument(
-            "--cache-dir",
+            "--dtype", default="float32", choices=sorted(hf.DTYPES), help="of weights"
+        )
+        one.add_argument(
+            "--max_shard_gb", type=float, default=5.0, help="of a file, at most"
+        )
+        one.add_argument(
+            "--cache_dir",
             type=pathlib.Path,
-            help="of fetched models; ~/.cache/rlcd_jax",
+            help="of fetched models; default: ~/.cache/rlcd_jax",
         )
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -190,10 +190,15 @@ def test_every_judge_of_the_table_judges(name):
 @pytest.mark.parametrize(
     "asked, chosen, notes",
     [
-        (("lexicon",), ["log_odds"], ["lexicon is left out", "takes its place"]),
+        (
+            ("lexicon",),
+            ["log_odds"],
+            ["lexicon is left out", "takes its place", "Missing: a judge from outside"],
+        ),
         (("lexicon", "preference"), ["preference"], ["lexicon is left out"]),
-        (("log_odds",), ["log_odds"], []),
-        ((), [], []),
+        (("log_odds",), ["log_odds"], ["evaluate.preference_judge"]),
+        (("preference", "log_odds"), ["preference", "log_odds"], []),
+        ((), [], ["Missing: any judge"]),
     ],
 )
 def test_choose_says_which_judge_is_missing(asked, chosen, notes):

@@ -2,16 +2,18 @@
 
 Nothing is trained: a command is parsed by its own parser, and its config is asked what
 a run asks first. Models, data and folders are not looked for.
+`tests/test_printed_commands_run.py` runs them, small.
 """
 
 import importlib
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 
+import made_inputs
+import printed
 import pytest
 from absl import flags
 
@@ -24,65 +26,17 @@ from rlcd_jax.models import presets
 from rlcd_jax.paper import read_config
 from rlcd_jax.planning import chips, plan
 
-ROOT = pathlib.Path(__file__).parents[1]
-FOLDERS = ("experiments", "configs", "rlcd_jax")
-SOURCES = sorted(
-    path.relative_to(ROOT)
-    for path in [ROOT / "README.md", *(ROOT / "experiments").rglob("*.md")]
-    + [p for f in FOLDERS for e in ("py", "toml") for p in (ROOT / f).rglob(f"*.{e}")]
-)
-START = "python -m experiments."
+ROOT, SOURCES, START = printed.ROOT, printed.SOURCES, printed.START
+PRINTED, commands_of, words_of = printed.PRINTED, printed.commands_of, printed.words_of
 # Commands that take a config, by their own definition of flags.
 WITH_CONFIG = ("run", "plan", "reproduce")
-
-
-def commands_of(text: str) -> list[str]:
-    """Return the commands that begin a line, a comment or a quotation."""
-    text = re.sub(r"\\\s*\n[\s#]*", " ", text)  # lines that go on
-    text = re.sub(r'"\n\s+f?"', "", text)  # literals of Python that go on
-    found = []
-    for line in text.splitlines():
-        for part in re.findall(rf"{re.escape(START)}[^`]*", line):
-            words = re.split(r"\s{3,}|\\n|\s#|\"(?=[,)]|$)| && ", part)[0]
-            found.append(" ".join(words.split()).rstrip(".,;"))
-    return found
-
-
-def collect() -> list[tuple[str, str]]:
-    """Return each printed command once, with the first file that prints it."""
-    found: dict[str, str] = {}
-    for path in SOURCES:
-        for printed in commands_of((ROOT / path).read_text("utf-8")):
-            if re.match(rf"{re.escape(START)}[a-z]", printed):
-                found.setdefault(printed, str(path))
-    return [(where, printed) for printed, where in found.items()]
-
-
-PRINTED = collect()
-
-
-def words_of(printed: str) -> tuple[str, list[str]]:
-    """Return a command's module and words, with all that is optional."""
-    printed = re.sub(r"\[(-[^\]]*)\]", r"\1", printed)
-    name, *words = shlex.split(printed.removeprefix("python -m "))
-    return name.removeprefix("experiments."), words
-
-
-def guide_task() -> str:
-    """Return the task file that the guide shows, with its twelve prompts."""
-    page = (ROOT / "experiments" / "docs" / "own_task.md").read_text("utf-8")
-    blocks = re.findall(r"```toml\n(.*?)```", page, re.S)
-    return next(block for block in blocks if 'name = "polite"' in block)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Stand in an empty folder but for task files with prompts enough for a result."""
-    asked = "".join(f'"Which book is number {i} here?",\n' for i in range(400))
-    task = re.sub(r"texts = \[.*?\]", f"texts = [{asked}]", guide_task(), flags=re.S)
     for name in ("polite", "YOURNAME"):
-        named = task.replace('"polite"', f'"{name}"', 1)
-        (tmp_path / f"{name}.toml").write_text(named)
+        made_inputs.write_task(tmp_path, name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -139,9 +93,9 @@ def test_commands_are_found_where_they_are_printed():
     assert commands_of(f"{START}a --b    says") == [f"{START}a --b"]
 
 
-@pytest.mark.parametrize(("where", "printed"), PRINTED)
-def test_printed_command_works(where, printed, folder, monkeypatch):
-    name, words = words_of(printed)
+@pytest.mark.parametrize(("where", "line"), PRINTED)
+def test_printed_command_works(where, line, folder, monkeypatch):
+    name, words = words_of(line)
     module = importlib.import_module(f"experiments.{name}")
     if not words or words == ["--help"]:
         assert hasattr(module, "main") or hasattr(module, "start")
@@ -166,8 +120,8 @@ def test_printed_command_works(where, printed, folder, monkeypatch):
 
 
 def test_guide_task_is_enough_for_its_smoke_run(folder, monkeypatch):
-    (folder / "polite.toml").write_text(guide_task())
-    words = [words_of(printed)[1] for _, printed in PRINTED if "size=smoke" in printed]
+    (folder / "polite.toml").write_text(made_inputs.guide_task())
+    words = [words_of(line)[1] for _, line in PRINTED if "size=smoke" in line]
     assert len(words) == 1
     check_run(config_of("run", words[0], monkeypatch).config, needs_weights=True)
 
@@ -237,6 +191,32 @@ def test_help_lists_every_field(name, monkeypatch, capsys):
         assert sorted(told) == sorted(tables)
     else:
         assert told == list(fields.FIELDS)
+
+
+WITH_PARSER = sorted(
+    path.stem
+    for path in (ROOT / "experiments").glob("*.py")
+    if "def _parser" in path.read_text("utf-8")
+)
+
+
+def actions_of(parser):
+    """Yield the flags and words of a parser, and those of its commands."""
+    for action in parser._actions:
+        yield action
+        inner = action.choices if isinstance(action.choices, dict) else {}
+        for one in inner.values():
+            yield from actions_of(one)
+
+
+@pytest.mark.parametrize("name", WITH_PARSER)
+def test_every_flag_says_what_it_is(name):
+    parser = importlib.import_module(f"experiments.{name}")._parser()
+    actions = list(actions_of(parser))
+    assert parser.prog == f"python -m experiments.{name}"
+    assert not [a.dest for a in actions if not a.help and a.dest != "command"]
+    hyphens = [word for a in actions for word in a.option_strings if "-" in word[2:]]
+    assert not hyphens, "flags are spelt alike: with _"
 
 
 def test_help_ends_quietly_when_its_reader_stops(folder):

@@ -438,20 +438,27 @@ def test_template_shows_every_field_with_its_default():
 # The command and the page
 
 
+def refused_command(words):
+    """Run a command line that ends in a message for people."""
+    with pytest.raises(SystemExit) as caught:
+        task_command.main(words)
+    assert caught.value.code == 2
+
+
 def test_task_command_starts_a_file_and_shows_it(tmp_path, capsys):
     path = tmp_path / "kind.toml"
-    assert task_command.main(["new", str(path)]) == 0
-    assert task_command.main(["show", str(path)]) == 0
+    task_command.main(["new", str(path)])
+    task_command.main(["show", str(path)])
     out = capsys.readouterr().out
     assert "task kind: " in out and "prompts: 12" in out
     assert "judge lexicon: task 'kind' has no [lexicon]" in out
     assert "judge log_odds: the language model" in out
-    assert task_command.main(["new", str(path)]) == 1
+    refused_command(["new", str(path)])
     assert "exists; accepted is the path of a new" in capsys.readouterr().err
     path.write_text(path.read_text().replace("positive =", "postive ="))
-    assert task_command.main(["show", str(path)]) == 1
+    refused_command(["show", str(path)])
     assert capsys.readouterr().err.count("did you mean 'positive'") == 2
-    assert task_command.main(["new", str(tmp_path / "kind.txt")]) == 1
+    refused_command(["new", str(tmp_path / "kind.txt")])
 
 
 def test_page_of_own_tasks_shows_a_task_and_every_judge(tmp_path):

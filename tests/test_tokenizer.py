@@ -188,6 +188,19 @@ def test_encode_adds_one_bos_only():
     assert ids.count(small.bos_id) == 1
 
 
+def test_a_piece_lent_for_padding_stays_a_piece_when_saved(tmp_path):
+    pieces = {"<eos>": 0, **{piece: i for i, piece in enumerate(tk.byte_alphabet(), 1)}}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=pieces, merges=[]))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens(["<eos>"])
+    one = tk.Tokenizer(backend, eos_ids=[0])
+    assert one.pad_id == 1 and one.decode([1]) == "!"
+    one.save(tmp_path)
+    again = tk.load_tokenizer(tmp_path)
+    assert again.pad_id == 1 and again.decode(again.encode("Oh!")) == "Oh!"
+
+
 def test_padding_is_never_the_eos():
     backend = tk.byte_tokenizer()._backend
     assert tk.Tokenizer(backend, eos_ids=[258], pad_id=258).pad_id == 256

@@ -393,6 +393,11 @@ def smollm2_fields() -> dict[str, Any]:
 
 def write_gguf(path: pathlib.Path, fields: dict[str, Any]) -> pathlib.Path:
     """Write a GGUF file with a vocabulary and no tensor."""
+    return finish(gguf_writer(path, fields), path)
+
+
+def gguf_writer(path: pathlib.Path, fields: dict[str, Any]) -> gguf.GGUFWriter:
+    """Return a writer of a GGUF file that holds metadata and no tensor yet."""
     writer = gguf.GGUFWriter(str(path), "llama")
     for key, value in fields.items():
         if isinstance(value, bool):
@@ -403,6 +408,11 @@ def write_gguf(path: pathlib.Path, fields: dict[str, Any]) -> pathlib.Path:
             writer.add_string(key, value)
         else:
             writer.add_array(key, value)
+    return writer
+
+
+def finish(writer: gguf.GGUFWriter, path: pathlib.Path) -> pathlib.Path:
+    """Write what a writer holds and close it; return the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

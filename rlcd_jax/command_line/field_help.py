@@ -33,7 +33,11 @@ def of_runs(file: str | os.PathLike[str]) -> str:
         for name, field in fields.FIELDS.items()
     ]
     return "\n".join(
-        ["Fields of the config, each set by --config.field=value:", *lines]
+        [
+            'Fields of the config, each set by --config.field=value; "method" beside '
+            "one: its value in size=paper is the paper's",
+            *lines,
+        ]
     )
 
 

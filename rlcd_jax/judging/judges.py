@@ -235,6 +235,7 @@ class Judge:
       name: its name in configs, records and tables.
       what: what it is, in a line for a reader.
       reads: the models it needs, `LETTERS` or `REPLIES`; "": none.
+      outside: whether it owes nothing to the run, neither its model nor its pairs.
       misfit: says why it cannot judge a task, "" where it can.
       judge: returns the scores (none of a judge of two replies) and the verdicts.
     """
@@ -242,6 +243,7 @@ class Judge:
     name: str
     what: str
     reads: str
+    outside: bool
     misfit: Callable[[tasks.Task], str]
     judge: Callable[[Sequence[verdicts.JudgedReply], Means], Judged]
 
@@ -280,6 +282,7 @@ JUDGES: dict[str, Judge] = {
             LEXICON,
             "the sentiment word list VADER, for tasks whose [lexicon] says so",
             "",
+            True,
             _needs_lexicon,
             _by_lexicon,
         ),
@@ -287,6 +290,7 @@ JUDGES: dict[str, Judge] = {
             "log_odds",
             "the language model's letter for the task's question, in both orders",
             LETTERS,
+            False,
             _fits_all,
             _by_letters,
         ),
@@ -294,12 +298,25 @@ JUDGES: dict[str, Judge] = {
             "preference",
             "a preference model of other data, evaluate.preference_judge",
             REPLIES,
+            True,
             _fits_all,
             _by_preference,
         ),
     )
 }
 DEFAULT = "log_odds"  # fits every task and needs nothing that a run has not
+REMEDY = (
+    "name a preference model of other data, such as one of human pairs, by "
+    "evaluate.preference_judge, and 'preference' in evaluate.judges"
+)
+NO_OUTSIDE = (
+    "Missing: a judge from outside. log_odds is the unaligned model's own opinion; "
+    f"{REMEDY}."
+)
+NO_JUDGE = (
+    "Missing: any judge, so no column says which replies are better; evaluate.judges "
+    "is empty."
+)
 
 
 def choose(asked: Sequence[str], task: tasks.Task) -> tuple[list[str], list[str]]:
@@ -311,7 +328,7 @@ def choose(asked: Sequence[str], task: tasks.Task) -> tuple[list[str], list[str]
 
     Returns:
       Those asked that fit the task, or `DEFAULT` when none of them does; and a
-      sentence for each that does not fit.
+      sentence for each that does not fit, and for a judge from outside if none is left.
 
     Raises:
       ValueError: a name is not in the table.
@@ -327,4 +344,6 @@ def choose(asked: Sequence[str], task: tasks.Task) -> tuple[list[str], list[str]
     if asked and not chosen:
         notes.append(f"Judge {DEFAULT} takes its place: {JUDGES[DEFAULT].what}.")
         chosen = [DEFAULT]
+    if not any(JUDGES[name].outside for name in chosen):
+        notes.append(NO_OUTSIDE if chosen else NO_JUDGE)
     return chosen, notes

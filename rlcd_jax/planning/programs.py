@@ -231,7 +231,7 @@ def evaluate(setting: Setting) -> list[Program]:
                 logit_length=length,
             )
         )
-    chosen = evaluate_policy.usable_judges(setting.job)
+    chosen, _ = evaluate_policy.usable_judges(setting.job)
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
         judged = passes.read(
             setting,

@@ -71,8 +71,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         return workspace.summary(workdir, "evaluate")
     started = time.monotonic()
     job = setup.load_job(config)
-    chosen = usable_judges(job)
-    missing = judges.choose(config.evaluate.judges, job.task)[1]
+    chosen, missing = usable_judges(job)
     cleanup(config.evaluate)  # a wrong one is refused before anything is loaded
     systems = find_systems(config, workdir)
     part = prompt_parts.load_part(config, job.task, "test")
@@ -118,8 +117,8 @@ def as_samples(answers: Iterable[Answer]) -> list[verdicts.JudgedReply]:
     ]
 
 
-def usable_judges(job: setup.Job) -> list[str]:
-    """Return the config's judges that fit the task, in the config's order.
+def usable_judges(job: setup.Job) -> tuple[list[str], list[str]]:
+    """Return the config's judges that fit the task, and a line on each thing missing.
 
     Raises:
       ValueError: a judge is unknown, or the one of another run's preference model is
@@ -135,7 +134,7 @@ def usable_judges(job: setup.Job) -> list[str]:
         )
     for note in missing:
         logging.info("evaluate: %s", note)
-    return chosen
+    return chosen, missing
 
 
 def cleanup(section: ConfigDict) -> Callable[[str], str]:

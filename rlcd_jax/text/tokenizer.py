@@ -277,8 +277,15 @@ class Tokenizer:
         return text
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json as transformers reads them."""
-        ids = {"eos": self.eos_id, "bos": self.bos_id, "pad": self.pad_id}
+        """Write tokenizer.json and tokenizer_config.json as transformers reads them.
+
+        A piece of texts that is lent for padding is not named: what is named is special
+        for who reads it, and left out of texts.
+        """
+        ids = {"eos": self.eos_id, "bos": self.bos_id}
+        added = self._backend.get_added_tokens_decoder()
+        if self.pad_id in added and added[self.pad_id].special:
+            ids["pad"] = self.pad_id
         named = {
             f"{name}_token": self._backend.id_to_token(i)
             for name, i in ids.items()
