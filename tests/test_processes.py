@@ -40,10 +40,10 @@ SHAPE = {  # few programs, which take most of the time
 FIELDS = runs.FIELDS | {
     **SHAPE,
     "stages": ("simulate", "preference", "distill", "policy", "evaluate"),
-    "preference.epochs": 4,
+    "preference.epochs": 6,
     "distill.epochs": 1,
     "policy.epochs": 1,
-    "policy.steps": 3,
+    "policy.steps": 2,
 }
 RUN = (
     "experiments.run",
@@ -55,6 +55,7 @@ TABLE = (
     "--config=configs/paper.py:table=methods,scale=tiny",
     "--config.tasks=('cheerful',)",
     "--config.methods=('distill',)",
+    "--config.run.distill.batch_size=4",
     *(f"--config.run.{name}={value}" for name, value in SHAPE.items()),
 )
 
@@ -145,7 +146,7 @@ def two(tmp_path_factory):
     asked.processes[1].send_signal(signal.SIGTERM)
     left = asked.wait()
     lost = Job(folder, RUN, workdir, 2)
-    lost.until(has_row(workdir, "policy", 2))
+    lost.until(has_row(workdir, "preference", 4))
     lost.processes[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     statuses = lost.wait()
@@ -184,7 +185,7 @@ def test_two_disturbed_processes_leave_the_bytes_of_one(one, two):
         "pairs/pairs.jsonl",
         "pairs/dropped.jsonl",
         "policy/samples/000001.jsonl",
-        "policy/samples/000003.jsonl",
+        "policy/samples/000002.jsonl",
         "evaluate/samples.jsonl",
         "evaluate/table.md",
     ):
