@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 import types
 import typing
 
@@ -16,7 +15,7 @@ from configs import common
 from rlcd_jax import records, stages
 from rlcd_jax.checks import fields, kinds, refusals, rules
 from rlcd_jax.job import prompt_parts, setup, workspace
-from rlcd_jax.models import llama, presets
+from rlcd_jax.models import llama
 from rlcd_jax.pairs import draws
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
 from rlcd_jax.stages import simulate_pairs
@@ -359,32 +358,6 @@ def test_plan_for_other_machines_looks_at_none_of_this_one(monkeypatch):
     config.preference.held_out = 500
     (told,) = refusals.verdict(config, num_devices=8)
     assert "preference.held_out=500" in told
-
-
-def test_disk_bytes_by_hand():
-    cfg = presets.get_preset("tiny")
-    layer = 2 * 64 + 64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 128
-    weights = 4 * (264 * 64 + 2 * layer + 64)
-    config = config_of(policy__steps=2, policy__checkpoint_every=1)
-
-    def needs(*stages):
-        return refusals.disk_bytes(config, cfg, stages) / weights
-
-    assert (needs("simulate"), needs("preference"), needs("policy")) == (0, 3, 12)
-    assert needs("simulate", "preference", "distill", "policy", "evaluate") == 14
-    config.policy.checkpoint_every = 2
-    config.policy.choose = "dev_score"
-    assert needs("policy") == 7
-
-
-def test_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
-    config = runs.tiny_config()
-    with runs.devices_by_mesh():
-        assert refusals.verdict(config, tmp_path / "run") == []
-        small = types.SimpleNamespace(free=2**20)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: small)
-        (told,) = refusals.verdict(config, tmp_path / "run")
-    assert "GiB at least" in told and "0.0 GiB free" in told
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def assert_same_checkpoints(one, other, step):
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name], err_msg=name)
         assert array.dtype == second[name].dtype, name
-    folders = [checkpoint.read_meta(folder, step) for folder in (one, other)]
+    folders = [checkpoint.restore(folder, step, {})[1] for folder in (one, other)]
     assert folders[0] == folders[1]
 
 

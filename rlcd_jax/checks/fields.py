@@ -68,6 +68,7 @@ _RUN = {
     "task_format": _choice("", "dialogue", "chat"),
     "official_wording": _text("", "folder of a checkout", empty=True),
     "stages": _choices(("simulate", "preference"), *stages.STAGES, ordered=True),
+    "keep_moments": _flag(False),
 }
 _MODEL = {
     "spec": _text("smollm2-135m", "a model spec", argument="model"),

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
 from rlcd_jax.checks import rules
 from rlcd_jax.datasets import hh_rlhf
-from rlcd_jax.job import lengths, prompt_parts, setup, workspace
+from rlcd_jax.job import lengths, prompt_parts, setup, trainer, workspace
 from rlcd_jax.text import dialogue_format, encoding
 
 LOOKED = 1000  # prompts whose tokens are counted
@@ -62,6 +62,13 @@ def sources(look: Look) -> Iterator[str]:
         where = look.folder(stage) / "checkpoints"
         if stage not in left and checkpoint.latest_step(where) is None:
             yield f"{where} holds no checkpoint; {_again(look, stage)}"
+    for stage in left if look.workdir is not None else ():
+        if not trainer.has_moments(look.folder(stage) / "checkpoints"):
+            yield (
+                f"{look.folder(stage)} cannot go on: it has no DONE mark now, and the "
+                "moments of its last checkpoint went when it was done "
+                "(keep_moments=False); delete that folder to train anew"
+            )
     if "evaluate" in left:
         yield from _other_runs(config)
     if "preference" in left:

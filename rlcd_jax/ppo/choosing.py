@@ -29,6 +29,7 @@ Params = Any
 LAST, DEV_SCORE = RULES = "last", "dev_score"
 CHECKPOINTS, CHOSEN = "checkpoints", "chosen"  # folders of the policy stage
 ITEM = "policy"  # of a checkpoint
+KEPT = 2  # sets of chosen weights that stay: the one before, until the new is whole
 NOTE = "candidates"  # in the JSON object of a checkpoint
 
 
@@ -97,7 +98,7 @@ class Choice:
                 "prompts with such a part, or set policy.choose='last'"
             )
         self._kept = checkpoint.Checkpointer(
-            folder / CHOSEN, max_to_keep=2, asynchronous=False
+            folder / CHOSEN, max_to_keep=KEPT, asynchronous=False
         )
         for step in self._kept.steps():
             if step > start:  # about to be made again

@@ -23,6 +23,7 @@ from rlcd_jax.ppo import acting, choosing, learning
 from rlcd_jax.preference import model
 
 Params = Any
+KEPT = 2  # latest checkpoints that stay
 
 
 def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     folder = workspace.begin(config, workdir, "policy")
     _set_frozen(actor, workdir)
     last: dict[str, float] = {}
-    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=2) as saver:
+    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=KEPT) as saver:
         state, start, meta = learner.start_or_resume(
             saver, lambda: _start_params(job, workdir)
         )
