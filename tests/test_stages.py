@@ -327,3 +327,32 @@ def test_policy_and_evaluate_run_from_checkpoints_written_by_hand(tmp_path, capl
     rows = [row["name"] for row in summaries["evaluate"]["table"]["rows"]]
     assert rows == ["base", "rlcd"]
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == []
+
+
+def test_every_stage_counts_what_is_too_long_in_the_same_words(finished_run):
+    def told(workdir, folder):
+        return json.loads((workdir / folder / "summary.json").read_text())["too_long"]
+
+    none = {"dropped": 0, "shortened": 0, "identical": 0}
+    assert told(finished_run, "pairs") == {"prompts": {"of": 8} | none}
+    assert told(finished_run, "preference") == {
+        "training pairs": {"of": 6} | none,
+        "held-out pairs": {"of": 2} | none,
+    }
+    assert told(finished_run, "distill") == {"replies": {"of": 8} | none}
+    assert told(finished_run, "evaluate") == {"prompts": {"of": 3} | none}
+    policy = told(finished_run, "policy")
+    assert policy["prompts"] == {"of": 8} | none
+    assert policy["dev prompts"]["of"] >= 2
+
+
+def test_policy_counts_the_prompts_that_it_has_no_room_for():
+    with runs.devices_by_mesh():
+        whole, none = acting.usable_prompts(setup.load_job(runs.tiny_config()))
+        sizes = sorted(len(one.ids) for one in whole)
+        config = runs.tiny_config(policy__prompt_tokens=sizes[3])
+        some, counts = acting.usable_prompts(setup.load_job(config))
+        dev, dev_counts = acting.dev_prompts(setup.load_job(config))
+    assert none["dropped"] == 0 and counts["of"] == len(whole) == none["of"]
+    assert counts["dropped"] == len(whole) - len(some) > 0
+    assert dev_counts["of"] - dev_counts["dropped"] >= len(dev)

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, leaving, metrics, progress_bar
 from rlcd_jax.job import setup, workspace
 from rlcd_jax.models import heads
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import acting, choosing, learning
 from rlcd_jax.preference import model
 
@@ -78,7 +79,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     summary = {
         "steps": section.steps,
         "prompts": len(actor.prompts),
-        "prompts_too_long": actor.too_long,
+        length_counts.SUMMARY: actor.too_long,
         **last,
         **chosen,
         "seconds": time.monotonic() - started,
