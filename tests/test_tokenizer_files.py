@@ -625,3 +625,24 @@ def test_pieces_that_only_look_like_bytes_stand_for_themselves():
     one = tk.Tokenizer(backend, eos_ids=[2])
     last = pieces.index("<0xZZ>")
     assert one.token_bytes(last) == b"<0xZZ>" == backend.decode([last]).encode()
+
+
+def test_a_template_with_the_date_of_today_gives_the_same_ids_every_day(tmp_path):
+    dated = (
+        "{% if strftime_now is defined %}{{ strftime_now( '%d %b %Y' ) }}{% endif %}"
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}"
+    )
+    one = tk.load_tokenizer(with_template(tmp_path / "dated", dated))
+    turns = [records.Turn("human", "Hello")]
+    assert one.chat(turns).startswith("26 Jul 2024[user] Hello")
+    assert one.chat_template == dated  # an export has the template as it was
+
+    loose = "{% set form = '%d' %}\n{{ strftime_now(form) }}" + dated
+    other = tk.load_tokenizer(with_template(tmp_path / "loose", loose))
+    with pytest.raises(ValueError, match="line 2 of the model's chat template"):
+        other.chat(turns)
+    by_chance = tk.load_tokenizer(
+        with_template(tmp_path / "c", "{{ ['a', 'b'] | random }}" + dated)
+    )
+    with pytest.raises(ValueError, match="has '| random'".replace("|", r"\|")):
+        by_chance.chat(turns)

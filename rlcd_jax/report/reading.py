@@ -139,6 +139,7 @@ def _stage(
 ) -> StageState:
     where, makes = stages.STAGES[name].folder, stages.STAGES[name].makes
     planned = [] if is_missing(config) else config.get("stages", [])
+    planned = planned if isinstance(planned, list) else []
     if (folder / where / done_mark.DONE).exists():
         state = "finished"
     elif (folder / where).exists():
@@ -148,7 +149,8 @@ def _stage(
     summary = _part(folder, f"{where}/summary.json", _json_object)
     if is_missing(summary) and state == "finished":
         mark = _part(folder, f"{where}/{done_mark.DONE}", _json_object)
-        summary = summary if is_missing(mark) else mark.get("summary", summary)
+        own = None if is_missing(mark) else mark.get("summary")
+        summary = own if isinstance(own, dict) else summary
     return StageState(name, where, makes, state, summary)
 
 
