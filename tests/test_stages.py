@@ -3,6 +3,7 @@
 import json
 
 import jax
+import made_pair
 import numpy as np
 import pytest
 import runs
@@ -263,7 +264,7 @@ def test_simulate_takes_a_finished_part_from_its_file(
 def hand_pair(index: int) -> records.Pair:
     """Return a pair as a person would write it."""
     prompt = f"Human: Tell me about day {index}.\n\nAssistant:"
-    return records.Pair(
+    return made_pair.make_pair(
         id=f"hand/{index}",
         task="cheerful",
         prompt_id=f"hand/{index}",
@@ -275,24 +276,7 @@ def hand_pair(index: int) -> records.Pair:
         side_2="positive",
         source_prompt_1=prompt,
         source_prompt_2=prompt,
-        raw_1=" It was a sad day.",
-        raw_2=" It was a happy day!",
-        tries_1=1,
-        tries_2=1,
-        finish_1="eos",
-        finish_2="eos",
-        num_tokens_1=18,
-        num_tokens_2=20,
-        affix_index=0,
-        sampling="contrast",
-        labels="construction",
-        scoring=None,
         generator="by hand",
-        seed=0,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=0,
-        alpha=1.0,
     )
 
 

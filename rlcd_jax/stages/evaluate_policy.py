@@ -39,7 +39,6 @@ from rlcd_jax.statistics import tables
 from rlcd_jax.text import dialogue_format, encoding
 
 Params = Any
-BASE = "base"
 CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
 
 
@@ -159,9 +158,9 @@ def find_systems(
     config: ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, pathlib.Path | None]:
     """Return the checkpoint folder of each system by name; None for the base model."""
-    systems: dict[str, pathlib.Path | None] = {BASE: None}
+    systems: dict[str, pathlib.Path | None] = {evaluation_table.BASE: None}
     for name in config.evaluate.systems:
-        if name == BASE:
+        if name == evaluation_table.BASE:
             continue
         if name not in stages.STAGES["evaluate"].reads:
             raise ValueError(
