@@ -15,7 +15,10 @@ ABSENT = "absent"
 
 def is_estimate(value: Any) -> bool:
     """Say whether a JSON value is an estimate with its interval."""
-    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
+    bounds = ("value", "low", "high")
+    return isinstance(value, Mapping) and all(
+        reading.is_number(value.get(name)) for name in bounds
+    )
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,8 +7,9 @@ import re
 UNSEEN = r"(?:[^\S\n]|[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff])*"
 HEADER = re.compile(rf"{UNSEEN}(Human|Assistant):")
 BLANK_LINE = re.compile(rf"{UNSEEN}\Z")
-# Ends of lines that Windows does not know either: VT, FF, NEL, U+2028 and U+2029.
-OTHER_ENDS = re.compile("[\v\f\x85\u2028\u2029]")
+# Ends of lines that Windows does not know either: VT, FF, the separators of files,
+# groups and records, NEL, U+2028 and U+2029.
+OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclasses.dataclass(frozen=True)
