@@ -3,8 +3,9 @@
 import dataclasses
 import re
 
-# What is not seen in a line: blanks, and characters of no width such as U+200B.
-UNSEEN = r"(?:[^\S\n]|[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff])*"
+# Characters of no width, such as U+200B.
+NO_WIDTH = r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+UNSEEN = rf"(?:[^\S\n]|{NO_WIDTH})*"  # what is not seen in a line
 HEADER = re.compile(rf"{UNSEEN}(Human|Assistant):")
 BLANK_LINE = re.compile(rf"{UNSEEN}\Z")
 # Ends of lines that Windows does not know either: VT, FF, the separators of files,
