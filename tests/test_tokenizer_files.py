@@ -646,3 +646,41 @@ def test_a_template_with_the_date_of_today_gives_the_same_ids_every_day(tmp_path
     )
     with pytest.raises(ValueError, match="has '| random'".replace("|", r"\|")):
         by_chance.chat(turns)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer_config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+        "chat_template.json",
+    ],
+)
+def test_files_that_are_read_where_they_are_must_be_whole(name, tmp_path):
+    path = sentence_piece(tmp_path / "m") / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path / "a blob that was not fetched")
+    with pytest.raises(ValueError, match=f"{name} is a link to a file that is not"):
+        tk.load_tokenizer(path.parent)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=f"{name} is no file"):
+        tk.load_tokenizer(path.parent)
+    path.rmdir()
+    if name.endswith(".json"):
+        path.write_text('{"a": 1, "b": {"c": 1, "c": 2}}')
+        with pytest.raises(ValueError, match=f"{name} has the key 'c' twice"):
+            tk.load_tokenizer(path.parent)
+
+
+def test_settings_of_two_meanings_are_refused(tmp_path):
+    config = NAMES | {"add_bos_token": "no"}
+    folder = sentence_piece(tmp_path / "a", files={"tokenizer_config": config})
+    with pytest.raises(ValueError, match="add_bos_token .* is 'no'; accepted: true"):
+        tk.load_tokenizer(folder)
+    named = [{"name": "default", "template": text} for text in ("{{ 1 }}", "{{ 2 }}")]
+    with pytest.raises(ValueError, match="two chat templates named 'default'"):
+        tk.load_tokenizer(with_template(tmp_path / "b", named))
