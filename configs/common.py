@@ -95,6 +95,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.official_wording = ""  # checkout whose wording replaces the task's
     # What --stage=all runs, in this order; distill is there too.
     config.stages = ("simulate", "preference", "policy", "evaluate")
+    # Whether a stage that is done keeps its optimizer's moments: two thirds of its
+    # checkpoints, which no stage and no export reads; without them it cannot go on.
+    config.keep_moments = False
     config.model = ConfigDict()
     config.model.spec = fields["model"]
     config.model.cache_dir = ""  # of the embedded model; "": ~/.cache/rlcd_jax

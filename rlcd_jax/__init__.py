@@ -20,6 +20,7 @@ a module that is named beside its package has left it for the floor where it is 
     models, training, tasks: the LLaMA; losses and updates; a task is data
     statistics, paper.appendix_n, paper.published: figures with intervals
     records, record_files, metrics, checkpoint, done_mark: what files hold
+    weights.gguf_header, weights.fields: whether a file of weights can be read at all
     processes, leaving: what the processes of a job do together
     stages, jsonl, schema, seeds, sharding, tree, progress_bar: imports nothing of ours
 """

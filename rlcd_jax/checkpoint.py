@@ -9,8 +9,9 @@ are saved in the dtype they live in, and can be restored into any sharding.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from rlcd_jax import processes, tree
 
 Tree = Any
 META = "meta"
+DROPPED = ".dropped-"  # before step and name of an item whose files are being deleted
 MOST_NAMED = 8  # parameters that one error message names
 
 
@@ -145,6 +147,36 @@ def restore(
       ValueError: the step or an item is not there, or a parameter is missing, unknown
         or has another shape or dtype; the message names it.
     """
+    args = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
+    args[META] = ocp.args.JsonRestore()
+    path = _absolute(folder) / str(step)
+    with _fitting_reader(folder, step, abstract) as reader:
+        restored = reader.restore(path, args=ocp.args.Composite(**args))
+    return {name: restored[name] for name in abstract}, restored[META]
+
+
+def check(
+    folder: str | os.PathLike[str], step: int, abstract: Mapping[str, Tree]
+) -> None:
+    """Refuse a step from which `restore` could not take this; no array is read.
+
+    Args:
+      folder: folder of the checkpoints.
+      step: a step that is there.
+      abstract: as in `restore`; shardings are not looked at.
+
+    Raises:
+      ValueError: as `restore`.
+    """
+    with _fitting_reader(folder, step, abstract):
+        pass
+
+
+@contextlib.contextmanager
+def _fitting_reader(
+    folder: str | os.PathLike[str], step: int, abstract: Mapping[str, Tree]
+) -> Iterator[ocp.Checkpointer]:
+    """Open a step that has these items in these shapes; see `restore`."""
     folder = _absolute(folder)
     saved_items = _items(folder, step)
     unknown = sorted(set(abstract) - set(saved_items))
@@ -153,8 +185,6 @@ def restore(
             f"checkpoint {folder}/{step} has no item {unknown[0]!r}; it has "
             f"{', '.join(saved_items)}"
         )
-    args = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
-    args[META] = ocp.args.JsonRestore()
     # One for each saved item: Orbax warns of an item that nobody could read.
     handlers: dict[str, Any] = {
         name: ocp.StandardCheckpointHandler() for name in saved_items
@@ -168,29 +198,51 @@ def restore(
             lines += _differences(name, item, metadata[name].tree)
         if lines:
             _refuse(path, lines)
-        restored = reader.restore(path, args=ocp.args.Composite(**args))
-    return {name: restored[name] for name in abstract}, restored[META]
+        yield reader
 
 
-def read_meta(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
-    """Return the JSON object of one step without reading any array."""
-    return restore(folder, step, {})[1]
+def item_names(folder: str | os.PathLike[str], step: int) -> list[str]:
+    """Return the names of the items saved at a step, without those deleted since.
+
+    Raises:
+      ValueError: the step is not there.
+    """
+    return _items(_absolute(folder), step)
 
 
 def keep_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
     """Delete all items but these of every step: nothing can resume from it then.
 
-    Args:
-      folder: folder of the checkpoints, which nobody is writing to.
-      names: items to keep, such as the weights without the optimizer's moments.
+    See `drop_items` for what a kill leaves.
     """
     folder = _absolute(folder)
     if processes.is_writer():
-        for step in _steps(folder):
-            for name in _items(folder, step):
-                if name not in names:
-                    (folder / str(step) / name).rmtree()
+        every = {name for step in _steps(folder) for name in _items(folder, step)}
+        drop_items(folder, every - {*names})
     processes.barrier("items of checkpoints are deleted")
+
+
+def drop_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
+    """Delete these items of every step, such as an optimizer's moments.
+
+    An item goes at once, by its name, and then its files; so a kill leaves it whole or
+    not at all, and what is left of its files goes with the next call. The step's other
+    items can be read at any moment.
+
+    Args:
+      folder: folder of the checkpoints, which nobody is writing to; of the processes
+        of a job one alone deletes.
+      names: items to delete; a step may lack them.
+    """
+    folder = _absolute(folder)
+    for left in folder.glob(f"{DROPPED}*"):
+        left.rmtree()
+    for step in _steps(folder):
+        for name in names:
+            place = folder / str(step) / name
+            if place.exists():
+                # Not beside the other items: Orbax would read what is left of it.
+                place.rename(folder / f"{DROPPED}{step}-{name}").rmtree()
 
 
 def abstract_like(item: Tree, sharding: Any = None) -> Tree:

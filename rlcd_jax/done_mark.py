@@ -68,7 +68,7 @@ def check_done(folder: epath.PathLike, config: Mapping[str, Any]) -> bool:
     path = epath.Path(folder) / DONE
     if not path.exists():
         return False
-    mark = jsonl.parse_object(path.read_bytes(), str(path))
+    mark = _read(path)
     if mark["config_hash"] == config_hash(config):
         return True
     differences = "\n  ".join(diff_configs(mark["config"], config))
@@ -87,4 +87,17 @@ def read_summary(folder: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(folder) / DONE
     if not path.exists():
         raise ValueError(f"{path} does not exist; run that stage first")
-    return jsonl.parse_object(path.read_bytes(), str(path))["summary"]
+    return _read(path)["summary"]
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    mark = jsonl.read_object(path)
+    kinds = {"config_hash": str, "config": dict, "summary": dict}
+    for name, kind in kinds.items():
+        if not isinstance(mark.get(name), kind):
+            raise ValueError(
+                f"{path} is no mark of a stage: its {name!r} is "
+                f"{json.dumps(mark.get(name))[:40]}; restore the file, or delete "
+                f"{path.parent} to run the stage again"
+            )
+    return mark

@@ -46,6 +46,25 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
     return value
 
 
+def read_object(path: epath.PathLike) -> dict[str, Any]:
+    """Return the JSON object that a whole file is, such as a run's config.json.
+
+    Raises:
+      ValueError: it cannot be read, is damaged or is no object; it names the file.
+    """
+    path = epath.Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    value = parse(data.removeprefix(BOM), str(path))
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} holds {_named(value)}, and an object is accepted; restore the file"
+        )
+    return value
+
+
 def read(
     path: epath.PathLike, *, drop_truncated: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -9,9 +9,9 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import leaving, processes, report, stages
+from rlcd_jax import done_mark, leaving, processes, report, stages
 from rlcd_jax.checks import refusals
-from rlcd_jax.job import workspace
+from rlcd_jax.job import trainer, workspace
 
 
 def run_stages(
@@ -43,11 +43,27 @@ def run_stages(
     refusals.check_run(config, workdir, names)
     workspace.open_run(config, workdir)
     workspace.check_shared(workdir)
+    _drop_moments(config, workdir)
     for name in names:
         leaving.leave_if_asked(f"{name} is not begun")
         started = time.monotonic()
         stages.STAGES[name].run(config, workdir)
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
+        _drop_moments(config, workdir)
     if processes.is_writer():
         logging.info("report: %s", report.write_report(workdir, preset=preset))
     processes.barrier("the report is written")
+
+
+def _drop_moments(config: ConfigDict, workdir: str) -> None:
+    """Delete the optimizer's moments of all stages that are done, unless kept.
+
+    Of all, and at every start: a run may have been killed after a mark, or in between.
+    """
+    if config.keep_moments:
+        return
+    for name in stages.STAGES if processes.is_writer() else ():
+        folder = workspace.stage_folder(workdir, name)
+        if (folder / done_mark.DONE).exists():
+            trainer.drop_moments(folder / "checkpoints")
+    processes.barrier("moments of finished stages are deleted")

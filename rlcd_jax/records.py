@@ -40,7 +40,7 @@ class Prompt:
 
     def __post_init__(self):
         schema.validate(self)
-        if not self.id.strip():
+        if schema.is_blank(self.id):
             raise ValueError(
                 f"field 'id' is {self.id!r}; accepted: text that is not blank"
             )
@@ -119,7 +119,7 @@ class Pair:
     def __post_init__(self):
         schema.validate(self)
         for name in ("reply_1", "reply_2"):
-            if not getattr(self, name).strip():
+            if schema.is_blank(getattr(self, name)):
                 raise ValueError(f"field '{name}' is empty; accepted: text")
 
 

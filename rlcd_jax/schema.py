@@ -11,6 +11,7 @@ import functools
 import math
 import types
 import typing
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -149,6 +150,16 @@ def _coerce(value: Any, declared: Any, name: str, found: Found, exact: bool) -> 
     return None
 
 
+def is_blank(text: str) -> bool:
+    """Say whether nothing of a text is seen: blanks, controls, characters of no width.
+
+    Such a text is no prompt, no reply and no name, whatever its length.
+    """
+    return all(
+        one.isspace() or unicodedata.category(one) in ("Cc", "Cf") for one in text
+    )
+
+
 def _limits(field: dataclasses.Field, value: Any, given: Any) -> str:
     """Return what is wrong with a value of the right type, or ""; shows `given`."""
     if value is None or not field.metadata:
@@ -156,7 +167,7 @@ def _limits(field: dataclasses.Field, value: Any, given: Any) -> str:
     if "filled" in field.metadata:
         texts = value.values() if isinstance(value, dict) else value
         texts = [value] if isinstance(value, str) else list(texts)
-        if not texts or any(isinstance(t, str) and not t.strip() for t in texts):
+        if not texts or any(isinstance(t, str) and is_blank(t) for t in texts):
             plain = isinstance(value, str)
             wanted = "text" if plain else "one entry or more, each text"
             return f"is {shown(given)}; accepted: {wanted} that is not blank"

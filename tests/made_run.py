@@ -94,6 +94,9 @@ def write_pairs(folder, count: int, shift: int) -> dict:
             "negative": {"no_stop": 2, "empty": 1},
         },
         "dropped_tries": 10,
+        "too_long": {
+            "prompts": {"of": count + 5, "dropped": 3, "shortened": 0, "identical": 0}
+        },
         "cells": {
             "contrast-construction": {
                 "pairs": count,

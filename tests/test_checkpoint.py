@@ -116,7 +116,7 @@ def test_keep_policy_keeps_latest_and_periods(tmp_path):
         keeper.wait()
         assert keeper.steps() == [4, 6, 7]
     assert checkpoint.latest_step(tmp_path) == 7
-    assert checkpoint.read_meta(tmp_path, 4) == {"step": 4}
+    assert checkpoint.restore(tmp_path, 4, {})[1] == {"step": 4}
 
 
 def test_latest_step_ignores_an_unfinished_step(tmp_path):

@@ -2,21 +2,21 @@
 
 import math
 import re
-import shutil
 import types
 import typing
 
 import pytest
 import runs
 import test_configs
+import test_lengths
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import common
 from rlcd_jax import records, stages
-from rlcd_jax.checks import fields, kinds, refusals, rules
+from rlcd_jax.checks import fields, kinds, refusals, rules, supplies
 from rlcd_jax.job import prompt_parts, setup, workspace
-from rlcd_jax.models import llama, presets
+from rlcd_jax.models import llama
 from rlcd_jax.pairs import draws
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
 from rlcd_jax.stages import simulate_pairs
@@ -361,32 +361,6 @@ def test_plan_for_other_machines_looks_at_none_of_this_one(monkeypatch):
     assert "preference.held_out=500" in told
 
 
-def test_disk_bytes_by_hand():
-    cfg = presets.get_preset("tiny")
-    layer = 2 * 64 + 64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 128
-    weights = 4 * (264 * 64 + 2 * layer + 64)
-    config = config_of(policy__steps=2, policy__checkpoint_every=1)
-
-    def needs(*stages):
-        return refusals.disk_bytes(config, cfg, stages) / weights
-
-    assert (needs("simulate"), needs("preference"), needs("policy")) == (0, 3, 12)
-    assert needs("simulate", "preference", "distill", "policy", "evaluate") == 14
-    config.policy.checkpoint_every = 2
-    config.policy.choose = "dev_score"
-    assert needs("policy") == 7
-
-
-def test_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
-    config = runs.tiny_config()
-    with runs.devices_by_mesh():
-        assert refusals.verdict(config, tmp_path / "run") == []
-        small = types.SimpleNamespace(free=2**20)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: small)
-        (told,) = refusals.verdict(config, tmp_path / "run")
-    assert "GiB at least" in told and "0.0 GiB free" in told
-
-
 @pytest.mark.parametrize(
     "name", [".config.json.tmp", "lost+found", "nohup.out", "a.log"]
 )
@@ -436,6 +410,45 @@ def test_what_other_stages_and_runs_leave_must_be_there(finished_run, tmp_path):
     (tmp_path / "run/pairs/pairs.jsonl").unlink()
     (line,) = told("simulate", "preference")
     assert "marked as done, so delete" in line
+
+
+def test_other_runs_are_of_this_model(finished_run, tmp_path):
+    def told(**own):
+        config = runs.tiny_config(
+            evaluate__systems=("base",),
+            evaluate__checkpoints=(f"other={finished_run}/policy",),
+            evaluate__judges=("preference",),
+            evaluate__preference_judge=str(finished_run),
+            **own,
+        )
+        with runs.devices_by_mesh():
+            return refusals.verdict(config, tmp_path / "run", ("evaluate",))
+
+    assert told() == []
+    other = told(model__spec="random:smollm2-135m")
+    assert len(other) == 2 and all("does not fit" in line for line in other)
+    assert other[0].startswith("evaluate.checkpoints has 'other=")
+    assert "preference/head/weight was saved as float32[64]" in other[1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_are_read_once_and_all_of_the_test_part_looked_at(monkeypatch):
+    found = test_lengths.load(64, evaluate__judges=("lexicon",))
+    short, long = (
+        records.Prompt(name, (records.Turn("human", text),))
+        for name, text in (("short", "Hi"), ("long", "Hi" * 40))
+    )
+    loaded = []
+
+    def load(config, task, part):
+        loaded.append(part)
+        return [short] * (supplies.LOOKED + 1) + [long]
+
+    monkeypatch.setattr(prompt_parts, "load_prompts", load)
+    look = supplies.Look(found.config, found, None, ("evaluate",), ("evaluate",))
+    assert list(supplies.counts(look)) == []
+    (line,) = supplies.positions(look)
+    assert "the longest prompt of 10" in line and loaded == ["test"]
 
 
 # --- commands -------------------------------------------------------------------------

@@ -218,7 +218,7 @@ def go(folder, *, die=(), **section):
     states = folder / "checkpoints"
     with checkpoint.Checkpointer(states, max_to_keep=2, asynchronous=False) as saver:
         start = saver.latest_step() or 0
-        meta = checkpoint.read_meta(states, start) if start else {}
+        meta = checkpoint.restore(states, start, {})[1] if start else {}
         with make_choice(folder, saver, start=start, meta=meta, **section) as choice:
             for step in range(start + 1, 4):
                 if (step, "before") in die:

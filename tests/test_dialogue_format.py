@@ -87,7 +87,7 @@ def test_parse_dialogue_inverts_render_dialogue(texts):
     assert dialogue_format.parse_dialogue(text) == (turns, "")
 
 
-ENDS = ("\n", "\r\n", "\r", "\u2028", "\u2029", "\x85")
+ENDS = ("\n", "\r\n", "\r", "\u2028", "\u2029", "\x85", "\x1e")
 GAPS = ("{0}{0}", "{0} {0}", "{0}\t {0}{0}", "{0}{0}  ", "{0}\u200b{0}\ufeff", "{0}")
 line = st.lists(
     st.sampled_from("tea is. (x) rights: Human: Assistant: é\u200b -".split(" ")),

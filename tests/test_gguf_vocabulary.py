@@ -1,5 +1,7 @@
 """gguf_vocabulary: its splitting rules and merges, defaults, and what is refused."""
 
+import struct
+
 import pytest
 
 from rlcd_jax.text import gguf_vocabulary
@@ -245,4 +247,16 @@ def test_files_that_are_no_gguf_are_refused(content, tmp_path):
         tk.load_tokenizer(path)
     path.write_bytes(content)
     with pytest.raises(ValueError, match="m.gguf"):
+        tk.load_tokenizer(path)
+
+
+def test_a_tokenizer_is_checked_as_weights_are_before_anything_is_made(tmp_path):
+    path = tmp_path / "m.gguf"
+    # One field, a text of 2^60 bytes.
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    path.write_bytes(head + struct.pack("<Q", 1) + b"a" + struct.pack("<IQ", 8, 2**60))
+    with pytest.raises(ValueError, match="m.gguf is not a whole GGUF file .*follow"):
+        tk.load_tokenizer(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="Git LFS pointer"):
         tk.load_tokenizer(path)

@@ -127,7 +127,9 @@ def test_simulate_drops_long_prompts_before_sampling_and_names_them():
     assert not any("long" in r.id for wave in generate.waves for r in wave)
     assert {d.prompt_id for d in dropped} == {"long"}
     assert all((d.reason, d.tries, d.raws) == (draws.TOO_LONG, 0, ()) for d in dropped)
-    assert summary["prompts_too_long"] == {"count": 1, "first_ids": ["long"]}
+    counts = {"of": 3, "dropped": 1, "shortened": 0, "identical": 0}
+    assert summary["too_long"] == {"prompts": counts}
+    assert summary["first_too_long"] == ["long"]
     assert summary["prompts_dropped"] == 1
     # One side over the limit is enough: its sibling is not sampled either.
     sizes = {

@@ -68,3 +68,27 @@ values = st.recursive(
 def test_parse_inverts_dumps(value):
     text = json.dumps(value)
     assert jsonl.parse(text, "here") == jsonl.parse(text.encode(), "here") == value
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[]", "holds a list, and an object is accepted"),
+        (b"null", "holds null"),
+        (b"", "not JSON"),
+        (b"<html>", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"a": NaN}', "a value is NaN"),
+        (b'{"a": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", "more than 100 deep"),
+    ],
+)
+def test_read_object_names_the_file(tmp_path, content, words):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words) as error:
+        jsonl.read_object(path)
+    assert str(error.value).startswith(str(path))
+    with pytest.raises(ValueError, match="cannot be read"):
+        jsonl.read_object(tmp_path)
+    path.write_bytes(jsonl.BOM + b'{"a": 1}\r\n')
+    assert jsonl.read_object(path) == {"a": 1}

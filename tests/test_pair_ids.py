@@ -10,6 +10,7 @@ from made_run import QUESTIONS
 
 from rlcd_jax import record_files, records, tasks
 from rlcd_jax.job import setup
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.paper import label_accuracy
 from rlcd_jax.ppo import acting
 from rlcd_jax.preference import agreement, data, model, pair_ids, rewards
@@ -126,7 +127,7 @@ def test_long_pairs_are_dropped_and_counted():
     found = load(preference__lengths=(48, 64))
     tokens = pair_ids.to_tokens(found, long_pairs())
     assert [row.id for row in tokens.rows] == ["h0"] and len(tokens) == 1
-    assert tokens.too_long == {"dropped": 3, "shortened": 0, "identical": 0}
+    assert tokens.too_long == length_counts.counts(4, dropped=3)
 
 
 def test_long_pairs_are_shortened_by_whole_turns_and_counted():
@@ -134,7 +135,8 @@ def test_long_pairs_are_shortened_by_whole_turns_and_counted():
     tokens = pair_ids.to_tokens(found, long_pairs())
     assert [row.id for row in tokens.rows] == ["h0", "h1"]
     assert tokens[0] == tokens[1]  # the last turn alone, BOS and all
-    assert tokens.too_long == {"dropped": 1, "shortened": 1, "identical": 1}
+    found_out = {"of": 4, "dropped": 1, "shortened": 1, "identical": 1}
+    assert tokens.too_long == found_out
     arrays = pair_ids.collate(found, (64,))(tokens)
     assert (arrays["tokens"] == found.text_tokenizer.bos_id).sum(axis=2).all()
     assert (arrays["tokens"][:, 0] != arrays["tokens"][:, 1]).any(axis=1).all()
@@ -161,17 +163,19 @@ def test_agreement_and_accuracy_count_what_they_leave_out(monkeypatch, tmp_path)
     )
     with pytest.raises(ValueError, match="of 4 pairs 1 fit preference.lengths"):
         agreement.human_tokens(found)
-    dropped = {"dropped": 3, "shortened": 0, "identical": 0}
     twice = [*long_pairs(), human_pair(9, "no", "yes")]
     monkeypatch.setattr(data, "human_pairs", lambda *_: twice)
-    said = agreement.human_agreement(found, {}, agreement.human_tokens(found))
-    assert said["pairs"] == 2 and said["too_long"] == dropped
+    tokens = agreement.human_tokens(found)
+    said = agreement.human_agreement(found, {}, tokens)
+    assert said["pairs"] == 2
+    assert tokens.too_long == length_counts.counts(5, dropped=3)
     assert said["accuracy"]["value"] == 1.0
     monkeypatch.setattr(data, "human_pairs", lambda *_: long_pairs())
     monkeypatch.setattr(setup, "load_job", lambda _: found)
     monkeypatch.setattr(model, "restore", lambda *_: {})
     said = label_accuracy.reward_pairs(found.config, tmp_path, human=True)
-    assert said == {"pairs": 1, "too_long": dropped}
+    counts = length_counts.counts(4, dropped=3)
+    assert said == {"pairs": 1, "too_long": {"pairs": counts}}
     kept = record_files.read_jsonl(
         tmp_path / label_accuracy.FILE, label_accuracy.PairRewards
     )

@@ -146,11 +146,16 @@ def test_wrong_argument_is_one_message(arg, message):
 
 def test_counts_are_of_the_official_files():
     assert hh_rlhf.SIZES.keys() == set(hh_rlhf.CONFIGS)
-    assert counts.split_lines("harmless-base", "train") == 42_537
-    assert counts.split_lines("harmless-base", "test[1000:2000]") == 1_000
-    assert counts.split_lines("harmless-base", "test[2000:]") == 312
-    assert counts.split_lines("helpful-base", "test[:5%]") == 2_354  # the whole file
-    assert counts.split_lines("helpful-base", "") == 0
+    for subset, split, number in (
+        ("harmless-base", "train", 42_537),
+        ("harmless-base", "test[1000:2000]", 1_000),
+        ("harmless-base", "test[2000:]", 312),
+        ("helpful-base", "test[:5%]", 118),
+        ("helpful-base", "test[-54:]", 54),
+        ("helpful-base", "test[:2shard]", 2_354),  # the whole file
+        ("helpful-base", "", 0),
+    ):
+        assert len(counts.split_lines(subset, split)) == number
     with pytest.raises(ValueError, match="no file 'dev'; accepted: train, test"):
         counts.split_lines("helpful-base", "dev[:10]")
 
@@ -163,3 +168,22 @@ def test_counts_are_what_the_stages_will_load():
     assert counts.num_pairs(config, task) == 6 * prompts
     assert counts.preference_pairs(config, task) == 2 * 6 * prompts  # of both labels
     assert counts.policy_replies(config) == (12 * 64, 2 * 32)
+
+
+def test_counts_leave_out_the_lines_of_parts_before():
+    config = command.method_config("rlcd", "task=harmless,model=llama-7b")
+    task = tasks.load_task("harmless")
+
+    def number(part, **fields):
+        with config.unlocked():
+            config.prompts.update(fields)
+        return counts.num_prompts(config, task, part)
+
+    # Without a folder there is no agreement with people, so nothing is kept for it.
+    assert number("train", hh_dir="") == 42_537
+    assert number("train", hh_dir="/data") == 42_537 - 2_127
+    assert number("test") == 2_312 - 1_000
+    assert number("dev") == 1_000
+    assert number("train", hh_dev_split="train[-1000:]") == 42_537 - 2_127 - 1_000
+    assert number("train", hh_agreement_split="train") == 0
+    assert number("train", hh_agreement_split="train[:2shard]") == 42_537 - 1_000

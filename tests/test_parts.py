@@ -157,3 +157,17 @@ def test_by_prompt_puts_no_id_and_no_text_into_two_groups(made):
     for one, two in itertools.combinations(groups.values(), 2):
         assert not {r.prompt_id for r in one} & {r.prompt_id for r in two}
         assert not {r.prompt for r in one} & {r.prompt for r in two}
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["caf\u00e9\tau lait", "cafe\u0301 au\u200b lait", "\ufeffcaf\u00e9 au lait "],
+)
+def test_texts_that_look_the_same_are_one_text(other):
+    def prompt(name, text):
+        return records.Prompt(name, (records.Turn("human", text),))
+
+    assert parts.wording(other) == "caf\u00e9 au lait"
+    seen = prompt("a", "caf\u00e9 au lait")
+    assert parts.apart([prompt("b", other)], [seen]) == []
+    assert len(parts.apart([prompt("b", "Caf\u00e9 au lait")], [seen])) == 1

@@ -320,3 +320,17 @@ def test_command_takes_studies_for_one_run_alone(whole_run, tmp_path, capsys):
 def test_command_refuses_an_empty_folder(tmp_path):
     with pytest.raises(SystemExit):
         report_command.main(["--workdir", str(tmp_path)])
+
+
+def test_page_counts_what_was_too_long(whole_page, whole_run):
+    (row,) = sections.too_long(reading.read_run(whole_run))
+    stage, what, counts = row
+    assert (stage, what) == ("simulate", "prompts") and counts[1:] == [3, 0, 0]
+    shown = " ".join(" ".join(Reader(whole_page).texts).split())
+    told = shown.partition("Texts that were too long")[2]
+    assert (
+        told.split()[:12]
+        == (
+            f"stage texts of dropped shortened identical simulate prompts {counts[0]} 3 0 0"
+        ).split()
+    )

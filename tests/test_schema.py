@@ -3,9 +3,12 @@
 import dataclasses
 from typing import Literal
 
+import made_pair
 import pytest
 
-from rlcd_jax import schema
+from rlcd_jax import records, schema, tasks
+from rlcd_jax.judging import verdicts
+from rlcd_jax.pairs import reply_cleanup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,3 +93,18 @@ def test_shown_cuts_what_is_long_or_deep():
 def test_to_dict_of_a_mapping_is_a_copy():
     row = {"a": 1}
     assert schema.to_dict(row) == row and schema.to_dict(row) is not row
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t", "\u200b", "\ufeff", "\0\0", "\u00a0\u2028", "\u2060 \u200d"]
+)
+def test_a_text_of_which_nothing_is_seen_is_blank(text):
+    assert schema.is_blank(text) and not schema.is_blank(f"{text}.{text}")
+    for field in ("reply_1", "reply_2"):
+        with pytest.raises(ValueError, match=f"field '{field}' is empty"):
+            made_pair.make_pair(**{field: text})
+    with pytest.raises(ValueError, match="text that is not blank"):
+        records.Prompt(text, (records.Turn("human", "Hello"),))
+    assert verdicts.is_empty(verdicts.JudgedReply("p", "s", "q", text))
+    rules = tasks.load_task("cheerful").cleanup
+    assert reply_cleanup.clean_corrected(text, "eos", rules).text is None

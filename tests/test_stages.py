@@ -3,6 +3,7 @@
 import json
 
 import jax
+import made_pair
 import numpy as np
 import pytest
 import runs
@@ -48,7 +49,7 @@ def assert_same_checkpoints(one, other, step):
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name], err_msg=name)
         assert array.dtype == second[name].dtype, name
-    folders = [checkpoint.read_meta(folder, step) for folder in (one, other)]
+    folders = [checkpoint.restore(folder, step, {})[1] for folder in (one, other)]
     assert folders[0] == folders[1]
 
 
@@ -263,7 +264,7 @@ def test_simulate_takes_a_finished_part_from_its_file(
 def hand_pair(index: int) -> records.Pair:
     """Return a pair as a person would write it."""
     prompt = f"Human: Tell me about day {index}.\n\nAssistant:"
-    return records.Pair(
+    return made_pair.make_pair(
         id=f"hand/{index}",
         task="cheerful",
         prompt_id=f"hand/{index}",
@@ -275,24 +276,7 @@ def hand_pair(index: int) -> records.Pair:
         side_2="positive",
         source_prompt_1=prompt,
         source_prompt_2=prompt,
-        raw_1=" It was a sad day.",
-        raw_2=" It was a happy day!",
-        tries_1=1,
-        tries_2=1,
-        finish_1="eos",
-        finish_2="eos",
-        num_tokens_1=18,
-        num_tokens_2=20,
-        affix_index=0,
-        sampling="contrast",
-        labels="construction",
-        scoring=None,
         generator="by hand",
-        seed=0,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=0,
-        alpha=1.0,
     )
 
 
@@ -327,3 +311,32 @@ def test_policy_and_evaluate_run_from_checkpoints_written_by_hand(tmp_path, capl
     rows = [row["name"] for row in summaries["evaluate"]["table"]["rows"]]
     assert rows == ["base", "rlcd"]
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == []
+
+
+def test_every_stage_counts_what_is_too_long_in_the_same_words(finished_run):
+    def told(workdir, folder):
+        return json.loads((workdir / folder / "summary.json").read_text())["too_long"]
+
+    none = {"dropped": 0, "shortened": 0, "identical": 0}
+    assert told(finished_run, "pairs") == {"prompts": {"of": 8} | none}
+    assert told(finished_run, "preference") == {
+        "training pairs": {"of": 6} | none,
+        "held-out pairs": {"of": 2} | none,
+    }
+    assert told(finished_run, "distill") == {"replies": {"of": 8} | none}
+    assert told(finished_run, "evaluate") == {"prompts": {"of": 3} | none}
+    policy = told(finished_run, "policy")
+    assert policy["prompts"] == {"of": 8} | none
+    assert policy["dev prompts"]["of"] >= 2
+
+
+def test_policy_counts_the_prompts_that_it_has_no_room_for():
+    with runs.devices_by_mesh():
+        whole, none = acting.usable_prompts(setup.load_job(runs.tiny_config()))
+        sizes = sorted(len(one.ids) for one in whole)
+        config = runs.tiny_config(policy__prompt_tokens=sizes[3])
+        some, counts = acting.usable_prompts(setup.load_job(config))
+        dev, dev_counts = acting.dev_prompts(setup.load_job(config))
+    assert none["dropped"] == 0 and counts["of"] == len(whole) == none["of"]
+    assert counts["dropped"] == len(whole) - len(some) > 0
+    assert dev_counts["of"] - dev_counts["dropped"] >= len(dev)

@@ -625,3 +625,62 @@ def test_pieces_that_only_look_like_bytes_stand_for_themselves():
     one = tk.Tokenizer(backend, eos_ids=[2])
     last = pieces.index("<0xZZ>")
     assert one.token_bytes(last) == b"<0xZZ>" == backend.decode([last]).encode()
+
+
+def test_a_template_with_the_date_of_today_gives_the_same_ids_every_day(tmp_path):
+    dated = (
+        "{% if strftime_now is defined %}{{ strftime_now( '%d %b %Y' ) }}{% endif %}"
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}"
+    )
+    one = tk.load_tokenizer(with_template(tmp_path / "dated", dated))
+    turns = [records.Turn("human", "Hello")]
+    assert one.chat(turns).startswith("26 Jul 2024[user] Hello")
+    assert one.chat_template == dated  # an export has the template as it was
+
+    loose = "{% set form = '%d' %}\n{{ strftime_now(form) }}" + dated
+    other = tk.load_tokenizer(with_template(tmp_path / "loose", loose))
+    with pytest.raises(ValueError, match="line 2 of the model's chat template"):
+        other.chat(turns)
+    by_chance = tk.load_tokenizer(
+        with_template(tmp_path / "c", "{{ ['a', 'b'] | random }}" + dated)
+    )
+    with pytest.raises(ValueError, match="has '| random'".replace("|", r"\|")):
+        by_chance.chat(turns)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer_config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+        "chat_template.json",
+    ],
+)
+def test_files_that_are_read_where_they_are_must_be_whole(name, tmp_path):
+    path = sentence_piece(tmp_path / "m") / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path / "a blob that was not fetched")
+    with pytest.raises(ValueError, match=f"{name} is a link to a file that is not"):
+        tk.load_tokenizer(path.parent)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=f"{name} is no file"):
+        tk.load_tokenizer(path.parent)
+    path.rmdir()
+    if name.endswith(".json"):
+        path.write_text('{"a": 1, "b": {"c": 1, "c": 2}}')
+        with pytest.raises(ValueError, match=f"{name} has the key 'c' twice"):
+            tk.load_tokenizer(path.parent)
+
+
+def test_settings_of_two_meanings_are_refused(tmp_path):
+    config = NAMES | {"add_bos_token": "no"}
+    folder = sentence_piece(tmp_path / "a", files={"tokenizer_config": config})
+    with pytest.raises(ValueError, match="add_bos_token .* is 'no'; accepted: true"):
+        tk.load_tokenizer(folder)
+    named = [{"name": "default", "template": text} for text in ("{{ 1 }}", "{{ 2 }}")]
+    with pytest.raises(ValueError, match="two chat templates named 'default'"):
+        tk.load_tokenizer(with_template(tmp_path / "b", named))

@@ -16,9 +16,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from test_gguf_vocabulary import sentence_piece_fields
 
 from rlcd_jax import sharding, tree
 from rlcd_jax.models import llama, presets
+from rlcd_jax.text import gguf_vocabulary
 from rlcd_jax.text import tokenizer as tk
 from rlcd_jax.weights import config_json, embedded, gguf, hf, names, resolve
 
@@ -340,6 +342,24 @@ def write_gguf(path, cfg, params, *, quantised=(), factors=None, **fields):
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@pytest.mark.parametrize("rows", [266, 281, 282])
+def test_gguf_with_other_rows_than_tokens_is_refused(rows, tmp_path, monkeypatch):
+    cfg = dataclasses.replace(presets.get_preset("tiny"), vocab_size=rows)
+    params = llama.init_params(cfg, jax.random.key(0))
+    path = write_gguf(tmp_path / "m.gguf", cfg, jax.tree.map(np.asarray, params))
+    own, tokens = gguf_vocabulary.read_fields, sentence_piece_fields()
+    monkeypatch.setattr(
+        gguf_vocabulary, "read_fields", lambda reader: own(reader) | tokens
+    )
+    model = resolve.resolve_model(f"gguf:{path}", tmp_path)
+    if rows == 281:
+        assert model.load_tokenizer().vocab_size == model.cfg.vocab_size
+        return
+    said = "and the model rows for 266" if rows < 281 else "281 ids and the model 282"
+    with pytest.raises(ValueError, match=f"m.gguf: the tokenizer has .*{said}"):
+        model.load_tokenizer()
 
 
 @pytest.mark.parametrize("variant", ["llama1", "tinyllama", "tied"])

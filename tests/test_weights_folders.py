@@ -378,6 +378,10 @@ def test_read_config_of_both_rope_fields_wants_one_theta(take):
     (folder / "config.json").write_text(json.dumps(raw | both))
     with pytest.raises(ValueError, match="other values of rope_theta"):
         hf.read_config(folder)
+    alone = {"rope_parameters": {"rope_theta": 7.0}}
+    (folder / "config.json").write_text(json.dumps(raw | alone))
+    with pytest.raises(ValueError, match="other values of rope_theta at two places"):
+        hf.read_config(folder)
     both["rope_parameters"]["rope_theta"] = 5000.0
     (folder / "config.json").write_text(json.dumps(raw | both))
     assert hf.read_config(folder).rope_theta == 5000.0

@@ -10,7 +10,7 @@ from typing import Any
 from rlcd_jax import records, stages
 from rlcd_jax.checks import kinds
 from rlcd_jax.decode import layout
-from rlcd_jax.judging import judges
+from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import reply_cleanup, shortening
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
@@ -68,6 +68,7 @@ _RUN = {
     "task_format": _choice("", "dialogue", "chat"),
     "official_wording": _text("", "folder of a checkout", empty=True),
     "stages": _choices(("simulate", "preference"), *stages.STAGES, ordered=True),
+    "keep_moments": _flag(False),
 }
 _MODEL = {
     "spec": _text("smollm2-135m", "a model spec", argument="model"),
@@ -180,7 +181,7 @@ _POLICY = {
     "kl_limit": _number(0.0, 0, "nats a reply; 0: no limit"),
 }
 # The base model, and what the stages before evaluation have trained.
-_SYSTEMS = ("base", *stages.STAGES["evaluate"].reads)
+_SYSTEMS = (evaluation_table.BASE, *stages.STAGES["evaluate"].reads)
 _EVALUATE = {
     "systems": _choices(("base", "policy"), *_SYSTEMS, empty=True),
     "checkpoints": kinds.Field(

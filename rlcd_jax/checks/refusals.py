@@ -7,9 +7,7 @@ not look at; what they find together is one message. Weights are not read.
 
 from __future__ import annotations
 
-import math
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,11 +15,9 @@ import jax
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding, stages
-from rlcd_jax.checks import fields, kinds, rules, supplies
+from rlcd_jax.checks import disk, fields, kinds, rules, supplies
 from rlcd_jax.job import setup, trainer, workspace
-from rlcd_jax.models import llama
 
-GIB = 2**30
 TRAINED = ("preference", "distill", "policy")
 
 
@@ -128,7 +124,7 @@ def verdict(
     except (ValueError, OSError) as error:
         return [str(error)]
     look = supplies.Look(config, job, workdir, every, tuple(left))
-    for part in (supplies.sources, supplies.counts, supplies.positions, _disk):
+    for part in (supplies.sources, supplies.counts, supplies.positions, disk.problems):
         told += _tell(lambda part=part: part(look))
     return told
 
@@ -156,37 +152,6 @@ def values(config: ConfigDict) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", own) for inner, own in value.items())
         else:
             yield name, value
-
-
-def disk_bytes(
-    config: ConfigDict, cfg: llama.LlamaConfig, stages: Sequence[str]
-) -> int:
-    """Return the bytes of checkpoints that stages need at once, at least.
-
-    A parameter is saved as float32 with its two moments. Of the stages before only the
-    weights are counted, as if moments were deleted when a stage ends.
-
-    Args:
-      config: of the run.
-      cfg: the model's numbers.
-      stages: that are run.
-    """
-    specs = llama.param_specs(cfg)
-    leaves = jax.tree.leaves(specs, is_leaf=lambda leaf: hasattr(leaf, "axes"))
-    weights = 4 * sum(math.prod(leaf.shape) for leaf in leaves)
-    saves = -(-config.policy.steps // config.policy.checkpoint_every)
-    chosen = config.policy.choose == "dev_score"
-    own = {
-        "preference": 3 * weights,
-        "distill": 3 * weights,
-        # Policy and value model; the two latest checkpoints are kept.
-        "policy": 6 * weights * min(saves, 2) + weights * chosen,
-    }
-    needs, before = [0], 0
-    for name in stages:
-        needs.append(before + own.get(name, 0))
-        before += weights * (name in own)
-    return max(needs)
 
 
 def _tell(check: Callable[[], Sequence[str] | None]) -> list[str]:
@@ -234,24 +199,3 @@ def _devices(
         except ValueError as error:
             told.append(str(error))
     return told
-
-
-def _disk(look: supplies.Look) -> Iterator[str]:
-    """Yield that the disk has no room for the checkpoints of the run."""
-    if look.workdir is None:
-        return
-    workdir = pathlib.Path(look.workdir)
-    there = sum(
-        path.stat().st_size
-        for stage in look.left
-        for path in look.folder(stage).rglob("*")
-        if path.is_file()
-    )
-    needed = disk_bytes(look.config, look.job.cfg, look.left) - there
-    free = shutil.disk_usage(workspace.nearest_folder(workdir)).free
-    if needed > free:
-        yield (
-            f"the checkpoints of {', '.join(look.left)} need {needed / GIB:.1f} GiB at "
-            f"least, and the disk of {workdir} has {free / GIB:.1f} GiB free; make "
-            "room, or choose a workdir on a larger disk"
-        )

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
+from rlcd_jax.judging import evaluation_table
+
 
 def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
     """Return a line for each rule that a config breaks: fields, values, what to change.
@@ -160,7 +162,7 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
             "evaluate.judges has 'preference' but evaluate.preference_judge is empty; "
             "name the workdir of a preference model trained on other data"
         )
-    names = ["base"]
+    names = [evaluation_table.BASE]
     names += ["distill"] * ("distill" in section.systems)
     names += [config.name] * ("policy" in section.systems)
     names += [entry.partition("=")[0] for entry in section.checkpoints]

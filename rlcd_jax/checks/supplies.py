@@ -6,8 +6,10 @@ Nothing is generated and no weights are read; counts are of what can come at mos
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -15,7 +17,10 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
 from rlcd_jax.checks import rules
 from rlcd_jax.datasets import hh_rlhf
-from rlcd_jax.job import lengths, prompt_parts, setup, workspace
+from rlcd_jax.job import lengths, prompt_parts, setup, trainer, workspace
+from rlcd_jax.models import heads, llama, table
+from rlcd_jax.ppo import choosing
+from rlcd_jax.preference import model
 from rlcd_jax.text import dialogue_format, encoding
 
 LOOKED = 1000  # prompts whose tokens are counted
@@ -46,6 +51,16 @@ class Look:
             return None
         return workspace.stage_folder(self.workdir, stage)
 
+    @property
+    def task(self) -> tasks.Task:
+        """The task of the run."""
+        return self.job.task if self.job else setup.load_task(self.config)
+
+    @functools.cached_property
+    def test_prompts(self) -> list[records.Prompt]:
+        """The prompts to evaluate, read once."""
+        return prompt_parts.load_prompts(self.config, self.task, "test")
+
 
 def sources(look: Look) -> Iterator[str]:
     """Yield what the stages about to run would miss of other stages and runs."""
@@ -62,8 +77,15 @@ def sources(look: Look) -> Iterator[str]:
         where = look.folder(stage) / "checkpoints"
         if stage not in left and checkpoint.latest_step(where) is None:
             yield f"{where} holds no checkpoint; {_again(look, stage)}"
+    for stage in left if look.workdir is not None else ():
+        if not trainer.has_moments(look.folder(stage) / "checkpoints"):
+            yield (
+                f"{look.folder(stage)} cannot go on: it has no DONE mark now, and the "
+                "moments of its last checkpoint went when it was done "
+                "(keep_moments=False); delete that folder to train anew"
+            )
     if "evaluate" in left:
-        yield from _other_runs(config)
+        yield from _other_runs(look)
     if "preference" in left:
         yield from _people(look)
 
@@ -78,25 +100,48 @@ def _again(look: Look, stage: str) -> str:
     return f"run --stage={stage} first"
 
 
-def _other_runs(config: ConfigDict) -> Iterator[str]:
-    """Yield what an evaluation would miss of other runs."""
+def _other_runs(look: Look) -> Iterator[str]:
+    """Yield what an evaluation would miss of other runs, or could not take of them."""
+    config, cfg = look.config, look.job.cfg
     for entry in config.evaluate.checkpoints:
         folder = pathlib.Path(entry.partition("=")[2])
-        inside = [folder, folder / "checkpoints"]
-        if all(checkpoint.latest_step(one) is None for one in inside):
+        said = f"evaluate.checkpoints has {entry!r}"
+        try:
+            where = choosing.find_policy(folder)
+        except ValueError as error:
+            yield f"{said}: {error}"
+            continue
+        if checkpoint.latest_step(where) is None:
             yield (
-                f"evaluate.checkpoints has {entry!r}: {folder} holds no checkpoint; "
-                "accepted: 'name=folder' with the folder RUN/policy/checkpoints of a "
-                "finished run"
+                f"{said}: {folder} holds no checkpoint; accepted: 'name=folder' with "
+                "the folder RUN/policy/checkpoints of a finished run"
             )
+        else:
+            specs = llama.param_specs(cfg)
+            yield from _of_this_model(said, where, choosing.ITEM, specs)
     if "preference" in config.evaluate.judges:
-        where = workspace.stage_folder(config.evaluate.preference_judge, "preference")
-        if checkpoint.latest_step(where / "checkpoints") is None:
+        run = config.evaluate.preference_judge
+        said = f"evaluate.preference_judge={run!r}"
+        where = workspace.stage_folder(run, "preference") / "checkpoints"
+        if checkpoint.latest_step(where) is None:
             yield (
-                f"evaluate.preference_judge={config.evaluate.preference_judge!r}: "
-                f"{where / 'checkpoints'} holds no checkpoint; accepted: the workdir "
-                "of a run with a trained preference model"
+                f"{said}: {where} holds no checkpoint; accepted: the workdir of a run "
+                "with a trained preference model"
             )
+        else:
+            specs = heads.scalar_specs(cfg)
+            yield from _of_this_model(said, where, model.ITEM, specs)
+
+
+def _of_this_model(
+    said: str, where: pathlib.Path, item: str, specs: Any
+) -> Iterator[str]:
+    """Yield that the latest checkpoint of a folder is of another model."""
+    wanted = {item: table.abstract_params(specs)}
+    try:
+        checkpoint.check(where, checkpoint.latest_step(where), wanted)
+    except ValueError as error:
+        yield f"{said}: {error}"
 
 
 def _people(look: Look) -> Iterator[str]:
@@ -117,7 +162,7 @@ def _people(look: Look) -> Iterator[str]:
 def counts(look: Look) -> Iterator[str]:
     """Yield where prompts and pairs are too few for what is asked of them."""
     config, stages = look.config, look.stages
-    task = look.job.task if look.job else setup.load_task(config)
+    task = look.task
     about = look.left if look.job else stages
     # A plan does not fetch what only a run needs.
     readable = look.job is not None or config.prompts.source != "hh_rlhf"
@@ -129,7 +174,7 @@ def counts(look: Look) -> Iterator[str]:
         if not train:
             yield "no prompt belongs to the part train; give more in prompts.source"
             return
-    sizes = _sizes(look, task, train)
+    sizes = _sizes(look, task, train[:LOOKED])
     if train and "simulate" in about:
         room = config.pairs.prompt_tokens
         yield from _room(sizes, len(train), "pairs.prompt_tokens", room)
@@ -144,7 +189,7 @@ def counts(look: Look) -> Iterator[str]:
         yield from _room(sizes, len(train), "policy.prompt_tokens", room)
         yield from _dev_prompts(look, task)
     if readable and "evaluate" in about:
-        if not prompt_parts.load_prompts(config, task, "test"):
+        if not look.test_prompts:
             yield (
                 "no prompt belongs to the part test, so nothing could be evaluated; "
                 "give more prompts in prompts.source, or a larger share of test in the "
@@ -174,8 +219,7 @@ def positions(look: Look) -> Iterator[str]:
     for stage in look.left:
         longest = 0
         if stage == "evaluate":
-            test = prompt_parts.load_prompts(look.config, look.job.task, "test")
-            longest = max(_sizes(look, look.job.task, test), default=0)
+            longest = max(_sizes(look, look.task, look.test_prompts), default=0)
         try:
             lengths.check(look.job, stage, longest)
         except ValueError as error:
@@ -200,13 +244,12 @@ def _dev_prompts(look: Look, task: tasks.Task) -> Iterator[str]:
 
 
 def _sizes(look: Look, task: tasks.Task, loaded: Sequence[records.Prompt]) -> list[int]:
-    """Return the tokens of the first prompts without affix; [] without a tokenizer."""
+    """Return the tokens of prompts without affix; [] without a tokenizer."""
     if look.job is None:
         return []
     tokenizer = look.job.text_tokenizer
     texts = [
-        dialogue_format.plain_prompt(prompt, task, tokenizer.chat)
-        for prompt in loaded[:LOOKED]
+        dialogue_format.plain_prompt(prompt, task, tokenizer.chat) for prompt in loaded
     ]
     return list(map(len, encoding.encode_texts(tokenizer, texts)))
 

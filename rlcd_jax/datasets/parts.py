@@ -5,16 +5,26 @@ Ids cannot say it: files hold the same dialogue on several lines, and users copy
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from rlcd_jax import records
+from rlcd_jax.text import headers
 
+NO_WIDTH = re.compile(headers.NO_WIDTH)
 Row = TypeVar("Row", records.Pair, records.HumanPair)
 
 
 def wording(text: str) -> str:
-    """Return a text in which white space of any kind and length is one blank."""
+    """Return what two texts have in common that a reader cannot tell apart.
+
+    White space of any kind and length is one blank, characters of no width are left
+    out, and a letter with its accent is one character.
+    """
+    if not text.isascii():
+        text = NO_WIDTH.sub("", unicodedata.normalize("NFC", text))
     return " ".join(text.split())
 
 

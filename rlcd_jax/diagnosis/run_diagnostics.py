@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import metrics, record_files, records, tasks
+from rlcd_jax import jsonl, metrics, record_files, records, tasks
 from rlcd_jax.diagnosis import affixes, label_noise, pair_readings, reading_tables
 from rlcd_jax.job import setup, workspace
 from rlcd_jax.judging import judges
@@ -90,8 +89,11 @@ def read_config(workdir: pathlib.Path) -> tuple[ConfigDict, tasks.Task]:
     path = workdir / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is not there; give the --workdir of a run")
-    config = ConfigDict(json.loads(path.read_text("utf-8")))
-    return config, setup.load_task(config)
+    config = ConfigDict(jsonl.read_object(path))
+    try:
+        return config, setup.load_task(config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no whole config of a run: {error}") from error
 
 
 def read_pairs(

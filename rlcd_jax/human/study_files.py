@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Sequence
 
-from rlcd_jax import record_files, tasks
+from rlcd_jax import jsonl, record_files, tasks
 from rlcd_jax.human import checks, ratings, reading, results, sheets, study
 from rlcd_jax.judging import verdicts
 from rlcd_jax.statistics import tables
@@ -154,7 +153,10 @@ def _task_of_run(samples: pathlib.Path) -> str:
     path = samples.parent.parent / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is not there; name the task with --task")
-    return json.loads(path.read_text("utf-8"))["task"]
+    task = jsonl.read_object(path).get("task")
+    if not isinstance(task, str):
+        raise ValueError(f"{path} names no task; name it with --task")
+    return task
 
 
 def _question(task: tasks.Task, name: str | None) -> tuple[str, str]:

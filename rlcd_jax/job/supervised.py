@@ -23,6 +23,7 @@ from rlcd_jax.training import train_state
 
 Params = Any
 Row = Any
+KEPT = 1  # latest checkpoints that stay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ def fit(
     """
     section = config[lesson.stage]
     total = num_updates(section, len(lesson.rows), lesson.stage)
-    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=1) as saver:
+    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=KEPT) as saver:
         state, start, _ = program.start_or_resume(saver, make_params)
         if start:
             logging.info("%s: goes on from update %d", lesson.stage, start)

@@ -7,6 +7,7 @@ without the optimizer's moments.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,6 +102,14 @@ class Trainer:
         with jax.set_mesh(self.mesh):
             return self._update.lower(self.state_shapes, dict(batch))
 
+    @property
+    def saved_bytes(self) -> dict[str, int]:
+        """What one checkpoint holds, in bytes by item, before Orbax packs it."""
+        return {
+            name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(item))
+            for name, item in _items(self._abstract).items()
+        }
+
     def save(
         self,
         folder: checkpoint.Checkpointer,
@@ -138,6 +147,26 @@ class Trainer:
             return self.create(make()), 0, {}
         state, meta = self.restore(folder, step)
         return state, step, meta
+
+
+def drop_moments(folder: str | os.PathLike[str]) -> None:
+    """Delete the moments of a finished training; its parameters stay.
+
+    May be called again and be killed at any point; see `checkpoint.drop_items`.
+
+    Args:
+      folder: of the checkpoints.
+    """
+    checkpoint.drop_items(folder, (OPTIMIZER,))
+
+
+def has_moments(folder: str | os.PathLike[str]) -> bool:
+    """Say whether the latest checkpoint is one that a training can go on from.
+
+    Without any checkpoint it starts anew, which it can.
+    """
+    step = checkpoint.latest_step(folder)
+    return step is None or OPTIMIZER in checkpoint.item_names(folder, step)
 
 
 def micro_batches(name: str, batch_size: int, micro_batch: int, ways: int) -> int:

@@ -8,7 +8,6 @@ folder is refused with the fields that differ, and never mixes with what is ther
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -22,7 +21,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark, processes, record_files, stages
+from rlcd_jax import done_mark, jsonl, processes, record_files, stages
 
 # Fields that change how a run is computed and not what: another machine may resume.
 FREE = ("cache_dir", "chunk_tokens", "remat", "attention", "data_dir", "hh_dir")
@@ -59,7 +58,7 @@ def finished(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> boo
         return True
     begun = folder / "config.json"
     if begun.exists():
-        before = json.loads(begun.read_text())
+        before = jsonl.read_object(begun)
         lines = done_mark.diff_configs(before, part)
         if lines:
             shown = "\n  ".join(lines)

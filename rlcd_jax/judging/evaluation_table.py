@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rlcd_jax.judging import verdicts
+from rlcd_jax.judging import judges, verdicts
 from rlcd_jax.statistics import diversity, estimates, tables
 
 BASE = "base"
@@ -167,11 +167,13 @@ def _notes(judged, preference, level: float) -> tuple[str, ...]:
             "difference of the lengths in words, with a "
             f"{level:.0%} sandwich interval whose clusters are prompts."
         )
-    asked = [verdict for verdict in judged if verdict.judge == "log_odds"]
-    if asked:
+    for judge in dict.fromkeys(verdict.judge for verdict in judged):
+        if judge not in judges.JUDGES or judges.JUDGES[judge].reads != judges.LETTERS:
+            continue
+        asked = [verdict for verdict in judged if verdict.judge == judge]
         flips = sum(verdict.flips for verdict in asked) / len(asked)
         notes.append(
-            f"log_odds asks in both orders and takes the mean; the answer flipped with "
+            f"{judge} asks in both orders and takes the mean; the answer flipped with "
             f"the order in {flips:.0%} of the pairs."
         )
     if preference and "held_out_accuracy" in preference:

@@ -103,8 +103,8 @@ def plain_winner(one: JudgedReply, two: JudgedReply) -> Literal["1", "2", "tie"]
 
 
 def is_empty(sample: JudgedReply) -> bool:
-    """Return whether a reply holds nothing but white space."""
-    return not sample.reply.strip()
+    """Return whether nothing of a reply is seen."""
+    return schema.is_blank(sample.reply)
 
 
 def count_empty(samples: Iterable[JudgedReply]) -> dict[str, int]:

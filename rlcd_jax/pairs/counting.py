@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlcd_jax import records
-from rlcd_jax.pairs import draws
+from rlcd_jax.pairs import draws, length_counts
 
 
 def summarise(
@@ -24,6 +24,7 @@ def summarise(
     for d in dropped:
         reasons.setdefault(d.side, Counter())[d.reason] += 1
     key_of = records.key_of
+    prompts = {key_of(row) for row in (*pairs, *dropped)}
     long = dict.fromkeys(key_of(d) for d in dropped if d.reason == draws.TOO_LONG)
     return {
         "pairs": len(pairs),
@@ -31,7 +32,10 @@ def summarise(
         "prompts_dropped": len({key_of(d) for d in dropped}),
         "dropped_by_side": {side: dict(count) for side, count in reasons.items()},
         "dropped_tries": sum(d.tries for d in dropped),
-        "prompts_too_long": {"count": len(long), "first_ids": list(long)[:20]},
+        length_counts.SUMMARY: {
+            "prompts": length_counts.counts(len(prompts), dropped=len(long))
+        },
+        "first_too_long": list(long)[:20],
         "cells": {name: _summarise_cell(cell) for name, cell in cells.items()},
     }
 

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from rlcd_jax import tasks
+from rlcd_jax import schema, tasks
 
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*(?=\s|\Z)")
 LIST_MARK = re.compile(r"\s*(?:\d+[.)]|[-*•])")
@@ -72,7 +72,7 @@ def clean_released(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned:
         text = text.split("</s>", 1)[0].strip()
     if f"{assistant}:" in text:
         text = text.split(f"{assistant}:", 1)[1].strip()
-    return Cleaned(text) if text else Cleaned(None, "empty")
+    return Cleaned(None, "empty") if schema.is_blank(text) else Cleaned(text)
 
 
 def clean_corrected(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned:
@@ -106,7 +106,7 @@ def clean_corrected(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned
                 "'reject', 'cut_sentence', 'keep'"
             )
     text = text.strip()
-    if len(text) < max(1, rules.min_characters):
+    if schema.is_blank(text) or len(text) < rules.min_characters:
         return Cleaned(None, "empty")
     return Cleaned(text)
 

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from rlcd_jax import records, tasks
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.text import encoding, tokenizer
 
 DROP, SHORTEN_PROMPT = "drop", "shorten_prompt"
@@ -150,15 +151,16 @@ def _longest(joined: Sequence[Joined]) -> int:
 
 
 def count(fitted: Sequence[Fitted], identical: int = 0) -> Mapping[str, int]:
-    """Return how many were dropped and how many shortened, for a summary.
+    """Return `length_counts.counts` of texts that were fitted.
 
     Args:
       fitted: what became of each.
       identical: of the shortened, those whose replies became the same and which were
         dropped for it.
     """
-    return {
-        "dropped": sum(not one.joined for one in fitted),
-        "shortened": sum(one.shortened for one in fitted) - identical,
-        "identical": identical,
-    }
+    return length_counts.counts(
+        len(fitted),
+        dropped=sum(not one.joined for one in fitted),
+        shortened=sum(one.shortened for one in fitted) - identical,
+        identical=identical,
+    )

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import processes, record_files, records, schema
 from rlcd_jax.job import lengths, setup, workspace
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import data, model, pair_ids, rewards
 
 FILE = "pair_rewards.jsonl"
@@ -85,4 +86,4 @@ def reward_pairs(
     ]
     if processes.is_writer():
         record_files.write_jsonl(pathlib.Path(workdir) / FILE, scored)
-    return {"pairs": len(scored), "too_long": tokens.too_long}
+    return {"pairs": len(scored), length_counts.SUMMARY: {"pairs": tokens.too_long}}

@@ -10,7 +10,7 @@ from rlcd_jax import tasks
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.job import prompt_parts
 
-SLICE = re.compile(r"(?P<file>\w+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
+SLICE = re.compile(r"\w+(\[(?P<start>(-?\d+%?)?):(?P<stop>(-?\d+%?)?)\])?")
 
 
 def num_prompts(config: ConfigDict, task: tasks.Task, part: str) -> int:
@@ -25,28 +25,54 @@ def num_prompts(config: ConfigDict, task: tasks.Task, part: str) -> int:
         return len(prompt_parts.load_prompts(config, task, part))
     limit = config.prompts.limit if part == "train" else config.evaluate.prompts
     if task.hh_config:
-        lines = split_lines(task.hh_config, config.prompts[f"hh_{part}_split"])
+        lines = len(_own_lines(config, task.hh_config, part))
     else:  # the stage will refuse it; a forecast of the others can be made
         lines = len(tasks.load_prompts(task, part))
     return min(lines, limit or lines)
 
 
-def split_lines(subset: str, split: str) -> int:
-    """Return the lines of a split of hh-rlhf: "train", "test[:1000]"; "" has none.
+def _own_lines(config: ConfigDict, subset: str, part: str) -> set[tuple[str, int]]:
+    """Return the lines of hh-rlhf of a part, without those of the parts before it.
 
-    Of slices that are not given in lines, such as per cent, the whole file counts.
+    Texts that stand on several lines are not known here.
+    """
+    lines = split_lines(subset, prompt_parts.hh_split(config, part))
+    for other in prompt_parts.PARTS[: prompt_parts.PARTS.index(part)]:
+        split = prompt_parts.hh_split(config, other)
+        # Without a folder there are no human pairs, so nothing is kept for them.
+        read = other != "agreement" or config.prompts.hh_dir
+        if read and SLICE.fullmatch(split):
+            lines -= split_lines(subset, split)
+    return lines
+
+
+def split_lines(subset: str, split: str) -> set[tuple[str, int]]:
+    """Return the lines, (file, number), of a split of hh-rlhf; "" has none.
+
+    Args:
+      subset: of hh-rlhf.
+      split: "train", "test[:1000]", "train[5%:]"; per cent are rounded as by TFDS.
+        Of a slice in other units the whole file counts.
     """
     if not split:
-        return 0
+        return set()
     sizes = hh_rlhf.SIZES[subset]
     name = split.partition("[")[0]
     if name not in sizes:
         raise ValueError(f"hh-rlhf has no file {name!r}; accepted: {', '.join(sizes)}")
+    number = sizes[name]
     found = SLICE.fullmatch(split)
-    if not (found and found["start"] is not None):
-        return sizes[name]
-    bounds = (int(found[side]) if found[side] else None for side in ("start", "stop"))
-    return len(range(sizes[name])[slice(*bounds)])
+    bounds = [_line(found[s], number) if found else None for s in ("start", "stop")]
+    return {(name, line) for line in range(number)[slice(*bounds)]}
+
+
+def _line(bound: str | None, number: int) -> int | None:
+    """Return a bound of a slice in lines; None: there is none."""
+    if not bound:
+        return None
+    if not bound.endswith("%"):
+        return int(bound)
+    return round(int(bound.removesuffix("%")) / 100 * number)
 
 
 def num_pairs(config: ConfigDict, task: tasks.Task) -> int:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import processes, records, seeds, sharding
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import batching, generation, lengths, prompt_parts, setup
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import kl_penalty, learning, packing, rollout
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading, rewards
@@ -70,8 +71,10 @@ class Notes:
         return dataclasses.asdict(self)
 
 
-def usable_prompts(job: setup.Job) -> tuple[list[EncodedPrompt], int]:
-    """Return the training prompts that fit, and how many do not."""
+def usable_prompts(
+    job: setup.Job,
+) -> tuple[list[EncodedPrompt], Mapping[str, int]]:
+    """Return the training prompts that fit, and how many do not, for a summary."""
     loaded = prompt_parts.load_prompts(job.config, job.task, "train")
     out = _fitting(job, loaded)
     if not out:
@@ -79,19 +82,23 @@ def usable_prompts(job: setup.Job) -> tuple[list[EncodedPrompt], int]:
             f"none of {len(loaded)} prompts fits in policy.prompt_tokens="
             f"{job.config.policy.prompt_tokens}; raise it"
         )
-    return out, len(loaded) - len(out)
+    return out, length_counts.counts(len(loaded), dropped=len(loaded) - len(out))
 
 
-def dev_prompts(job: setup.Job) -> list[EncodedPrompt]:
-    """Return the first dev prompts that fit, as many as the policy section asks for.
+def dev_prompts(job: setup.Job) -> tuple[list[EncodedPrompt], Mapping[str, int]]:
+    """Return the first dev prompts that fit, and how many of the part do not.
 
-    Fewer where the part has no more; what evaluation is limited to does not count.
+    As many as the policy section asks for, fewer where the part has no more; what
+    evaluation is limited to does not count.
     """
     wanted = job.config.policy.dev_prompts
     if not wanted:
-        return []
+        return [], length_counts.counts(0, dropped=0)
     loaded = prompt_parts.load_prompts(job.config, job.task, "dev", limit=0)
-    return _fitting(job, loaded)[:wanted]
+    out = _fitting(job, loaded)
+    return out[:wanted], length_counts.counts(
+        len(loaded), dropped=len(loaded) - len(out)
+    )
 
 
 def _fitting(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[EncodedPrompt]:
@@ -119,8 +126,9 @@ class Actor:
         section = job.config.policy
         self.job, self.section = job, section
         lengths.check(job, "policy")
-        self.prompts, self.too_long = usable_prompts(job)
-        self.dev_prompts = dev_prompts(job)
+        self.prompts, long = usable_prompts(job)
+        self.dev_prompts, long_dev = dev_prompts(job)
+        self.too_long = {"prompts": long, "dev prompts": long_dev}
         self.sampler = generation.make_engine(
             job, section.prompt_tokens, section.reply_tokens
         )

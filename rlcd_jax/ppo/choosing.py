@@ -12,7 +12,6 @@ model of the run scores the replies. `policy.choose` says what follows from that
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from rlcd_jax import checkpoint, done_mark, processes, record_files
+from rlcd_jax import checkpoint, done_mark, jsonl, processes, record_files
 from rlcd_jax.ppo import acting, overoptimisation
 from rlcd_jax.statistics import estimates
 
@@ -29,6 +28,7 @@ Params = Any
 LAST, DEV_SCORE = RULES = "last", "dev_score"
 CHECKPOINTS, CHOSEN = "checkpoints", "chosen"  # folders of the policy stage
 ITEM = "policy"  # of a checkpoint
+KEPT = 2  # sets of chosen weights that stay: the one before, until the new is whole
 NOTE = "candidates"  # in the JSON object of a checkpoint
 
 
@@ -45,8 +45,14 @@ def find_policy(folder: str | pathlib.Path) -> pathlib.Path:
     folder = pathlib.Path(folder)
     stage = folder.parent if folder.name == CHECKPOINTS else folder
     path = stage / "config.json"
-    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    if config.get("policy", {}).get("choose", LAST) != DEV_SCORE:
+    config = jsonl.read_object(path) if path.is_file() else {}
+    section = config.get("policy", {})  # of PPO; other stages have none
+    if not isinstance(section, dict):
+        raise ValueError(
+            f"{path} is no config of a stage: its 'policy' is no object; restore the "
+            "file"
+        )
+    if section.get("choose", LAST) != DEV_SCORE:
         inside = stage / CHECKPOINTS
         return inside if inside.is_dir() else folder
     if not (stage / done_mark.DONE).exists():
@@ -97,7 +103,7 @@ class Choice:
                 "prompts with such a part, or set policy.choose='last'"
             )
         self._kept = checkpoint.Checkpointer(
-            folder / CHOSEN, max_to_keep=2, asynchronous=False
+            folder / CHOSEN, max_to_keep=KEPT, asynchronous=False
         )
         for step in self._kept.steps():
             if step > start:  # about to be made again

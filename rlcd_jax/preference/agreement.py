@@ -81,7 +81,6 @@ def human_agreement(
     )
     return {
         "pairs": len(tokens),
-        "too_long": tokens.too_long,
         "accuracy": dataclasses.asdict(accuracy),
         "mean_probability": dataclasses.asdict(probability),
     }

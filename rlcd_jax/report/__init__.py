@@ -51,6 +51,7 @@ def write_report(
             changes=sections.changes(run, preset),
             config=sections.config_groups(run.config),
             stages=sections.stages(run),
+            too_long=sections.too_long(run),
             curves=drawn,
             watch=watch.watch(run, drawn),
             tables=tabulate.tables({"": run.tables}),

@@ -17,6 +17,7 @@ from rlcd_jax.statistics.estimates import Missing
 
 SAMPLE_FIELDS = ("prompt_id", "prompt", "system", "reply")
 POLICY_SAMPLE_FIELDS = ("prompt_id", "prompt", "reply")
+NUMBERS = ("num_tokens", "divergence", "score", "wall_time")  # where they are there
 STUDY_TABLES = ("table", "annotators")
 STUDY_JUDGES = "judges"  # there when the study was read with verdicts
 VERDICT_FIELDS = ("prompt_id", "judge", "system_1", "system_2", "winner")
@@ -88,7 +89,7 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
         config=config,
         environment=_part(folder, "environment.json", _json_object),
         stages=tuple(_stage(folder, name, config) for name in stages.STAGES),
-        metrics=_part(folder, "metrics.jsonl", _lines("stage", "step")),
+        metrics=_part(folder, "metrics.jsonl", _metrics),
         pairs=_part(folder, "pairs/pairs.jsonl", _records(records.Pair)),
         dropped=_part(folder, "pairs/dropped.jsonl", _records(records.Dropped)),
         samples=_part(folder, "evaluate/samples.jsonl", _lines(*SAMPLE_FIELDS)),
@@ -139,16 +140,17 @@ def _stage(
 ) -> StageState:
     where, makes = stages.STAGES[name].folder, stages.STAGES[name].makes
     planned = [] if is_missing(config) else config.get("stages", [])
+    planned = planned if isinstance(planned, list) else []
     if (folder / where / done_mark.DONE).exists():
         state = "finished"
     elif (folder / where).exists():
         state = "begun"
     else:
         state = "planned" if name in planned else "not part of this run"
-    summary = _part(folder, f"{where}/summary.json", _json_object)
+    summary = _part(folder, f"{where}/summary.json", _summary)
     if is_missing(summary) and state == "finished":
-        mark = _part(folder, f"{where}/{done_mark.DONE}", _json_object)
-        summary = summary if is_missing(mark) else mark.get("summary", summary)
+        own = _part(folder, f"{where}/{done_mark.DONE}", _summary_of_mark)
+        summary = summary if is_missing(own) else own
     return StageState(name, where, makes, state, summary)
 
 
@@ -172,9 +174,81 @@ def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
             absent = [name for name in fields if name not in row]
             if absent:
                 raise ValueError(f"row {number} has no field {absent[0]!r}")
+            texts = [name for name in fields if not isinstance(row[name], str)]
+            numbers = [
+                name
+                for name in NUMBERS
+                if row.get(name) is not None and not is_number(row[name])
+            ]
+            for name in texts + numbers:
+                raise ValueError(
+                    f"row {number}: {name!r} is {row[name]!r:.40}, which is no "
+                    f"{'text' if name in texts else 'number'}"
+                )
         return rows
 
     return read
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the rows of the metrics, in which times are numbers and steps whole."""
+    rows = _lines("stage")(path)
+    for number, row in enumerate(rows, start=1):
+        if type(row.get("step")) is not int:
+            raise ValueError(
+                f"row {number}: 'step' is {row.get('step')!r:.40}, which is no number "
+                "of a step"
+            )
+        for name, value in row.items():
+            if name.endswith("seconds") and not is_number(value):
+                raise ValueError(
+                    f"row {number}: {name!r} is {value!r:.40}, which is no number"
+                )
+    return rows
+
+
+def _summary(path: pathlib.Path) -> dict[str, Any]:
+    """Return a stage's summary; what the page counts with is of the right kind."""
+    return _with_kinds(_json_object(path))
+
+
+def _summary_of_mark(path: pathlib.Path) -> dict[str, Any]:
+    own = _json_object(path).get("summary")
+    if not isinstance(own, dict):
+        raise ValueError("it has no summary")
+    return _with_kinds(own)
+
+
+def _with_kinds(found: dict[str, Any]) -> dict[str, Any]:
+    kinds = {
+        "seconds": is_number,
+        "dropped_by_side": lambda value: _is_nested(value, is_number),
+        "cells": lambda value: (
+            _is_nested(value)
+            and all(_is_nested(cell.get("sides", {})) for cell in value.values())
+        ),
+        "held_out_accuracy": lambda value: (
+            is_number(value)
+            or (isinstance(value, dict) and is_number(value.get("value")))
+        ),
+    }
+    for name, fits in kinds.items():
+        if name in found and not fits(found[name]):
+            raise ValueError(f"its {name!r} is {found[name]!r:.40}, no such figure")
+    return found
+
+
+def _is_nested(value: Any, fits: Callable[[Any], bool] = lambda inner: True) -> bool:
+    """Say whether a value is objects by name, whose own values fit."""
+    return isinstance(value, dict) and all(
+        isinstance(inner, dict) and all(map(fits, inner.values()))
+        for inner in value.values()
+    )
 
 
 def _steps(path: pathlib.Path) -> dict[int, list[dict[str, Any]]]:
@@ -212,9 +286,15 @@ def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
 def _check_table(table: dict[str, Any]) -> None:
     """Refuse a table without names of its columns and rows, or without cells."""
     for part, fields in (("columns", {"name"}), ("rows", {"name", "cells"})):
+        if not isinstance(table[part], list):
+            raise ValueError(f"{part!r} of table {table['caption']!r} is no list")
         for entry in table[part]:
             if not (isinstance(entry, dict) and fields <= entry.keys()):
                 raise ValueError(
                     f"an entry of {part!r} of table {table['caption']!r} lacks "
                     f"{' or '.join(sorted(fields))}"
+                )
+            if not isinstance(entry.get("cells", {}), dict):
+                raise ValueError(
+                    f"the cells of a row of table {table['caption']!r} are no object"
                 )

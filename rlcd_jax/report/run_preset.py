@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from rlcd_jax import jsonl
 
 
 def find(
@@ -25,7 +26,7 @@ def find(
       method accepts them.
     """
     try:
-        config = json.loads(pathlib.Path(workdir, "config.json").read_bytes())
+        config = jsonl.read_object(pathlib.Path(workdir, "config.json"))
         fields = {name: config[name] for name in ("task", "preset", "size")}
         fields["model"] = config["model"]["spec"]
         argument = ",".join(f"{name}={value}" for name, value in fields.items())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.report import reading
 from rlcd_jax.statistics.estimates import Missing
 
@@ -14,7 +15,10 @@ ABSENT = "absent"
 
 def is_estimate(value: Any) -> bool:
     """Say whether a JSON value is an estimate with its interval."""
-    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
+    bounds = ("value", "low", "high")
+    return isinstance(value, Mapping) and all(
+        reading.is_number(value.get(name)) for name in bounds
+    )
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -164,11 +168,29 @@ def tiles(run: reading.Run) -> list[tuple[str, str]]:
     return found
 
 
+def too_long(run: reading.Run) -> list[tuple[str, str, list[int]]]:
+    """Return what became of texts that are too long: (stage, texts, counts).
+
+    The counts are as in `length_counts.COUNTED`; stages that left none are out.
+    """
+    rows = []
+    for stage in run.stages:
+        found = None if reading.is_missing(stage.summary) else stage.summary
+        kinds = (found or {}).get(length_counts.SUMMARY)
+        for what, counts in kinds.items() if isinstance(kinds, Mapping) else ():
+            if isinstance(counts, Mapping) and counts.keys() >= {
+                *length_counts.COUNTED
+            }:
+                shown = [counts[name] for name in length_counts.COUNTED]
+                rows.append((stage.name, what, shown))
+    return rows
+
+
 def drops(run: reading.Run) -> dict[str, Any] | Missing:
     """Return a count of each reason for which a side gave no reply.
 
     A dict with `sides`, `rows` of (reason, counts in the order of the sides),
-    `too_long` and the number of `prompts` that gave no pair.
+    their `totals` and the number of `prompts` that gave no pair.
     """
     summary = run.stage("simulate").summary
     if reading.is_missing(summary):

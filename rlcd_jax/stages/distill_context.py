@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import record_files, records
 from rlcd_jax.job import batching, lengths, setup, supervised, trainer, workspace
 from rlcd_jax.models import heads, llama
-from rlcd_jax.pairs import shortening, training_texts
+from rlcd_jax.pairs import length_counts, shortening, training_texts
 from rlcd_jax.training import losses
 
 Params = Any
@@ -67,7 +67,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     )
     summary = {
         "examples": len(examples),
-        "too_long": too_long,
+        length_counts.SUMMARY: {"replies": too_long},
         "updates": updates,
         **shown,
         "seconds": time.monotonic() - started,

@@ -31,7 +31,7 @@ from rlcd_jax.decode import engine
 from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
 from rlcd_jax.judging import evaluation_table, judges, verdicts
 from rlcd_jax.models import llama
-from rlcd_jax.pairs import reply_cleanup
+from rlcd_jax.pairs import length_counts, reply_cleanup
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import rewards
 from rlcd_jax.scoring import divergence, letters
@@ -39,7 +39,6 @@ from rlcd_jax.statistics import tables
 from rlcd_jax.text import dialogue_format, encoding
 
 Params = Any
-BASE = "base"
 CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
 
 
@@ -103,6 +102,10 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     summary = {
         "table": tables.as_json(table),
         "prompts_in_other_parts": part.shared,
+        # A prompt over the model's context is refused above, never left out.
+        length_counts.SUMMARY: {
+            "prompts": length_counts.counts(len(prompts), dropped=0)
+        },
         "empty_replies": verdicts.count_empty(samples),
         "seconds": time.monotonic() - started,
     }
@@ -155,9 +158,9 @@ def find_systems(
     config: ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, pathlib.Path | None]:
     """Return the checkpoint folder of each system by name; None for the base model."""
-    systems: dict[str, pathlib.Path | None] = {BASE: None}
+    systems: dict[str, pathlib.Path | None] = {evaluation_table.BASE: None}
     for name in config.evaluate.systems:
-        if name == BASE:
+        if name == evaluation_table.BASE:
             continue
         if name not in stages.STAGES["evaluate"].reads:
             raise ValueError(

@@ -19,10 +19,12 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, leaving, metrics, progress_bar
 from rlcd_jax.job import setup, workspace
 from rlcd_jax.models import heads
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import acting, choosing, learning
 from rlcd_jax.preference import model
 
 Params = Any
+KEPT = 2  # latest checkpoints that stay
 
 
 def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     folder = workspace.begin(config, workdir, "policy")
     _set_frozen(actor, workdir)
     last: dict[str, float] = {}
-    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=2) as saver:
+    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=KEPT) as saver:
         state, start, meta = learner.start_or_resume(
             saver, lambda: _start_params(job, workdir)
         )
@@ -77,7 +79,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     summary = {
         "steps": section.steps,
         "prompts": len(actor.prompts),
-        "prompts_too_long": actor.too_long,
+        length_counts.SUMMARY: actor.too_long,
         **last,
         **chosen,
         "seconds": time.monotonic() - started,

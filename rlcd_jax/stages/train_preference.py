@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax.job import lengths, prompt_parts, setup, supervised, trainer, workspace
 from rlcd_jax.models import heads
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import agreement, data, model, pair_ids
 from rlcd_jax.statistics import estimates
 
@@ -42,10 +44,13 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     train, held_out = (
         pair_ids.to_tokens(job, rows) for rows in data.load_pairs(config, workdir, job)
     )
-    _note_too_long(train, held_out)
     section = config.preference
     # Read before training, so that what is wrong with them does not show after it.
     people = agreement.human_tokens(job) if section.human_pairs else None
+    too_long = {"training pairs": train.too_long, "held-out pairs": held_out.too_long}
+    if people is not None:
+        too_long["human pairs"] = people.too_long
+    _note_too_long(too_long)
     updates = supervised.num_updates(section, len(train), "preference")
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "preference")
@@ -66,6 +71,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     )
     params = state.params[model.ITEM]
     summary = _summarise(params, evaluate, train, held_out)
+    summary[length_counts.SUMMARY] = too_long
     if section.data == "hh_rlhf" or section.human_share:
         part = prompt_parts.load_part(config, job.task, "train", human=True)
         summary["human_pairs_in_other_parts"] = part.shared
@@ -93,15 +99,16 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
     )
 
 
-def _note_too_long(train: pair_ids.TokenPairs, held_out: pair_ids.TokenPairs) -> None:
+def _note_too_long(too_long: Mapping[str, Mapping[str, int]]) -> None:
     """Say what was dropped or shortened before any training, if anything was."""
-    for side, tokens in (("training", train), ("held-out", held_out)):
-        if any(tokens.too_long.values()):
+    for what, found in too_long.items():
+        lost = {how: number for how, number in found.items() if how != "of" and number}
+        if lost:
             logging.warning(
-                "preference: %s pairs over preference.lengths: %s (kept: %d)",
-                side,
-                ", ".join(f"{n} {how}" for how, n in tokens.too_long.items()),
-                len(tokens),
+                "preference: of %d %s over preference.lengths: %s",
+                found["of"],
+                what,
+                ", ".join(f"{number} {how}" for how, number in lost.items()),
             )
 
 
@@ -111,7 +118,6 @@ def _summarise(params, evaluate, train, held_out) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "train_pairs": len(train),
         "held_out_pairs": len(held_out),
-        "too_long": {"train": train.too_long, "held_out": held_out.too_long},
         **out,
     }
     if len(right):

@@ -169,7 +169,7 @@ def broken_rules(held: TaskFile) -> Iterator[str]:
             f"which in the dialogue format are those of the markers, {names}"
         )
     for name, text in held.judge_questions.items():
-        if not text.strip():
+        if schema.is_blank(text):
             yield f"field 'judge_questions.{name}' is blank; accepted: a question"
     for group in held.source:
         if group not in TEXT_GROUPS:
@@ -239,7 +239,7 @@ def _broken_prompts(held: TaskFile) -> Iterator[str]:
     first: dict[str, int] = {}
     for index, text in enumerate(prompts.texts):
         name, words = f"prompts.texts[{index}]", " ".join(text.split())
-        if not words:
+        if schema.is_blank(words):
             yield f"field '{name}' is {text!r}; accepted: text that is not blank"
         elif words in first:
             yield (

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import re
 from collections.abc import Mapping, Sequence
 
+from absl import logging
 from transformers.utils import chat_template_utils
 
+# For the date of today, which would make ids depend on the day that a stage runs: the
+# one that LLaMA 3's templates write where they know none.
+TODAY = datetime.datetime(2024, 7, 26)
+CLOCK = re.compile(
+    r"""\bstrftime_now\(\s*(?P<mark>["'])(?P<form>[^"']*)(?P=mark)\s*\)"""
+)
+LOOSE = re.compile(r"\bstrftime_now\s*\(|\|\s*random\b")
 REPLY = "Fine, thank you."  # a text that trimming or splitting leaves as it is
 USER = {"role": "user", "content": "How are you today?"}
 AGAIN = {"role": "user", "content": "I am glad to hear that."}
@@ -30,8 +40,10 @@ def render(
       ask: end the text where the assistant's reply begins.
 
     Raises:
-      ValueError: the template is damaged, or refuses such a conversation.
+      ValueError: the template is damaged, refuses such a conversation, or writes
+        what is not the same at all times.
     """
+    template = settled(template)
     try:
         texts, _ = chat_template_utils.render_jinja_template(
             conversations=[[dict(message) for message in messages]],
@@ -47,6 +59,26 @@ def render(
             "turns that the template takes (some take no system message)"
         ) from error
     return texts[0]
+
+
+def settled(template: str) -> str:
+    """Return a template with `TODAY` for the day on which it is rendered.
+
+    Raises:
+      ValueError: what it writes depends on the clock in another way, or on chance.
+    """
+    fixed = CLOCK.sub(lambda call: json.dumps(TODAY.strftime(call["form"])), template)
+    if fixed != template:
+        told = "The chat template writes the date of today: it is always given as %s"
+        logging.log_first_n(logging.INFO, told, 1, TODAY.date())
+    if loose := LOOSE.search(fixed):
+        line = fixed.count("\n", 0, loose.start()) + 1
+        raise ValueError(
+            f"line {line} of the model's chat template has {loose.group()!r}: a "
+            "conversation would have other ids another time; write a fixed text "
+            "there, or use a task in the dialogue format"
+        )
+    return fixed
 
 
 def check_complete(text: str, messages: Sequence[Mapping[str, str]]) -> None:

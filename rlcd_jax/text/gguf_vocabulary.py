@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from rlcd_jax.text import backends, sentence_piece
+from rlcd_jax.weights import gguf_header
 
 # The splitting rule of LLaMA 3, as its tokenizer.json states it.
 LLAMA3_PATTERN = (
@@ -38,15 +39,16 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
     """Return the metadata of a GGUF file.
 
     Raises:
-      ValueError: it is no whole GGUF file.
+      ValueError: it is no whole GGUF file; see `gguf_header`.
     """
     if not path.is_file():
-        raise ValueError("there is no such file")
+        raise ValueError(f"{path}: there is no such file")
+    gguf_header.check(path)
     try:
         return read_fields(gguf.GGUFReader(path))
     except Exception as error:  # the reader checks little: any of many, by the damage
         raise ValueError(
-            f"this is no whole GGUF file ({type(error).__name__}: {error}); fetch it "
+            f"{path} is no whole GGUF file ({type(error).__name__}: {error}); fetch it "
             "again"
         ) from error
 

@@ -3,12 +3,14 @@
 import dataclasses
 import re
 
-# What is not seen in a line: blanks, and characters of no width such as U+200B.
-UNSEEN = r"(?:[^\S\n]|[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff])*"
+# Characters of no width, such as U+200B.
+NO_WIDTH = r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+UNSEEN = rf"(?:[^\S\n]|{NO_WIDTH})*"  # what is not seen in a line
 HEADER = re.compile(rf"{UNSEEN}(Human|Assistant):")
 BLANK_LINE = re.compile(rf"{UNSEEN}\Z")
-# Ends of lines that Windows does not know either: VT, FF, NEL, U+2028 and U+2029.
-OTHER_ENDS = re.compile("[\v\f\x85\u2028\u2029]")
+# Ends of lines that Windows does not know either: VT, FF, the separators of files,
+# groups and records, NEL, U+2028 and U+2029.
+OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclasses.dataclass(frozen=True)

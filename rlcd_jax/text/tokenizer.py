@@ -316,8 +316,9 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     """
     path = pathlib.Path(path)
     if path.suffix == ".gguf":
+        fields = gguf_vocabulary.read_file(path)
         try:
-            return from_gguf(gguf_vocabulary.read_file(path))
+            return from_gguf(fields)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     folder = path if path.is_dir() else path.parent

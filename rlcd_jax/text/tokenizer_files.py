@@ -22,7 +22,7 @@ from typing import Any
 import tokenizers
 import transformers
 
-from rlcd_jax.text import backends
+from rlcd_jax.text import backends, setting_files
 
 # Classes that put a BOS in front of a text unless a setting says otherwise.
 BOS_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer")
@@ -35,10 +35,12 @@ def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
     Raises:
       ValueError: a file is damaged, or two of them contradict each other.
     """
-    raw = read_object(folder / "tokenizer.json")
-    settings = _read_optional(folder / "tokenizer_config.json")
+    setting_files.check_links(folder)
+    raw = setting_files.read_object(folder / "tokenizer.json")
+    settings = setting_files.read_optional(folder / "tokenizer_config.json")
     for name in ("special_tokens_map.json", "added_tokens.json"):
-        _read_optional(folder / name)  # refused here if damaged; transformers uses it
+        # Refused here if damaged; transformers uses it.
+        setting_files.read_optional(folder / name)
     wrapped = _wrap(folder)
     backend = backends.plain(wrapped.backend_tokenizer)
     _check_added(raw, backend, folder / "tokenizer.json")
@@ -55,7 +57,7 @@ def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
         eos_ids=tuple(i for i in ends if i is not None),
         pad_id=ids.get("pad_token"),
         names=names,
-        chat_template=_template(wrapped.chat_template, folder),
+        chat_template=_template(wrapped.chat_template, settings, folder),
     )
 
 
@@ -77,55 +79,9 @@ def write_folder(
     ).save_pretrained(str(folder))
     # transformers 4 does not know the class that transformers 5 writes here.
     path = folder / "tokenizer_config.json"
-    settings = read_object(path) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    known = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings = setting_files.read_object(path) | known
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
-
-
-def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-      ValueError: there is none; the message says what was found in its place.
-    """
-    remedy = "fetch the file again from where the model came from"
-    try:
-        text = path.read_bytes().decode("utf-8")
-        value = json.loads(text)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not JSON (it is not UTF-8); {remedy}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is not usable: its JSON is too deep") from error
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON: it {_looks(text)} ({error}); {remedy}"
-        ) from error
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object, got {_short(value)}; {remedy}"
-        )
-    return value
-
-
-def _looks(text: str) -> str:
-    start = text.lstrip()
-    if not start:
-        return "is empty"
-    if start.startswith("version https://git-lfs"):
-        return "is a pointer of Git LFS, whose file was not fetched (git lfs pull)"
-    if start.startswith("<"):
-        return "is a web page"
-    return f"starts with {start[:20]!r}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _read_optional(path: pathlib.Path) -> dict[str, Any]:
-    return read_object(path) if path.exists() else {}
 
 
 def _wrap(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
@@ -140,7 +96,7 @@ def _wrap(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
         raise ValueError(
             f"the tokenizer.json of {folder}, with the settings in the JSON files "
             f"beside it, makes no tokenizer: {type(error).__name__}: "
-            f"{_short(str(error))}; fetch the tokenizer's files again"
+            f"{setting_files.short(str(error))}; fetch the tokenizer's files again"
         ) from error
 
 
@@ -246,6 +202,11 @@ def _check_bos(
     post-processor: nobody knows which of the two the model was trained with.
     """
     declared = settings.get("add_bos_token")
+    if not isinstance(declared, bool | None):
+        raise ValueError(
+            f"{folder}: add_bos_token in tokenizer_config.json is "
+            f"{setting_files.short(declared)}; accepted: true or false"
+        )
     kind = str(settings.get("tokenizer_class")).removesuffix("Fast")
     source = f"add_bos_token is {declared}"
     if declared is None and kind in BOS_CLASSES and not backends.is_byte_level(backend):
@@ -266,7 +227,7 @@ def _check_table(
     backend: tokenizers.Tokenizer, raw: Mapping[str, Any], folder: pathlib.Path
 ) -> None:
     """Refuse more ids than the model beside the tokenizer has rows."""
-    rows = _read_optional(folder / "config.json").get("vocab_size")
+    rows = setting_files.read_optional(folder / "config.json").get("vocab_size")
     count = backend.get_vocab_size()
     if not isinstance(rows, int) or count <= rows:
         return
@@ -284,22 +245,39 @@ def _check_table(
 def _generation_ends(folder: pathlib.Path, count: int) -> list[int]:
     """Return the ids at which generation_config.json stops."""
     path = folder / "generation_config.json"
-    ends = _read_optional(path).get("eos_token_id")
+    ends = setting_files.read_optional(path).get("eos_token_id")
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     wrong = [i for i in ends if type(i) is not int or not 0 <= i < count]
     if wrong:
         raise ValueError(
-            f"{path} has the eos_token_id {_short(wrong[0])}; accepted: ids of the "
-            f"tokenizer, 0 to {count - 1}, one or a list"
+            f"{path} has the eos_token_id {setting_files.short(wrong[0])}; accepted: "
+            f"ids of the tokenizer, 0 to {count - 1}, one or a list"
         )
     return ends
 
 
-def _template(template: Any, folder: pathlib.Path) -> str | None:
-    """Return the template that a conversation without tools is written by."""
+def _template(
+    template: Any, settings: Mapping[str, Any], folder: pathlib.Path
+) -> str | None:
+    """Return the template that a conversation without tools is written by.
+
+    Args:
+      template: as transformers has it: a text, several by name, or None.
+      settings: of tokenizer_config.json, with several as a list of {name, template}.
+      folder: of the files.
+    """
+    listed = settings.get("chat_template")
+    if isinstance(listed, list):
+        names = [str(one.get("name")) for one in listed if isinstance(one, dict)]
+        double = [name for name in names if names.count(name) > 1]
+        if double:
+            raise ValueError(
+                f"{folder} has two chat templates named {double[0]!r}; keep the right "
+                "one"
+            )
     if template is None:
         file = folder / TEMPLATE_FILE
-        template = _read_optional(file).get("chat_template")
+        template = setting_files.read_optional(file).get("chat_template")
     if isinstance(template, dict):
         if "default" not in template:
             raise ValueError(
@@ -310,6 +288,6 @@ def _template(template: Any, folder: pathlib.Path) -> str | None:
     if template is not None and not isinstance(template, str):
         raise ValueError(
             f"chat_template of {folder} must be a text or a list of "
-            f"{{name, template}}, got {_short(template)}"
+            f"{{name, template}}, got {setting_files.short(template)}"
         )
     return template

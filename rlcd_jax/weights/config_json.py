@@ -158,6 +158,13 @@ def _rope(
 
 
 def _theta(rope: Mapping[str, Any], raw: Mapping[str, Any], origin: str) -> float:
+    inner, outer = rope.get("rope_theta"), raw.get("rope_theta")
+    if inner is not None and outer is not None and inner != outer:
+        raise ValueError(
+            f"{origin}: other values of rope_theta at two places, {fields.show(outer)} "
+            f"and {fields.show(inner)} in the settings of rope; versions 4 and 5 of "
+            "transformers take different ones: remove the wrong one"
+        )
     held = raw if rope.get("rope_theta") is None else rope
     return fields.number(held, "rope_theta", origin, fields.MOST_THETA, absent=10000.0)
 

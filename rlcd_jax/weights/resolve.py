@@ -7,6 +7,8 @@ import functools
 import pathlib
 from collections.abc import Callable
 
+from absl import logging
+
 from rlcd_jax.models import llama, presets
 from rlcd_jax.text import gguf_vocabulary, tokenizer
 from rlcd_jax.weights import embedded, gguf, hf, names
@@ -110,16 +112,38 @@ def _from_gguf(spec: str, path: pathlib.Path) -> ResolvedModel:
         cfg=cfg,
         kind="gguf",
         path=path,
-        load_tokenizer=functools.partial(_fitting_tokenizer, load, cfg, path),
+        load_tokenizer=functools.partial(
+            _fitting_tokenizer, load, cfg, path, padded=False
+        ),
         load_params=functools.partial(gguf.load_params, reader, cfg, str(path)),
     )
 
 
 def _fitting_tokenizer(
-    load: Callable[[], tokenizer.Tokenizer], cfg: llama.LlamaConfig, path: pathlib.Path
+    load: Callable[[], tokenizer.Tokenizer],
+    cfg: llama.LlamaConfig,
+    path: pathlib.Path,
+    *,
+    padded: bool = True,
 ) -> tokenizer.Tokenizer:
-    """Return a model's tokenizer, refusing one with more ids than the model has."""
+    """Return a model's tokenizer, refusing one that is not of this model.
+
+    Args:
+      load: returns it.
+      cfg: the model's numbers.
+      path: of the model, for messages.
+      padded: the model may have more rows than the tokenizer ids, as tables are often
+        padded; such ids are never drawn. A GGUF file names every row.
+    """
     found = load()
+    if found.vocab_size < cfg.vocab_size:
+        differ = f"{found.vocab_size} ids and the model {cfg.vocab_size} rows"
+        if not padded:
+            raise ValueError(
+                f"{path}: the tokenizer has {differ}, and a GGUF file names each of "
+                "its rows; convert the model again, with its own tokenizer"
+            )
+        logging.info("%s: the tokenizer has %s: the others are no text", path, differ)
     if found.vocab_size > cfg.vocab_size:
         raise ValueError(
             f"{path}: the tokenizer has {found.vocab_size} ids and the model rows for "

@@ -1,0 +1,97 @@
+"""The room on disk that a run's checkpoints need, by the code that writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rlcd_jax.checks import supplies
+from rlcd_jax.job import setup, supervised, trainer, workspace
+from rlcd_jax.ppo import choosing, learning
+from rlcd_jax.stages import distill_context, train_policy, train_preference
+
+GIB = 2**30
+UPDATES = 1000  # of a training; the schedule has no part in the sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """Bytes of checkpoints before Orbax packs them, which saves some percent.
+
+    Attributes:
+      peak: the most that is there at once.
+      after: what is there when the run is done.
+    """
+
+    peak: int
+    after: int
+
+
+def room(job: setup.Job, stages: Sequence[str]) -> Room:
+    """Return the room that a run needs, of which nothing is on disk yet.
+
+    Args:
+      job: of the run; its mesh may have no devices.
+      stages: that are run, in order.
+    """
+    peak = before = 0
+    for name in stages:
+        if name not in TRAINERS:
+            continue
+        own = _stage_room(job, name)
+        peak = max(peak, before + own.peak)
+        before += own.after
+    return Room(peak, before)
+
+
+def problems(look: supplies.Look) -> Iterator[str]:
+    """Yield that the disk has no room for the checkpoints of the run."""
+    if look.workdir is None:
+        return
+    workdir = pathlib.Path(look.workdir)
+    there = sum(
+        path.stat().st_size
+        for stage in look.left
+        for kept in (choosing.CHECKPOINTS, choosing.CHOSEN)
+        for path in (look.folder(stage) / kept).rglob("*")
+        if path.is_file()
+    )
+    needed = room(look.job, look.left)
+    free = shutil.disk_usage(workspace.nearest_folder(workdir)).free
+    if needed.peak - there > free:
+        yield (
+            f"the checkpoints of {', '.join(look.left)} take up to "
+            f"{needed.peak / GIB:.1f} GiB, {there / GIB:.1f} of which are there, and "
+            f"the disk of {workdir} has {free / GIB:.1f} GiB free; make room, or "
+            "choose a workdir on a larger disk"
+        )
+
+
+TRAINERS: Mapping[str, Callable[[setup.Job], trainer.Trainer]] = {
+    "preference": lambda job: train_preference.make_trainer(job, UPDATES),
+    "distill": lambda job: distill_context.make_trainer(job, UPDATES),
+    "policy": learning.make_trainer,
+}
+
+
+def _stage_room(job: setup.Job, name: str) -> Room:
+    """Return the room of one stage.
+
+    A checkpoint is written before the oldest goes, so there is one more for a while.
+    """
+    saved = TRAINERS[name](job).saved_bytes
+    whole = sum(saved.values())
+    stays = whole - (0 if job.config.keep_moments else saved[trainer.OPTIMIZER])
+    section = job.config[name]
+    if name != "policy":
+        # How many updates there are is known when the pairs are drawn.
+        return Room((supervised.KEPT + 1) * whole, supervised.KEPT * stays)
+    saves = -(-section.steps // section.checkpoint_every)
+    peak = min(saves, train_policy.KEPT + 1) * whole
+    after = min(saves, train_policy.KEPT) * stays
+    if section.choose == choosing.DEV_SCORE:
+        chosen = saved[choosing.ITEM]
+        return Room(peak + min(saves, choosing.KEPT) * chosen, after + chosen)
+    return Room(peak, after)

@@ -1,0 +1,26 @@
+"""How many texts were too long and what became of them, in the words of all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SUMMARY = "too_long"  # field of a stage's summary
+COUNTED = ("of", "dropped", "shortened", "identical")
+
+
+def counts(
+    of: int, *, dropped: int, shortened: int = 0, identical: int = 0
+) -> Mapping[str, int]:
+    """Return what became of texts that are too long, as every summary says it.
+
+    A summary has it under `SUMMARY` for each kind of text, where nothing was too long
+    as well: `{"too_long": {"prompts": {"of": 12, "dropped": 1, ...}}}`.
+
+    Args:
+      of: texts that there were.
+      dropped: of them, left out.
+      shortened: of them, that lost turns and were taken.
+      identical: of them, left out because shortening made their replies the same.
+    """
+    values = (of, dropped, shortened, identical)
+    return dict(zip(COUNTED, values, strict=True))
