@@ -21,7 +21,7 @@ a module that is named beside its package has left it for the floor where it is 
     statistics, paper.appendix_n, paper.published: figures with intervals
     records, record_files, metrics, checkpoint, done_mark: what files hold
     processes, leaving: what the processes of a job do together
-    stages, jsonl, schema, seeds, sharding, tree, progress_bar: imports nothing of ours
+    stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
 """
 
 __version__ = "0.1.0"
