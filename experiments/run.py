@@ -57,14 +57,15 @@ def run(config: ConfigDict) -> None:
     refusals.check_labels(config, fresh, source)
     asked, workdir = flags.FLAGS.stage, flags.FLAGS.workdir
     stages = config.stages if asked == "all" else (asked,)
-    with process.job(config, workdir, command.read_job(), stage=asked):
+    part = flags.FLAGS.part
+    with process.job(config, workdir, command.read_job(), stage=asked, part=part):
         pipeline.run_stages(
             config,
             workdir,
             stages,
             cache_dir=str(embedded.default_cache_dir(os.environ)),
             preset=fresh.to_dict(),
-            part=flags.FLAGS.part,
+            part=part,
         )
 
 
