@@ -1,7 +1,7 @@
 r"""Print the scripts that start a command on a cluster; submit nothing unless asked.
 
   python -m experiments.launch --target slurm --parts 8 --partition gpu \
-      -- run --config configs/rlcd.py:task=harmless,model=hf:DIR --workdir D
+      -- run --config configs/rlcd.py:task=cheerful,model=hf:DIR --workdir D
   python -m experiments.launch --target slurm \
       -- reproduce --config configs/paper.py:table=3,scale=smollm2-135m --workdir D
 
@@ -30,7 +30,7 @@ from absl import flags
 import experiments
 from experiments import command, reproduce, run
 from rlcd_jax import launching
-from rlcd_jax.checks import refusals
+from rlcd_jax.checks import refusals, rules
 from rlcd_jax.command_line import config_flag
 from rlcd_jax.launching import jobs, site
 from rlcd_jax.paper import graph, plans, read_config
@@ -67,6 +67,7 @@ def read_command(
     if name == "run":
         refusals.check_config(config)
         stages = config.stages if values.stage == "all" else (values.stage,)
+        refusals.refuse(rules.problems(config, stages))
         found = jobs.of_run(given, stages, parts)
     else:
         setup = read_config.read_setup(

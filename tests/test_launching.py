@@ -21,7 +21,7 @@ from rlcd_jax.launching import jobs
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "launch"
-RUN = ("run", "--config=rlcd:task=harmless,model=hf:DIR", "--workdir=/data/it's")
+RUN = ("run", "--config=rlcd:task=cheerful,model=hf:DIR", "--workdir=/data/it's")
 SCRIPTS = {
     "run_in_parts.slurm.sh": (
         *("--target=slurm", "--parts=8", "--partition=gpu", "--account=me"),
@@ -137,6 +137,10 @@ def test_a_job_set_waits_level_by_level_and_has_a_command_for_each_index(printed
         (["--target=slurm", "--", *RUN, "--config.x=1"], "the config has no field 'x'"),
         (["--target=slurm", "--", *RUN, "more"], "unexpected word 'more'"),
         (["--target=slurm", "--", *RUN, "--config.seed=-1"], "seed=-1; accepted"),
+        (
+            ["--target=slurm", "--", *RUN, "--config.preference.human_pairs=9"],
+            "human pairs are read from prompts.hh_dir, which is empty",
+        ),
         (["--target=gke", "--mount=/mnt", "--", *RUN], "is not on the volume that all"),
         (
             ["--target=gke", "--topology=2x2x4", "--", *RUN],

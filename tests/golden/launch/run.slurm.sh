@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Submits 1 jobs to SLURM from this folder, which all hosts see.
-# Made by: python -m experiments.launch --target=slurm --gpus=0 --cpus=0 -- run --config=rlcd:task=harmless,model=hf:DIR '--workdir=/data/it'"'"'s'
+# Made by: python -m experiments.launch --target=slurm --gpus=0 --cpus=0 -- run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s'
 # What only your site knows, each a flag of that command:
 #   --partition=''  (default) partition; empty: the cluster's own
 #   --account=''  (default) account that pays; empty: yours
@@ -27,7 +27,7 @@ job_1=$(
   submit run 1 <<'JOB'
 #!/usr/bin/env bash
 set -euo pipefail
-srun python -m experiments.run --config=rlcd:task=harmless,model=hf:DIR '--workdir=/data/it'"'"'s'
+srun python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s'
 JOB
 )
 echo "$job_1 run"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one command on all hosts of a TPU slice; run again it goes on.
 # All hosts must see /data/it's: mount one file system there (Filestore).
-# Made by: python -m experiments.launch --target=tpu-vm --project=mine -- run --config=rlcd:task=harmless,model=hf:DIR '--workdir=/data/it'"'"'s'
+# Made by: python -m experiments.launch --target=tpu-vm --project=mine -- run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s'
 # What only your site knows, each a flag of that command:
 #   --name=rlcd-jax  (default) of the TPU, made if absent
 #   --zone=us-east5-a  (default) where it is
@@ -20,6 +20,6 @@ gcloud compute tpus tpu-vm describe rlcd-jax --zone=us-east5-a --project=mine >/
 gcloud compute tpus tpu-vm scp --recurse --worker=all . \
   rlcd-jax:rlcd_jax --zone=us-east5-a --project=mine
 gcloud compute tpus tpu-vm ssh rlcd-jax --zone=us-east5-a --project=mine --worker=all --command='cd rlcd_jax && pip install --quiet -e '"'"'.[tpu]'"'"''
-gcloud compute tpus tpu-vm ssh rlcd-jax --zone=us-east5-a --project=mine --worker=all --command='cd rlcd_jax && python3 -m experiments.run --config=rlcd:task=harmless,model=hf:DIR '"'"'--workdir=/data/it'"'"'"'"'"'"'"'"'s'"'"''
+gcloud compute tpus tpu-vm ssh rlcd-jax --zone=us-east5-a --project=mine --worker=all --command='cd rlcd_jax && python3 -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '"'"'--workdir=/data/it'"'"'"'"'"'"'"'"'s'"'"''
 # When the results are elsewhere:
 # gcloud compute tpus tpu-vm delete rlcd-jax --zone=us-east5-a --project=mine --quiet
