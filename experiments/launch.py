@@ -1,7 +1,8 @@
 r"""Print the scripts that start a command on a cluster; submit nothing unless asked.
 
   python -m experiments.launch --target slurm --parts 8 --partition gpu \
-      -- run --config configs/rlcd.py:task=cheerful,model=hf:DIR --workdir D
+      -- run --config configs/rlcd.py:task=cheerful,model=hf:DIR --workdir D \
+      --config.pairs.part_prompts=16
   python -m experiments.launch --target slurm \
       -- reproduce --config configs/paper.py:table=3,scale=smollm2-135m --workdir D
 
@@ -68,7 +69,7 @@ def read_command(
         refusals.check_config(config)
         stages = config.stages if values.stage == "all" else (values.stage,)
         refusals.refuse(rules.problems(config, stages))
-        found = jobs.of_run(given, stages, parts)
+        found = jobs.of_run(given, config, stages, parts)
     else:
         setup = read_config.read_setup(
             config,

@@ -22,15 +22,16 @@ from rlcd_jax.launching import jobs
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "launch"
 RUN = ("run", "--config=rlcd:task=cheerful,model=hf:DIR", "--workdir=/data/it's")
+SMALL = "--config.pairs.part_prompts=16"  # so that there are blocks enough for parts
 SCRIPTS = {
     "run_in_parts.slurm.sh": (
         *("--target=slurm", "--parts=8", "--partition=gpu", "--account=me"),
-        *("--nodes=2", "--setup=module load cuda", "--", *RUN),
+        *("--nodes=2", "--setup=module load cuda", "--", *RUN, SMALL),
     ),
     "run.slurm.sh": ("--target=slurm", "--gpus=0", "--cpus=0", "--", *RUN),
     "run_in_parts.gke.yaml": (
         *("--target=gke", "--accelerator=nvidia-h100-80gb", "--chips=8", "--hosts=2"),
-        *("--parts=3", "--queue=team", "--secret=judge", "--", *RUN),
+        *("--parts=3", "--queue=team", "--secret=judge", "--", *RUN, SMALL),
     ),
     "run.gke.yaml": (*("--target=gke", "--topology=2x2x4", "--hosts=4", "--", *RUN),),
     "run.tpu_vm.sh": ("--target=tpu-vm", "--project=mine", "--", *RUN),
@@ -141,16 +142,31 @@ def test_a_job_set_waits_level_by_level_and_has_a_command_for_each_index(printed
             ["--target=slurm", "--", *RUN, "--config.preference.human_pairs=9"],
             "human pairs are read from prompts.hh_dir, which is empty",
         ),
+        (
+            ["--target=slurm", "--parts=9", "--", *RUN],
+            "9 parts: the prompts are 1 bloc",
+        ),
         (["--target=gke", "--mount=/mnt", "--", *RUN], "is not on the volume that all"),
         (
             ["--target=gke", "--topology=2x2x4", "--", *RUN],
             "has 16 chips, and --hosts=1",
         ),
         (
-            ["--target=gke", "--topology=2x4", "--hosts=2", "--parts=2", "--", *RUN],
+            [
+                "--target=gke",
+                "--topology=2x4",
+                "--hosts=2",
+                "--parts=2",
+                "--",
+                *RUN,
+                SMALL,
+            ],
             "--parts are jobs of one host",
         ),
-        (["--target=tpu-vm", "--parts=2", "--", *RUN], "one slice runs one command"),
+        (
+            ["--target=tpu-vm", "--parts=2", "--", *RUN, SMALL],
+            "one slice runs one command",
+        ),
     ],
 )
 def test_what_cannot_be_launched_is_refused(words, message, type_command, capsys):

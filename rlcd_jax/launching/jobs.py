@@ -7,7 +7,12 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+from ml_collections import ConfigDict
+
+from rlcd_jax.job import setup
+from rlcd_jax.pairs import blocks, work_parts
 from rlcd_jax.paper import graph
+from rlcd_jax.planning import counts
 
 START = ("-m", "experiments.")  # what Python is given before a command's name
 # Of one budget, which is a process's own: made by the job of the tables.
@@ -44,16 +49,19 @@ class ClusterJob:
         return f'{line} --part="{part}/{self.parts}"' if self.parts else line
 
 
-def of_run(words: Sequence[str], stages: Sequence[str], parts: int) -> list[ClusterJob]:
+def of_run(
+    words: Sequence[str], config: ConfigDict, stages: Sequence[str], parts: int
+) -> list[ClusterJob]:
     """Return the jobs of one run: its pairs in parts, then its other stages.
 
     Args:
       words: flags of `experiments.run`.
+      config: that they make.
       stages: that it is to run.
       parts: of the simulation; 0 or 1: it is not split.
 
     Raises:
-      ValueError: parts of a run that does not simulate.
+      ValueError: parts of a run that does not simulate, or more than it has blocks.
     """
     if parts > 1 and "simulate" not in stages:
         raise ValueError(
@@ -62,6 +70,7 @@ def of_run(words: Sequence[str], stages: Sequence[str], parts: int) -> list[Clus
         )
     if parts < 2:
         return [ClusterJob("run", ("run", *words))]
+    check_parts(config, parts)
     drawn = ClusterJob("simulate", ("run", *words, "--stage=simulate"), parts=parts)
     if tuple(stages) == ("simulate",):
         return [drawn]
@@ -80,7 +89,14 @@ def of_graph(
       words: flags of `experiments.reproduce`.
       needed: the nodes that are still to be made, parents first.
       parts: of each simulation; 0 or 1: it is not split.
+
+    Raises:
+      ValueError: a simulation has fewer blocks than parts.
     """
+    needed = list(needed)
+    for node in needed:
+        if parts > 1 and node.stage == "simulate":
+            check_parts(node.config, parts)
     own = [node for node in needed if node.stage not in TOGETHER]
     names = {node.key: _plain(graph.name_of(node)) for node in own}
     found = [
@@ -95,6 +111,18 @@ def of_graph(
     waited = {name for job in found for name in job.after}
     last = tuple(job.name for job in found if job.name not in waited)
     return [*found, ClusterJob(TABLES, ("reproduce", *words), after=last)]
+
+
+def check_parts(config: ConfigDict, parts: int) -> None:
+    """Refuse more parts than the simulation of a run has blocks, at most.
+
+    Raises:
+      ValueError: some parts would have nothing to draw.
+    """
+    prompts = counts.num_prompts(config, setup.load_task(config), "train")
+    prompts *= config.pairs.samples_per_prompt
+    places = blocks.starts(prompts, config.pairs.part_prompts)
+    blocks.check_part(work_parts.WorkPart(1, parts), len(places))
 
 
 def levels(jobs: Sequence[ClusterJob]) -> list[list[ClusterJob]]:

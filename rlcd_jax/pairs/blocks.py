@@ -47,9 +47,9 @@ def check_part(part: work_parts.WorkPart, num_blocks: int) -> None:
     """
     if part.count > max(num_blocks, 1):
         raise ValueError(
-            f"part {part}: the prompts are {num_blocks} blocks of pairs.part_prompts, "
-            f"and a part takes whole ones; accepted: at most {num_blocks} parts, or a "
-            "smaller pairs.part_prompts"
+            f"{part.count} parts: the prompts are {num_blocks} blocks of "
+            "pairs.part_prompts, and a part takes whole ones; accepted: at most "
+            f"{num_blocks} parts, or a smaller pairs.part_prompts"
         )
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Submits 2 jobs to SLURM from this folder, which all hosts see.
-# Made by: python -m experiments.launch --target=slurm --parts=8 --partition=gpu --account=me --nodes=2 '--setup=module load cuda' -- run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s'
+# Made by: python -m experiments.launch --target=slurm --parts=8 --partition=gpu --account=me --nodes=2 '--setup=module load cuda' -- run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --config.pairs.part_prompts=16
 # What only your site knows, each a flag of that command:
 #   --partition=gpu  (given) partition; empty: the cluster's own
 #   --account=me  (given) account that pays; empty: yours
@@ -28,7 +28,7 @@ job_1=$(
 #!/usr/bin/env bash
 set -euo pipefail
 module load cuda
-srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --stage=simulate --part="$SLURM_ARRAY_TASK_ID/8"
+srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --config.pairs.part_prompts=16 --stage=simulate --part="$SLURM_ARRAY_TASK_ID/8"
 JOB
 )
 echo "$job_1 simulate"
@@ -38,7 +38,7 @@ job_2=$(
 #!/usr/bin/env bash
 set -euo pipefail
 module load cuda
-srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s'
+srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --config.pairs.part_prompts=16
 JOB
 )
 echo "$job_2 run"
