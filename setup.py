@@ -22,6 +22,7 @@ CORE = [
     "tensorboardX>=2.6",
     "rich>=13",
     "jinja2>=3.1",
+    "PyYAML>=6",
     "matplotlib>=3.9",
     "httpx>=0.27",
     "anyio>=4.0",

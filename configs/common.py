@@ -135,7 +135,7 @@ def _pairs() -> ConfigDict:
     pairs.alpha = 1.0  # contrast strength; 1: plain contrast prompts
     pairs.prompt_tokens = 384  # longer prompts are left out and counted
     pairs.reply_tokens = 300  # method
-    pairs.part_prompts = 4096  # prompts between two saves of what was drawn
+    pairs.part_prompts = 4096  # prompts between two saves; a --part takes whole ones
     pairs.max_tries = 5  # attempts a side, then the prompt is dropped; method
     pairs.both_orders = True  # scoring: ask in both orders; released: False
     pairs.hard_labels = False  # scoring: keep the probability; method: soft

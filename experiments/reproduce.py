@@ -10,7 +10,8 @@ runs in D/nodes, shared by all tables, each made once; killed and started again 
 on. Tables are printed, the paper's figure beside ours, and written to D/tables as
 markdown and JSON, and all of them as one page, D/tables/tables.html; beside methods
 stand the curves of PPO as SVG. What cannot be made is marked as missing, with the
-reason.
+reason. --node=NAME makes one node alone, whose parents are made, so that the nodes of a
+graph can be jobs of a cluster: see experiments.launch.
 
   2 people     3 a judge     5 preference models on human pairs     6 Rescore
   16 few-shot RLAIF     23 people and judge     28, 29 held-out reward
@@ -46,9 +47,13 @@ def run(
     workdir: str,
     *,
     dry_run: bool,
+    node: str = "",
+    part: str = "",
     given: command.JobFlags = command.ALONE,
 ) -> None:
     """Say what is to be made, make it, and print and write the tables."""
+    if part and not node:
+        raise ValueError(f"--part={part} is a part of one node; add --node=NAME")
     setup = read_config.read_setup(
         config,
         workdir,
@@ -58,11 +63,16 @@ def run(
         dry=dry_run,
     )
     chosen = plans.choose(setup)
-    makes = not dry_run and plans.wanted(chosen)
-    with process.job(config, workdir, given) if makes else contextlib.nullcontext():
+    makes = not dry_run and (node or plans.wanted(chosen))
+    asked = {"node": node, "part": part}
+    together = process.job(config, workdir, given, **asked)
+    with together if makes else contextlib.nullcontext():
         say = _say_nothing
         if processes.is_writer():
             say = functools.partial(print, flush=True)
+        if node and makes:
+            plans.make_node(setup, chosen, node, part=part, say=say)
+            return
         say(plans.forecast(setup, chosen, whole=dry_run))
         if not dry_run:
             plans.make(setup, chosen, say=say)
@@ -78,6 +88,10 @@ def define_flags(values: flags.FlagValues) -> None:
     command.define_workdir(values)
     command.define_job(values)
     flags.DEFINE_bool("dry_run", False, "List, make nothing.", flag_values=values)
+    told = "Make this node of the graph alone, and no table; --dry_run lists names."
+    flags.DEFINE_string("node", "", told, flag_values=values)
+    told = "K/N: draw part K of N of a --node of pairs; empty: all of it."
+    flags.DEFINE_string("part", "", told, flag_values=values)
 
 
 def describe_fields() -> str:
@@ -97,8 +111,14 @@ def start() -> None:
     def action(config: ConfigDict) -> None:
         config_flag.refuse_overrides(flags.FLAGS, ("table", "scale"))
         values = flags.FLAGS
-        job = command.read_job()
-        run(config, values.workdir, dry_run=values.dry_run, given=job)
+        run(
+            config,
+            values.workdir,
+            dry_run=values.dry_run,
+            node=values.node,
+            part=values.part,
+            given=command.read_job(),
+        )
 
     command.start(action, define_flags, __doc__, describe_fields)
 

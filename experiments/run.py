@@ -8,7 +8,9 @@ r"""Run one method of one config, from prompts to a table.
 A bare name, `--config rlcd:task=harmless`, is the config of that name in the installed
 package.
 
-The same command starts and resumes: what is done is skipped.
+The same command starts and resumes: what is done is skipped. With --stage=simulate,
+--part=K/N draws one part of the pairs; parts may run at once, each a command of its own
+on a machine of its own, and the last puts the pairs together.
 """
 
 from __future__ import annotations
@@ -40,6 +42,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "simulate, preference, distill, policy, evaluate, or all.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "part",
+        "",
+        "K/N: draw part K of N of the pairs, with --stage=simulate; empty: all.",
+        flag_values=values,
+    )
 
 
 def run(config: ConfigDict) -> None:
@@ -49,13 +57,15 @@ def run(config: ConfigDict) -> None:
     refusals.check_labels(config, fresh, source)
     asked, workdir = flags.FLAGS.stage, flags.FLAGS.workdir
     stages = config.stages if asked == "all" else (asked,)
-    with process.job(config, workdir, command.read_job(), stage=asked):
+    part = flags.FLAGS.part
+    with process.job(config, workdir, command.read_job(), stage=asked, part=part):
         pipeline.run_stages(
             config,
             workdir,
             stages,
             cache_dir=str(embedded.default_cache_dir(os.environ)),
             preset=fresh.to_dict(),
+            part=part,
         )
 
 

@@ -4,6 +4,7 @@ The floor plan. A room imports rooms of its own floor and of floors below it, ne
 above; `tests/test_floors.py` reads the plan from here. A package stands on one floor;
 a module that is named beside its package has left it for the floor where it is named.
 
+    launching: a command as jobs of a cluster, in scripts
     paper: the published tables, their runs and figures
     command_line: what is typed becomes a config; its fields as --help lists them
     pipeline, planning, bench, weights.exchange: a run, beforehand, how fast, in and out
@@ -22,7 +23,7 @@ a module that is named beside its package has left it for the floor where it is 
     records, record_files, metrics, checkpoint, done_mark: what files hold
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     processes, leaving: what the processes of a job do together
-    stages, jsonl, schema, seeds, sharding, tree, progress_bar: imports nothing of ours
+    stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
 """
 
 __version__ = "0.1.0"

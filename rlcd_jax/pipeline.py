@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from rlcd_jax import done_mark, leaving, processes, report, stages
 from rlcd_jax.checks import refusals
 from rlcd_jax.job import trainer, workspace
+from rlcd_jax.pairs import work_parts
+from rlcd_jax.stages import simulate_pairs
 
 
 def run_stages(
@@ -21,6 +23,7 @@ def run_stages(
     *,
     cache_dir: str,
     preset: Mapping[str, Any] | None,
+    part: str = "",
 ) -> None:
     """Run stages in their order and write the report; done ones are skipped.
 
@@ -33,6 +36,7 @@ def run_stages(
       names: of the stages, in order.
       cache_dir: of fetched models, where the config names none.
       preset: the config before single fields were set, for the report; None: unknown.
+      part: "K/N": of the simulation, which is the only stage then; "": all.
 
     Raises:
       ValueError: for all mistakes that can be seen before anything is written.
@@ -40,6 +44,7 @@ def run_stages(
     if not config.model.cache_dir:
         with config.unlocked():
             config.model.cache_dir = cache_dir
+    own = _read_part(part, names) if part else None
     refusals.check_run(config, workdir, names)
     workspace.open_run(config, workdir)
     workspace.check_shared(workdir)
@@ -47,7 +52,11 @@ def run_stages(
     for name in names:
         leaving.leave_if_asked(f"{name} is not begun")
         started = time.monotonic()
-        stages.STAGES[name].run(config, workdir)
+        if own is None:
+            stages.STAGES[name].run(config, workdir)
+        elif simulate_pairs.simulate_part(config, workdir, own) is None:
+            logging.info("part %s is whole; the others are not yet", own)
+            return
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
         _drop_moments(config, workdir)
     if processes.is_writer():
@@ -67,3 +76,13 @@ def _drop_moments(config: ConfigDict, workdir: str) -> None:
         if (folder / done_mark.DONE).exists():
             trainer.drop_moments(folder / "checkpoints")
     processes.barrier("moments of finished stages are deleted")
+
+
+def _read_part(part: str, names: Sequence[str]) -> work_parts.WorkPart:
+    """Return the part of the simulation that is asked for."""
+    if tuple(names) != ("simulate",):
+        raise ValueError(
+            f"--part={part} is a part of the stage simulate, and the stages asked for "
+            f"are {', '.join(names)}; add --stage=simulate"
+        )
+    return work_parts.read(part)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,10 +15,14 @@ from rlcd_jax import jsonl, schema
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Several processes, of several hosts too, may write it at once: the last one counts.
+    """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
+    writer = f"{platform.node()}.{os.getpid()}"
+    temporary = path.parent / f".{path.name}.{writer}.tmp"
     temporary.write_bytes(text.encode())
     temporary.replace(path)
 

@@ -22,7 +22,12 @@ from rlcd_jax.job import workspace
 from rlcd_jax.weights import embedded
 
 # What clocks say; everything else in metrics.jsonl must repeat.
-CLOCKS = ("wall_time", "generate/tokens_per_second", "generate/seconds")
+CLOCKS = (
+    "wall_time",
+    "generate/tokens_per_second",
+    "generate/seconds",
+    "simulate/seconds",
+)
 
 # The smallest job whose numbers mean something: replies of a random model never end
 # by themselves, so the terminal rule is off; rates are large enough to move weights.

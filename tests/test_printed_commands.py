@@ -20,6 +20,7 @@ from absl import flags
 import experiments
 from configs import paper
 from experiments import command, quickstart
+from rlcd_jax import launching
 from rlcd_jax.checks import fields, refusals
 from rlcd_jax.command_line import config_flag, field_help, quickstart_words
 from rlcd_jax.models import presets
@@ -113,6 +114,16 @@ def test_printed_command_works(where, line, folder, monkeypatch):
             topology = chips.parse_topology(values.topology)
             check_run(values.config, False, topology.num_devices)
             assert plan.make_plan(values.config, topology, values.config.stages).works
+        else:
+            check_run(values.config, needs_weights=True)
+    elif name == "launch":
+        place = words.index("--")
+        target = launching.TARGETS[words[words.index("--target") + 1]]
+        module.make_parser(target).parse_args(words[:place])
+        inner, *words = words[place + 1 :]
+        values = config_of(inner, words, monkeypatch)
+        if inner == "reproduce":
+            check_tables(values.config, folder / "tables")
         else:
             check_run(values.config, needs_weights=True)
     else:

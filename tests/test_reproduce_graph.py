@@ -5,12 +5,14 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 
 from configs import paper
 from experiments import command, reproduce
 from rlcd_jax import done_mark, record_files
+from rlcd_jax.pairs import work_parts
 from rlcd_jax.paper import (
     cells,
     costs,
@@ -286,3 +288,56 @@ def test_tables_without_weights_or_data_say_so(tmp_path, capsys):
     assert "55.9 / 0.542 (Table 5)" in shown
     assert not (tmp_path / "nodes").exists()
     assert (pathlib.Path(tmp_path) / "tables" / "table_5.json").exists()
+
+
+def test_two_jobs_that_want_one_node_make_it_once(tmp_path):
+    node = make_recipes(tmp_path).pairs("rlcd", "harmless", 1)
+    made, inside, go_on = [], threading.Event(), threading.Event()
+
+    def slow(node, place):
+        made.append(node.key)
+        inside.set()
+        assert go_on.wait(10)
+        return {"by": len(made)}
+
+    jobs = [
+        threading.Thread(
+            target=graph.make_one, args=(tmp_path, node, {"simulate": slow})
+        )
+        for _ in range(2)
+    ]
+    jobs[0].start()
+    assert inside.wait(10)
+    jobs[1].start()
+    jobs[1].join(0.3)
+    assert jobs[1].is_alive()  # it waits for the lock
+    go_on.set()
+    for job in jobs:
+        job.join(10)
+    assert made == [node.key]
+    assert done_mark.read_summary(graph.folder(tmp_path, node)) == {"by": 1}
+
+
+def test_a_node_alone_is_made_after_its_parents_and_only_it(tmp_path):
+    recipes = make_recipes(tmp_path)
+    trained = recipes.preference("rlcd", "harmless", 1)
+    pairs, made = trained.parents[0], []
+    with pytest.raises(ValueError) as refused:
+        graph.make_one(tmp_path, trained, fake_stages(made, {}))
+    assert f"make it first, with --node={graph.name_of(pairs)}" in str(refused.value)
+    for node in (pairs, trained, trained):
+        graph.make_one(tmp_path, node, fake_stages(made, {}))
+    assert made == [pairs.key, trained.key]
+    with pytest.raises(ValueError, match="of stage preference, which has no parts"):
+        node_stages.make_part(tmp_path, trained, work_parts.WHOLE)
+
+
+def test_a_node_is_found_by_its_name_and_no_other_is_guessed(tmp_path):
+    wanted = [make_recipes(tmp_path).preference("rlcd", "harmless", 1)]
+    name = graph.name_of(wanted[0])
+    assert graph.find(wanted, name) is wanted[0]
+    assert graph.find(wanted, graph.name_of(wanted[0].parents[0]))
+    with pytest.raises(ValueError, match=f"the nearest: {name}"):
+        graph.find(wanted, f"{name[:-1]}x")
+    with pytest.raises(ValueError, match="add --node=NAME"):
+        reproduce.run(make_config(), str(tmp_path / "w"), dry_run=False, part="1/2")

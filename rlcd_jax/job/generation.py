@@ -12,6 +12,7 @@ from rlcd_jax.decode import engine
 from rlcd_jax.job import engine_shape, lengths, setup
 
 Params = Any
+SUMS = ("tokens", "replies", "seconds", "slot_steps")  # what jobs add up to
 
 
 def make_engine(
@@ -86,3 +87,24 @@ def engine_metrics(sampler: engine.Engine) -> Mapping[str, float]:
     """Return the figures of the last job as metrics."""
     names = ("tokens_per_second", "seconds", "occupancy", "tokens", "replies")
     return {f"generate/{name}": float(sampler.stats[name]) for name in names}
+
+
+def add_metrics(calls: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what several jobs of an engine took together, as sums alone."""
+    added = dict.fromkeys((f"generate/{name}" for name in SUMS), 0.0)
+    for call in calls:
+        for name in ("tokens", "replies", "seconds"):
+            added[f"generate/{name}"] += call[f"generate/{name}"]
+        busy = call["generate/occupancy"]
+        added["generate/slot_steps"] += busy and call["generate/tokens"] / busy
+    return added
+
+
+def with_rates(sums: Mapping[str, float]) -> dict[str, float]:
+    """Return sums of jobs, and of other things, with the rates that follow of them."""
+    tokens = sums["generate/tokens"]
+    return {
+        **sums,
+        "generate/tokens_per_second": tokens / max(sums["generate/seconds"], 1e-9),
+        "generate/occupancy": tokens / max(sums["generate/slot_steps"], 1.0),
+    }

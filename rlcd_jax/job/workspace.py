@@ -89,12 +89,22 @@ def finish(
 
     All that the writer has written is there when the processes leave it.
     """
-    folder = stage_folder(workdir, stage)
     if processes.is_writer():
-        record_files.write_json(folder / "summary.json", summary)
-        done_mark.mark_done(folder, stage_config(config, stage), summary)
+        write_done(config, workdir, stage, summary)
     processes.barrier(f"{stage} is done")
     return summary
+
+
+def write_done(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    stage: str,
+    summary: dict[str, Any],
+) -> None:
+    """Write a stage's summary and its DONE mark; the writer's part of `finish`."""
+    folder = stage_folder(workdir, stage)
+    record_files.write_json(folder / "summary.json", summary)
+    done_mark.mark_done(folder, stage_config(config, stage), summary)
 
 
 def summary(workdir: str | pathlib.Path, stage: str) -> dict[str, Any]:

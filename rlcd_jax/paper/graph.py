@@ -4,21 +4,25 @@ A node is one stage of one run in a folder of its own. The name of the folder ho
 hash of all that the node's result depends on: the stage, its part of the config, its
 settings and the names of its parents. So tables share nodes, a changed setting makes
 new ones, and a graph that was killed goes on: a node with its DONE mark is left alone,
-and a stage that was interrupted goes on from its own checkpoints.
+and a stage that was interrupted goes on from its own checkpoints. Several jobs may make
+one graph: each node is made under a lock, by whoever comes first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import os
 import pathlib
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark, leaving, processes, stages
+from rlcd_jax import done_mark, leaving, locks, processes, stages
 from rlcd_jax.job import workspace
 
 # What the stages that only tables need depend on; workspace knows the others.
@@ -120,9 +124,31 @@ def identity(
     }
 
 
+def name_of(node: Node) -> str:
+    """Return the name of a node, which is that of its folder too."""
+    return f"{node.stage}-{node.label}-{node.key[:12]}".replace("/", "_")
+
+
+def find(nodes: Iterable[Node], name: str) -> Node:
+    """Return the node of this name among nodes and all they need.
+
+    Raises:
+      ValueError: there is none.
+    """
+    named = {name_of(node): node for node in in_order(nodes)}
+    if name not in named:
+        near = difflib.get_close_matches(name, named, n=3, cutoff=0.3)
+        raise ValueError(
+            f"no node {name!r} in this graph of {len(named)}; the nearest: "
+            f"{', '.join(near) or 'none'}. A node's name holds a hash of its config, "
+            "so give the config that the name came from; --dry_run lists all"
+        )
+    return named[name]
+
+
 def folder(root: str | pathlib.Path, node: Node) -> pathlib.Path:
     """Return the folder of a node."""
-    return pathlib.Path(root) / "nodes" / f"{node.stage}-{node.label}-{node.key[:12]}"
+    return pathlib.Path(root) / "nodes" / name_of(node)
 
 
 def is_done(root: str | pathlib.Path, node: Node) -> bool:
@@ -180,19 +206,61 @@ def make(
     """
     waiting = needed(root, nodes)
     for number, node in enumerate(waiting, start=1):
-        place = folder(root, node)
         leaving.leave_if_asked(f"{number - 1} of {len(waiting)} nodes are made")
-        logging.info("node %d of %d: %s", number, len(waiting), place.name)
-        workspace.open_run(node.config, place)
-        workspace.check_shared(place)
-        for name, parent, path in node.links:
-            link(place / name, folder(root, parent) / path)
-        processes.barrier(f"{place.name} begins")
+        logging.info("node %d of %d: %s", number, len(waiting), name_of(node))
+        make_one(root, node, functions)
+    return waiting
+
+
+def make_one(
+    root: str | pathlib.Path,
+    node: Node,
+    functions: Mapping[str, Callable[[Node, pathlib.Path], Mapping[str, Any]]],
+) -> None:
+    """Make one node, or wait for who makes it; its parents must be there.
+
+    Args:
+      root: folder of the graph.
+      node: what is wanted.
+      functions: of each stage, from a node and its folder to a summary.
+
+    Raises:
+      ValueError: a parent is not made.
+    """
+    if is_done(root, node):
+        return
+    place = prepare(root, node)
+    with contextlib.ExitStack() as held:
+        if processes.is_writer():
+            held.enter_context(locks.held(place / ".lock", logging.info))
+        if is_done(root, node):  # where the other processes wait for the lock too
+            logging.info("%s: made by another job meanwhile", place.name)
+            return
         summary = functions[node.stage](node, place)
         if processes.is_writer():
             done_mark.mark_done(place, node.identity, summary)
         processes.barrier(f"{place.name} is done")
-    return waiting
+
+
+def prepare(root: str | pathlib.Path, node: Node) -> pathlib.Path:
+    """Make the folder of a node, linked to what it reads, and return it.
+
+    Raises:
+      ValueError: a parent is not made.
+    """
+    for parent in node.parents:
+        if not is_done(root, parent):
+            raise ValueError(
+                f"node {name_of(node)} reads {name_of(parent)}, which is not made; "
+                f"make it first, with --node={name_of(parent)}"
+            )
+    place = folder(root, node)
+    workspace.open_run(node.config, place)
+    workspace.check_shared(place)
+    for name, parent, path in node.links:
+        link(place / name, folder(root, parent) / path)
+    processes.barrier(f"{place.name} begins")
+    return place
 
 
 def link(place: pathlib.Path, target: pathlib.Path) -> None:
@@ -203,8 +271,9 @@ def link(place: pathlib.Path, target: pathlib.Path) -> None:
     if not processes.is_writer():
         return
     relative = os.path.relpath(target, place.parent)
-    if place.is_symlink():
-        if os.readlink(place) == relative:
-            return
-        place.unlink()
-    place.symlink_to(relative, target_is_directory=True)
+    if place.is_symlink() and os.readlink(place) == relative:
+        return
+    fresh = place.with_name(f".{place.name}.{platform.node()}.{os.getpid()}.tmp")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(relative, target_is_directory=True)
+    fresh.replace(place)  # in one move: another job may do the same

@@ -16,11 +16,11 @@ from rlcd_jax import (
 )
 from rlcd_jax.job import workspace
 from rlcd_jax.judging import api_judge, chat_api, verdicts
-from rlcd_jax.pairs import counting
+from rlcd_jax.pairs import counting, work_parts
 from rlcd_jax.paper import graph, held_out_replies, label_accuracy, relabel_pairs
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import model
-from rlcd_jax.stages import distill_context, evaluate_policy
+from rlcd_jax.stages import distill_context, evaluate_policy, simulate_pairs
 
 CHOSEN = "chosen"  # link to the policy that a select node chose
 # What later nodes read of a finished stage's checkpoints. The rest, moments and value
@@ -168,6 +168,35 @@ NODES: dict[str, Callable[[graph.Node, pathlib.Path], Mapping[str, Any]]] = {
     "reply_rewards": reply_rewards,
     "perplexity": perplexity,
 }
+
+
+def make_part(
+    root: str | pathlib.Path, node: graph.Node, part: work_parts.WorkPart
+) -> bool:
+    """Draw one part of a node of pairs, and make the node if all parts are there now.
+
+    Args:
+      root: folder of the graph.
+      node: of the stage simulate.
+      part: which blocks of prompts are drawn.
+
+    Returns:
+      Whether the node is made.
+
+    Raises:
+      ValueError: the node is of another stage.
+    """
+    if node.stage != "simulate":
+        raise ValueError(
+            f"node {graph.name_of(node)} is of stage {node.stage}, which has no parts; "
+            "accepted with --part: a node of the stage simulate"
+        )
+    if not graph.is_done(root, node):
+        place = graph.prepare(root, node)
+        if simulate_pairs.simulate_part(node.config, place, part) is None:
+            return False
+        graph.make_one(root, node, NODES)
+    return True
 
 
 def _answer(

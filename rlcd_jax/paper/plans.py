@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from rlcd_jax import processes, record_files, report
+from rlcd_jax.pairs import work_parts
 from rlcd_jax.paper import (
     cells,
     costs,
@@ -87,7 +88,7 @@ def forecast(
             state = "exists" if graph.is_done(setup.root, node) else "not needed"
         tokens = (cost.generated, cost.trained, cost.scored)
         shown = " ".join(f"{count:>12,.0f}" for count in tokens)
-        name = graph.folder(setup.root, node).name
+        name = graph.name_of(node)
         lines.append(f"{state:<10} {shown} {own:>9.2f}  {name}")
     names = " ".join(f"{x:>12}" for x in ("generated", "trained", "read"))
     head = f"{'':<10} {names} {'hours':>9}  node (tokens are upper bounds)"
@@ -131,6 +132,33 @@ def make(
     if failed:
         lines = "\n".join(f"table {name}: {error}" for name, error in failed.items())
         raise ValueError(lines)
+
+
+def make_node(
+    setup: read_config.Setup,
+    plans: Mapping[str, cells.TablePlan],
+    name: str,
+    *,
+    part: str,
+    say: Callable[[str], None],
+) -> None:
+    """Make one node of tables, whose parents are there; no table.
+
+    Args:
+      setup: of the tables.
+      plans: of those whose node it is.
+      name: of the node.
+      part: "K/N": draw part K of N of a node of pairs; "": make the node.
+      say: what tells a person.
+    """
+    node = graph.find(wanted(plans), name)
+    made = True
+    if part:
+        made = node_stages.make_part(setup.root, node, work_parts.read(part))
+    else:
+        graph.make_one(setup.root, node, node_stages.NODES)
+    told = "made" if made else f"part {part} drawn, others are still to come"
+    say(f"node {name}: {told}")
 
 
 def make_table(

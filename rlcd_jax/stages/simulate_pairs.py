@@ -2,30 +2,37 @@
 
 Leaves `pairs/pairs.jsonl` (one Pair a line with its whole provenance),
 `pairs/dropped.jsonl` (each side without an acceptable reply, its raw texts too) and
-`pairs/summary.json`. Prompts are taken part by part; a finished part is on disk, so
-a killed run goes on where it was, and since a sample depends on its request alone the
-result is the same.
+`pairs/summary.json`. Prompts are taken block by block; a finished block is on disk, so
+a killed run goes on where it was. Since a sample depends on its request alone, blocks
+can be drawn by any number of processes, together or one by one, in parts k of n: the
+last puts them together, and the files are the bytes of a run in one piece.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import leaving, metrics, processes, record_files, records
+from rlcd_jax import (
+    done_mark,
+    leaving,
+    locks,
+    metrics,
+    processes,
+    record_files,
+    records,
+)
 from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
-from rlcd_jax.pairs import counting, draws, grid
+from rlcd_jax.pairs import blocks, counting, draws, grid, work_parts
 from rlcd_jax.scoring import letters
 
-# (prompts) -> (pairs, dropped sides)
-Simulate = Callable[
-    [Sequence[records.Prompt]], tuple[list[records.Pair], list[records.Dropped]]
-]
+Draw = Callable[[Sequence[records.Prompt]], blocks.Drawn]
 
 
 def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -37,17 +44,113 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
 
     Returns:
       The summary: counts, tries and drops a side, mean lengths.
+
+    Raises:
+      ValueError: parts of this simulation were begun and some are not whole; they are
+        listed. Asking for part 1/1 draws what they lack.
     """
     if workspace.finished(config, workdir, "simulate"):
         return workspace.summary(workdir, "simulate")
-    started = time.monotonic()
+    folder = workspace.stage_folder(workdir, "simulate")
+
+    def lacks() -> list[str]:
+        known = blocks.begun(folder)
+        return blocks.missing(folder, block_places(config)) if known else []
+
+    if lacking := processes.by_writer(lacks):
+        listed = "\n  ".join(lacking)
+        raise ValueError(
+            f"{folder} is drawn in parts, and these are not whole:\n  {listed}\n"
+            "Start them (again) with --stage=simulate --part=K/N and this command "
+            "after them, or draw here all that they lack with --part=1/1"
+        )
+    summary = simulate_part(config, workdir, work_parts.WHOLE)
+    assert summary is not None, "the part is the whole"
+    return summary
+
+
+def simulate_part(
+    config: ConfigDict, workdir: str | pathlib.Path, part: work_parts.WorkPart
+) -> dict[str, Any] | None:
+    """Draw one part of the pairs of a run; put all together if this was the last.
+
+    Parts of one run may be drawn at once, by processes that share nothing but the
+    folder.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      part: which blocks of prompts are drawn.
+
+    Returns:
+      The summary of the stage if it is whole now, else None.
+    """
+    if workspace.finished(config, workdir, "simulate"):
+        return workspace.summary(workdir, "simulate")
     job = setup.load_job(config)
     lengths.check(job, "simulate")
-    own = prompt_parts.load_part(config, job.task, "train")
-    prompts = list(own.prompts)[: config.prompts.limit or None]
-    prompts = prompt_parts.repeat_prompts(prompts, config.pairs.samples_per_prompt)
-    rows, numbers = grid_rows(config), settings(config)
+    prompts, shared = _prompts(config)
+    places = blocks.starts(len(prompts), config.pairs.part_prompts)
+    blocks.check_part(part, len(places))
     folder = workspace.begin(config, workdir, "simulate")
+    with contextlib.ExitStack() as held:
+        if processes.is_writer():  # a second job of this part waits, and skips
+            held.enter_context(locks.held(blocks.lock_path(folder, part), logging.info))
+        waiting = processes.by_writer(lambda: _waiting(config, folder, part.of(places)))
+        if waiting:
+            _draw_blocks(config, job, prompts, folder, waiting)
+
+    def put_together() -> dict[str, Any] | None:
+        with locks.held(folder / blocks.LOCK, logging.info):
+            return _put_together(config, workdir, prompts, shared)
+
+    return processes.by_writer(put_together)
+
+
+def block_places(config: ConfigDict) -> Sequence[int]:
+    """Return where the blocks of a run begin, by the number of the first prompt."""
+    return blocks.starts(len(_prompts(config)[0]), config.pairs.part_prompts)
+
+
+def _prompts(config: ConfigDict) -> tuple[list[records.Prompt], int]:
+    """Return a run's prompts, each as often as it is drawn; how many others have."""
+    own = prompt_parts.load_part(config, setup.load_task(config), "train")
+    prompts = list(own.prompts)[: config.prompts.limit or None]
+    times = config.pairs.samples_per_prompt
+    return prompt_parts.repeat_prompts(prompts, times), own.shared
+
+
+def _waiting(
+    config: ConfigDict, folder: pathlib.Path, places: Sequence[int]
+) -> list[int]:
+    """Return which blocks are still to be drawn; none of a stage that is done."""
+    if done_mark.check_done(folder, workspace.stage_config(config, "simulate")):
+        return []
+    return [start for start in places if not blocks.is_whole(folder, start)]
+
+
+def _draw_blocks(
+    config: ConfigDict,
+    job: setup.Job,
+    prompts: Sequence[records.Prompt],
+    folder: pathlib.Path,
+    places: Sequence[int],
+) -> None:
+    """Draw blocks and write each when it is whole."""
+    draw = _drawer(job)
+    size = config.pairs.part_prompts
+    for number, start in enumerate(places, start=1):
+        leaving.leave_if_asked(f"{number - 1} of {len(places)} blocks are drawn")
+        logging.info("simulate: block %d of %d", number, len(places))
+        drawn = draw(prompts[start : start + size])
+        if processes.is_writer():
+            blocks.write(folder, start, drawn)
+
+
+def _drawer(job: setup.Job) -> Draw:
+    """Return what draws and labels the pairs of a block, its engine loaded."""
+    config = job.config
+    rows, numbers = grid_rows(config), settings(config)
     base = job.load_base()
     score = None
     if "scoring" in config.pairs.labels:
@@ -58,28 +161,64 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     generation.load(sampler, base, job.mesh)
     del base  # the engine has its own copy
 
-    def simulate(part: Sequence[records.Prompt]):
+    def draw(prompts: Sequence[records.Prompt]) -> blocks.Drawn:
+        started = time.monotonic()
+        calls: list[Mapping[str, float]] = []
+
+        def generate(requests):
+            replies = generation.generate(sampler, requests, "simulate")
+            calls.append(generation.engine_metrics(sampler))
+            return replies
+
         kept, dropped, _ = grid.simulate(
-            part,
+            prompts,
             job.task,
             job.text_tokenizer,
-            lambda requests: generation.generate(sampler, requests, "simulate"),
+            generate,
             rows=rows,
             settings=numbers,
             score=score,
         )
-        return kept, dropped
+        figures = generation.add_metrics(calls)
+        figures["simulate/seconds"] = time.monotonic() - started
+        return blocks.Drawn(kept, dropped, figures)
 
+    return draw
+
+
+def _put_together(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    prompts: Sequence[records.Prompt],
+    shared: int,
+) -> dict[str, Any] | None:
+    """Write the stage's files of its blocks if all are there; return the summary.
+
+    The writer's, and nobody waits in it for another process.
+    """
+    folder = workspace.stage_folder(workdir, "simulate")
+    if done_mark.check_done(folder, workspace.stage_config(config, "simulate")):
+        blocks.remove(folder)  # what a part has left that was drawn twice
+        return done_mark.read_summary(folder)
+    places = blocks.starts(len(prompts), config.pairs.part_prompts)
+    left = sum(not blocks.is_whole(folder, start) for start in places)
+    if left:
+        told = "simulate: %d of %d blocks are still to be drawn by other parts"
+        logging.info(told, left, len(places))
+        return None
+    drawn = blocks.read(folder, places)
+    summary = counting.summarise(drawn.pairs, drawn.dropped)
+    _refuse_nothing(drawn.pairs, len(prompts), summary)
+    summary["prompts_in_other_parts"] = shared
+    record_files.write_jsonl(folder / "dropped.jsonl", drawn.dropped)
+    record_files.write_jsonl(folder / "pairs.jsonl", drawn.pairs)
     with metrics.MetricWriter(workdir, "simulate") as writer:
-        kept, dropped = _by_parts(prompts, simulate, folder, config.pairs.part_prompts)
-        if sampler.stats:
-            writer.write(0, generation.engine_metrics(sampler))
-    summary = counting.summarise(kept, dropped)
-    _refuse_nothing(kept, len(prompts), summary)
-    summary["prompts_in_other_parts"] = own.shared
-    summary = {**summary, "seconds": time.monotonic() - started}
-    logging.info("simulate: %d pairs, %d sides dropped", len(kept), len(dropped))
-    return workspace.finish(config, workdir, "simulate", summary)
+        writer.write(0, generation.with_rates(drawn.figures))
+    told = "simulate: %d pairs, %d sides dropped"
+    logging.info(told, len(drawn.pairs), len(drawn.dropped))
+    workspace.write_done(config, workdir, "simulate", summary)
+    blocks.remove(folder)  # only now: without the mark they would be drawn again
+    return summary
 
 
 def grid_rows(config: ConfigDict) -> list[grid.GridCell]:
@@ -104,40 +243,6 @@ def settings(config: ConfigDict) -> draws.DrawSettings:
         both_orders=section.both_orders,
         hard_labels=section.hard_labels,
     )
-
-
-def _by_parts(
-    prompts: Sequence[records.Prompt],
-    simulate: Simulate,
-    folder: pathlib.Path,
-    part_prompts: int,
-) -> tuple[list[records.Pair], list[records.Dropped]]:
-    """Simulate part by part; read the parts that an earlier run has finished."""
-    all_kept: list[records.Pair] = []
-    all_dropped: list[records.Dropped] = []
-    parts = folder / "parts"
-    for start in range(0, len(prompts), part_prompts):
-        kept_path = parts / f"pairs-{start:08d}.jsonl"
-        dropped_path = parts / f"dropped-{start:08d}.jsonl"
-        if processes.agreed(kept_path.exists()):  # written last, so the part is whole
-            kept = record_files.read_jsonl(kept_path, records.Pair)
-            dropped = record_files.read_jsonl(dropped_path, records.Dropped)
-        else:
-            leaving.leave_if_asked(f"simulate has the pairs of {start} prompts")
-            kept, dropped = simulate(prompts[start : start + part_prompts])
-            if processes.is_writer():
-                parts.mkdir(exist_ok=True)
-                record_files.write_jsonl(dropped_path, dropped)
-                record_files.write_jsonl(kept_path, kept)
-        all_kept += kept
-        all_dropped += dropped
-    if processes.is_writer():
-        record_files.write_jsonl(folder / "dropped.jsonl", all_dropped)
-        record_files.write_jsonl(folder / "pairs.jsonl", all_kept)
-        for path in parts.glob("*.jsonl"):
-            path.unlink()
-        parts.rmdir()
-    return all_kept, all_dropped
 
 
 def _refuse_nothing(
