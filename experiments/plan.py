@@ -7,7 +7,7 @@ r"""Does a config fit on some chips, how long will it take, what would have to c
       [--efficiency 0.4] [--margin 0.05] [--format tsv]
 
 Other topologies are written v5p:8x8x4, v5e:16x16, cpu:256; `--slices` is how many of
-them there are. Needs neither weights nor accelerator, so a shape such as llama-7b is a
+them there are, and sets `mesh.slices`. Needs neither weights nor accelerator, so a shape such as llama-7b is a
 model here. `--search` ranks meshes, parts of batches, rematerialisation and slots by
 time among those that fit. `--compile` also compiles every program for that topology: on
 `cpu:N` with N fake devices, on TPUs with the extra `tpu` installed, on GPUs with
@@ -50,7 +50,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "stage", [], "Stages, by comma; those of the config if empty.", **own
     )
-    flags.DEFINE_integer("slices", 1, "How many of the topology there are.", **own)
+    flags.DEFINE_integer(
+        "slices", 0, "How many of the topology; 0: as the config's mesh has.", **own
+    )
     flags.DEFINE_bool("search", False, "Rank all settings that fit by time.", **own)
     flags.DEFINE_bool("compile", False, "Compile all programs for it.", **own)
     flags.DEFINE_list(
@@ -94,7 +96,7 @@ def run(config: ConfigDict, problems: Sequence[str] = ()) -> int:
     """
     asked = flags.FLAGS
     jax.config.update("jax_platforms", "cpu")
-    topology, stages = asked_topology(), asked.stage or config.stages
+    topology, stages = asked_topology(config), asked.stage or config.stages
     if asked.measure_to:
         figures = compiled.measure_all(config, topology, stages, asked.only)
         text = json.dumps(compiled.as_json(figures))
@@ -125,10 +127,10 @@ def run(config: ConfigDict, problems: Sequence[str] = ()) -> int:
     return 0 if report.works else 1
 
 
-def asked_topology() -> chips.Topology:
-    """Return the chips that the flags name."""
+def asked_topology(config: ConfigDict) -> chips.Topology:
+    """Return the chips that the flags name, as many slices as the config's mesh has."""
     asked = flags.FLAGS
-    found = chips.parse_topology(asked.topology, asked.slices)
+    found = chips.parse_topology(asked.topology, config.mesh.slices)
     if asked.memory_share is None:
         return found
     chip = found.chip.with_memory_share(asked.memory_share)
@@ -159,7 +161,9 @@ def start() -> None:
     """Start the command; a mistake in the config is one message too."""
 
     def action(config: ConfigDict) -> None:
-        devices = asked_topology().num_devices
+        if flags.FLAGS.slices:
+            config.mesh.slices = flags.FLAGS.slices
+        devices = asked_topology(config).num_devices
         names = tuple(flags.FLAGS.stage) or config.stages
         told = refusals.verdict(config, names=names, num_devices=devices)
         sys.exit(run(config, told))
