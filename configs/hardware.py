@@ -50,7 +50,7 @@ HARDWARE = {
 # rate, and the list price of an hour on all of it (see planning/chips.py): for the
 # forecasts of the tables. A test holds them to the planner.
 RATES = {
-    "8xh100": {"generate": 24_000.0, "train": 43_000.0, "price": 28.0},
-    "v5e-64": {"generate": 31_000.0, "train": 60_000.0, "price": 76.8},
+    "8xh100": {"generate": 21_000.0, "train": 43_000.0, "price": 28.0},
+    "v5e-64": {"generate": 41_000.0, "train": 60_000.0, "price": 76.8},
     "v5p-16": {"generate": 36_000.0, "train": 44_000.0, "price": 67.2},
 }

@@ -7,13 +7,13 @@ r"""Does a config fit on some chips, how long will it take, what would have to c
       [--efficiency 0.4] [--margin 0.05] [--format tsv]
 
 Other topologies are written v5p:8x8x4, v5e:16x16, cpu:256; `--slices` is how many of
-them there are, and sets `mesh.slices`. Needs neither weights nor accelerator, so a shape such as llama-7b is a
-model here. `--search` ranks meshes, parts of batches, rematerialisation and slots by
-time among those that fit. `--compile` also compiles every program for that topology: on
-`cpu:N` with N fake devices, on TPUs with the extra `tpu` installed, on GPUs with
-the extra `cuda`. `--format` is text, tsv or json; `--workdir` leaves the plan there,
-and the run's report shows it. The exit status is 1 if a stage is refused or does not
-fit.
+them there are, and sets `mesh.slices`. Needs neither weights nor accelerator, so a
+shape such as llama-7b is a model here. `--search` ranks meshes, parts of batches,
+rematerialisation and slots by time among those that fit. `--compile` also compiles
+every program for that topology: on `cpu:N` with N fake devices, on TPUs with the extra
+`tpu` installed, on GPUs with the extra `cuda`. `--format` is text, tsv or json;
+`--workdir` leaves the plan there, and the run's report shows it. The exit status is 1
+if a stage is refused or does not fit.
 """
 
 from __future__ import annotations

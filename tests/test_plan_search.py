@@ -24,9 +24,7 @@ def test_rank_is_as_fast_as_trying_everything():
     assert hours == sorted(hours) and hours[0] > 0
     tried = {}
     for data, fsdp, tensor in ((1, 2, 1), (2, 1, 1), (1, 1, 2)):
-        for remat, part, slots in itertools.product(
-            ("none", "full"), (0, 4), (16, 64)
-        ):
+        for remat, part, slots in itertools.product(("none", "full"), (0, 4), (16, 64)):
             changes = {
                 "mesh.data": data,
                 "mesh.fsdp": fsdp,

@@ -61,7 +61,8 @@ def make(
 
     Args:
       cfg: model numbers, `layout.placed` for the mesh.
-      mesh: as `Engine`'s, likewise `weights`.
+      mesh: as `Engine`'s.
+      weights: likewise.
       num_slots: M.
       num_steps: tokens drawn in one run of `decode`.
       counted: wraps each function by its name before it is jitted.

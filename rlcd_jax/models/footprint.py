@@ -65,6 +65,8 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
         "none": stream + layer,
     }
     kept = one.models * cfg.num_layers * each[cfg.remat]
+    if cfg.remat == "dots":  # kept already
+        layer -= _product_bytes(cfg, one)
     moment = kept + layer + (3 if one.models else 2) * stream
     weights = _layer_weights(cfg, one)
     table = _table_weights(cfg, one) * bool(one.logits)
@@ -74,15 +76,28 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
 
 
 def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
-    """Return the bytes of weights of layers that are held for a moment only."""
-    layer = _layer_params(cfg) / one.tensor_ways
-    half = 2 * layer * jnp.dtype(cfg.dtype).itemsize * (one.cast or one.fsdp_ways > 1)
-    return int(half + FLOAT * layer * (one.cast and one.fsdp_ways > 1))
+    """Return the bytes of weights that are held for a moment only.
+
+    In units of a layer in the compute dtype, or of the embeddings if those are larger:
+    as many as compilers for GPUs and TPUs were seen to hold (experiments/README.md).
+    """
+    itemsize = jnp.dtype(cfg.dtype).itemsize
+    layer = _layer_params(cfg) / one.tensor_ways * itemsize
+    table = _table_params(cfg) / one.tensor_ways * itemsize
+    if one.fsdp_ways == 1:
+        return int(2 * layer * one.cast)
+    if one.models:  # gathered, and the gradient of a layer before it is scattered
+        return int((4 if cfg.remat == "full" else 3) * max(layer, table))
+    return int(1.25 * max(layer, table) + 0.5 * layer * one.cast)
+
+
+def _table_params(cfg: llama.LlamaConfig) -> int:
+    return math.prod(llama.param_specs(cfg)["embed"].shape)
 
 
 def _table_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
     """Return the bytes of the output table that are held for a moment only."""
-    table = math.prod(llama.param_specs(cfg)["embed"].shape) / one.tensor_ways
+    table = _table_params(cfg) / one.tensor_ways
     half = table * jnp.dtype(cfg.dtype).itemsize * (one.cast or one.fsdp_ways > 1)
     return int(half + FLOAT * table * bool(one.models) * 2)
 
@@ -169,7 +184,7 @@ def forward_flops(
       logit_tokens: tokens whose logits are made.
     """
     layer = 2 * _layer_params(cfg) + 4 * cfg.num_heads * cfg.head_dim * length
-    logits = 2 * math.prod(llama.param_specs(cfg)["embed"].shape) * logit_tokens
+    logits = 2 * _table_params(cfg) * logit_tokens
     return float(cfg.num_layers * layer * tokens + logits)
 
 
