@@ -7,6 +7,7 @@ method. The argument holds only what changes several fields at once:
   model=smollm2-135m|tinyllama-1.1b|llama-7b|...|hf:PATH_OR_ID|gguf:PATH|random:PRESET
   preset=corrected|alpacafarm   the method with its known defects mended, or as released
   size=paper|full|quick|smoke   how much: the paper's numbers down to a few seconds
+  hardware=8xh100|v5e-64|...    mesh and slots for a machine: see configs/hardware.py
 
 Single fields are set on the command line: `--config.policy.steps=40`.
 Sources: "method" is the paper (arXiv 2307.12950) and its released code with
@@ -15,13 +16,14 @@ AlpacaFarm; tables and sections are the paper's.
 
 from ml_collections import ConfigDict
 
-from configs import sizes
+from configs import hardware, sizes
 
 ARGUMENTS = {
     "task": None,  # any name or path: the task loader checks it
     "model": None,  # any spec: the weights loader checks it
     "preset": ("corrected", "alpacafarm"),
     "size": tuple(sizes.SIZES),
+    "hardware": tuple(hardware.HARDWARE),
 }
 
 
@@ -81,6 +83,8 @@ def get_base(name: str, arg: str | None, **defaults: str) -> ConfigDict:
     if fields["preset"] == "alpacafarm":
         _as_released(config)
     sizes.SIZES[fields["size"]](config)
+    if "hardware" in fields:
+        hardware.HARDWARE[fields["hardware"]](config)
     return config.lock()
 
 

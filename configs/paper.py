@@ -9,6 +9,7 @@ The argument holds what changes several fields at once:
 
   table=2|3|5|6|16|23|28|29|36|40|length|diversity|perplexity|theory|methods|all
   scale=llama-7b|llama-30b|smollm2-135m|tiny
+  hardware=8xh100|v5e-64|v5p-16   of every run: mesh, slots, rates, the price of an hour
 
 `--config.run.SECTION.FIELD=value` sets a field of every run, such as
 `--config.run.mesh.fsdp=8`. Sources: tables, sections and appendices are the paper's
@@ -17,7 +18,7 @@ The argument holds what changes several fields at once:
 
 from ml_collections import ConfigDict, config_dict
 
-from configs import common
+from configs import common, hardware
 
 # Fields of a run that the tables set themselves, or that no node of theirs reads.
 SET_BY_TABLES = (
@@ -73,6 +74,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.rates = _rates()
     config.run = _unset(common.get_base("rlcd", None))  # of every run; None: its own
     SCALES[fields["scale"]](config)
+    if "hardware" in fields:
+        machine = fields["hardware"]
+        hardware.HARDWARE[machine](config.run)
+        config.rates.update(hardware.RATES[machine])
+        config.rates.hardware = f"{machine}: planned, not measured"
     return config.lock()
 
 
@@ -127,6 +133,7 @@ def _rates() -> ConfigDict:
     rates.hardware = (
         "eight accelerators; a guess: 2,000 and 8,000 tokens a second on each"
     )
+    rates.price = 0.0  # of an hour on all of it, in any currency; 0: not known
     return rates
 
 
@@ -194,7 +201,11 @@ SCALES = {
     "smollm2-135m": _smollm2_135m,
     "tiny": _tiny,
 }
-ARGUMENTS = {"table": None, "scale": tuple(SCALES)}  # None: the tables check it
+ARGUMENTS = {
+    "table": None,  # the tables check it
+    "scale": tuple(SCALES),
+    "hardware": tuple(hardware.RATES),
+}
 
 
 def _parse(arg: str | None) -> dict[str, str]:

@@ -1,17 +1,19 @@
 r"""Does a config fit on some chips, how long will it take, what would have to change.
 
   python -m experiments.plan --topology h100:8 \
-      --config configs/rlcd.py:task=harmless,model=llama-7b \
-      --config.prompts.hh_dir=/data/hh-rlhf --config.mesh.fsdp=8 \
-      --config.policy.micro_batch=32 [--workdir RUN] \
-      [--stage policy] [--compile] [--price 2.5] [--efficiency 0.4] [--json]
+      --config configs/rlcd.py:task=harmless,model=llama-7b,hardware=8xh100 \
+      --config.prompts.hh_dir=/data/hh-rlhf [--workdir RUN] [--stage policy] \
+      [--slices 2] [--search] [--compile [--only decode,update]] [--price 2.5] \
+      [--efficiency 0.4] [--margin 0.05] [--format tsv]
 
-Other topologies are written v5p:8x8x4, v5e:16x16, cpu:256. Needs neither weights nor
-accelerator, so a shape such as llama-7b is a model here. `--compile` also compiles the
-updates for that topology: on `cpu:N` with N fake devices, on TPUs with the extra `tpu`
-installed, on GPUs with the extra `cuda`. `--price` of one chip for one hour adds what
-each stage costs. `--json` prints JSON only; `--workdir` leaves it as plan.json, which
-the report shows. The exit status is 1 if a stage is refused or does not fit.
+Other topologies are written v5p:8x8x4, v5e:16x16, cpu:256; `--slices` is how many of
+them there are, and sets `mesh.slices`. Needs neither weights nor accelerator, so a
+shape such as llama-7b is a model here. `--search` ranks meshes, parts of batches,
+rematerialisation and slots by time among those that fit. `--compile` also compiles
+every program for that topology: on `cpu:N` with N fake devices, on TPUs with the extra
+`tpu` installed, on GPUs with the extra `cuda`. `--format` is text, tsv or json;
+`--workdir` leaves the plan there, and the run's report shows it. The exit status is 1
+if a stage is refused or does not fit.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from configs import common
 from experiments import command
 from rlcd_jax.checks import refusals
 from rlcd_jax.command_line import field_help
-from rlcd_jax.planning import advice, chips, compiled, plan, tables
+from rlcd_jax.planning import advice, chips, compiled, plan, search, tables
 
 FILE_NAME = "plan.json"
 
@@ -48,15 +50,33 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "stage", [], "Stages, by comma; those of the config if empty.", **own
     )
-    flags.DEFINE_bool("compile", False, "Compile the updates for the topology.", **own)
-    flags.DEFINE_float("price", 0.0, "Of one chip for one hour; 0: no costs.", **own)
+    flags.DEFINE_integer(
+        "slices", 0, "How many of the topology; 0: as the config's mesh has.", **own
+    )
+    flags.DEFINE_bool("search", False, "Rank all settings that fit by time.", **own)
+    flags.DEFINE_bool("compile", False, "Compile all programs for it.", **own)
+    flags.DEFINE_list(
+        "only", [], "Compile the programs whose names begin so; empty: all.", **own
+    )
     flags.DEFINE_float(
-        "efficiency",
-        chips.PRODUCT_SHARE,
-        "Share of the peak rate to reckon with.",
+        "price", None, "Of a chip for an hour; 0: no costs; else a list price.", **own
+    )
+    flags.DEFINE_float(
+        "efficiency", chips.PRODUCT_SHARE, "Share of the peak rate reached.", **own
+    )
+    flags.DEFINE_float(
+        "bandwidth_share", chips.BANDWIDTH_SHARE, "Of the memory's, reached.", **own
+    )
+    flags.DEFINE_float(
+        "margin", chips.MARGIN, "Share of the usable memory left free.", **own
+    )
+    flags.DEFINE_float(
+        "memory_share",
+        None,
+        "Of a GPU's memory, as XLA_PYTHON_CLIENT_MEM_FRACTION will be in the run.",
         **own,
     )
-    flags.DEFINE_bool("json", False, "Print JSON instead of tables.", **own)
+    flags.DEFINE_enum("format", "text", tables.FORMATS, "What is printed.", **own)
     flags.DEFINE_string("workdir", "", "Run in whose folder plan.json is left.", **own)
     flags.DEFINE_string(
         "measure_to",
@@ -76,33 +96,48 @@ def run(config: ConfigDict, problems: Sequence[str] = ()) -> int:
     """
     asked = flags.FLAGS
     jax.config.update("jax_platforms", "cpu")
-    topology = chips.parse_topology(asked.topology)
-    stages = asked.stage or config.stages
+    topology, stages = asked_topology(config), asked.stage or config.stages
     if asked.measure_to:
-        figures = compiled.measure_all(config, topology, stages)
-        as_data = {name: dataclasses.asdict(one) for name, one in figures.items()}
-        pathlib.Path(asked.measure_to).write_text(json.dumps(as_data))
+        figures = compiled.measure_all(config, topology, stages, asked.only)
+        text = json.dumps(compiled.as_json(figures))
+        pathlib.Path(asked.measure_to).write_text(text)
         return 0
     if asked.compile:
         compiled.check_compilable(topology)
-    made = plan.make_plan(config, topology, stages, efficiency=asked.efficiency)
+    rates = plan.Rates(
+        efficiency=asked.efficiency,
+        bandwidth_share=asked.bandwidth_share,
+        margin=asked.margin,
+        price=topology.chip.price if asked.price is None else asked.price,
+    )
+    made = plan.make_plan(config, topology, stages, rates=rates)
+    wanting = not made.works and not asked.search
     report = tables.Report(
         made,
-        change=None if made.works else advice.advise(config, topology, stages),
+        change=advice.advise(config, topology, stages, rates) if wanting else None,
         measured=compile_apart(topology) if asked.compile else {},
         problems=problems,
-        price=asked.price,
+        ranked=search.rank(config, topology, stages, rates) if asked.search else None,
     )
-    as_json = json.dumps(tables.as_json(report), indent=2)
-    print(as_json if asked.json else tables.as_text(report))
+    print(tables.render(report, asked.format))
     if asked.workdir:
         path = pathlib.Path(asked.workdir, FILE_NAME)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(as_json + "\n")
+        path.write_text(tables.render(report, "json") + "\n")
     return 0 if report.works else 1
 
 
-def compile_apart(topology: chips.Topology) -> dict[str, compiled.Measured]:
+def asked_topology(config: ConfigDict) -> chips.Topology:
+    """Return the chips that the flags name, as many slices as the config's mesh has."""
+    asked = flags.FLAGS
+    found = chips.parse_topology(asked.topology, config.mesh.slices)
+    if asked.memory_share is None:
+        return found
+    chip = found.chip.with_memory_share(asked.memory_share)
+    return dataclasses.replace(found, chip=chip)
+
+
+def compile_apart(topology: chips.Topology) -> compiled.Figures:
     """Compile in a process of its own, whose devices are fake or absent."""
     environ = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     own = (environ.get("XLA_FLAGS", ""), compiled.xla_flags(topology))
@@ -119,15 +154,16 @@ def compile_apart(topology: chips.Topology) -> dict[str, compiled.Measured]:
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["nothing"]
             raise ValueError(f"compiling failed; its last words: {said[-1]}")
-        figures = json.loads(path.read_text())
-    return {name: compiled.Measured(**one) for name, one in figures.items()}
+        return compiled.from_json(json.loads(path.read_text()))
 
 
 def start() -> None:
     """Start the command; a mistake in the config is one message too."""
 
     def action(config: ConfigDict) -> None:
-        devices = chips.parse_topology(flags.FLAGS.topology).num_devices
+        if flags.FLAGS.slices:
+            config.mesh.slices = flags.FLAGS.slices
+        devices = asked_topology(config).num_devices
         names = tuple(flags.FLAGS.stage) or config.stages
         told = refusals.verdict(config, names=names, num_devices=devices)
         sys.exit(run(config, told))

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "common", "sizes", "paper")
+    if path.stem not in ("__init__", "common", "hardware", "sizes", "paper")
 )
 TASKS = ("cheerful", "harmless", "helpful", "outline")
 STAGES = ("simulate", "preference", "distill", "policy", "evaluate")

@@ -16,12 +16,14 @@ import runs
 from configs import rlcd
 from rlcd_jax import sharding, tree
 from rlcd_jax.decode import layout
+from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import generation
 from rlcd_jax.models import footprint, heads, llama, presets, table
 from rlcd_jax.planning import (
     advice,
     chips,
     compiled,
+    drawing,
     gpu_targets,
     passes,
     plan,
@@ -29,7 +31,9 @@ from rlcd_jax.planning import (
     sizes,
     tables,
 )
+from rlcd_jax.ppo import learning
 from rlcd_jax.scoring import reading
+from rlcd_jax.stages import train_preference
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 # Two parts a batch: an update that takes its batch whole leaves an array unread.
@@ -39,6 +43,10 @@ PARTS = {
     "policy__micro_batch": 0,
 }
 PAPER_PARAMS = {"llama-7b": 6_738_415_616, "llama-30b": 32_528_943_616}
+TRAINERS = {
+    "preference": lambda job: train_preference.make_trainer(job, 10),
+    "policy": learning.make_trainer,
+}
 GAPS = re.compile(r" +")
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -48,10 +56,14 @@ def paper(model: str, **fields):
     return advice.changed(config, {k.replace("__", "."): v for k, v in fields.items()})
 
 
-def program(made: plan.Plan, stage: str, name: str):
+def program(made: plan.Plan, stage: str, name: str) -> passes.Program:
     (found,) = [s for s in made.stages if s.name == stage]
-    assert not found.problem, found.problem
-    return next(one for one in found.programs if one.name == name)
+    return named(found, name)
+
+
+def named(stage: plan.StagePlan, name: str) -> passes.Program:
+    assert not stage.problem, stage.problem
+    return next(one for one in stage.programs if one.name == name)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +85,10 @@ def program(made: plan.Plan, stage: str, name: str):
 )
 def test_update_arguments_are_the_compilers(stage, fields):
     config = runs.tiny_config(**MESH, **fields)
-    made = plan.make_plan(config, chips.parse_topology("cpu:8"), (stage,))
-    measured = compiled.measure(config, sharding.make_mesh(2, 2, 2), stage)
-    assert program(made, stage, "update").arguments == measured.arguments
+    setting = on_mesh(config)
+    planned = named(plan.plan_stage(setting, stage), "update")
+    measured = compiled.measure(planned, setting.job.mesh)
+    assert planned.arguments == measured.arguments
     assert measured.peak >= measured.arguments and not measured.problem
 
 
@@ -101,7 +114,7 @@ def test_llama_7b_cache_and_decode_weights_by_hand():
     made = plan.make_plan(
         paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
     )
-    held = program(made, "simulate", "generate").sizes
+    held = program(made, "simulate", "decode").sizes
     # Keys and values, 32 layers, 16 slots, 384 + 300 entries of 4096, bfloat16;
     # the entries are rounded up to a multiple of 64.
     assert held["cache"] == 2 * 32 * 16 * 704 * 4096 * 2
@@ -119,9 +132,20 @@ def test_engine_bytes_are_those_of_the_engines_shardings():
     where = layout.shardings(setting.cfg, setting.job.mesh, "whole")
     # Slots for each of four devices; two share theirs, and have a head each.
     cache = jax.eval_shape(lambda: llama.init_cache(setting.cfg, 4 * 8, 64))
-    held = sizes.engine_sizes(setting, prompt_tokens=12, reply_tokens=12).held
+    held = draw(setting, 12, 12).held
     assert held["decode"] == sharding.device_bytes(shapes, where.params)
     assert held["cache"] == sharding.device_bytes(cache, where.cache)
+
+
+def draw(setting: sizes.Setting, prompt: int, reply: int) -> drawing.Drawing:
+    """Return a few replies to draw."""
+    return drawing.plan_drawing(
+        setting,
+        num_replies=4,
+        prompt_tokens=prompt,
+        reply_tokens=reply,
+        features=engine_programs.Features(),
+    )
 
 
 def on_first_device(arrays) -> int:
@@ -154,7 +178,7 @@ def test_engine_sizes_are_those_of_a_live_engine(prompt, reply):
     params = params_of(setting, llama.param_specs(setting.cfg))
     generation.load(sampler, params, setting.job.mesh)
     sampler.fit(sampler.max_length)
-    planned = sizes.engine_sizes(setting, prompt_tokens=prompt, reply_tokens=reply)
+    planned = draw(setting, prompt, reply)
     assert sampler.memory == planned.memory
     assert sampler.num_slots == planned.shape.num_slots
     assert planned.held["decode"] == on_first_device(sampler._params)
@@ -164,34 +188,37 @@ def test_engine_sizes_are_those_of_a_live_engine(prompt, reply):
 
 @pytest.mark.parametrize(
     ("attention", "gib"),
-    # Weights 12.55 and a cache of 22, and beside them the rows that a prefill of
-    # narrow prompts takes and leaves: those of all 64 slots, twice.
-    [("xla", 78.5), ("cudnn", 78.5)],
+    # Weights 12.55 and a cache of 22; beside them a quarter of the slots' rows while a
+    # prefill goes on from copies.
+    [("xla", 40.6), ("cudnn", 40.6)],
 )
 def test_engine_memory_counts_copied_rows(attention, gib):
     config = paper("llama-7b", model__attention=attention)
     setting = plan.make_setting(config, chips.parse_topology("h100:1"))
-    found = sizes.engine_sizes(setting, prompt_tokens=384, reply_tokens=300)
+    found = draw(setting, 384, 300)
     cache = 2 * 32 * 64 * 704 * 4096 * 2
-    assert found.memory.cache == cache and found.memory.work >= 2 * cache
+    assert found.memory.cache == cache
+    # A pass that goes on from copies holds a quarter of the slots once more.
+    assert found.memory.work["prefill 16 on copies"] >= cache // 4
     assert found.memory.total / chips.GIB == pytest.approx(gib, abs=1.0)
+    assert found.memory.total < plan.Rates().limit_gib(chips.CHIPS["h100"]) * chips.GIB
 
 
-def test_engine_memory_counts_the_cache_before_it_grows():
+def test_engine_memory_counts_what_grows():
     config = paper("llama-7b", engine__prompt_buckets=(2048,))
     setting = plan.make_setting(config, chips.parse_topology("v5e:64"))
-    found = sizes.engine_sizes(setting, prompt_tokens=384, reply_tokens=300)
+    found = draw(setting, 384, 300)
     shape = found.shape.sizes(setting.cfg, "tpu")
     assert shape.lives == (192, 384, 576, 704)
-    # At least the length before the last stands beside the last.
-    assert found.memory.work >= found.memory.cache * 576 // 704
+    # A buffer of a layer at a time: 32 layers, keys and values.
+    assert found.memory.work["resize"] == found.memory.cache // 64
 
 
 @pytest.mark.parametrize("stage", ["preference", "policy"])
 def test_update_sizes_are_those_of_a_live_training(stage):
     config = runs.tiny_config(prompts__limit=0, **MESH, **{"preference__batch_size": 8})
     setting = on_mesh(config)
-    planned = next(p for p in programs.PROGRAMS[stage](setting) if p.name == "update")
+    planned = named(plan.plan_stage(setting, stage), "update")
     specs = {
         "preference": {"preference": heads.scalar_specs(setting.cfg)},
         "policy": {
@@ -199,7 +226,8 @@ def test_update_sizes_are_those_of_a_live_training(stage):
             "value": heads.scalar_specs(setting.cfg),
         },
     }[stage]
-    state = compiled.TRAINERS[stage](setting.job).create(params_of(setting, specs))
+    trainer = TRAINERS[stage](setting.job)
+    state = trainer.create(params_of(setting, specs))
     assert planned.sizes["parameters"] == on_first_device(state.params)
     assert planned.sizes["moments"] == on_first_device((state.opt_state, state.updates))
 
@@ -226,17 +254,21 @@ def test_forward_flops_of_llama_7b_by_hand():
     assert footprint.training_flops(cfg, found) == (3 * found, found)
 
 
+def working(cfg, rows: int, models: int) -> int:
+    one = footprint.Pass(rows, 512, models, logits=0, fsdp_ways=1, tensor_ways=1)
+    return footprint.working_bytes(cfg, one)["activations"]
+
+
 def test_activation_bytes_grow_from_full_to_none():
     sizes = []
     for remat in ("full", "dots", "none"):
         config = paper("llama-7b", model__remat=remat)
         cfg = plan.make_setting(config, chips.parse_topology("h100:1")).cfg
-        one = footprint.activation_bytes(cfg, 1, 512, tensor_ways=1, backward=True)
-        two = footprint.activation_bytes(cfg, 2, 512, tensor_ways=1, backward=True)
+        one, two = (working(cfg, rows, models=1) for rows in (1, 2))
         assert two == pytest.approx(2 * one, rel=1e-6)
         sizes.append(one)
     assert sizes == sorted(sizes) and sizes[0] >= 32 * 512 * 4096 * 4
-    forward = footprint.activation_bytes(cfg, 1, 512, tensor_ways=1, backward=False)
+    forward = working(cfg, 1, models=0)
     assert forward < sizes[0]
 
 
@@ -334,7 +366,7 @@ def test_command_compiles_on_fake_devices_and_leaves_json(tmp_path):
         "--stage=preference",
         "--topology=cpu:8",
         "--compile",
-        "--json",
+        "--format=json",
         f"--workdir={tmp_path}",
     )
     assert done.returncode == 0, done.stderr
@@ -343,7 +375,11 @@ def test_command_compiles_on_fake_devices_and_leaves_json(tmp_path):
     assert report["mesh"] == {"slice": 1, "data": 2, "fsdp": 2, "tensor": 2}
     stage = report["stages"]["preference"]
     assert stage["verdict"] == plan.UNKNOWN
-    assert stage["compiled"]["peak"] >= stage["compiled"]["arguments"] > 0
+    assert set(stage["programs"]) == {"start", "update", "held out"}
+    for one in stage["programs"].values():
+        found = one["compiled"]
+        assert not found["problem"] and found["peak"] >= found["arguments"] > 0
+    assert "all-gather" in stage["programs"]["update"]["compiled"]["collectives"]
 
 
 def test_check_compilable_names_the_plugin_that_gpus_need(monkeypatch):
@@ -400,42 +436,55 @@ def test_topology_text_refuses_half_a_host():
 
 
 def test_as_text_has_both_numbers_and_what_to_change():
-    config, asked = paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
+    config, asked = paper("llama-7b", mesh__fsdp=4), chips.parse_topology("h100:4")
     report = tables.Report(
         plan.make_plan(config, asked),
         change=advice.Advice("h100:8", {"policy.micro_batch": 64}),
-        measured={"preference": compiled.Measured(problem="too large by 3 GiB")},
+        measured={
+            "preference": {"update": compiled.Measured(problem="too large by 3 GiB")},
+            "policy": {"update": compiled.Measured(peak=60 * chips.GIB)},
+        },
     )
     shown = tables.as_text(report)
-    assert "policy: does not fit: 78.30 GiB for update, of 56.36 GiB" in shown
+    assert "policy: does not fit:" in shown and "GiB for update, of 56.36 GiB" in shown
     assert "--topology=h100:8 --config.policy.micro_batch=64" in shown
-    assert "the compiler refuses: too large by 3 GiB" in shown
+    assert "too large: preference update: too large by 3 GiB" in shown
+    # What is held beside the program counts too.
+    beside = sum(program(report.plan, "policy", "update").beside.values())
+    whole = 60 + beside / chips.GIB
+    assert f"too large: policy update: {whole:.2f} GiB of 56.36" in shown
+    assert not report.works
 
 
 def test_as_text_cuts_no_cell():
     config, asked = paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
-    report = tables.Report(plan.make_plan(config, asked), price=2.5)
+    report = tables.Report(plan.make_plan(config, asked))
     shown = tables.as_text(report)
     assert "…" not in shown
     head, *rows = tables.programs_grid(report)
     for row in (cells for cells in rows[0] if cells[0]):
         assert GAPS.sub(" ", " ".join(filter(None, row))) in GAPS.sub(" ", shown)
-    assert head[-3:] == ["PFLOP", "hours", "cost"]
+    assert head[-5:] == ["PFLOP", "TB read", "GB sent", "hours", "cost"]
 
 
 def test_hours_and_cost_add_up():
     config, asked = paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
-    made = plan.make_plan(config, asked)
+    made = plan.make_plan(config, asked, rates=plan.Rates(price=2.5))
     hours = [made.hours(stage) for stage in made.stages]
     assert made.total_hours == pytest.approx(sum(hours)) and min(hours) > 0
-    assert made.cost(made.total_hours, 2.5) == pytest.approx(8 * 2.5 * sum(hours))
-    found = tables.as_json(tables.Report(made, price=2.5))
+    assert made.cost(made.total_hours) == pytest.approx(8 * 2.5 * sum(hours))
+    found = tables.as_json(tables.Report(made))
     parts = [stage["cost"] for stage in found["stages"].values()]
     assert found["cost"] == pytest.approx(sum(parts), abs=0.02)
-    # An update is products alone: half the efficiency, twice the time.
-    slow = plan.make_plan(config, asked, efficiency=made.efficiency / 2)
+    # An update is products and sending: half the efficiency, twice the products' time.
+    slow = plan.make_plan(
+        config, asked, rates=plan.Rates(efficiency=chips.PRODUCT_SHARE / 2)
+    )
     update = program(made, "preference", "update")
-    assert slow.seconds(update) == pytest.approx(2 * made.seconds(update))
+    sending = made.sending_seconds(update)
+    assert 0 < sending < made.seconds(update)
+    products = made.seconds(update) - sending
+    assert slow.seconds(update) == pytest.approx(2 * products + sending)
 
 
 def test_total_hours_are_unknown_where_a_stage_is_refused():
@@ -446,18 +495,21 @@ def test_total_hours_are_unknown_where_a_stage_is_refused():
     assert "; without preference" in tables.as_text(report)
 
 
-@pytest.mark.parametrize("efficiency", [0.0, 1.5, float("nan")])
-def test_make_plan_refuses_an_efficiency_that_is_no_share(efficiency):
-    with pytest.raises(ValueError, match="share of the peak rate"):
-        plan.make_plan(
-            paper("llama-7b"), chips.parse_topology("h100:8"), efficiency=efficiency
-        )
-
-
-def test_report_refuses_a_price_below_nothing():
-    made = plan.make_plan(runs.tiny_config(**MESH), chips.parse_topology("cpu:8"))
-    with pytest.raises(ValueError, match="price -1"):
-        tables.Report(made, price=-1)
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"efficiency": 0.0}, "share of the peak rate"),
+        ({"efficiency": 1.5}, "share of the peak rate"),
+        ({"bandwidth_share": float("nan")}, "bandwidth_share nan"),
+        ({"margin": 1.0}, "margin 1.0; accepted: a share of the usable memory"),
+        ({"margin": -0.1}, "margin -0.1"),
+        ({"price": -1}, "price -1"),
+        ({"price": float("inf")}, "price inf"),
+    ],
+)
+def test_rates_refuse_what_is_no_share_and_no_price(fields, match):
+    with pytest.raises(ValueError, match=match):
+        plan.Rates(**fields)
 
 
 def test_report_with_problems_does_not_work():
@@ -479,14 +531,25 @@ def test_too_few_pairs_are_refused_by_what_holds_them_out():
 
 
 def test_usable_memory_is_below_what_there_is_and_a_margin_is_left():
+    usual = plan.Rates()
     for chip in chips.CHIPS.values():
         if chip.platform != "cpu":
-            assert chip.limit_gib < chip.usable_gib <= chip.memory_gib
-    assert chips.CHIPS["h100"].memory_gib == 79.1
-    # Between the limit and the usable memory a stage does not fit.
-    usable = int(chips.CHIPS["h100"].usable_gib * chips.GIB)
+            assert usual.limit_gib(chip) < chip.usable_gib <= chip.memory_gib
+    h100 = chips.CHIPS["h100"]
+    assert h100.memory_gib == 79.1
+    # Between the limit and the usable memory a stage does not fit, but for no margin.
+    usable = int(h100.usable_gib * chips.GIB)
     stage = plan.StagePlan("policy", (passes.Program("update", {"other": usable}),))
-    assert plan.verdict(stage, chips.CHIPS["h100"]) == plan.TOO_LARGE
+    assert plan.verdict(stage, h100, usual) == plan.TOO_LARGE
+    assert plan.verdict(stage, h100, plan.Rates(margin=0.0)) == plan.FITS
+
+
+def test_memory_share_is_of_gpus():
+    more = chips.CHIPS["h100"].with_memory_share(0.92)
+    assert more.usable_gib == pytest.approx(0.92 * 79.1) and "0.92 of" in more.source
+    for name, share in (("v5e", 0.9), ("h100", 1.1), ("h100", 0)):
+        with pytest.raises(ValueError, match="XLA_PYTHON_CLIENT_MEM_FRACTION"):
+            chips.CHIPS[name].with_memory_share(share)
 
 
 @pytest.mark.parametrize("stage", sorted(sizes.BATCHES))

@@ -7,9 +7,13 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+import runs
 from made_run import make_pair, make_run, metric_rows
 
-from rlcd_jax import record_files
+from rlcd_jax import record_files, report
+from rlcd_jax.planning import chips
+from rlcd_jax.planning import plan as planned
+from rlcd_jax.planning import tables as plan_tables
 from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
 from rlcd_jax.statistics import estimates
 
@@ -324,3 +328,28 @@ def test_common_notes_are_taken_out_of_their_tables():
     assert tabulate.take_common_notes(shown) == ["b"]
     assert [t["notes"] for t in shown if isinstance(t, dict)] == [["a"], ["c"], []]
     assert tabulate.take_common_notes([{"notes": ["b"]}]) == []
+
+
+def test_plan_has_the_tables_that_plans_are_printed_with(tmp_path):
+    config = runs.tiny_config()
+    made = planned.make_plan(config, chips.parse_topology("h100:1"), ("preference",))
+    data = json.loads(plan_tables.render(plan_tables.Report(made), "json"))
+    run = make_run(tmp_path / "run")
+    (run / "plan.json").write_text(json.dumps(data))
+    shown = sections.plan(reading.read_run(run).plan)
+    (grid,) = shown["tables"]  # nothing was compiled
+    headings, rows = plan_tables.programs_grid(plan_tables.Report(made))
+    assert grid == (headings, rows)
+    assert any(line.startswith("preference: fits") for line in shown["verdicts"])
+    page = report.write_report(run).read_text()
+    assert '<section id="plan">' in page and "preference update" in page
+
+
+@pytest.mark.parametrize(
+    "part", [{}, {"shown": None}, {"shown": {"table": 3}}, {"shown": {"table": {}}}]
+)
+def test_plan_without_tables_is_missing_and_says_so(part, tmp_path):
+    assert "plan.json holds no table" in sections.plan(part).reason
+    run = make_run(tmp_path / "run")
+    (run / "plan.json").write_text(json.dumps(part))
+    assert "Missing: plan.json holds no table" in report.write_report(run).read_text()

@@ -5,12 +5,14 @@ from hypothesis import strategies as st
 
 from rlcd_jax.decode import requests, scheduler
 
-ROWS = {0: 4, 4: 4, 16: 2}
+ROWS = {(0, False): 4, (0, True): 4, (4, False): 4, (16, False): 2}
+ROWS |= {(4, True): 3, (16, True): 1}
 
 
-def make(num_slots=8):
+def make(num_slots=8, shards=1):
+    rows = {key: shards * count for key, count in ROWS.items()}
     return scheduler.Scheduler(
-        num_slots=num_slots, max_length=64, widths=(4, 16), rows=ROWS
+        num_slots=num_slots, max_length=64, widths=(4, 16), rows=rows, shards=shards
     )
 
 
@@ -22,12 +24,17 @@ def ask(tokens, contrast=None, new=5):
 class Device:
     """Plays the passes on lists, as the device would on keys and values."""
 
-    def __init__(self, num_slots):
+    def __init__(self, num_slots, shards=1):
+        self.own, self.shards = num_slots // shards, shards
         self.slots = [[] for _ in range(num_slots)]
         self.computed = 0
 
     def run(self, one):
-        assert len(one.works) <= ROWS[one.width]
+        parts = [work.target // self.own for work in one.works]
+        most = ROWS[one.width, one.copies]
+        assert all(parts.count(part) <= most for part in range(self.shards))
+        for work in one.works:  # nothing goes from one part to another
+            assert not work.offset or work.source // self.own == work.target // self.own
         read = [self.slots[work.source][: work.offset] for work in one.works]
         for work, start in zip(one.works, read, strict=True):
             assert len(start) == work.offset and (one.copies or not start)
@@ -40,9 +47,12 @@ prompts = st.lists(st.integers(0, 1), min_size=1, max_size=40)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(prompts, st.none() | prompts), min_size=1, max_size=20))
-def test_place_gives_every_slot_its_prompt(jobs):
-    plan, device, served = make(), Device(8), []
+@given(
+    st.lists(st.tuples(prompts, st.none() | prompts), min_size=1, max_size=20),
+    st.sampled_from([1, 2, 4]),
+)
+def test_place_gives_every_slot_its_prompt(jobs, shards):
+    plan, device, served = make(shards=shards), Device(8, shards), []
     plan.add([ask(tokens, contrast) for tokens, contrast in jobs])
     while plan.waiting or plan.active():
         placed, passes = plan.place()

@@ -18,7 +18,6 @@ nothing is compiled.
 """
 
 import collections
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,10 +26,11 @@ import numpy as np
 from absl import logging
 
 from rlcd_jax import processes
-from rlcd_jax.decode import automaton, jobs, layout, plan, programs, scheduler
+from rlcd_jax.decode import automaton, jitted, jobs, layout, plan, programs, scheduler
 from rlcd_jax.decode.requests import Reply, Request, check
 from rlcd_jax.models import cached, llama
 
+STRING_STATES = 128
 PATIENCE = 8  # dispatches in a row that could do with a shorter cache
 
 
@@ -73,7 +73,7 @@ class Engine:
         prompt_buckets: Sequence[int] = (16, 64, 256),
         live_buckets: Sequence[int] | None = None,
         prefill_tokens: int | None = None,
-        string_states: int = 128,
+        string_states: int = STRING_STATES,
         memory_budget: int | None = None,
     ):
         if num_slots < 1 or max_length < 2 or steps_per_dispatch < 1:
@@ -97,6 +97,7 @@ class Engine:
             live_buckets=live_buckets,
             prefill_tokens=prefill_tokens,
         )
+        self._string_states = string_states
         self.memory = self._check_memory(memory_budget)
         special = set(tokenizer.special_ids)
         spelled = [
@@ -111,6 +112,7 @@ class Engine:
             max_length=max_length,
             widths=self._sizes.widths,
             rows=self._sizes.rows,
+            shards=layout.ways(mesh)[0],
         )
         self._compiles: collections.Counter = collections.Counter()
         self._programs()
@@ -124,6 +126,8 @@ class Engine:
             self.cfg,
             self._sizes,
             num_slots=self.num_slots,
+            num_steps=self.steps_per_dispatch,
+            string_states=self._string_states,
             mesh=self.mesh,
             weights=self.weights,
         )
@@ -135,49 +139,16 @@ class Engine:
         return memory
 
     def _programs(self) -> None:
-        """Make the jitted programs and the device state they work on."""
-        cfg = self.cfg
-        shardings = layout.shardings(cfg, self.mesh, self.weights)
-        self._shardings = shardings
-
-        self._decode_form = jax.jit(
-            self._counted("decode_form", functools.partial(llama.decode_form, cfg=cfg)),
-            out_shardings=shardings.params,
+        """Make the jitted programs and the small state they work on."""
+        self._made = jitted.make(
+            self.cfg,
+            self.mesh,
+            weights=self.weights,
+            num_slots=self.num_slots,
+            num_steps=self.steps_per_dispatch,
+            counted=self._counted,
         )
-        self._decode = jax.jit(
-            self._counted(
-                "decode",
-                functools.partial(
-                    programs.decode, cfg=cfg, num_steps=self.steps_per_dispatch
-                ),
-            ),
-            static_argnames=("features",),
-            donate_argnames=("cache", "state"),
-            out_shardings=(shardings.cache, shardings.whole, shardings.whole),
-        )
-        self._prefill = jax.jit(
-            self._counted("prefill", functools.partial(programs.prefill, cfg=cfg)),
-            out_shardings=shardings.cache,
-        )
-        kernel = cfg.attention
-        self._take = jax.jit(
-            self._counted("take", cached.take), out_shardings=shardings.cache
-        )
-        self._put_rows = jax.jit(
-            self._counted("put", functools.partial(cached.put, kernel=kernel)),
-            donate_argnums=(0,),
-            out_shardings=shardings.cache,
-        )
-        self._resize = jax.jit(
-            self._counted("resize", functools.partial(cached.resize, kernel=kernel)),
-            static_argnums=(1,),
-            out_shardings=shardings.cache,
-        )
-        with self._ambient():
-            self._cache = jax.jit(
-                lambda: llama.init_cache(cfg, self.num_slots, self._sizes.lives[0]),
-                out_shardings=shardings.cache,
-            )()
+        self._cache: Any = None
         self._length, self._small_dispatches = self._sizes.lives[0], 0
         self._state = self._put(programs.idle_state(self.num_slots))
 
@@ -198,7 +169,7 @@ class Engine:
         """Send host arrays, whole to every device."""
         if self.mesh is None:
             return jax.device_put(value)
-        return processes.place(value, self._shardings.whole)
+        return processes.place(value, self._made.shardings.whole)
 
     @property
     def compiles(self) -> dict[str, int]:
@@ -213,11 +184,18 @@ class Engine:
         """
         self._params = None  # two versions at once would not fit where one just does
         with self._ambient():
+            if self._cache is None:
+                self._cache = self._made.empty(self._length)
             if isinstance(params["layers"], dict):
-                self._params = self._decode_form(params)
+                self._params = self._made.decode_form(params)
             else:
-                self._params = jax.device_put(params, self._shardings.params)
+                self._params = jax.device_put(params, self._made.shardings.params)
         self.scheduler.forget()
+
+    def unload(self) -> None:
+        """Let weights and cache go until the next `load`: others need the room."""
+        self._params = self._cache = None
+        self._length, self._small_dispatches = self._sizes.lives[0], 0
 
     def warm_up(self, features: programs.Features | None = None) -> None:
         """Compile every program that jobs with these features can need."""
@@ -287,22 +265,27 @@ class Engine:
 
     def run_pass(self, one: scheduler.Pass) -> None:
         """Run one prefill or copy on the device."""
-        num_rows = self._sizes.rows[one.width]
+        num_rows = self._sizes.rows[one.width, one.copies]
         tokens = np.zeros((num_rows, one.width), np.int32)
         source, offset, length = np.zeros((3, num_rows), np.int32)
-        target = np.full(num_rows, self.num_slots, np.int32)  # nowhere
-        for index, work in enumerate(one.works):
+        # Each device's rows are of its own slots, which it counts from 0.
+        shards = self.scheduler.shards
+        own, free = self.num_slots // shards, np.arange(shards) * (num_rows // shards)
+        target = np.full(num_rows, own, np.int32)  # nowhere
+        for work in one.works:
+            index = free[work.target // own]
+            free[work.target // own] += 1
             tokens[index, : len(work.tokens)] = work.tokens
-            target[index], source[index] = work.target, work.source
+            target[index], source[index] = work.target % own, work.source % own
             offset[index], length[index] = work.offset, len(work.tokens)
         with self._ambient():
-            part = self._take(self._cache, source) if one.copies else None
+            part = self._made.take(self._cache, source) if one.copies else None
             if one.width:
-                part = self._prefill(
+                part = self._made.prefill(
                     self._params, part=part, tokens=tokens, offset=offset, length=length
                 )
             if part is not None:
-                self._cache = self._put_rows(self._cache, part, target)
+                self._cache = self._made.put(self._cache, part, target)
 
     def fit(self, entries: int) -> None:
         """Make the cache long enough for this many entries."""
@@ -322,8 +305,16 @@ class Engine:
     def _set_length(self, length: int) -> None:
         if length == self._length:
             return
+        axes, old = cached.length_axes(self.cfg.attention), self._cache
+        parts = [(list(old.k), axes.k), (list(old.v), axes.v)]
+        del old
+        self._cache = None  # buffer by buffer: two whole caches would not fit
         with self._ambient():
-            self._cache = self._resize(self._cache, length)
+            for buffers, axis in parts:
+                for layer, buffer in enumerate(buffers):
+                    buffers[layer] = self._made.resize(buffer, length, axis)
+        (keys, _), (values, _) = parts
+        self._cache = cached.Cache(k=tuple(keys), v=tuple(values))
         self.scheduler.forget(beyond=length)
         self._length, self._small_dispatches = length, 0
 
@@ -339,7 +330,7 @@ class Engine:
         """Start several decode steps; return their results, which are not ready yet."""
         slots = jax.tree.map(np.copy, self._slots)
         with self._ambient():
-            self._cache, self._state, emitted = self._decode(
+            self._cache, self._state, emitted = self._made.decode(
                 self._params,
                 cache=self._cache,
                 state=self._state,

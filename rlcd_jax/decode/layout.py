@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import programs, scheduler
-from rlcd_jax.models import llama, table
+from rlcd_jax.models import cached, llama, table
 
 COPY_ROWS = 8  # on a device
 WEIGHTS = ("whole", "split")
@@ -21,13 +22,14 @@ WEIGHTS = ("whole", "split")
 class Sizes:
     """The few shapes that programs have.
 
-    `widths` of prefill; `lives`, the lengths of the cache; `rows` of the program
-    of each width, under 0 those of the one that only copies.
+    `widths` of prefill; `lives`, the lengths of the cache; `rows` of the program of
+    each (width, whether it goes on from copied entries), width 0 being that of the one
+    that only copies.
     """
 
     widths: tuple[int, ...]
     lives: tuple[int, ...]
-    rows: dict[int, int]
+    rows: dict[tuple[int, bool], int]
 
 
 def sizes(
@@ -65,9 +67,15 @@ def sizes(
     lives = sorted({one for one in live_buckets if 0 < one < max_length})
     if prefill_tokens is None:
         prefill_tokens = default_prefill_tokens(jax.default_backend())
-    rows = {width: prefill_tokens // width for width in buckets} | {0: COPY_ROWS}
-    for width, count in rows.items():
-        rows[width] = max(1, min(count, num_slots // slot_ways)) * slot_ways
+    # A copied row is as long as the cache, however narrow its new tokens are. Slots are
+    # filled a quarter at a time (see `Scheduler.place`): more rows would stay empty.
+    own = num_slots // slot_ways
+    most = max(COPY_ROWS, own // 4)
+    rows = {}
+    for width in (0, *buckets):
+        count = min(prefill_tokens // width if width else COPY_ROWS, own)
+        rows[width, False] = max(1, count) * slot_ways
+        rows[width, True] = max(1, min(count, most)) * slot_ways
     return Sizes(tuple(buckets), (*lives, max_length), rows)
 
 
@@ -99,6 +107,20 @@ def placed(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None) -> llama.Llam
 def ambient(mesh: jax.sharding.Mesh | None) -> Any:
     """Return a context in which `sharding.constrain` acts on this mesh."""
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+@functools.cache
+def weight_shapes(cfg: llama.LlamaConfig) -> Any:
+    """Return the shapes of a model in decode form."""
+    return jax.eval_shape(
+        lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
+    )
+
+
+@functools.cache
+def cache_shapes(cfg: llama.LlamaConfig, rows: int, length: int) -> cached.Cache:
+    """Return the shapes of some rows of a cache, of `length` entries."""
+    return jax.eval_shape(lambda: llama.init_cache(cfg, rows, length))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +167,6 @@ def shardings(
         raise ValueError(f"weights={weights!r}; accepted: {', '.join(WEIGHTS)}")
     if mesh is None:
         return Shardings(None, None, None)
-    shapes = jax.eval_shape(
-        lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
-    )
 
     def spec(path: Any, leaf: Any) -> table.ParamSpec:
         axes = PLACES[path[-1].key]
@@ -160,7 +179,7 @@ def shardings(
         axes = ("slots", None, "kv_heads", None)
     return Shardings(
         params=sharding.param_shardings(
-            jax.tree_util.tree_map_with_path(spec, shapes), mesh
+            jax.tree_util.tree_map_with_path(spec, weight_shapes(cfg)), mesh
         ),
         cache=NamedSharding(mesh, sharding.partition_spec(axes)),
         whole=NamedSharding(mesh, PartitionSpec()),

@@ -1,34 +1,41 @@
 """How much memory a decode engine needs, before it is built."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 
 import jax
 
 from rlcd_jax import sharding, tree
-from rlcd_jax.decode import layout
+from rlcd_jax.decode import jitted, layout
 from rlcd_jax.models import llama
 
 GIB = 2**30
+FLOAT = 4  # bytes of a float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one device: weights in decode form, cache, and the largest work space.
+    """Bytes on one device: weights in decode form, cache, tables, work by program.
 
-    `weights` and `cache` are exact: those of the arrays that the engine holds, the
-    cache at its longest. `work` is an upper estimate of what comes and goes beside
-    them: the logits and sampler of a decode step; the scores, feed-forward and copied
-    rows of a prefill; or the cache of the length before, while the cache grows.
+    `weights`, `cache` and `tables` are exact: those of the arrays that the engine
+    holds, the cache at its longest; tables are those of strings and of the slots.
+    `work` is an estimate of what comes and goes beside them in each of `jitted.works`.
     """
 
     weights: int
     cache: int
-    work: int
+    tables: int
+    work: Mapping[str, int]
+
+    @property
+    def largest(self) -> int:
+        """The largest work space."""
+        return max(self.work.values())
 
     @property
     def total(self) -> int:
-        """All three together."""
-        return self.weights + self.cache + self.work
+        """Weights, cache, tables and the largest work space together."""
+        return self.weights + self.cache + self.tables + self.largest
 
 
 def estimate(
@@ -36,6 +43,8 @@ def estimate(
     sizes: layout.Sizes,
     *,
     num_slots: int,
+    num_steps: int,
+    string_states: int,
     mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None,
     weights: str,
 ) -> Memory:
@@ -45,6 +54,8 @@ def estimate(
       cfg: model numbers.
       sizes: the shapes of the engine's programs.
       num_slots: requests on the devices at a time.
+      num_steps: tokens drawn in one run of the decode program.
+      string_states: rows of the table of strings.
       mesh: of the engine, whose devices need not exist; None: one device.
       weights: "whole" or "split"; see `layout.WEIGHTS`.
 
@@ -52,10 +63,8 @@ def estimate(
       Bytes a device.
     """
     cfg = layout.placed(cfg, mesh)
-    params = jax.eval_shape(
-        lambda: llama.decode_form(llama.init_params(cfg, jax.random.key(0)), cfg)
-    )
-    cache = jax.eval_shape(lambda: llama.init_cache(cfg, num_slots, sizes.lives[-1]))
+    params = layout.weight_shapes(cfg)
+    cache = layout.cache_shapes(cfg, num_slots, sizes.lives[-1])
     if mesh is None:
         held = tree.count_bytes(params), tree.count_bytes(cache)
     else:
@@ -64,33 +73,39 @@ def estimate(
             sharding.device_bytes(params, where.params),
             sharding.device_bytes(cache, where.cache),
         )
-    work = _work_bytes(cfg, sizes, num_slots=num_slots, mesh=mesh, cache=held[1])
-    return Memory(weights=held[0], cache=held[1], work=work)
+    entry = held[1] / num_slots / sizes.lives[-1]  # of one slot, on each device
+    work = dict(_work(cfg, sizes, num_slots, num_steps, layout.ways(mesh), entry))
+    tables = tree.count_bytes(jitted.table_shapes(cfg, num_slots, string_states))
+    return Memory(weights=held[0], cache=held[1], tables=tables, work=work)
 
 
-def _work_bytes(
+def _work(
     cfg: llama.LlamaConfig,
     sizes: layout.Sizes,
-    *,
     num_slots: int,
-    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None,
-    cache: int,
-) -> int:
-    """Return the largest work space; `cache` is the longest, bytes on a device."""
-    slot_ways, tensor_ways = layout.ways(mesh)
-    longest = sizes.lives[-1]
-    sampler = 3 * 4 * num_slots / slot_ways * cfg.vocab_size
-    heads = cfg.layout.kv_heads * cfg.layout.group
-    wide = max(2 * cfg.mlp_dim, heads * longest) / tensor_ways
-    prefill = cache * sizes.rows[0] / num_slots
-    for width in sizes.widths:
-        rows = sizes.rows[width]
-        tokens = 2 * 4 * rows * width / slot_ways * (wide + 2 * cfg.embed_dim)
-        # The rows as they were taken, and as the prefill leaves them.
-        copied = 2 * cache * rows / num_slots
-        prefill = max(prefill, tokens + copied)
-    growing = cache * sizes.lives[-2] / longest if len(sizes.lives) > 1 else 0
-    return int(max(sampler, prefill, growing))
+    num_steps: int,
+    ways: tuple[int, int],
+    entry: float,
+) -> Iterator[tuple[str, int]]:
+    """Yield the work space of each program; `entry` of all slots' bytes on a device."""
+    (slot_ways, tensor_ways), length = ways, sizes.lives[-1]
+    sampler = 3 * FLOAT * num_slots / slot_ways * cfg.vocab_size
+    window = num_slots * num_steps * entry * (cfg.attention == "xla")
+    yield "decode", int(sampler + window)
+    for (width, copies), rows in sizes.rows.items():
+        if not width:
+            continue
+        seen = width + length * copies
+        heads = cfg.layout.kv_heads * cfg.layout.group
+        wide = max(3 * cfg.mlp_dim, 2 * heads * seen) / tensor_ways
+        tokens = FLOAT * rows * width / slot_ways * (wide + 2 * cfg.embed_dim)
+        new = rows * entry * (width + length * copies)
+        yield f"prefill {width}" + " on copies" * copies, int(tokens + new)
+    copied = max(rows for (_, copies), rows in sizes.rows.items() if copies)
+    yield "take", int(copied * length * entry)
+    yield "put", int(copied * length * entry)
+    if len(sizes.lives) > 1:
+        yield "resize", int(num_slots * length * entry / cfg.num_layers / 2)
 
 
 def check(memory: Memory, budget: int, *, num_slots: int, max_length: int) -> None:
@@ -104,16 +119,16 @@ def check(memory: Memory, budget: int, *, num_slots: int, max_length: int) -> No
     """
     if memory.total <= budget:
         return
-    # The work space of a prefill is for the most part copied rows: fewer with slots.
+    # Work space is for the most part rows of the cache: fewer with fewer slots.
     left = budget - memory.weights
-    fit = max(0, left) * num_slots // max(memory.cache + memory.work, 1)
+    fit = max(0, left) * num_slots // max(memory.cache + memory.largest, 1)
     advice = f"about {fit} slots of this length fit"
     if fit < 1:
         advice = "not even one slot fits: use more devices or a smaller model"
     raise ValueError(
         f"decoding with num_slots={num_slots} and max_length={max_length} needs "
         f"{memory.total / GIB:.2f} GiB a device (weights {memory.weights / GIB:.2f}, "
-        f"cache {memory.cache / GIB:.2f}, work space {memory.work / GIB:.2f}) but "
+        f"cache {memory.cache / GIB:.2f}, work space {memory.largest / GIB:.2f}) but "
         f"{budget / GIB:.2f} GiB are available; {advice}"
     )
 

@@ -72,8 +72,10 @@ class Scheduler:
       num_slots: M.
       max_length: entries of a slot.
       widths: the prompt lengths a prefill program may have, ascending.
-      rows: width -> rows of the prefill program of that width; 0 -> rows of the copy
-        program.
+      rows: (width, copies) -> rows of the prefill program of that width, which goes
+        on from copied entries or not; (0, True) -> rows of the copy program.
+      shards: equal parts of the slots, each on devices of its own; entries are copied
+        within a part only, and each part has its share of a program's rows.
     """
 
     def __init__(
@@ -82,11 +84,15 @@ class Scheduler:
         num_slots: int,
         max_length: int,
         widths: Sequence[int],
-        rows: dict[int, int],
+        rows: dict[tuple[int, bool], int],
+        shards: int = 1,
     ):
         self._widths, self._rows = tuple(widths), rows
         self._queue: collections.deque = collections.deque()
-        self._free = collections.deque(range(num_slots))
+        self.shards, self._own = shards, num_slots // shards
+        # All parts in turn: so their rows of a program are used alike.
+        order = np.arange(num_slots).reshape(shards, -1).T.flatten()
+        self._free = collections.deque(order.tolist())
         self._held = np.full((num_slots, max_length), -1, np.int32)  # prompts in slots
         self.occupants: list[Occupant | None] = [None] * num_slots
 
@@ -168,7 +174,8 @@ class Scheduler:
         if not self._queue:
             return False
         first = self._queue[0][1].tokens[: self._widths[-1]]
-        batch = min(self._rows[self._width(len(first))], len(self.occupants) // 4)
+        batch = self._rows[self._width(len(first)), False]
+        batch = min(batch, len(self.occupants) // 4)
         ahead = itertools.islice(self._queue, max(batch, 1))
         needed = sum(len(request.prompts) for _, request in ahead)
         idle = len(self._free) == len(self.occupants)
@@ -178,11 +185,16 @@ class Scheduler:
         """Take a free slot for a prompt and plan the work it needs; return the slot."""
         body = np.asarray(prompt[:-1], np.int32)
         shared = self._common(body)
+        parts = {slot // self._own for slot in self._free}
+        away = [part for part in range(self.shards) if part not in parts]
+        shared.reshape(self.shards, -1)[away] = 0
         source = int(np.argmax(shared))
         offset = int(shared[source])
         if self._cost(len(body) - offset) >= self._cost(len(body)):
             source, offset = self._free[0], 0
-        slot = source if source in self._free else self._free[0]
+        part = source // self._own
+        near = (slot for slot in self._free if slot // self._own == part)
+        slot = source if source in self._free else next(near)
         self._free.remove(slot)
         if slot != source or offset < len(body):
             plan.add(slot, source, offset, self._chunks(body[offset:]))
@@ -213,9 +225,18 @@ class Scheduler:
                 copies = work.offset > 0
                 by_shape[self._width(len(work.tokens)), copies].append(work)
             for (width, copies), works in sorted(by_shape.items()):
-                for start in range(0, len(works), self._rows[width]):
-                    group = tuple(works[start : start + self._rows[width]])
-                    yield Pass(width, copies, group)
+                size = self._rows[width, copies] // self.shards
+                yield from (
+                    Pass(width, copies, group) for group in self._groups(works, size)
+                )
+
+    def _groups(self, works: list[Work], size: int) -> Iterator[tuple[Work, ...]]:
+        """Yield works in groups that have `size` of each part of the slots at most."""
+        parts: list[list[Work]] = [[] for _ in range(self.shards)]
+        for work in works:
+            parts[work.target // self._own].append(work)
+        for start in range(0, max(map(len, parts)), size):
+            yield tuple(itertools.chain(*(x[start : start + size] for x in parts)))
 
 
 class _Plan:

@@ -93,6 +93,11 @@ class Trainer:
             self.shardings,
         )
 
+    def lower_create(self) -> jax.stages.Lowered:
+        """Return the making of the state as the compiler gets it."""
+        with jax.set_mesh(self.mesh):
+            return self._create.lower(self.state_shapes.params)
+
     def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
         """Return the update as the compiler gets it; nothing is allocated.
 

@@ -75,22 +75,20 @@ def length_axes(kernel: str) -> Cache:
     return Cache(k=1, v=1) if kernel == "cudnn" else Cache(k=2, v=3)
 
 
-def resize(cache: Cache, length: int, *, kernel: str) -> Cache:
-    """Return the cache with `length` entries a slot: the first ones, or more."""
-    axes = length_axes(kernel)
+def resize(buffer: jax.Array, length: int, axis: int) -> jax.Array:
+    """Return a layer's keys or values with `length` entries: the first, or more.
 
-    def fit(buffer: jax.Array, axis: int) -> jax.Array:
-        have = buffer.shape[axis]
-        if length <= have:
-            return jax.lax.slice_in_dim(buffer, 0, length, axis=axis)
-        widths = [(0, 0)] * 4
-        widths[axis] = (0, length - have)
-        return jnp.pad(buffer, widths)
-
-    return Cache(
-        k=tuple(fit(buffer, axes.k) for buffer in cache.k),
-        v=tuple(fit(buffer, axes.v) for buffer in cache.v),
-    )
+    Args:
+      buffer: as a `Cache` has them.
+      length: entries wanted.
+      axis: that counts them; see `length_axes`.
+    """
+    have = buffer.shape[axis]
+    if length <= have:
+        return jax.lax.slice_in_dim(buffer, 0, length, axis=axis)
+    widths = [(0, 0)] * 4
+    widths[axis] = (0, length - have)
+    return jnp.pad(buffer, widths)
 
 
 def take(cache: Cache, slots: jax.Array) -> Cache:

@@ -11,6 +11,7 @@ K key/value heads, H head width, V vocabulary, L layers.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -21,29 +22,84 @@ from rlcd_jax.models import head_layout, heads, llama
 FLOAT = 4  # bytes of a float32
 
 
-def activation_bytes(
-    cfg: llama.LlamaConfig, rows: int, length: int, *, tensor_ways: int, backward: bool
-) -> int:
-    """Return the bytes of activations at the worst moment of one pass.
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What one pass over texts is, on one device.
+
+    Attributes:
+      rows: texts at once.
+      length: positions of a text.
+      models: of which gradients are taken together; 0: of none.
+      logits: bytes of the logits that exist at once; 0: none are made.
+      fsdp_ways: devices among which parameters are split.
+      tensor_ways: devices among which heads, feed-forward and vocabulary are.
+      cast: whether parameters are float32, and not cast once for all.
+    """
+
+    rows: int
+    length: int
+    models: int
+    logits: int
+    fsdp_ways: int
+    tensor_ways: int
+    cast: bool = True
+
+
+def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
+    """Return what a pass makes on its way, at the worst moment.
 
     Forward only: the residual stream and one layer's arrays. With a backward pass, in
     addition what `cfg.remat` keeps of each layer: its input ("full"), its products
-    too ("dots"), or all ("none").
+    too ("dots"), or all ("none"). A layer's weights are cast, and gathered over fsdp
+    where that splits them, one layer ahead. Logits exist when no layer is at work; then
+    their table is cast or gathered, and in a backward pass it has a gradient.
 
-    Args:
-      cfg: model numbers.
-      rows: texts on one device at once.
-      length: positions of a text.
-      tensor_ways: devices among which heads and feed-forward are split.
-      backward: whether gradients are taken.
+    Returns:
+      Bytes on a device: "activations", "logits" and "other", which is weights.
     """
-    stream = FLOAT * rows * length * cfg.embed_dim
-    kept, moment = _layer_bytes(cfg, rows, length, tensor_ways)
-    if not backward:
-        return 2 * stream + moment
-    products = _product_bytes(cfg, rows, length, tensor_ways)
-    each = {"full": stream, "dots": stream + products, "none": stream + kept}
-    return cfg.num_layers * each[cfg.remat] + kept + moment + 3 * stream
+    stream = FLOAT * one.rows * one.length * cfg.embed_dim
+    layer = layer_bytes(cfg, one)
+    each = {
+        "full": stream,
+        "dots": stream + _product_bytes(cfg, one),
+        "none": stream + layer,
+    }
+    kept = one.models * cfg.num_layers * each[cfg.remat]
+    if cfg.remat == "dots":  # kept already
+        layer -= _product_bytes(cfg, one)
+    moment = kept + layer + (3 if one.models else 2) * stream
+    weights = _layer_weights(cfg, one)
+    table = _table_weights(cfg, one) * bool(one.logits)
+    if moment + weights >= kept + stream + one.logits + table:
+        return {"activations": moment, "logits": 0, "other": weights}
+    return {"activations": kept + stream, "logits": one.logits, "other": table}
+
+
+def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
+    """Return the bytes of weights that are held for a moment only.
+
+    In units of a layer in the compute dtype, or of the embeddings if those are larger:
+    as many as compilers for GPUs and TPUs were seen to hold (experiments/README.md).
+    """
+    itemsize = jnp.dtype(cfg.dtype).itemsize
+    layer = _layer_params(cfg) / one.tensor_ways * itemsize
+    table = _table_params(cfg) / one.tensor_ways * itemsize
+    if one.fsdp_ways == 1:
+        return int(2 * layer * one.cast)
+    if one.models:  # gathered, and the gradient of a layer before it is scattered
+        return int((4 if cfg.remat == "full" else 3) * max(layer, table))
+    return int(1.25 * max(layer, table) + 0.5 * layer * one.cast)
+
+
+def _table_params(cfg: llama.LlamaConfig) -> int:
+    return math.prod(llama.param_specs(cfg)["embed"].shape)
+
+
+def _table_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
+    """Return the bytes of the output table that are held for a moment only."""
+    table = _table_params(cfg) / one.tensor_ways
+    half = table * jnp.dtype(cfg.dtype).itemsize * (one.cast or one.fsdp_ways > 1)
+    return int(half + FLOAT * table * bool(one.models) * 2)
 
 
 def _heads(cfg: llama.LlamaConfig, tensor_ways: int) -> tuple[float, float, float]:
@@ -53,29 +109,28 @@ def _heads(cfg: llama.LlamaConfig, tensor_ways: int) -> tuple[float, float, floa
     return layout.group * key, key, cfg.mlp_dim / tensor_ways
 
 
-def _product_bytes(
-    cfg: llama.LlamaConfig, rows: int, length: int, tensor_ways: int
-) -> int:
+def _product_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
     """Return the bytes of one layer's product results: q, k, v, o, gate, up, down."""
-    query, key, mlp = _heads(cfg, tensor_ways)
-    return int(FLOAT * rows * length * (query + 2 * key + 2 * mlp + 2 * cfg.embed_dim))
+    query, key, mlp = _heads(cfg, one.tensor_ways)
+    return int(
+        FLOAT * one.rows * one.length * (query + 2 * key + 2 * mlp + 2 * cfg.embed_dim)
+    )
 
 
-def _layer_bytes(
-    cfg: llama.LlamaConfig, rows: int, length: int, tensor_ways: int
-) -> tuple[int, int]:
-    """Return what one layer's backward pass needs, and its largest passing arrays.
+def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
+    """Return the bytes of one layer's arrays at its worst moment.
 
     Scores [B, N, T, T] exist where the kernel is "xla": cuDNN never stores them.
     """
-    query, key, mlp = _heads(cfg, tensor_ways)
+    query, key, mlp = _heads(cfg, one.tensor_ways)
     scores = 0.0
     if cfg.attention == "xla":
-        scores = FLOAT * rows * query / cfg.head_dim * length * length
-    token = FLOAT * rows * length
+        scores = FLOAT * one.rows * query / cfg.head_dim * one.length**2
+    token = FLOAT * one.rows * one.length
+    if not one.models:
+        return int(max(1.5 * scores + token * query, 2 * token * mlp))
     kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp) + scores
-    moment = max(2 * scores + token * query, 2 * token * mlp)
-    return int(kept), int(moment)
+    return int(kept + max(2 * scores + token * query, 2 * token * mlp))
 
 
 def logits_bytes(
@@ -105,23 +160,6 @@ def logits_bytes(
     return arrays * FLOAT * tokens * cfg.vocab_size // tensor_ways
 
 
-def gathered_bytes(
-    cfg: llama.LlamaConfig, *, fsdp_ways: int, tensor_ways: int, with_logits: bool
-) -> int:
-    """Return the bytes of weights that one device holds for a moment only.
-
-    A layer's weights are cast, and gathered over fsdp where that splits them, one
-    layer ahead; so are the embeddings, in float32, once.
-    """
-    itemsize = jnp.dtype(cfg.dtype).itemsize
-    layer = _layer_params(cfg) / tensor_ways
-    table = math.prod(llama.param_specs(cfg)["embed"].shape) / tensor_ways
-    cast = 2 * layer * itemsize + with_logits * table * itemsize
-    if fsdp_ways == 1:
-        return int(cast)
-    return int(cast + FLOAT * (layer + table * (1 + with_logits)))
-
-
 def _layer_params(cfg: llama.LlamaConfig) -> int:
     """Return the scalars in the matrices of one layer."""
     specs = jax.tree.leaves(
@@ -146,7 +184,7 @@ def forward_flops(
       logit_tokens: tokens whose logits are made.
     """
     layer = 2 * _layer_params(cfg) + 4 * cfg.num_heads * cfg.head_dim * length
-    logits = 2 * math.prod(llama.param_specs(cfg)["embed"].shape) * logit_tokens
+    logits = 2 * _table_params(cfg) * logit_tokens
     return float(cfg.num_layers * layer * tokens + logits)
 
 

@@ -97,6 +97,8 @@ def forecast(
         f"{rates.generate:,.0f} tokens/s generated and {rates.train:,.0f} trained "
         f"(scale {setup.config.scale}: {rates.hardware})"
     )
+    if rates.price:
+        total += f"; cost {hours * rates.price:,.0f} at {rates.price:,.2f} an hour"
     if calls:
         total += f"; {calls:,.0f} calls of the API judge"
     return "\n".join([head, *lines, total] if whole and lines else [total])

@@ -46,7 +46,10 @@ class Advice:
 
 
 def advise(
-    config: ConfigDict, topology: chips.Topology, stages: Sequence[str]
+    config: ConfigDict,
+    topology: chips.Topology,
+    stages: Sequence[str],
+    rates: plan.Rates | None = None,
 ) -> Advice | None:
     """Return the first changes with which every stage fits, if any do.
 
@@ -54,20 +57,22 @@ def advise(
       config: of a run, which a plan has found wanting.
       topology: the chips; less of them are tried too.
       stages: names.
+      rates: as of the plan.
     """
+    rates = rates or plan.Rates()
     start = changed(config, {"mesh.data": -1, "mesh.fsdp": 1, "mesh.tensor": 1})
     setting = plan.make_setting(start, topology)
     for fewer in _fewer(topology):
-        for mesh in _meshes(config, fewer, topology):
-            if not _possible(setting, mesh, stages):
+        for mesh in meshes(config, fewer, topology):
+            if not possible(setting, mesh, stages):
                 continue
-            changes = _tune_all(setting, mesh, stages)
+            changes = _tune_all(setting, mesh, stages, rates)
             if changes is not None:
                 return Advice(fewer.text, {**mesh, **changes})
     return None
 
 
-def _possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> bool:
+def possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> bool:
     """Return whether a mesh divides model and batches, and could hold the weights.
 
     A quick look that spares planning in full what cannot work.
@@ -82,7 +87,7 @@ def _possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> b
         _field(config, BATCHES[name][0]) % ways for name in stages if name in BATCHES
     ):
         return False
-    limit = (setting.chip.limit_gib or math.inf) * chips.GIB
+    limit = (setting.chip.usable_gib or math.inf) * chips.GIB
     params = cfg.num_layers * cfg.embed_dim * 3 * cfg.mlp_dim
     decodes = any(name in ("simulate", "policy", "evaluate") for name in stages)
     models = 2 if "policy" in stages else any(name in BATCHES for name in stages)
@@ -91,12 +96,12 @@ def _possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> b
 
 
 def _tune_all(
-    setting: sizes.Setting, mesh: Changes, stages: Sequence[str]
+    setting: sizes.Setting, mesh: Changes, stages: Sequence[str], rates: plan.Rates
 ) -> dict[str, Any] | None:
     """Return what to change beside the mesh so that all stages fit, if that helps."""
     changes: dict[str, Any] = {}
     for name in stages:
-        found = _tune(setting, name, {**mesh, **changes})
+        found = _tune(setting, name, {**mesh, **changes}, rates)
         if found is None:
             return None
         changes |= found
@@ -111,16 +116,22 @@ def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
     return copy
 
 
-def _tune(setting: sizes.Setting, name: str, given: Changes) -> dict[str, Any] | None:
+def _tune(
+    setting: sizes.Setting, name: str, given: Changes, rates: plan.Rates
+) -> dict[str, Any] | None:
     """Return what to change for one stage beside `given`; None: nothing helps."""
     base = changed(setting.job.config, given)
-    options = list(_stage_changes(base, name))
-    if not _works(setting, changed(base, options[-1]), name):
-        return None
-    return next(own for own in options if _works(setting, changed(base, own), name))
+    options = list(stage_changes(base, name))
+
+    def works(own: Changes) -> bool:
+        stage = plan_stage(setting, changed(base, own), name)
+        return plan.verdict(stage, setting.chip, rates) in (plan.FITS, plan.UNKNOWN)
+
+    return next(filter(works, options), None) if works(options[-1]) else None
 
 
-def _works(setting: sizes.Setting, config: ConfigDict, name: str) -> bool:
+def plan_stage(setting: sizes.Setting, config: ConfigDict, name: str) -> plan.StagePlan:
+    """Return the plan of a stage by another config of the same model and data."""
     mesh_sizes = setup.mesh_sizes(config)
     job = dataclasses.replace(
         setting.job,
@@ -130,11 +141,10 @@ def _works(setting: sizes.Setting, config: ConfigDict, name: str) -> bool:
             **mesh_sizes, num_devices=math.prod(mesh_sizes.values())
         ),
     )
-    stage = plan.plan_stage(dataclasses.replace(setting, job=job), name)
-    return plan.verdict(stage, setting.chip) in (plan.FITS, plan.UNKNOWN)
+    return plan.plan_stage(dataclasses.replace(setting, job=job), name)
 
 
-def _stage_changes(config: ConfigDict, name: str) -> Iterator[dict[str, Any]]:
+def stage_changes(config: ConfigDict, name: str) -> Iterator[dict[str, Any]]:
     """Yield changes of one stage, from none to the smallest memory."""
     batches: list[dict[str, Any]] = [{}]
     if name in BATCHES:
@@ -167,7 +177,7 @@ def _fewer(topology: chips.Topology) -> Iterator[chips.Topology]:
         yield chips.parse_topology(f"{topology.chip.name}:{count}")
 
 
-def _meshes(
+def meshes(
     config: ConfigDict, topology: chips.Topology, asked: chips.Topology
 ) -> Iterator[dict[str, int]]:
     """Yield meshes: the config's own, then rising in tensor, then in fsdp."""

@@ -1,8 +1,8 @@
-"""What the compiler says of the updates of a plan: lowered and compiled, never run.
+"""What the compiler says of the programs of a plan: compiled, never run.
 
-The updates are those of the stages' own trainers, for a mesh of devices that may be
-fake or absent; no array is ever made. TPUs and GPUs that are not there are compiled for
-by their PJRT plugins alone, where those are installed.
+They are the stages' own, for a mesh of devices that may be fake or absent; no array is
+ever made. TPUs and GPUs that are not there are compiled for by their PJRT plugins
+alone, where those are installed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,17 +18,9 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
-from rlcd_jax.job import setup, trainer
-from rlcd_jax.planning import chips, gpu_targets, plan, sizes
-from rlcd_jax.ppo import learning
-from rlcd_jax.stages import distill_context, train_preference
+from rlcd_jax.job import setup
+from rlcd_jax.planning import chips, collectives, gpu_targets, passes, plan
 
-UPDATES = 1000  # of a training; the schedule's shape has no part in the sizes
-TRAINERS: dict[str, Callable[[setup.Job], trainer.Trainer]] = {
-    "preference": lambda job: train_preference.make_trainer(job, UPDATES),
-    "distill": lambda job: distill_context.make_trainer(job, UPDATES),
-    "policy": learning.make_trainer,
-}
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 # Nothing is timed where no GPU is, and Triton's products need that: some shapes are
 # refused without.
@@ -37,12 +29,15 @@ GPU_FLAGS = "--xla_gpu_enable_triton_gemm=false"
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What the compiler says of one update, bytes on one device.
+    """What the compiler says of one program, bytes on one device.
 
     Attributes:
-      arguments: state and batch.
+      arguments: what it is given.
       temporary: all that is made on the way.
-      peak: the most at any moment.
+      peak: the most at any moment, arguments included.
+      collectives: (runs, bytes that a device sends) of each kind, in one run.
+      flops: operations of a device in one run as the compiler counts them, a loop's
+        body once; 0: it does not say.
       seconds: that compiling took.
       problem: the compiler's refusal; "" if it did not refuse.
     """
@@ -50,64 +45,89 @@ class Measured:
     arguments: int = 0
     temporary: int = 0
     peak: int = 0
+    collectives: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    flops: float = 0.0
     seconds: float = 0.0
     problem: str = ""
 
 
+Figures = dict[str, dict[str, Measured]]  # by stage and program
+
+
 def measure_all(
-    config: ConfigDict, topology: chips.Topology, stages: Sequence[str]
-) -> dict[str, Measured]:
-    """Compile the updates of those stages that have one, each for a topology.
+    config: ConfigDict,
+    topology: chips.Topology,
+    stages: Sequence[str],
+    only: Sequence[str] = (),
+) -> Figures:
+    """Compile the programs of stages for a topology.
 
     Args:
       config: of a run.
       topology: what to compile for; of the chip "cpu", this process must have as many
         fake devices.
       stages: names.
+      only: beginnings of the names of the programs to compile; empty: all.
 
     Raises:
       ValueError: the mesh is not that of the topology, or there is no compiler for it.
     """
-    mesh = sharding.make_mesh(
-        **setup.mesh_sizes(config), devices=find_devices(topology)
-    )
-    figures = {}
-    for stage in stages:
-        if stage in TRAINERS:
-            try:
-                figures[stage] = measure(config, mesh, stage)
-            except ValueError as error:
-                figures[stage] = Measured(problem=str(error))
+    setting = plan.setting_on(config, make_mesh(config, topology), topology.chip)
+    figures: Figures = {}
+    for name in stages:
+        for one in plan.plan_stage(setting, name).programs:
+            wanted = not only or one.name.startswith(tuple(only))
+            if one.lower is not None and wanted:
+                figures.setdefault(name, {})[one.name] = measure(one, setting.job.mesh)
     return figures
 
 
-def measure(config: ConfigDict, mesh: jax.sharding.Mesh, stage: str) -> Measured:
-    """Compile the update of one stage for a mesh.
+def as_json(figures: Figures) -> dict[str, Any]:
+    """Return figures as plain data, for another process."""
+    return {
+        stage: {name: dataclasses.asdict(one) for name, one in programs.items()}
+        for stage, programs in figures.items()
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Figures:
+    """Return the figures that `as_json` gave."""
+    return {
+        stage: {name: Measured(**one) for name, one in programs.items()}
+        for stage, programs in data.items()
+    }
+
+
+def make_mesh(config: ConfigDict, topology: chips.Topology) -> jax.sharding.Mesh:
+    """Return a config's mesh of the devices of a topology."""
+    return sharding.make_mesh(
+        **setup.mesh_sizes(config), devices=find_devices(topology)
+    )
+
+
+def measure(program: passes.Program, mesh: jax.sharding.Mesh) -> Measured:
+    """Compile a program for a mesh.
 
     Args:
-      config: of a run.
+      program: that can be lowered.
       mesh: of the devices to compile for.
-      stage: one of `TRAINERS`.
-
-    Raises:
-      ValueError: the config does not suit the mesh.
     """
-    found = plan.planned_job(config, mesh)
-    program = TRAINERS[stage](found)
-    batch = sizes.update_batch(found, stage)
     started = time.monotonic()
     try:
-        compiled = program.lower(batch).compile()
+        compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         seconds = time.monotonic() - started
         return Measured(seconds=seconds, problem=str(error).partition("\n")[0])
     stats = compiled.memory_analysis()
     held = stats.argument_size_in_bytes + stats.output_size_in_bytes
     whole = held + stats.temp_size_in_bytes - stats.alias_size_in_bytes
+    costs = compiled.cost_analysis() or {}
     return Measured(
         arguments=stats.argument_size_in_bytes,
         temporary=stats.temp_size_in_bytes,
         peak=stats.peak_memory_in_bytes or whole,
+        collectives=collectives.count(compiled.as_text(), mesh.size),
+        flops=float(costs.get("flops", 0.0)),
         seconds=time.monotonic() - started,
     )
 
@@ -151,7 +171,9 @@ def find_devices(topology: chips.Topology) -> list[Any]:
             )
         else:
             described = topologies.get_topology_desc(
-                platform="tpu", topology_name=topology.text
+                platform="tpu",
+                topology_name=topology.text,
+                num_slices=topology.slices,
             )
     except (RuntimeError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
         extra, how = "cuda", ""

@@ -8,10 +8,9 @@ GpuTargetConfigProto; OpenXLA keeps the same facts in
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from rlcd_jax.planning import chips
-
-HOST_GPUS = 8  # of one host, joined by NVLink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +103,13 @@ def topology_text(topology: chips.Topology) -> str:
     shape = topology.shape
     if len(shape) == 1:
         count = shape[0]
-        shape = (1, count) if count <= HOST_GPUS else (count // HOST_GPUS, HOST_GPUS)
+        hosts = (count // chips.HOST_GPUS, chips.HOST_GPUS)
+        shape = (1, count) if count <= chips.HOST_GPUS else hosts
     hosts, gpus = shape if len(shape) == 2 else (0, 0)
-    if hosts * gpus != topology.num_devices:
+    if hosts * gpus != math.prod(topology.shape):
         raise ValueError(
             f"{topology.text} is no number of whole hosts; accepted for compiling: "
-            f"CHIP:N with N up to {HOST_GPUS} or a multiple of it, or "
+            f"CHIP:N with N up to {chips.HOST_GPUS} or a multiple of it, or "
             "CHIP:HOSTSxGPUS, such as h100:2x8"
         )
-    return f"1x{hosts}x{gpus}"
+    return f"1x{topology.slices * hosts}x{gpus}"

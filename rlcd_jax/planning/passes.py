@@ -1,22 +1,27 @@
-"""The kinds of compiled programs that stages consist of: update, reading, generation.
+"""The kinds of compiled programs that stages consist of: updates and readings.
 
-Each is what a device holds while the program runs, and how much work all its runs
-are. Sums of what is held are exact; what a pass makes on its way is an estimate
-(`models.footprint`).
+Each is what a device holds while the program runs, how much work all its runs are, and
+how to give it to a compiler. What is held and what is given are exact; what a program
+makes on its way is an estimate (`models.footprint`, `decode.plan`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from rlcd_jax import sharding
 from rlcd_jax.job import trainer
 from rlcd_jax.models import footprint
-from rlcd_jax.planning import sizes
+from rlcd_jax.planning import messages, sizes
 from rlcd_jax.scoring import reading
 
 Setting = sizes.Setting
+Bytes = Mapping[str, int]  # on a device, by the names of SIZES
 SIZES = (
     "parameters",  # of what is trained, float32
     "moments",  # of the optimizer
@@ -32,28 +37,73 @@ SIZES = (
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One compiled program of a stage.
+    """One compiled program of a stage; bytes are those of a device.
 
     Attributes:
       name: what it does.
-      sizes: bytes a device by the names of `SIZES`; what is 0 may be left out.
-      arguments: bytes a device of what an update is given, exactly; else 0.
+      beside: what is held while it runs and is none of its arguments.
+      given: its arguments, exactly.
+      made: what it makes on its way, and its results: an estimate.
       flops: operations of the model in all its runs, on all devices together.
       repeated: operations that rematerialisation adds to them.
-      traffic: bytes of memory that one device reads in all runs of a decode program.
+      traffic: bytes of its memory that a device reads and writes in all runs.
+      moved: bytes that a device sends to others in all runs.
+      runs: how often it is run.
+      lower: gives it to the compiler of the setting's mesh; None: it is not compiled,
+        but a moment at which much is held.
     """
 
     name: str
-    sizes: Mapping[str, int]
-    arguments: int = 0
+    beside: Bytes
+    given: Bytes = dataclasses.field(default_factory=dict)
+    made: Bytes = dataclasses.field(default_factory=dict)
     flops: float = 0.0
     repeated: float = 0.0
     traffic: float = 0.0
+    moved: messages.Moved = messages.NOTHING
+    runs: float = 0.0
+    lower: Callable[[], jax.stages.Lowered] | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Everything on a device, by the names of `SIZES`."""
+        parts = (self.beside, self.given, self.made)
+        return {name: sum(part.get(name, 0) for part in parts) for name in SIZES}
+
+    @property
+    def held(self) -> int:
+        """Bytes of arrays that there are when it begins."""
+        return sum(self.beside.values()) + self.arguments
+
+    @property
+    def arguments(self) -> int:
+        """Bytes of its arguments."""
+        return sum(self.given.values())
+
+    @property
+    def peak(self) -> int:
+        """Bytes that it takes itself, arguments included: what a compiler plans."""
+        return self.arguments + sum(self.made.values())
 
     @property
     def total(self) -> int:
-        """Bytes a device, all together."""
-        return sum(self.sizes.values())
+        """Bytes on a device, all together."""
+        return sum(self.beside.values()) + self.peak
+
+
+def start(setting: Setting, program: trainer.Trainer) -> Program:
+    """Return the making of a training's state: its parameters are there twice."""
+    state = program.state_shapes
+    return Program(
+        "start",
+        {},
+        given={"frozen": sharding.device_bytes(state.params)},
+        made={
+            "parameters": sharding.device_bytes(state.params),
+            "moments": sharding.device_bytes((state.opt_state, state.updates)),
+        },
+        lower=program.lower_create,
+    )
 
 
 def update(
@@ -63,6 +113,8 @@ def update(
     *,
     forward: float,
     texts: int,
+    updates: int,
+    beside: Bytes | None = None,
 ) -> Program:
     """Return the update of a training stage.
 
@@ -72,6 +124,8 @@ def update(
       program: its trainer.
       forward: operations of all its forward passes.
       texts: texts in a row of a batch.
+      updates: how many there are.
+      beside: what else is held meanwhile.
     """
     cfg, mesh = setting.cfg, setting.job.mesh
     batch = sizes.update_batch(setting.job, stage)
@@ -83,37 +137,66 @@ def update(
         setting, batch, unread=program.weight if num_micro == 1 else ""
     )
     with_logits = stage != "preference"
-    passes = footprint.activation_bytes(
-        cfg,
-        texts * num_rows // num_micro // setting.ways,
-        batch["tokens"].shape[-1],
-        tensor_ways=setting.tensor,
-        backward=True,
-    )
-    gathered = footprint.gathered_bytes(
-        cfg,
-        fsdp_ways=mesh.shape["fsdp"],
-        tensor_ways=setting.tensor,
-        with_logits=with_logits,
-    )
+    rows_at_once = texts * num_rows // num_micro // setting.ways
+    length = batch["tokens"].shape[-1]
     wanted = batch["targets" if stage == "distill" else "tokens"].shape[-1]
     if stage == "policy":
         wanted = batch["logprobs"].shape[-1]
     flops, repeated = footprint.training_flops(cfg, forward)
+    models = len(state.params)
+    messages_once = messages.of_training(
+        cfg,
+        mesh,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        tokens=rows_at_once * length,
+        models=models,
+        num_micro=num_micro,
+    )
+    weights = parameters // 2 * mesh.shape["fsdp"]  # in bfloat16, gathered
     return Program(
         "update",
-        {
-            "parameters": parameters,
-            "moments": held,
+        beside or {},
+        given={"parameters": parameters, "moments": held, "other": rows},
+        made={
             "gradients": parameters * (1 if num_micro == 1 else 2),
-            "activations": passes * len(state.params),
-            "logits": with_logits * logits(setting, num_rows // num_micro, wanted, 2),
-            "other": rows + gathered,
+            **working(
+                setting,
+                rows_at_once,
+                length,
+                models=models,
+                logits=with_logits * logits(setting, num_rows // num_micro, wanted, 2),
+            ),
         },
-        arguments=parameters + held + rows,
         flops=flops,
         repeated=repeated,
+        # Forwards, again, and backwards; then read and written with two moments.
+        traffic=updates * (3 * num_micro * weights + 7 * parameters),
+        moved=messages_once * updates,
+        runs=updates,
+        lower=lambda: program.lower(batch),
     )
+
+
+def working(
+    setting: Setting,
+    rows: int,
+    length: int,
+    *,
+    models: int,
+    logits: int,
+    cast: bool = True,
+) -> Bytes:
+    """Return what a pass makes on its way; arguments as `footprint.Pass`'s."""
+    one = footprint.Pass(
+        rows=rows,
+        length=length,
+        models=models,
+        logits=logits,
+        fsdp_ways=setting.job.mesh.shape["fsdp"],
+        tensor_ways=setting.tensor,
+        cast=cast,
+    )
+    return footprint.working_bytes(setting.cfg, one)
 
 
 def logits(setting: Setting, rows: int, length: int, arrays: int) -> int:
@@ -132,76 +215,88 @@ def logits(setting: Setting, rows: int, length: int, arrays: int) -> int:
 def read(
     setting: Setting,
     name: str,
-    held: Mapping[str, int],
+    program: jax.stages.Wrapped,
+    models: tuple[Any, ...],
+    texts: Any,
     *,
+    held: Bytes,
+    own: str = "frozen",
     num_texts: float,
-    length: int,
     logit_length: int = 0,
-    rows: int | None = None,
 ) -> Program:
     """Return a program that only reads texts: scores, rewards, log-probabilities.
 
     Args:
       setting: of the plan.
       name: of the program.
-      held: what is on the device meanwhile.
+      program: jitted; takes models and then texts.
+      models: shapes of those that it is given.
+      texts: shapes of arrays, the first of them tokens [B, T].
+      held: what is on the device meanwhile, those models too.
+      own: under which name of `held` they are.
       num_texts: texts in all.
-      length: tokens of a text, at most.
       logit_length: tokens of a text whose logits are made.
-      rows: texts at once on all devices; None: as the scorers take them.
     """
-    rows = reading.rows_at(setting.job)(length) if rows is None else rows
-    passes = footprint.activation_bytes(
-        setting.cfg,
+    cfg, mesh = setting.cfg, setting.job.mesh
+    rows, length = jax.tree.leaves(texts)[0].shape
+    weights = sharding.device_bytes(models)
+    where = sharding.batch_sharding(mesh)
+    batch = sum(
+        sharding.device_bytes(leaf, where)
+        for leaf in jax.tree.leaves(texts)
+        if leaf.shape[0] == rows
+    )
+    scores = 0
+    if logit_length:
+        scores = logits(setting, rows, logit_length, 1 + len(models))
+    made = working(
+        setting,
         -(-rows // setting.ways),
         length,
-        tensor_ways=setting.tensor,
-        backward=False,
+        models=0,
+        logits=scores,
+        cast=own == "parameters",
     )
-    gathered = footprint.gathered_bytes(
-        setting.cfg,
-        fsdp_ways=setting.job.mesh.shape["fsdp"],
-        tensor_ways=setting.tensor,
-        with_logits=logit_length > 0,
+    runs = -(-num_texts // rows)
+    moved = messages.of_reading(
+        cfg, mesh, tokens=-(-rows // setting.ways) * length, models=len(models)
     )
-    needed = {**held, "activations": passes, "other": gathered}
-    if logit_length:
-        needed["logits"] = logits(setting, rows, logit_length, 2)
-    flops = footprint.forward_flops(
-        setting.cfg, num_texts * length, length, logit_tokens=num_texts * logit_length
+
+    def lower() -> jax.stages.Lowered:
+        with jax.set_mesh(mesh):
+            return program.lower(*models, *texts)
+
+    return Program(
+        name,
+        {**held, own: held.get(own, 0) - weights},
+        given={own: weights, "other": batch},
+        made=made,
+        flops=len(models)
+        * footprint.forward_flops(
+            cfg,
+            num_texts * length,
+            length,
+            logit_tokens=num_texts * logit_length,
+        ),
+        traffic=runs * weights * mesh.shape["fsdp"],
+        moved=moved * runs,
+        runs=runs,
+        lower=lower,
     )
-    return Program(name, needed, flops=flops)
 
 
-def generate(
-    setting: Setting,
-    engine: sizes.EngineSizes,
-    held: Mapping[str, int],
-    *,
-    num_replies: int,
-    prompt_tokens: int,
-    reply_tokens: int,
-) -> Program:
-    """Return the decode engine's programs; every reply as long as allowed.
+def token_shapes(rows: int, length: int, *more: Any) -> tuple[Any, ...]:
+    """Return the shapes of tokens [B, T] and of bool arrays as large, `more` of them.
 
     Args:
-      setting: of the plan.
-      engine: of the stage.
-      held: what else is on the device meanwhile.
-      num_replies: replies in all.
-      prompt_tokens: of a prompt, at most.
-      reply_tokens: of a reply, at most.
+      rows: B.
+      length: T.
+      *more: "mask" or "counted" for each bool array.
     """
-    steps = -(-num_replies // engine.shape.num_slots) * reply_tokens
-    drawn = num_replies * reply_tokens
-    flops = footprint.forward_flops(
-        setting.cfg, drawn, prompt_tokens + reply_tokens / 2, logit_tokens=drawn
-    ) + footprint.forward_flops(
-        setting.cfg, num_replies * prompt_tokens, prompt_tokens, logit_tokens=0
-    )
-    return Program(
-        "generate",
-        {**held, **engine.running},
-        flops=flops,
-        traffic=steps * (engine.memory.weights + 0.75 * engine.memory.cache),
-    )
+    masks = tuple(jax.ShapeDtypeStruct((rows, length), jnp.bool_) for _ in more)
+    return (jax.ShapeDtypeStruct((rows, length), jnp.int32), *masks)
+
+
+def rows_at(setting: Setting, length: int) -> int:
+    """Return the texts of a length that scorers read at once."""
+    return reading.rows_at(setting.job)(length)

@@ -23,6 +23,45 @@ FITS, TOO_LARGE, REFUSED, UNKNOWN = "fits", "does not fit", "refused", "no limit
 
 
 @dataclasses.dataclass(frozen=True)
+class Rates:
+    """What a plan reckons with beside the chips' own figures.
+
+    Attributes:
+      efficiency: share of the peak rate of products that is reached.
+      bandwidth_share: share of the memory bandwidth that is.
+      margin: share of the usable memory that what "fits" leaves free.
+      price: of one chip for one hour, in any currency; 0: not known.
+    """
+
+    efficiency: float = chips.PRODUCT_SHARE
+    bandwidth_share: float = chips.BANDWIDTH_SHARE
+    margin: float = chips.MARGIN
+    price: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("efficiency", "bandwidth_share"):
+            share = getattr(self, name)
+            if not 0 < share <= 1:
+                raise ValueError(
+                    f"{name} {share}; accepted: a share of the peak rate, above 0 and "
+                    f"at most 1, such as {getattr(Rates, name)}"
+                )
+        if not 0 <= self.margin < 1:
+            raise ValueError(
+                f"margin {self.margin}; accepted: a share of the usable memory, from 0 "
+                f"to below 1, such as {chips.MARGIN}"
+            )
+        if not 0 <= self.price < float("inf"):
+            raise ValueError(
+                f"price {self.price}; accepted: of one chip for one hour, or 0"
+            )
+
+    def limit_gib(self, chip: chips.Chip) -> float | None:
+        """Return the most that a plan may fill of a chip: usable less the margin."""
+        return None if chip.usable_gib is None else chip.usable_gib * (1 - self.margin)
+
+
+@dataclasses.dataclass(frozen=True)
 class StagePlan:
     """The programs of one stage, or why there are none.
 
@@ -55,7 +94,7 @@ class Plan:
       stages: in the order in which they run.
       train_prompts: prompts to simulate and train on.
       test_prompts: held-out prompts.
-      efficiency: share of the chips' peak rate of products that is reached.
+      rates: what is reckoned with beside the chips' own figures.
     """
 
     topology: chips.Topology
@@ -66,11 +105,16 @@ class Plan:
     stages: tuple[StagePlan, ...]
     train_prompts: int
     test_prompts: int
-    efficiency: float
+    rates: Rates
+
+    @property
+    def limit_gib(self) -> float | None:
+        """The most that a stage may fill; None: not known."""
+        return self.rates.limit_gib(self.topology.chip)
 
     def verdict(self, stage: StagePlan) -> str:
         """Return one of FITS, TOO_LARGE, REFUSED, UNKNOWN."""
-        return verdict(stage, self.topology.chip)
+        return verdict(stage, self.topology.chip, self.rates)
 
     @property
     def works(self) -> bool:
@@ -82,11 +126,25 @@ class Plan:
         chip = self.topology.chip
         if chip.tflops is None or chip.gbytes is None:
             return None
-        rate = self.topology.num_devices * chip.tflops * 1e12 * self.efficiency
+        rate = self.topology.num_devices * chip.tflops * 1e12 * self.rates.efficiency
         products = (program.flops + program.repeated) / rate
-        return max(
-            products, program.traffic / (chip.gbytes * 1e9 * chips.BANDWIDTH_SHARE)
-        )
+        memory = program.traffic / (chip.gbytes * 1e9 * self.rates.bandwidth_share)
+        return max(products, memory) + self.sending_seconds(program)
+
+    def sending_seconds(self, program: passes.Program) -> float:
+        """Return how long devices send to each other in all runs of a program.
+
+        None of it is taken to be hidden behind products. An axis of the mesh whose
+        devices are not of one island sends at the pace of the links between islands.
+        """
+        chip, span = self.topology.chip, 1
+        sent = dict(program.moved.by_axis)
+        seconds = 0.0
+        for axis, ways in reversed(self.mesh.items()):
+            span *= ways
+            pace = chip.near if span <= self.topology.island else chip.far
+            seconds += sent.get(axis, 0.0) / (pace * 1e9 * chips.LINK_SHARE)
+        return seconds
 
     def hours(self, stage: StagePlan) -> float | None:
         """Return about how long a stage takes; None: refused, or rates not known."""
@@ -101,14 +159,9 @@ class Plan:
         times = [self.hours(stage) for stage in self.stages]
         return None if None in times else sum(times)
 
-    def cost(self, hours: float, price: float) -> float:
-        """Return what hours on all the chips cost, in the currency of the price.
-
-        Args:
-          hours: by the clock.
-          price: of one chip for one hour.
-        """
-        return hours * self.topology.num_devices * price
+    def cost(self, hours: float) -> float:
+        """Return what hours by the clock cost on all the chips; 0: no price known."""
+        return hours * self.topology.num_devices * self.rates.price
 
 
 def make_plan(
@@ -116,7 +169,7 @@ def make_plan(
     topology: chips.Topology,
     stages: Sequence[str] = (),
     *,
-    efficiency: float = chips.PRODUCT_SHARE,
+    rates: Rates | None = None,
 ) -> Plan:
     """Return the plan of a config.
 
@@ -124,17 +177,12 @@ def make_plan(
       config: of a run.
       topology: the chips.
       stages: names; empty takes those of the config.
-      efficiency: share of the peak rate of products to reckon with, in (0, 1].
+      rates: to reckon with; None: the usual ones, and the chip's price.
 
     Raises:
-      ValueError: the mesh does not suit the model or the chips, in any stage, or the
-        efficiency is no such share.
+      ValueError: the mesh does not suit the model or the chips, in any stage.
     """
-    if not 0 < efficiency <= 1:
-        raise ValueError(
-            f"efficiency {efficiency}; accepted: a share of the peak rate, above 0 and "
-            f"at most 1, such as {chips.PRODUCT_SHARE}"
-        )
+    rates = rates or Rates(price=topology.chip.price)
     setting = make_setting(config, topology)
     params = table.abstract_params(llama.param_specs(setting.cfg))
     return Plan(
@@ -146,7 +194,7 @@ def make_plan(
         stages=tuple(plan_stage(setting, name) for name in (stages or config.stages)),
         train_prompts=setting.train_prompts,
         test_prompts=setting.test_prompts,
-        efficiency=efficiency,
+        rates=rates,
     )
 
 
@@ -178,13 +226,14 @@ def setting_on(config: ConfigDict, mesh: Any, chip: chips.Chip) -> sizes.Setting
     )
 
 
-def verdict(stage: StagePlan, chip: chips.Chip) -> str:
+def verdict(stage: StagePlan, chip: chips.Chip, rates: Rates) -> str:
     """Return one of FITS, TOO_LARGE, REFUSED, UNKNOWN for a stage on a chip."""
     if stage.problem:
         return REFUSED
-    if chip.limit_gib is None:
+    limit = rates.limit_gib(chip)
+    if limit is None:
         return UNKNOWN
-    fits = stage.largest.total <= chip.limit_gib * chips.GIB
+    fits = stage.largest.total <= limit * chips.GIB
     return FITS if fits else TOO_LARGE
 
 

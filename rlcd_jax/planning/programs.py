@@ -7,55 +7,129 @@ decode engine's weights and cache during updates.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from rlcd_jax.job import batching, lengths, supervised
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rlcd_jax import sharding
+from rlcd_jax.decode import layout
+from rlcd_jax.decode import programs as engine_programs
+from rlcd_jax.job import batching, lengths, setup, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, heads, llama
 from rlcd_jax.pairs import scoring_prompt
-from rlcd_jax.planning import counts, passes, sizes
-from rlcd_jax.ppo import acting, learning
+from rlcd_jax.planning import counts, drawing, passes, sizes
+from rlcd_jax.ppo import acting, learning, packing
+from rlcd_jax.scoring import divergence, letters, rewards
 from rlcd_jax.stages import distill_context, evaluate_policy, train_preference
 
 Program = passes.Program
 Setting = sizes.Setting
-BYTES_A_TOKEN = 4  # of English, about
+Shapes = Any  # tree of jax.ShapeDtypeStruct
+ENGLISH_BYTES = 4  # of a token, about
 
 
 def simulate(setting: Setting) -> list[Program]:
-    """Return the programs of simulation: loading, generation, scoring."""
+    """Return the programs of simulation: loading, drawing, scoring."""
     section = setting.job.config.pairs
     specs = llama.param_specs(setting.cfg)
-    room = {
-        "prompt_tokens": section.prompt_tokens,
-        "reply_tokens": section.reply_tokens,
-    }
-    engine = sizes.engine_sizes(setting, **room)
-    scored = "scoring" in section.labels
-    master = sizes.model_bytes(setting, specs, frozen=False)
-    copy = sizes.model_bytes(setting, specs, frozen=True) if scored else 0
-    programs = [
-        Program("load", {"frozen": master + copy, "decode": engine.memory.weights}),
-        passes.generate(
-            setting,
-            engine,
-            {"frozen": copy},
-            num_replies=2 * setting.pairs,
-            **room,
-        ),
-    ]
-    if not scored:
-        return programs
-    score = passes.read(
+    drawn = drawing.plan_drawing(
         setting,
-        "score",
-        {"frozen": copy, **engine.held},
-        num_texts=setting.pairs * (1 + section.both_orders),
-        length=question_length(
-            setting, setting.job.task.scoring_instructions, section.reply_tokens
+        num_replies=2 * setting.pairs,
+        prompt_tokens=section.prompt_tokens,
+        reply_tokens=section.reply_tokens,
+        features=request_features(
+            section, forbid=True, contrast=section.sampling == "contrast"
         ),
     )
+    scored, asked = "scoring" in section.labels, setting.job.task.scoring_instructions
+    held = {"frozen": 0}
+    if scored:
+        copy = sizes.model_bytes(setting, specs, frozen=True)
+        held["frozen"] = copy + shared_bytes(setting, asked)
+    tables = drawn.memory.tables
+    programs = [load(setting, drawn, held)]
+    programs += drawing.generate(setting, drawn, {**held, "other": tables})
+    if not scored:
+        return programs
+    length = question_length(setting, asked, section.reply_tokens)
+    score = ask(
+        setting,
+        "score",
+        {**held, **drawn.held},
+        num_texts=setting.pairs * (1 + section.both_orders),
+        length=length,
+    )
     return [*programs, score]
+
+
+def request_features(
+    section: ConfigDict, *, forbid: bool, contrast: bool = False
+) -> engine_programs.Features:
+    """Return what the requests of a stage ask of the decode program.
+
+    Args:
+      section: of the config, with `top_k` and `top_p` if its replies have them.
+      forbid: whether some strings may not be drawn.
+      contrast: whether a request has two prompts whose logits are mixed.
+    """
+    top_k, top_p = section.get("top_k", 0), section.get("top_p", 1.0)
+    truncate = top_k > 0 or top_p < 1
+    return engine_programs.Features(
+        truncate=truncate,
+        few=truncate and 0 < top_k <= engine_programs.FEW,
+        forbid=forbid,
+        contrast=contrast and section.alpha != 1.0,
+    )
+
+
+def load(setting: Setting, drawn: drawing.Drawing, held: passes.Bytes) -> Program:
+    """Return the making of the engine's weights from a model that goes away."""
+    master = llama.param_specs(setting.cfg)
+    shapes = sizes.model_shapes(setting, master, frozen=False)
+
+    def lower() -> jax.stages.Lowered:
+        with jax.set_mesh(setting.job.mesh):
+            return drawn.built.decode_form.lower(shapes)
+
+    return Program(
+        "load",
+        {**held, "cache": drawn.memory.cache, "other": drawn.memory.tables},
+        given={"parameters": sharding.device_bytes(shapes)},
+        made={"decode": drawn.memory.weights},
+        lower=lower,
+    )
+
+
+def ask(
+    setting: Setting, name: str, held: passes.Bytes, *, num_texts: float, length: int
+) -> Program:
+    """Return the reading of questions that are answered by a letter.
+
+    Args:
+      setting: of the plan.
+      name: of the program.
+      held: what is on the device meanwhile, the frozen model too.
+      num_texts: questions in all.
+      length: of a question, in tokens.
+    """
+    specs = llama.param_specs(setting.cfg)
+    return passes.read(
+        setting,
+        name,
+        letters.letters_program(setting.job),
+        (sizes.model_shapes(setting, specs, frozen=True),),
+        (
+            *passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+            jax.ShapeDtypeStruct((len(letters.LETTERS),), jnp.int32),
+        ),
+        held=held,
+        num_texts=num_texts,
+    )
 
 
 def question_length(
@@ -63,8 +137,7 @@ def question_length(
 ) -> int:
     """Return the row length of a question about two replies, at most, in tokens.
 
-    The words around prompt and replies are taken as `BYTES_A_TOKEN`: plans have no
-    tokenizer.
+    The words around prompt and replies are taken as `bytes_a_token` says.
 
     Args:
       setting: of the plan.
@@ -72,9 +145,37 @@ def question_length(
       reply_tokens: of each reply, at most.
     """
     words = [scoring_prompt.scoring_prompt("", "", "", one) for one in questions]
-    own = max(len(text.encode()) for text in words) // BYTES_A_TOKEN
+    own = max(len(text.encode()) for text in words) // bytes_a_token(setting)
     prompt_tokens = setting.job.config.pairs.prompt_tokens
     return batching.rising_lengths(prompt_tokens + 2 * reply_tokens + own)[-1]
+
+
+def bytes_a_token(setting: Setting) -> int:
+    """Return the bytes of a token: plans have only the tokenizer of random models."""
+    random = setting.job.config.model.spec.startswith(setup.RANDOM)
+    return 1 if random else ENGLISH_BYTES
+
+
+def shared_bytes(setting: Setting, questions: Sequence[str]) -> int:
+    """Return the weights that scorers hold to read what all questions begin with.
+
+    They are in decode form; 0 where too little is shared. Few-shot prompts, which
+    only the tables have, are left out.
+
+    Args:
+      setting: of the plan.
+      questions: of the task.
+    """
+    texts = [
+        scoring_prompt.scoring_prompt(prompt, "", "", question)
+        for prompt in ("A", "B")
+        for question in questions
+    ]
+    shared = len(os.path.commonprefix(texts).encode()) // bytes_a_token(setting)
+    if shared < letters.SHARED:
+        return 0
+    places = layout.shardings(setting.cfg, setting.job.mesh, "whole").params
+    return sharding.device_bytes(layout.weight_shapes(setting.cfg), places)
 
 
 def preference(setting: Setting) -> list[Program]:
@@ -83,25 +184,27 @@ def preference(setting: Setting) -> list[Program]:
     length = section.lengths[-1]
     updates = supervised.num_updates(section, num_pairs(setting), "preference")
     tokens = updates * 2 * section.batch_size * length
+    trainer = train_preference.make_trainer(found, updates)
     learn = passes.update(
         setting,
         "preference",
-        train_preference.make_trainer(found, updates),
+        trainer,
         forward=footprint.forward_flops(setting.cfg, tokens, length, logit_tokens=0),
         texts=2,
+        updates=updates,
     )
     specs = heads.scalar_specs(setting.cfg)
+    model = sizes.model_shapes(setting, specs, frozen=True)
     look = passes.read(
         setting,
         "held out",
-        {
-            **state_sizes(learn),
-            "frozen": sizes.model_bytes(setting, specs, frozen=True),
-        },
+        rewards.reward_program(found),
+        (model,),
+        passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+        held={**state_sizes(learn), "frozen": sharding.device_bytes(model)},
         num_texts=2 * section.held_out * -(-updates // section.eval_every),
-        length=length,
     )
-    return [learn, look]
+    return [passes.start(setting, trainer), learn, look]
 
 
 def num_pairs(setting: Setting) -> int:
@@ -123,126 +226,177 @@ def num_pairs(setting: Setting) -> int:
 
 def state_sizes(learn: Program) -> dict[str, int]:
     """Return what is held of a training's state between its updates."""
-    return {name: learn.sizes[name] for name in ("parameters", "moments")}
+    return {name: learn.given[name] for name in ("parameters", "moments")}
 
 
 def distill(setting: Setting) -> list[Program]:
-    """Return the program of context distillation."""
+    """Return the programs of context distillation."""
     found, section = setting.job, setting.job.config.distill
     length = section.lengths[-1]
     updates = supervised.num_updates(section, setting.pairs, "distill")
     tokens = updates * section.batch_size * length
+    trainer = distill_context.make_trainer(found, updates)
     learn = passes.update(
         setting,
         "distill",
-        distill_context.make_trainer(found, updates),
+        trainer,
         forward=footprint.forward_flops(
             setting.cfg, tokens, length, logit_tokens=tokens
         ),
         texts=1,
+        updates=updates,
     )
-    return [learn]
+    return [passes.start(setting, trainer), learn]
 
 
 def policy(setting: Setting) -> list[Program]:
-    """Return the programs of PPO: generation, rollout, update."""
+    """Return the programs of PPO: drawing, rollout, update."""
     job, section, cfg = setting.job, setting.job.config.policy, setting.cfg
     updates = section.steps * learning.updates_per_step(section)
-    room = {
-        "prompt_tokens": section.prompt_tokens,
-        "reply_tokens": section.reply_tokens,
-    }
-    length = sum(room.values())
+    length = section.prompt_tokens + section.reply_tokens
     replies, dev = counts.policy_replies(job.config)
     tokens = updates * section.update_batch * length
     logit_tokens = updates * section.update_batch * section.reply_tokens
+    frozen = {
+        name: sizes.model_shapes(setting, specs, frozen=True)
+        for name, specs in (
+            ("reference", llama.param_specs(cfg)),
+            ("rewards", heads.scalar_specs(cfg)),
+        )
+    }
+    drawn = drawing.plan_drawing(
+        setting,
+        num_replies=replies + dev,
+        prompt_tokens=section.prompt_tokens,
+        reply_tokens=section.reply_tokens,
+        features=request_features(section, forbid=False),
+    )
+    # Weights and cache go between the steps of drawing (`Engine.unload`).
+    held = {"frozen": sharding.device_bytes(frozen), "other": drawn.memory.tables}
+    step = {**held, "other": held["other"] + sizes.rollout_bytes(job)}
+    trainer = learning.make_trainer(job)
     learn = passes.update(
         setting,
         "policy",
-        learning.make_trainer(job),
+        trainer,
         forward=footprint.forward_flops(cfg, tokens, length, logit_tokens=logit_tokens)
         + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
         texts=1,
+        updates=updates,
+        beside=step,
     )
-    engine = sizes.engine_sizes(setting, **room)
-    models = (llama.param_specs(cfg), heads.scalar_specs(cfg))
-    held = {
-        "frozen": sum(
-            sizes.model_bytes(setting, specs, frozen=True) for specs in models
-        ),
-    }
-    settled = {**held, **engine.held}
-    # Policy, reference, value and reward, of dev prompts all but value; logits for the
-    # first two.
-    roll_out = passes.read(
-        setting,
-        "roll out",
-        {**settled, **state_sizes(learn)},
-        num_texts=4 * replies + 3 * dev,
-        length=acting.reward_length(section, lengths.mark_tokens(job)),
-        logit_length=section.reply_tokens,
-        rows=learning.rows_at_once(job),
-    )
+    between = {**step, **state_sizes(learn)}
     return [
-        passes.generate(
-            setting,
-            engine,
-            {**held, **state_sizes(learn)},
-            num_replies=replies + dev,
-            **room,
-        ),
-        roll_out,
-        dataclasses.replace(learn, sizes={**settled, **learn.sizes}),
+        dataclasses.replace(passes.start(setting, trainer), beside=held),
+        *drawing.generate(setting, drawn, between),
+        *roll_out(setting, trainer.state_shapes.params, frozen, between),
+        learn,
     ]
 
 
+def roll_out(
+    setting: Setting,
+    trained: Mapping[str, Shapes],
+    frozen: Mapping[str, Shapes],
+    held: passes.Bytes,
+) -> Iterator[Program]:
+    """Yield what reads the replies of a step, one model after the other.
+
+    Args:
+      setting: of the plan.
+      trained: shapes of "policy" and "value".
+      frozen: shapes of "reference" and "rewards".
+      held: what is on the device meanwhile, all four too.
+    """
+    job, section = setting.job, setting.job.config.policy
+    replies, dev = counts.policy_replies(job.config)
+    batch = sizes.update_batch(job, "policy")
+    rows = learning.rows_at_once(job)
+    packed = packing.Packed(
+        **{
+            field.name: jax.ShapeDtypeStruct(
+                (rows, *batch[field.name].shape[1:]), batch[field.name].dtype
+            )
+            for field in dataclasses.fields(packing.Packed)
+        }
+    )
+    models = {"policy": trained["policy"], "values": trained["value"], **frozen}
+    for name, program in acting.READINGS.items():
+        yield passes.read(
+            setting,
+            name,
+            acting.rows_program(job, program),
+            (models[name],),
+            (packed,),
+            held=held,
+            own="frozen" if name in frozen else "parameters",
+            num_texts=replies + dev * (name != "values"),
+            logit_length=section.reply_tokens * (name != "values"),
+        )
+    length = acting.reward_length(section, lengths.mark_tokens(job))
+    yield passes.read(
+        setting,
+        "rewards",
+        rewards.reward_program(job),
+        (frozen["rewards"],),
+        passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+        held=held,
+        num_texts=replies + dev,
+    )
+
+
 def evaluate(setting: Setting) -> list[Program]:
-    """Return the programs of evaluation: generation, divergence, judging.
+    """Return the programs of evaluation: drawing, divergence, judging.
 
     Held-out prompts are taken to be as long as `pairs.prompt_tokens`.
     """
     config, section = setting.job.config, setting.job.config.evaluate
     specs = llama.param_specs(setting.cfg)
-    master, copy = (
-        sizes.model_bytes(setting, specs, frozen=frozen) for frozen in (False, True)
-    )
-    room = {
-        "prompt_tokens": config.pairs.prompt_tokens,
-        "reply_tokens": section.reply_tokens,
-    }
-    engine = sizes.engine_sizes(setting, **room)
+    model = sizes.model_shapes(setting, specs, frozen=True)
+    copy = sharding.device_bytes(model)
+    master = sizes.model_bytes(setting, specs, frozen=False)
     systems = len(section.systems) + len(section.checkpoints)
     replies = setting.test_prompts * section.samples_per_prompt
-    trained = min(2, systems - 1)  # the next is read before the last is let go
-    held = {"frozen": (1 + trained) * master + copy}
-    programs = [
-        passes.generate(setting, engine, held, num_replies=systems * replies, **room)
-    ]
-    if trained:
-        both = {"frozen": 2 * master + 2 * copy, **engine.held}
-        length = batching.rising_lengths(sum(room.values()))[-1]
+    drawn = drawing.plan_drawing(
+        setting,
+        num_replies=systems * replies,
+        prompt_tokens=config.pairs.prompt_tokens,
+        reply_tokens=section.reply_tokens,
+        features=request_features(section, forbid=False),
+    )
+    # The next system is read before the last is let go.
+    masters = [master * (1 + min(most, systems - 1)) for most in (1, 2)]
+    held = {"parameters": masters[0], "frozen": copy}
+    held["other"] = drawn.memory.tables
+    programs = list(drawing.generate(setting, drawn, held))
+    if systems > 1:
+        reading = {**held, **drawn.held, "parameters": masters[1]}
+        programs.insert(0, Program("read a system", reading))
+        text = config.pairs.prompt_tokens + section.reply_tokens
+        length = batching.rising_lengths(text)[-1]
+        rows = passes.rows_at(setting, length)
+        both = {"parameters": 2 * master, "frozen": 2 * copy, **drawn.held}
         programs.append(
             passes.read(
                 setting,
                 "divergence",
-                both,
-                num_texts=2 * (systems - 1) * replies,
-                length=length,
+                divergence.divergence_program(setting.job),
+                (model, model),
+                passes.token_shapes(rows, length, "mask", "counted"),
+                held=both,
+                num_texts=(systems - 1) * replies,
                 logit_length=length,
             )
         )
     chosen, _ = evaluate_policy.usable_judges(setting.job)
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
-        judged = passes.read(
+        questions = list(setting.job.task.judge_questions.values())
+        judged = ask(
             setting,
             "judge",
-            {"frozen": master + copy},
+            {"parameters": master, "frozen": copy + shared_bytes(setting, questions)},
             num_texts=2 * replies * systems * (systems - 1) // 2,
-            length=question_length(
-                setting,
-                list(setting.job.task.judge_questions.values()),
-                section.reply_tokens,
-            ),
+            length=question_length(setting, questions, section.reply_tokens),
         )
         programs.append(judged)
     return programs

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlcd_jax import sharding
-from rlcd_jax.decode import plan as decode_plan
-from rlcd_jax.job import engine_shape, setup
+from rlcd_jax import sharding, tree
+from rlcd_jax.decode import jitted
+from rlcd_jax.job import setup
 from rlcd_jax.models import llama, table
 from rlcd_jax.planning import chips
 from rlcd_jax.ppo import learning, packing, rollout
@@ -63,54 +63,18 @@ class Setting:
         return sharding.batch_ways(self.job.mesh)
 
 
-def model_bytes(setting: Setting, specs: Any, *, frozen: bool) -> int:
-    """Return the bytes of a model: the float32 master, or as `reading.frozen`."""
+def model_shapes(setting: Setting, specs: Any, *, frozen: bool) -> Shapes:
+    """Return a model's shapes on the mesh: the float32 master, or `reading.frozen`."""
     shapes = table.abstract_params(specs)
     if frozen:
         dtype = setting.cfg.dtype
         shapes = jax.eval_shape(lambda p: reading.frozen_form(p, dtype), shapes)
-    return sharding.device_bytes(
-        shapes, sharding.param_shardings(specs, setting.job.mesh)
-    )
+    return jitted.placed(shapes, sharding.param_shardings(specs, setting.job.mesh))
 
 
-@dataclasses.dataclass(frozen=True)
-class EngineSizes:
-    """What a stage's decode engine is, and what it holds on a device."""
-
-    shape: engine_shape.EngineShape
-    memory: decode_plan.Memory
-
-    @property
-    def held(self) -> dict[str, int]:
-        """Bytes that stay between its programs, as in `passes.SIZES`."""
-        return {"decode": self.memory.weights, "cache": self.memory.cache}
-
-    @property
-    def running(self) -> dict[str, int]:
-        """Bytes while its programs run."""
-        return {**self.held, "other": self.memory.work}
-
-
-def engine_sizes(
-    setting: Setting, *, prompt_tokens: int, reply_tokens: int
-) -> EngineSizes:
-    """Return the size of the engine that a stage makes for texts of these lengths."""
-    job = setting.job
-    shape = engine_shape.find(
-        job.config,
-        job.mesh,
-        prompt_tokens=prompt_tokens,
-        reply_tokens=reply_tokens,
-    )
-    memory = decode_plan.estimate(
-        setting.cfg,
-        shape.sizes(setting.cfg, setting.chip.platform),
-        num_slots=shape.num_slots,
-        mesh=shape.mesh,
-        weights=shape.weights,
-    )
-    return EngineSizes(shape, memory)
+def model_bytes(setting: Setting, specs: Any, *, frozen: bool) -> int:
+    """Return the bytes that a device holds of `model_shapes`."""
+    return sharding.device_bytes(model_shapes(setting, specs, frozen=frozen))
 
 
 def update_batch(job: setup.Job, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
@@ -143,12 +107,18 @@ def _distill_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
 
 def _policy_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
     """Return the one minibatch of a rollout that is no larger than an update."""
-    section = job.config.policy
-    rows, prompt, reply = (
-        section.update_batch,
-        section.prompt_tokens,
-        section.reply_tokens,
-    )
+    whole = _rollout(job, job.config.policy.update_batch)
+    return next(learning.minibatches(whole, job.config, step=1))
+
+
+def rollout_bytes(job: setup.Job) -> int:
+    """Return the bytes of a step's rollout, of which each device has all."""
+    return tree.count_bytes(_rollout(job, job.config.policy.rollouts))
+
+
+def _rollout(job: setup.Job, rows: int) -> rollout.Rollout:
+    """Return a rollout of `rows` replies as long as allowed."""
+    prompt, reply = job.config.policy.prompt_tokens, job.config.policy.reply_tokens
     packed = packing.pack(
         [(0,) * prompt] * rows,
         [(0,) * reply] * rows,
@@ -159,8 +129,7 @@ def _policy_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
     names = [field.name for field in dataclasses.fields(rollout.Rollout)]
     numbers = dict.fromkeys(names, np.zeros((rows, reply), np.float32))
     numbers["scores"] = np.zeros(rows, np.float32)
-    whole = rollout.Rollout(**numbers | {"packed": packed})
-    return next(learning.minibatches(whole, job.config, step=1))
+    return rollout.Rollout(**numbers | {"packed": packed})
 
 
 BATCHES = {

@@ -1,14 +1,20 @@
-"""A plan as plain data and as text for people, in GiB a device and in hours."""
+"""A plan as plain data, as tab-separated rows and as text for people.
+
+Sizes are in GiB a device, work in PFLOP of all devices, memory traffic in TB and what
+is sent in GB of one device, times in hours by the clock.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from rlcd_jax.planning import advice, chips, compiled, passes, plan
+from rlcd_jax.planning import advice, chips, compiled, passes, plan, search
 
 GAP = "  "  # between columns
+FORMATS = ("text", "tsv", "json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,44 +24,60 @@ class Report:
     Attributes:
       plan: of all stages.
       change: what to change where it does not work; None: nothing, or nothing helps.
-      measured: the compiler's figures by stage, where it was asked.
+      measured: the compiler's figures by stage and program, where it was asked.
       problems: what the run's own first checks refuse in the config.
-      price: of one chip for one hour, in any currency; 0: not known.
+      ranked: what a search found, the fastest first; None: there was none.
     """
 
     plan: plan.Plan
     change: advice.Advice | None = None
-    measured: Mapping[str, compiled.Measured] = dataclasses.field(default_factory=dict)
+    measured: compiled.Figures = dataclasses.field(default_factory=dict)
     problems: Sequence[str] = ()
-    price: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.price < float("inf"):
-            raise ValueError(
-                f"price {self.price}; accepted: of one chip for one hour, or 0"
-            )
+    ranked: Sequence[search.Candidate] | None = None
 
     @property
     def works(self) -> bool:
         """Whether a run would start, and fit."""
-        return self.plan.works and not self.problems
+        return self.plan.works and not self.problems and not self.refusals
+
+    @property
+    def refusals(self) -> list[str]:
+        """What the compiler refuses, or finds too large with what else is held."""
+        limit = self.plan.limit_gib
+        said = []
+        for stage in self.plan.stages:
+            for one in stage.programs:
+                found = self.measured_of(stage.name, one.name)
+                if found is None:
+                    continue
+                whole = (found.peak + sum(one.beside.values())) / chips.GIB
+                if found.problem:
+                    said.append(f"{stage.name} {one.name}: {found.problem}")
+                elif limit is not None and whole > limit:
+                    said.append(
+                        f"{stage.name} {one.name}: {whole:.2f} GiB of {limit:.2f}"
+                    )
+        return said
+
+    def measured_of(self, stage: str, program: str) -> compiled.Measured | None:
+        """Return the compiler's figures of one program, if it was asked."""
+        return self.measured.get(stage, {}).get(program)
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """Return a report as plain data; an unknown figure is left out."""
     made = report.plan
     chip = made.topology.chip
-    return {
-        "topology": made.topology.text,
+    found = {
+        "topology": made.topology.name,
         "model": made.model,
         "parameters": made.num_params,
         "mesh": made.mesh,
         "heads": made.heads,
         "usable_gib": chip.usable_gib,
-        "margin": chips.MARGIN,
+        "limit_gib": made.limit_gib,
+        "rates": {**dataclasses.asdict(made.rates), "link_share": chips.LINK_SHARE},
         "source": chip.source,
-        "product_share": made.efficiency,
-        "bandwidth_share": chips.BANDWIDTH_SHARE,
         "train_prompts": made.train_prompts,
         "test_prompts": made.test_prompts,
         "works": report.works,
@@ -63,58 +85,88 @@ def as_json(report: Report) -> dict[str, Any]:
         "change": report.change.as_flags() if report.change else "",
         **_spent(report, made.total_hours),
         "stages": {stage.name: _stage_json(report, stage) for stage in made.stages},
+        "shown": {  # what a run's report shows
+            "notes": _heading(made),
+            "table": _grid_json(*programs_grid(report)),
+            "compiled": _grid_json(*compiled_grid(report)),
+            "verdicts": [*_verdicts(report), *_total_text(report)],
+        },
     }
+    if report.ranked is not None:
+        found["ranked"] = [one.as_json() for one in report.ranked]
+    return found
+
+
+def _grid_json(headings: list[str], rows: list[list[str]]) -> dict[str, Any]:
+    return {"headings": headings, "rows": [row for row in rows if any(row)]}
 
 
 def _stage_json(report: Report, stage: plan.StagePlan) -> dict[str, Any]:
     made = report.plan
     if stage.problem:
-        shown: dict[str, Any] = {"verdict": plan.REFUSED, "problem": stage.problem}
-    else:
-        shown = {
-            "verdict": made.verdict(stage),
-            "largest_program": stage.largest.name,
-            "needs_gib": _gib(stage.largest.total),
-            **_spent(report, made.hours(stage)),
-            "programs": {one.name: _program_json(made, one) for one in stage.programs},
-        }
-    if stage.name in report.measured:
-        shown["compiled"] = dataclasses.asdict(report.measured[stage.name])
-    return shown
+        return {"verdict": plan.REFUSED, "problem": stage.problem}
+    return {
+        "verdict": made.verdict(stage),
+        "largest_program": stage.largest.name,
+        "needs_gib": _gib(stage.largest.total),
+        **_spent(report, made.hours(stage)),
+        "programs": {
+            one.name: _program_json(report, stage, one) for one in stage.programs
+        },
+    }
 
 
-def _program_json(made: plan.Plan, one: passes.Program) -> dict[str, Any]:
+def _program_json(
+    report: Report, stage: plan.StagePlan, one: passes.Program
+) -> dict[str, Any]:
+    made = report.plan
     seconds = made.seconds(one)
-    sizes = {name: _gib(size) for name, size in one.sizes.items() if size}
-    hours = {} if seconds is None else {"hours": round(seconds / 3600, 3)}
-    return {**sizes, "total": _gib(one.total), "model_flops": one.flops, **hours}
+    measured = report.measured_of(stage.name, one.name)
+    return {
+        **{name: _gib(size) for name, size in one.sizes.items() if size},
+        "total": _gib(one.total),
+        "peak": _gib(one.peak),
+        "arguments": _gib(one.arguments),
+        "model_flops": one.flops,
+        "bytes_read": one.traffic,
+        "bytes_sent": one.moved.total,
+        "runs": one.runs,
+        **({} if seconds is None else {"hours": round(seconds / 3600, 4)}),
+        **({"compiled": dataclasses.asdict(measured)} if measured else {}),
+    }
 
 
 def _spent(report: Report, hours: float | None) -> dict[str, float]:
     """Return hours and, where there is a price, their cost; nothing if not known."""
     if hours is None:
         return {}
-    spent = {"hours": round(hours, 3)}
-    if report.price:
-        spent["cost"] = round(report.plan.cost(hours, report.price), 2)
+    spent = {"hours": round(hours, 4)}
+    if report.plan.rates.price:
+        spent["cost"] = round(report.plan.cost(hours), 2)
     return spent
 
 
 def _gib(size: float) -> float:
-    return round(size / chips.GIB, 3)
+    return round(size / chips.GIB, 4)
+
+
+def as_tsv(report: Report) -> str:
+    """Return the table of all programs, tab-separated, with headings."""
+    headings, rows = programs_grid(report)
+    full = [row for row in rows if any(row)]
+    return "\n".join("\t".join(cells).replace(",", "") for cells in [headings, *full])
 
 
 def as_text(report: Report) -> str:
     """Return a report for people: lines as wide as they need to be, nothing cut."""
     made = report.plan
     lines = [*_heading(made), "", *align(*programs_grid(report)), ""]
-    lines += [f"the run's own checks refuse: {one}" for one in report.problems]
-    for stage in made.stages:
-        lines.append(f"{stage.name}: {_verdict_text(made, stage)}")
-        if stage.name in report.measured:
-            lines.append(measured_text(stage, report.measured[stage.name]))
-    lines += _total_text(report)
-    if report.change:
+    if report.measured:
+        lines += [*align(*compiled_grid(report)), ""]
+    lines += [*_verdicts(report), *_total_text(report)]
+    if report.ranked is not None:
+        lines += ["", *_ranked_text(made, report.ranked)]
+    elif report.change:
         lines.append(f"all stages fit with  {report.change.as_flags()}")
     elif any(made.verdict(stage) == plan.REFUSED for stage in made.stages):
         lines.append("no mesh or batch changes what is refused: mend that first")
@@ -124,23 +176,31 @@ def as_text(report: Report) -> str:
 
 
 def _heading(made: plan.Plan) -> list[str]:
-    chip = made.topology.chip
+    chip, rates = made.topology.chip, made.rates
     room = "unknown memory"
     if chip.usable_gib is not None:
-        room = f"{chip.usable_gib:.4g} GiB usable each, {chips.MARGIN:.0%} left free"
+        room = f"{chip.usable_gib:.4g} GiB usable each, {rates.margin:.0%} left free"
     mesh = ", ".join(f"{name}={size}" for name, size in made.mesh.items())
+    price = "no price known: costs left out"
+    if rates.price:
+        price = f"price: {rates.price:.2f} of a chip for an hour"
+    if rates.price and rates.price == chip.price:
+        price += f" ({chips.PRICES_OF})"
     return [
         f"{made.model} ({made.num_params / 1e9:.3g}B parameters) on "
-        f"{made.topology.text}: {made.topology.num_devices} x {chip.name}, {room}",
+        f"{made.topology.name}: {made.topology.num_devices} x {chip.name}, {room}",
         f"mesh: {mesh}",
         *filter(None, [made.heads]),
         f"chip: {chip.source}",
+        price,
         f"prompts: {made.train_prompts} to train, {made.test_prompts} held out",
         "",
-        "GiB a device, at the worst moment of each program; hours: replies as long as "
-        "allowed,",
-        f"{made.efficiency:.0%} of the peak rate, {chips.BANDWIDTH_SHARE:.0%} of the "
-        "bandwidth in decoding; host time and communication left out",
+        "GiB a device, at the worst moment of each program; PFLOP of the model on all "
+        "devices;",
+        "TB of its memory that a device reads and GB that it sends, in all runs;",
+        f"hours: texts as long as allowed, {rates.efficiency:.0%} of the peak rate, "
+        f"{rates.bandwidth_share:.0%} of the bandwidth, {chips.LINK_SHARE:.0%} of the "
+        "links, host time left out",
     ]
 
 
@@ -149,27 +209,60 @@ def programs_grid(report: Report) -> tuple[list[str], list[list[str]]]:
 
     A blank row ends each stage; columns in which all cells are empty are left out.
     """
-    made, priced = report.plan, bool(report.price)
-    headings = ["program", *passes.SIZES, "total", "PFLOP", "hours"]
-    headings += ["cost"] * priced
+    made, priced = report.plan, bool(report.plan.rates.price)
+    headings = ["program", *passes.SIZES, "total", "PFLOP", "TB read", "GB sent"]
+    headings += ["hours"] + ["cost"] * priced
     rows: list[list[str]] = []
     for stage in made.stages:
         if rows and stage.programs:
             rows.append([""] * len(headings))
         for one in stage.programs:
             seconds = made.seconds(one)
-            hours = None if seconds is None or not one.flops else seconds / 3600
-            sizes = [one.sizes.get(name, 0) for name in passes.SIZES]
+            hours = None if seconds is None or not one.runs else seconds / 3600
+            sizes = [one.sizes[name] for name in passes.SIZES]
             cells = [f"{size / chips.GIB:.2f}" if size else "" for size in sizes]
             cells += [f"{one.total / chips.GIB:.2f}"]
-            cells += [f"{one.flops / 1e15:,.0f}" if one.flops else ""]
+            cells += [_figure(one.flops / 1e15), _figure(one.traffic / 1e12)]
+            cells += [_figure(one.moved.total / 1e9)]
             cells += ["" if hours is None else f"{hours:,.2f}"]
             if priced:
-                cost = None if hours is None else made.cost(hours, report.price)
-                cells.append("" if cost is None else f"{cost:,.2f}")
+                cells.append("" if hours is None else f"{made.cost(hours):,.2f}")
             rows.append([f"{stage.name} {one.name}", *cells])
     used = [i for i in range(len(headings)) if i == 0 or any(row[i] for row in rows)]
     return [headings[i] for i in used], [[row[i] for i in used] for row in rows]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value else ""
+
+
+def compiled_grid(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return the compiler's figures of each program beside the plan's, GiB a device."""
+    headings = ["compiled", "arguments", "planned", "peak", "planned", "of it"]
+    headings += ["with what is beside", "seconds", "collectives (runs, GB sent) a run"]
+    rows = []
+    for stage in report.plan.stages:
+        for one in stage.programs:
+            found = report.measured_of(stage.name, one.name)
+            if found is None or found.problem:
+                continue
+            sizes = (found.arguments, one.arguments, found.peak, one.peak)
+            whole = found.peak + sum(one.beside.values())
+            sent = (
+                f"{kind} {runs} x, {size / 1e9:.2f}"
+                for kind, (runs, size) in found.collectives.items()
+            )
+            rows.append(
+                [
+                    f"{stage.name} {one.name}",
+                    *(f"{size / chips.GIB:.3f}" for size in sizes),
+                    f"{one.peak / max(found.peak, 1):.0%}",
+                    f"{whole / chips.GIB:.2f}",
+                    f"{found.seconds:.0f}",
+                    "; ".join(sent),
+                ]
+            )
+    return headings, rows
 
 
 def align(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -185,8 +278,16 @@ def align(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(headings), rule, *map(line, rows)]
 
 
+def _verdicts(report: Report) -> list[str]:
+    """Return a line for each stage, and for all that is refused."""
+    made = report.plan
+    lines = [f"the run's own checks refuse: {one}" for one in report.problems]
+    lines += [f"{stage.name}: {_verdict_text(made, stage)}" for stage in made.stages]
+    return lines + [f"by the compiler too large: {one}" for one in report.refusals]
+
+
 def _verdict_text(made: plan.Plan, stage: plan.StagePlan) -> str:
-    found, limit = made.verdict(stage), made.topology.chip.limit_gib
+    found, limit = made.verdict(stage), made.limit_gib
     if found == plan.REFUSED:
         return f"{found}: {stage.problem}"
     need = f"{stage.largest.total / chips.GIB:.2f} GiB for {stage.largest.name}"
@@ -199,13 +300,7 @@ def _total_text(report: Report) -> list[str]:
     made = report.plan
     known = [(stage.name, made.hours(stage)) for stage in made.stages]
     known.append(("in all", made.total_hours))
-    parts = []
-    for name, hours in known:
-        if hours is not None:
-            cost = ""
-            if report.price:
-                cost = f" (cost {made.cost(hours, report.price):,.2f})"
-            parts.append(f"{name} {hours:,.2f} h{cost}")
+    parts = [f"{name} {_hours(made, h)}" for name, h in known if h is not None]
     if not parts:
         return []
     missing = [name for name, hours in known[:-1] if hours is None]
@@ -213,22 +308,27 @@ def _total_text(report: Report) -> list[str]:
     return [f"time by the clock: {', '.join(parts)}{left}"]
 
 
-def measured_text(stage: plan.StagePlan, found: compiled.Measured) -> str:
-    """Return one line on what the compiler said, beside the plan's own figures."""
-    if found.problem:
-        return f"  the compiler refuses: {found.problem}"
-    update = next((one for one in stage.programs if one.name == "update"), None)
-    beside = ""
-    if update:
-        own = [n for n in passes.SIZES if n not in ("frozen", "decode", "cache")]
-        estimate = sum(update.sizes.get(name, 0) for name in own)
-        beside = (
-            f"; estimates: peak {estimate / chips.GIB:.3f}, "
-            f"arguments {update.arguments / chips.GIB:.3f}"
+def _hours(made: plan.Plan, hours: float) -> str:
+    cost = f" (cost {made.cost(hours):,.2f})" if made.rates.price else ""
+    return f"{hours:,.2f} h{cost}"
+
+
+def _ranked_text(
+    made: plan.Plan, ranked: Sequence[search.Candidate], most: int = 10
+) -> list[str]:
+    """Return the best of what a search found, one line each."""
+    if not ranked:
+        return ["no mesh, batch, remat or number of slots fits: use larger chips"]
+    lines = [f"{len(ranked)} settings fit; the fastest, all stages together:"]
+    for one in ranked[:most]:
+        lines.append(
+            f"{_hours(made, one.hours)}, {one.largest_gib:.1f} GiB: {one.as_flags()}"
         )
-    return (
-        f"  compiled in {found.seconds:.0f} s: peak "
-        f"{found.peak / chips.GIB:.3f} GiB, arguments "
-        f"{found.arguments / chips.GIB:.3f}, temporary "
-        f"{found.temporary / chips.GIB:.3f}{beside}"
-    )
+    return lines
+
+
+def render(report: Report, form: str) -> str:
+    """Return a report in one of `FORMATS`."""
+    if form == "json":
+        return json.dumps(as_json(report), indent=2)
+    return as_tsv(report) if form == "tsv" else as_text(report)

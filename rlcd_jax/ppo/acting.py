@@ -119,6 +119,26 @@ def reward_length(section: ConfigDict, mark_tokens: int) -> int:
     return -(-length // 16) * 16
 
 
+# What a rollout reads off packed replies, by the model that it is read off.
+READINGS: dict[str, Callable] = {
+    "policy": functools.partial(learning.response_logprobs, with_entropy=True),
+    "reference": learning.response_logprobs,
+    "values": learning.response_values,
+}
+
+
+def rows_program(job: setup.Job, reading_of: Callable) -> Callable[..., Any]:
+    """Return the compiled (params, packed) -> what one of `READINGS` says.
+
+    Rows lie in parts on the devices, results whole on each.
+    """
+    return jax.jit(
+        lambda params, packed: reading_of(params, job, packed),
+        in_shardings=(None, sharding.batch_sharding(job.mesh)),
+        out_shardings=sharding.replicated(job.mesh),
+    )
+
+
 class Actor:
     """Writes replies and rolls them out; holds the engine and the frozen models."""
 
@@ -133,22 +153,13 @@ class Actor:
             job, section.prompt_tokens, section.reply_tokens
         )
         self._rows = learning.rows_at_once(job)
-        self._logprobs = self._program(learning.response_logprobs)
-        self._logprobs_entropy = self._program(
-            functools.partial(learning.response_logprobs, with_entropy=True)
+        read = {name: rows_program(job, one) for name, one in READINGS.items()}
+        self._logprobs_entropy, self._logprobs, self._values = (
+            read[name] for name in ("policy", "reference", "values")
         )
-        self._values = self._program(learning.response_values)
         self._assemble = jax.jit(rollout.assemble, static_argnames="rules")
         self._reference: Params = None
         self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
-
-    def _program(self, function: Callable) -> Callable:
-        """Compile `function(params, found, packed)`: rows in parts, results whole."""
-        return jax.jit(
-            lambda params, packed: function(params, self.job, packed),
-            in_shardings=(None, sharding.batch_sharding(self.job.mesh)),
-            out_shardings=sharding.replicated(self.job.mesh),
-        )
 
     def set_frozen(self, *, reference: Params, preference: Params) -> None:
         """Take the models that never change."""
@@ -187,6 +198,7 @@ class Actor:
         ]
         what = f"rollout {step}" if step else "dev prompts"
         replies = generation.generate(self.sampler, asked, what)
+        self.sampler.unload()  # the updates need the room
         return [Sampled(*pair) for pair in zip(prompts, replies, strict=True)]
 
     def roll_out(

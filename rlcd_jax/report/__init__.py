@@ -64,7 +64,7 @@ def write_report(
             dropped=browsers.dropped(run),
             cost=sections.cost({"": run}),
             environment=sections.key_values(run.environment),
-            plan=sections.key_values(run.plan),
+            plan=sections.plan(run.plan),
         )
     )
     return _write(run.folder / FILE_NAME, page)

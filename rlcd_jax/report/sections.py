@@ -118,6 +118,34 @@ def key_values(part: Mapping[str, Any] | Missing) -> list[tuple[str, str]] | Mis
     return [(name, show(value)) for name, value in flatten(part).items() if name]
 
 
+def plan(part: Mapping[str, Any] | Missing) -> dict[str, Any] | Missing:
+    """Return what a plan of the run shows: notes, tables, verdicts.
+
+    Args:
+      part: plan.json, which `experiments.plan --workdir` has left.
+    """
+    if isinstance(part, Missing):
+        return part
+    try:
+        shown = part["shown"]
+        grids = [shown[name] for name in ("table", "compiled")]
+        return {
+            "notes": [str(line) for line in shown["notes"]],
+            "tables": [
+                ([str(one) for one in grid["headings"]], _texts(grid["rows"]))
+                for grid in grids
+                if grid["rows"]
+            ],
+            "verdicts": [str(line) for line in shown["verdicts"]],
+        }
+    except (KeyError, TypeError) as error:
+        return Missing(f"plan.json holds no table ({error}); plan with --workdir again")
+
+
+def _texts(rows: list[list[Any]]) -> list[list[str]]:
+    return [[str(cell) for cell in row] for row in rows]
+
+
 def stages(run: reading.Run) -> list[dict[str, Any]]:
     """Return what there is to say on each stage."""
     return [

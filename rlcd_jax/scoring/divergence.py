@@ -27,23 +27,7 @@ def divergence_scorer(
     the vocabulary, so without the noise of a log-ratio of sampled tokens.
     """
     base = reading.frozen(job, base)
-
-    def program(policy, base, tokens, mask, counted):
-        return heads.policy_divergence(
-            policy,
-            base,
-            job.cfg,
-            tokens,
-            mask,
-            counted,
-            chunk_tokens=job.chunk_tokens,
-        )
-
-    run = jax.jit(
-        program,
-        in_shardings=(None, None, *reading.batch_of(job, 3)),
-        out_shardings=sharding.replicated(job.mesh),
-    )
+    run = divergence_program(job)
 
     def measure(
         policy: Params, rows: Sequence[Ids], starts: Sequence[int]
@@ -67,3 +51,27 @@ def divergence_scorer(
             )
 
     return measure
+
+
+def divergence_program(job: setup.Job) -> Callable[..., jax.Array]:
+    """Return the compiled (policy, base, tokens, mask, counted) -> nats [B].
+
+    The last three are [B, T]; both models are frozen ones.
+    """
+
+    def program(policy, base, tokens, mask, counted):
+        return heads.policy_divergence(
+            policy,
+            base,
+            job.cfg,
+            tokens,
+            mask,
+            counted,
+            chunk_tokens=job.chunk_tokens,
+        )
+
+    return jax.jit(
+        program,
+        in_shardings=(None, None, *reading.batch_of(job, 3)),
+        out_shardings=sharding.replicated(job.mesh),
+    )

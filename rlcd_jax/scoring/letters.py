@@ -41,7 +41,11 @@ def letter_scorer(
     token each. The released code takes the ids of bare letters, which differ.
     """
     params = reading.frozen(job, params)
-    whole = _whole(job, params)
+    read = letters_program(job)
+
+    def whole(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray) -> jax.Array:
+        return read(params, *reading.placed(job, tokens, mask), letters)
+
     behind = functools.cache(lambda: _behind(job, params))
 
     def score(texts: Sequence[str]) -> list[tuple[float, float]]:
@@ -88,8 +92,11 @@ def _letter_id(job: setup.Job, text: str, letter: str) -> int:
     return ids[0]
 
 
-def _whole(job: setup.Job, params: Params) -> Run:
-    """Return the program that reads whole texts."""
+def letters_program(job: setup.Job) -> Callable[..., jax.Array]:
+    """Return the compiled (params, tokens, mask, letters [2]) -> logits [B, 2].
+
+    Tokens and mask are [B, T]; it reads whole texts.
+    """
 
     def program(params, tokens, mask, letters):
         hidden, _ = llama.hidden_states(
@@ -97,16 +104,11 @@ def _whole(job: setup.Job, params: Params) -> Run:
         )
         return llama.logits(params, job.cfg, hidden[:, -1])[:, letters]
 
-    run = jax.jit(
+    return jax.jit(
         program,
         in_shardings=(None, *reading.batch_of(job, 2), None),
         out_shardings=sharding.replicated(job.mesh),
     )
-
-    def whole(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray):
-        return run(params, *reading.placed(job, tokens, mask), letters)
-
-    return whole
 
 
 def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:

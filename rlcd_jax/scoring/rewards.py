@@ -17,6 +17,19 @@ Params = Any
 Ids = Sequence[int]
 
 
+def reward_program(job: setup.Job) -> Callable[..., jax.Array]:
+    """Return the compiled (params, tokens [B, T], mask [B, T]) -> rewards [B]."""
+
+    def program(params, tokens, mask):
+        return heads.scalar_at_last(params, job.cfg, tokens, mask)
+
+    return jax.jit(
+        program,
+        in_shardings=(None, *reading.batch_of(job, 2)),
+        out_shardings=sharding.replicated(job.mesh),
+    )
+
+
 def reward_scorer(
     job: setup.Job, lengths: Sequence[int]
 ) -> Callable[[Params, Sequence[Ids]], np.ndarray]:
@@ -28,15 +41,7 @@ def reward_scorer(
       job: of the stage.
       lengths: rising, the row lengths to compile for; longer rows add to them.
     """
-
-    def program(params, tokens, mask):
-        return heads.scalar_at_last(params, job.cfg, tokens, mask)
-
-    run = jax.jit(
-        program,
-        in_shardings=(None, *reading.batch_of(job, 2)),
-        out_shardings=sharding.replicated(job.mesh),
-    )
+    run = reward_program(job)
 
     def score(params: Params, rows: Sequence[Ids]) -> np.ndarray:
         longest = max(map(len, rows), default=0)

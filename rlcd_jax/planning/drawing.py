@@ -1,0 +1,207 @@
+"""What a stage draws with its decode engine: the engine's programs and their work."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from rlcd_jax import sharding
+from rlcd_jax.decode import engine, jitted, programs
+from rlcd_jax.decode import plan as decode_plan
+from rlcd_jax.job import engine_shape
+from rlcd_jax.models import footprint, llama
+from rlcd_jax.planning import messages, passes, sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineProgram:
+    """One program of an engine: its name, its arguments in bytes, how to lower it."""
+
+    name: str
+    given: tuple[tuple[str, int], ...]
+    lower: Callable[[], jax.stages.Lowered]
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What the shapes of an engine say: its memory, its programs, and its loading.
+
+    Attributes:
+      memory: that it needs.
+      works: its programs.
+      decode_form: the program that makes its weights.
+    """
+
+    memory: decode_plan.Memory
+    works: tuple[EngineProgram, ...]
+    decode_form: Callable
+
+
+@functools.cache  # a search asks for the same engine again and again
+def _build(
+    cfg: llama.LlamaConfig,
+    mesh: Any,
+    shape: engine_shape.EngineShape,
+    num_steps: int,
+    platform: str,
+    features: programs.Features,
+) -> Built:
+    sizes_of = shape.sizes(cfg, platform)
+    common = {"mesh": mesh, "num_slots": shape.num_slots}
+    common["string_states"] = engine.STRING_STATES
+    made = jitted.make(
+        cfg,
+        mesh,
+        weights=shape.weights,
+        num_slots=shape.num_slots,
+        num_steps=num_steps,
+    )
+    works = jitted.works(made, cfg, sizes_of, features=features, **common)
+    return Built(
+        memory=decode_plan.estimate(
+            cfg, sizes_of, num_steps=num_steps, weights=shape.weights, **common
+        ),
+        works=tuple(
+            EngineProgram(
+                work.name,
+                (
+                    ("decode", sharding.device_bytes(work.weights)),
+                    ("cache", sharding.device_bytes(work.cache)),
+                ),
+                work.lower,
+            )
+            for work in works
+        ),
+        decode_form=made.decode_form,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """What a stage draws with its decode engine.
+
+    Attributes:
+      shape: of the engine.
+      built: the engine, as far as its shapes go.
+      num_replies: in all, each as long as allowed.
+      prompt_tokens: of a prompt, at most.
+      reply_tokens: of a reply, at most.
+    """
+
+    shape: engine_shape.EngineShape
+    built: Built
+    num_replies: int
+    prompt_tokens: int
+    reply_tokens: int
+
+    @property
+    def memory(self) -> decode_plan.Memory:
+        """What the engine needs on a device."""
+        return self.built.memory
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes that stay between the engine's programs."""
+        memory = self.memory
+        held = {"decode": memory.weights, "cache": memory.cache}
+        return {**held, "other": memory.tables}
+
+
+def plan_drawing(
+    setting: sizes.Setting,
+    *,
+    num_replies: int,
+    prompt_tokens: int,
+    reply_tokens: int,
+    features: programs.Features,
+) -> Drawing:
+    """Return what the engine that a stage makes for texts of these lengths draws."""
+    job = setting.job
+    shape = engine_shape.find(
+        job.config,
+        job.mesh,
+        prompt_tokens=prompt_tokens,
+        reply_tokens=reply_tokens,
+    )
+    built = _build(
+        dataclasses.replace(setting.cfg, remat="full"),  # which decoding never does
+        job.mesh,
+        shape,
+        job.config.engine.steps_per_dispatch,
+        setting.chip.platform,
+        features,
+    )
+    return Drawing(shape, built, num_replies, prompt_tokens, reply_tokens)
+
+
+def generate(
+    setting: sizes.Setting, drawing: Drawing, held: passes.Bytes
+) -> Iterator[passes.Program]:
+    """Yield the decode engine's programs; every reply as long as allowed.
+
+    Args:
+      setting: of the plan.
+      drawing: what is drawn.
+      held: what else is on the device meanwhile; "other" has the engine's tables.
+    """
+    shape = drawing.shape
+    widest = max(shape.prompt_buckets)
+    for work in drawing.built.works:
+        given = dict(work.given)
+        beside = {
+            **held,
+            "decode": drawing.memory.weights - given["decode"],
+            "cache": drawing.memory.cache - given["cache"],
+        }
+        if work.name == "decode":
+            given["other"] = drawing.memory.tables
+            beside["other"] -= drawing.memory.tables
+        program = passes.Program(
+            work.name,
+            beside,
+            given=given,
+            made={"other": drawing.memory.work[work.name]},
+            lower=work.lower,
+        )
+        if work.name == "decode":
+            program = dataclasses.replace(program, **_decoding(setting, drawing))
+        elif work.name == f"prefill {min(widest, shape.max_length)}":
+            program = dataclasses.replace(program, **_prefilling(setting, drawing))
+        yield program
+
+
+def _decoding(setting: sizes.Setting, drawing: Drawing) -> dict[str, Any]:
+    """Return the work of drawing all tokens of all replies."""
+    cfg, slots = setting.cfg, drawing.shape.num_slots
+    steps = -(-drawing.num_replies // slots) * drawing.reply_tokens
+    drawn = drawing.num_replies * drawing.reply_tokens
+    seen = drawing.prompt_tokens + drawing.reply_tokens / 2
+    moved = messages.of_decoding(cfg, setting.job.mesh, rows=slots // setting.ways)
+    return {
+        "flops": footprint.forward_flops(cfg, drawn, seen, logit_tokens=drawn),
+        "traffic": steps * (drawing.memory.weights + 0.75 * drawing.memory.cache),
+        "moved": moved * steps,
+        "runs": steps / setting.job.config.engine.steps_per_dispatch,
+    }
+
+
+def _prefilling(setting: sizes.Setting, drawing: Drawing) -> dict[str, Any]:
+    """Return the work of reading all prompts once, none of them shared."""
+    cfg, tokens = setting.cfg, drawing.num_replies * drawing.prompt_tokens
+    rows = drawing.shape.sizes(cfg, setting.chip.platform).rows
+    width = min(max(drawing.shape.prompt_buckets), drawing.shape.max_length)
+    runs = -(-tokens // (rows[width, False] * width))
+    here = rows[width, False] // setting.ways * width
+    moved = messages.of_decoding(cfg, setting.job.mesh, rows=here)
+    return {
+        "flops": footprint.forward_flops(
+            cfg, tokens, drawing.prompt_tokens, logit_tokens=0
+        ),
+        "traffic": runs * drawing.memory.weights,
+        "moved": moved * runs,
+        "runs": runs,
+    }
