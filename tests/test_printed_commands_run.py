@@ -18,7 +18,7 @@ import pytest
 import runs
 from absl import flags, logging
 
-from rlcd_jax import record_files, records
+from rlcd_jax import leaving, record_files, records
 
 # What cannot run on a machine like this one, and why; it is parsed all the same.
 ONE_MACHINE = "takes two machines; other tests run two processes"
@@ -268,6 +268,7 @@ def as_a_process():
         root.handlers[:] = handlers
         logging.get_absl_handler().filters[:] = filters
         logging.set_verbosity(verbosity)
+        leaving.ASKED.clear()
         for name, value in settings.items():
             jax.config.update(name, value)
 
