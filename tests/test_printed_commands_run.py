@@ -18,10 +18,14 @@ import pytest
 import runs
 from absl import flags, logging
 
-from rlcd_jax import record_files, records
+from rlcd_jax import leaving, record_files, records
 
 # What cannot run on a machine like this one, and why; it is parsed all the same.
+ONE_MACHINE = "takes two machines; other tests run two processes"
 NOT_HERE = {
+    ("run", "--coordinator=10.0.0.2:8476"): ONE_MACHINE,
+    ("run", "--num_processes=2"): ONE_MACHINE,
+    ("run", "--process_id=0"): ONE_MACHINE,
     ("plan", "--compile"): "h100:8 is compiled for with the extra cuda",
     ("bench", "--peer=hf"): "the peer is torch's, of the extra bench",
 }
@@ -35,6 +39,7 @@ HELP_ALONE = ("run", "weights", "diagnose")
 PATHS = {
     "/models/llama-7b": "model",
     "/data/hh-rlhf": "hh",
+    "/shared/": "shared/",
     "gguf:PATH": "gguf:model.gguf",
     "{place}": "FOLDER",
     "--samples FILE": "--samples RUN/evaluate/samples.jsonl",
@@ -263,6 +268,7 @@ def as_a_process():
         root.handlers[:] = handlers
         logging.get_absl_handler().filters[:] = filters
         logging.set_verbosity(verbosity)
+        leaving.ASKED.clear()
         for name, value in settings.items():
             jax.config.update(name, value)
 
@@ -273,7 +279,7 @@ def type_in(monkeypatch, name, words):
     monkeypatch.setattr(sys, "argv", [name, *words])
     with as_a_process():
         try:
-            status = (module.start if hasattr(module, "start") else module.main)()
+            status = (module.main if hasattr(module, "main") else module.start)()
         except SystemExit as stopped:
             status = stopped.code
     return status or 0
