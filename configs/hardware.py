@@ -3,7 +3,7 @@
 Each sets fields of a whole config; each is said by its argument, `hardware=8xh100`.
 They are for the paper's sizes of LLaMA-7B, and of LLaMA-30B where the name says so.
 `experiments/README.md` has memory, hours and cost of each; another model, or another
-machine: `python -m experiments.plan --search`.
+machine: `--search` of `experiments.plan`.
 """
 
 from ml_collections import ConfigDict

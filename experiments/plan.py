@@ -3,7 +3,7 @@ r"""Does a config fit on some chips, how long will it take, what would have to c
   python -m experiments.plan --topology h100:8 \
       --config configs/rlcd.py:task=harmless,model=llama-7b,hardware=8xh100 \
       --config.prompts.hh_dir=/data/hh-rlhf [--workdir RUN] [--stage policy] \
-      [--slices 2] [--search] [--compile [--only decode,update]] [--price 2.5] \
+      [--slices 2] [--search] [--compile] [--only decode,update] [--price 2.5] \
       [--efficiency 0.4] [--margin 0.05] [--format tsv]
 
 Other topologies are written v5p:8x8x4, v5e:16x16, cpu:256; `--slices` is how many of
