@@ -180,7 +180,13 @@ def collect():
         inside = any(as_sets[lines] <= as_sets[one] for one in kept)
         inside |= any(as_sets[lines] < as_sets[one] for one in found)
         kept += [] if inside else [lines]
-    return kept
+    seen: set[frozenset[str]] = set()
+    once = []
+    for lines in kept:  # a stage alone needs the run before it
+        new = [x for x in lines if x[0] == "run" or frozenset(x) not in seen]
+        once.append(tuple(new) or lines[-1:])
+        seen |= as_sets[lines]
+    return once
 
 
 LINES = collect()
