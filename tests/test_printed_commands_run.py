@@ -27,6 +27,7 @@ NOT_HERE = {
     ("run", "--num_processes=2"): ONE_MACHINE,
     ("run", "--process_id=0"): ONE_MACHINE,
     ("plan", "--compile"): "h100:8 is compiled for with the extra cuda",
+    ("plan", "--only=decode,update"): "chooses what --compile compiles",
     ("bench", "--peer=hf"): "the peer is torch's, of the extra bench",
 }
 NO_EXPERIMENT = {
@@ -122,7 +123,7 @@ def small(name, words):
     """Return a command's name and words, in the form --flag=value, made small."""
     if not words and name in HELP_ALONE:
         return name, "--help"
-    if "--help" in words or name in ("task", "weights", "report"):
+    if "--help" in words or name in ("task", "weights", "report", "launch"):
         return name, *words
     given = join_values(words)
     given = [word for word in given if (name, word) not in NOT_HERE]
@@ -297,6 +298,7 @@ LEAVES = {
     "diagnose": ("{workdir}/diagnostics/pairs.md", "{workdir}/diagnostics/watch.json"),
     "human make": ("{workdir}/annotators/annotator-1.csv", "{workdir}/key"),
     "human read": ("{workdir}/results/table.md",),
+    "launch": (),
     "plan": (),
     "quickstart": ("{workdir}/evaluate/table.md", "{workdir}/report.html"),
     "report": ("{workdir}/report.html",),
@@ -313,6 +315,7 @@ LEAVES = {
 SAYS = {
     "bench": r'"what": "(decode|simulate)"',
     "plan": r"fits|does not say",
+    "launch": r"sbatch --parsable",
     "quickstart": r"\| rlcd +\|[\s\S]*Everything else: ",
     "reproduce": r"Table|table",
     "task": r"wrote polite\.toml|judge log_odds: ",
