@@ -27,6 +27,7 @@ NOT_HERE = {
     ("run", "--num_processes=2"): ONE_MACHINE,
     ("run", "--process_id=0"): ONE_MACHINE,
     ("plan", "--compile"): "h100:8 is compiled for with the extra cuda",
+    ("plan", "--search"): "ranks settings of LLaMA-7B for longer than a test has",
     ("plan", "--only=decode,update"): "chooses what --compile compiles",
     ("bench", "--peer=hf"): "the peer is torch's, of the extra bench",
 }
