@@ -160,6 +160,9 @@ def _engine() -> ConfigDict:
     engine.prompt_buckets = (16, 64, 256)  # widths of prefill; each is compiled
     engine.live_buckets = ()  # leading parts of the cache to read; (): four parts
     engine.memory_gib = 0.0  # refuse a larger plan; 0: no limit
+    # In a job of several processes each draws pairs of its own on its own devices,
+    # where mesh.fsdp x mesh.tensor divide these; False: all draw the same ones.
+    engine.per_process = True
     return engine
 
 

@@ -119,6 +119,7 @@ _ENGINE = {
     "prompt_buckets": _lengths((16, 64, 256), "tokens"),
     "live_buckets": _lengths((), "tokens", empty=True),
     "memory_gib": _number(0.0, 0, "GiB; 0: no limit"),
+    "per_process": _flag(True),
 }
 _SUPERVISED = {
     "epochs": _count(1, 1, "passes over the rows"),

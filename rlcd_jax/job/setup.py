@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, sharding, tasks
+from rlcd_jax import checkpoint, processes, sharding, tasks
 from rlcd_jax.models import llama, presets, table
 from rlcd_jax.text import tokenizer
 from rlcd_jax.weights import names, resolve
@@ -48,10 +49,19 @@ class Job:
         return end
 
 
-def load_job(config: ConfigDict) -> Job:
-    """Return the inputs of a stage; every mistake in the config ends here."""
+def load_job(config: ConfigDict, devices: Sequence[jax.Device] = ()) -> Job:
+    """Return the inputs of a stage; every mistake in the config ends here.
+
+    Args:
+      config: of the run.
+      devices: of the mesh, with as many replicas as they hold; (): all, as the config
+        has them.
+    """
     task = load_task(config)
-    mesh = sharding.make_mesh(**mesh_sizes(config))
+    sizes = mesh_sizes(config)
+    if devices:
+        sizes |= {"slices": 1, "data": -1, "devices": devices}
+    mesh = sharding.make_mesh(**sizes)
     cfg, text_tokenizer, read = _find_model(config)
     cfg = configured(cfg, config)
     if not cfg.layout.is_own:
@@ -62,6 +72,23 @@ def load_job(config: ConfigDict) -> Job:
         return read(cfg, shardings)
 
     return Job(config, task, mesh, cfg, text_tokenizer, load_base)
+
+
+def own_devices(config: ConfigDict) -> list[jax.Device]:
+    """Return this process's devices, if each process can hold a replica of its own.
+
+    No devices where the config wants all processes to work together, where there is
+    one, or where `mesh.fsdp` x `mesh.tensor` do not divide the devices of each. All
+    processes say the same.
+    """
+    if not (config.engine.per_process and processes.are_many()):
+        return []
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    ways = config.mesh.fsdp * config.mesh.tensor
+    if any(count % ways for count in counts.values()):
+        logging.info("%d ways of the mesh cross processes: all draw together", ways)
+        return []
+    return jax.local_devices()
 
 
 def mesh_sizes(config: ConfigDict) -> dict[str, int]:

@@ -85,6 +85,13 @@ def lock_path(folder: pathlib.Path, part: work_parts.WorkPart) -> pathlib.Path:
     return folder / FOLDER / f"{part.number}-of-{part.count}{LOCK}"
 
 
+def notes_of(
+    folder: pathlib.Path, part: work_parts.WorkPart
+) -> tuple[pathlib.Path, str]:
+    """Return the folder and the name of the notes of processes that draw a part."""
+    return folder / FOLDER, f"{part.number}-of-{part.count}"
+
+
 def begun(folder: pathlib.Path) -> list[work_parts.WorkPart]:
     """Return the parts that were ever begun, in order; the whole in one is none."""
     found = []

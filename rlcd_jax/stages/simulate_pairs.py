@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -28,7 +29,7 @@ from rlcd_jax import (
     record_files,
     records,
 )
-from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
+from rlcd_jax.job import disk_notes, generation, lengths, prompt_parts, setup, workspace
 from rlcd_jax.pairs import blocks, counting, draws, grid, work_parts
 from rlcd_jax.scoring import letters
 
@@ -87,18 +88,31 @@ def simulate_part(
     """
     if workspace.finished(config, workdir, "simulate"):
         return workspace.summary(workdir, "simulate")
-    job = setup.load_job(config)
+    own = setup.own_devices(config)
+    job = setup.load_job(config, own)
     lengths.check(job, "simulate")
     prompts, shared = _prompts(config)
     places = blocks.starts(len(prompts), config.pairs.part_prompts)
     blocks.check_part(part, len(places))
     folder = workspace.begin(config, workdir, "simulate")
+    notes = disk_notes.DiskNotes(*blocks.notes_of(folder, part))
+
+    def find_waiting() -> list[int]:
+        notes.clear()
+        return _waiting(config, folder, part.of(places))
+
     with contextlib.ExitStack() as held:
         if processes.is_writer():  # a second job of this part waits, and skips
             held.enter_context(locks.held(blocks.lock_path(folder, part), logging.info))
-        waiting = processes.by_writer(lambda: _waiting(config, folder, part.of(places)))
-        if waiting:
-            _draw_blocks(config, job, prompts, folder, waiting)
+        waiting = processes.by_writer(find_waiting)
+        if waiting and own:
+            _draw_apart(job, prompts, folder, waiting, notes)
+            left = processes.by_writer(lambda: _waiting(config, folder, waiting))
+            if left:
+                told = f"{len(left)} of {len(waiting)} blocks are not drawn yet"
+                raise leaving.Left(told)
+        elif waiting:
+            _draw_together(job, prompts, folder, waiting)
 
     def put_together() -> dict[str, Any] | None:
         with locks.held(folder / blocks.LOCK, logging.info):
@@ -129,22 +143,45 @@ def _waiting(
     return [start for start in places if not blocks.is_whole(folder, start)]
 
 
-def _draw_blocks(
-    config: ConfigDict,
+def _draw_together(
     job: setup.Job,
     prompts: Sequence[records.Prompt],
     folder: pathlib.Path,
     places: Sequence[int],
 ) -> None:
-    """Draw blocks and write each when it is whole."""
-    draw = _drawer(job)
-    size = config.pairs.part_prompts
+    """Draw blocks with all processes of the job, and write each when it is whole."""
+    draw, size = _drawer(job), job.config.pairs.part_prompts
     for number, start in enumerate(places, start=1):
         leaving.leave_if_asked(f"{number - 1} of {len(places)} blocks are drawn")
         logging.info("simulate: block %d of %d", number, len(places))
         drawn = draw(prompts[start : start + size])
         if processes.is_writer():
             blocks.write(folder, start, drawn)
+
+
+def _draw_apart(
+    job: setup.Job,
+    prompts: Sequence[records.Prompt],
+    folder: pathlib.Path,
+    places: Sequence[int],
+    notes: disk_notes.DiskNotes,
+) -> None:
+    """Draw this process's part of blocks; return when all processes have theirs.
+
+    Or when the job was asked to leave: then some blocks are not there.
+    """
+    index, count = jax.process_index(), jax.process_count()
+    own = work_parts.WHOLE.within(index, count).of(places)
+    told = "simulate: process %d of %d draws %d of %d blocks"
+    logging.info(told, index, count, len(own), len(places))
+    size = job.config.pairs.part_prompts
+    if own:
+        draw = _drawer(job)
+        for start in own:
+            if notes.is_leaving():
+                break
+            blocks.write(folder, start, draw(prompts[start : start + size]))
+    notes.wait_for_all()
 
 
 def _drawer(job: setup.Job) -> Draw:
