@@ -59,6 +59,7 @@ RUN = {
     "config.policy.rollouts": "+2",
     "config.policy.warmup_steps": "+1",
     "config.mesh.data": "+1",  # of eight fake devices
+    "config.pairs.part_prompts": "1",  # of as many prompts as parts
 }
 SMALL = {
     "run": RUN,
@@ -307,6 +308,7 @@ LEAVES = {
     "reproduce": ("{workdir}/tables/tables.html",),
     "reproduce --dry_run": (),
     "run": ("{workdir}/evaluate/table.md", "{workdir}/report.html"),
+    "run --part": ("{workdir}/pairs/parts/pairs-00000002.jsonl",),
     "run --stage": ("{workdir}/preference/summary.json", "{workdir}/report.html"),
     "task": (),
     "theory": (),

@@ -52,11 +52,16 @@ class Stop(Exception):
     """Stands for whatever kills a run."""
 
 
+def alone():
+    """Let a command run as it is, without what its process sets up."""
+    return mock.patch.object(process, "job", lambda *_, **__: contextlib.nullcontext())
+
+
 def make(root, table, fields):
     """Make a table of scale tiny as a user's command does; return its recipes."""
     config = paper.get_config(f"table={table},scale=tiny")
     config.update_from_flattened_dict(fields)
-    with runs.devices_by_mesh(), mock.patch.object(process, "prepare"):
+    with runs.devices_by_mesh(), alone():
         reproduce.run(config, str(root), dry_run=False)
     setup = read_config.read_setup(
         config, root, make_config=command.method_config, cache_dir="", api_key=None
