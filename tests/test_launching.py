@@ -231,6 +231,31 @@ echo "$id;cluster"
     return folder
 
 
+def test_a_job_of_slurm_that_leaves_to_go_on_is_queued_again(printed, tmp_path):
+    cluster = fake_cluster(tmp_path / "bin")
+    queued = tmp_path / "queued"
+    (cluster / "scontrol").write_text(f'#!/usr/bin/env bash\necho "$@" >>{queued}\n')
+    python = cluster / "leaving"
+    python.write_text("#!/usr/bin/env bash\nexit ${STATUS}\n")
+    for path in (cluster / "scontrol", python):
+        path.chmod(0o755)
+    words = ("--target=slurm", f"--python={python}", "--", *RUN[:2], "--workdir=w")
+    for status in ("75", "2"):
+        submitted = subprocess.run(
+            ["bash", "-s"],
+            input=printed(*words),
+            env=os.environ
+            | {"PATH": f"{cluster}:{os.environ['PATH']}"}
+            | {"STATUS": status, "SLURM_JOB_ID": "17"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert submitted.returncode != 0
+    assert queued.read_text() == "requeue 17\n"  # once: not after a mistake
+
+
 def test_the_jobs_of_a_table_make_the_table_of_the_plain_command(
     tmp_path, printed, monkeypatch
 ):

@@ -6,11 +6,13 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 
+from rlcd_jax.job import joining
 from rlcd_jax.launching import jobs as cluster_jobs
 from rlcd_jax.launching import site as sites
 
 QUEUES = True  # several jobs, one after the other
 SUBMIT = ("bash", "-s")
+SAVING = 300  # seconds before the end of its time when a job is asked to save
 NAME = r"[A-Za-z0-9_.,:@/+-]*"
 
 
@@ -40,7 +42,8 @@ def script(
 ) -> str:
     """Return a script of bash that submits jobs, each after those it needs.
 
-    A job that is preempted or whose host dies is queued again, and goes on.
+    A job whose time is nearly over, that is preempted, or whose host dies, is queued
+    again and goes on; jobs that wait for it wait on.
 
     Args:
       jobs: those that a job waits for stand before it.
@@ -84,7 +87,10 @@ def script(
             "#!/usr/bin/env bash",
             "set -euo pipefail",
             *([site.setup] if site.setup else []),
-            f"{step} {job.command(site.python, '$SLURM_ARRAY_TASK_ID')}",
+            "status=0",
+            f"{step} {job.command(site.python, '$SLURM_ARRAY_TASK_ID')} || status=$?",
+            f'[ "$status" != {joining.AGAIN} ] || scontrol requeue "$SLURM_JOB_ID"',
+            'exit "$status"',
             "JOB",
             ")",
             f'echo "$job_{number[job.name]} {job.name}"',
@@ -104,4 +110,4 @@ def _flags(site: Site) -> list[str]:
     }
     named = [f"--{name}={value}" for name, value in given.items() if value != ""]
     own = ("--ntasks-per-node=1", "--requeue", "--open-mode=append")
-    return [*named, *own, "--kill-on-invalid-dep=yes"]
+    return [*named, *own, f"--signal=TERM@{SAVING}", "--kill-on-invalid-dep=yes"]

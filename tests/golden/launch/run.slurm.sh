@@ -18,7 +18,7 @@ mkdir -p '/data/it'"'"'s/log'
 submit() {
   local name=$1 hosts=$2
   shift 2
-  sbatch --parsable --time=24:00:00 --mem=0 --ntasks-per-node=1 --requeue --open-mode=append --kill-on-invalid-dep=yes \
+  sbatch --parsable --time=24:00:00 --mem=0 --ntasks-per-node=1 --requeue --open-mode=append --signal=TERM@300 --kill-on-invalid-dep=yes \
     --job-name="$name" --nodes="$hosts" --output='/data/it'"'"'s/log'/%x-%j.out "$@" |
     cut -d';' -f1
 }
@@ -27,7 +27,10 @@ job_1=$(
   submit run 1 <<'JOB'
 #!/usr/bin/env bash
 set -euo pipefail
-srun python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s'
+status=0
+srun python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' || status=$?
+[ "$status" != 75 ] || scontrol requeue "$SLURM_JOB_ID"
+exit "$status"
 JOB
 )
 echo "$job_1 run"

@@ -18,7 +18,7 @@ mkdir -p '/data/it'"'"'s/log'
 submit() {
   local name=$1 hosts=$2
   shift 2
-  sbatch --parsable --partition=gpu --account=me --time=24:00:00 --mem=0 --gpus-per-node=8 --cpus-per-task=16 --ntasks-per-node=1 --requeue --open-mode=append --kill-on-invalid-dep=yes \
+  sbatch --parsable --partition=gpu --account=me --time=24:00:00 --mem=0 --gpus-per-node=8 --cpus-per-task=16 --ntasks-per-node=1 --requeue --open-mode=append --signal=TERM@300 --kill-on-invalid-dep=yes \
     --job-name="$name" --nodes="$hosts" --output='/data/it'"'"'s/log'/%x-%j.out "$@" |
     cut -d';' -f1
 }
@@ -28,7 +28,10 @@ job_1=$(
 #!/usr/bin/env bash
 set -euo pipefail
 module load cuda
-srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --config.pairs.part_prompts=16 --stage=simulate --part="$SLURM_ARRAY_TASK_ID/8"
+status=0
+srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --config.pairs.part_prompts=16 --stage=simulate --part="$SLURM_ARRAY_TASK_ID/8" || status=$?
+[ "$status" != 75 ] || scontrol requeue "$SLURM_JOB_ID"
+exit "$status"
 JOB
 )
 echo "$job_1 simulate"
@@ -38,7 +41,10 @@ job_2=$(
 #!/usr/bin/env bash
 set -euo pipefail
 module load cuda
-srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --config.pairs.part_prompts=16
+status=0
+srun --cpus-per-task=16 python -m experiments.run --config=rlcd:task=cheerful,model=hf:DIR '--workdir=/data/it'"'"'s' --config.pairs.part_prompts=16 || status=$?
+[ "$status" != 75 ] || scontrol requeue "$SLURM_JOB_ID"
+exit "$status"
 JOB
 )
 echo "$job_2 run"
