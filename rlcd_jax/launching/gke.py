@@ -24,6 +24,10 @@ QUEUES = True  # several jobs, one after the other
 SUBMIT = ("kubectl", "create", "-f", "-")
 KEY = "OPENAI_API_KEY"  # of the API judge, in the environment and in the secret
 PORT = 8476  # of the first process, where the others find it
+# Of the hosts of one slice: they share a pool of nodes, and no other job is there.
+_EXCLUSIVE = {
+    "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+}
 NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 
 
@@ -189,14 +193,9 @@ def _replicated(
         "template": {"spec": pod},
     }
     row["template"] = {"spec": job}
-    if hosts > 1 and not _is_gpu(site):  # the hosts of one slice, and no other's
+    if hosts > 1 and not _is_gpu(site):
         row["template"] = {"metadata": {"annotations": _EXCLUSIVE}, "spec": job}
     return row
-
-
-_EXCLUSIVE = {
-    "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
-}
 
 
 def _selector(site: Site) -> dict[str, str]:
