@@ -41,6 +41,7 @@ FIELDS = runs.FIELDS | {
     **SHAPE,
     "stages": ("simulate", "preference", "distill", "policy", "evaluate"),
     "preference.epochs": 6,
+    "evaluate.judges": ("lexicon",),  # the table asks a model
     "distill.epochs": 1,
     "policy.epochs": 1,
     "policy.steps": 2,
