@@ -8,7 +8,8 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -22,6 +23,7 @@ from rlcd_jax import leaving  # noqa: E402
 from rlcd_jax.job import facts, hosts, joining  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
+ONE_SIGNAL = 2.0  # seconds in which several signals are one
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
@@ -56,7 +58,8 @@ def job(
             say=logging.info,
             end=_end,
         )
-    before = {number: signal.signal(number, _ask_to_leave) for number in SIGNALS}
+    handle = _leave_when_asked()
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         with together:
             _set_up_jax()
@@ -78,13 +81,25 @@ def _variables() -> dict[str, str]:
     return found
 
 
-def _ask_to_leave(number: int, frame: Any) -> None:
-    del frame
-    interrupt = number == signal.SIGINT
-    signal.signal(number, signal.default_int_handler if interrupt else signal.SIG_DFL)
-    leaving.ASKED.set()
-    name = signal.Signals(number).name
-    logging.info("%s: leaving after this step; once more ends at once", name)
+def _leave_when_asked() -> Callable[[int, Any], None]:
+    """Return a handler: the first signal asks to leave, a later one ends at once.
+
+    Launchers send one to a process and to its group: at the same time, they are one.
+    """
+    asked_at: list[float] = []
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        if not asked_at:
+            asked_at.append(time.monotonic())
+            leaving.ASKED.set()
+            name = signal.Signals(number).name
+            logging.info("%s: leaving after this step; once more ends at once", name)
+        elif time.monotonic() - asked_at[0] > ONE_SIGNAL:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return handle
 
 
 def _end(text: str, status: int) -> None:
