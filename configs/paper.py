@@ -75,10 +75,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.run = _unset(common.get_base("rlcd", None))  # of every run; None: its own
     SCALES[fields["scale"]](config)
     if "hardware" in fields:
-        machine = fields["hardware"]
-        hardware.HARDWARE[machine](config.run)
-        config.rates.update(hardware.RATES[machine])
-        config.rates.hardware = f"{machine}: planned, not measured"
+        _set_machine(config, fields["hardware"])
     return config.lock()
 
 
@@ -147,6 +144,13 @@ def _unset(fields: ConfigDict, prefix: str = "") -> ConfigDict:
         elif path not in SET_BY_TABLES:
             run[name] = config_dict.placeholder(type(value))
     return run
+
+
+def _set_machine(config: ConfigDict, machine: str) -> None:
+    """Set mesh, slots and rates to what the planner says of a machine."""
+    hardware.HARDWARE[machine](config.run)
+    config.rates.update(hardware.RATES[machine])
+    config.rates.hardware = f"{machine}: planned, not measured"
 
 
 def _llama_7b(config: ConfigDict) -> None:

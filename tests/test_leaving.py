@@ -42,7 +42,7 @@ def test_simulate_leaves_between_its_parts(tmp_path, monkeypatch):
     asked = iter((False, True))
     config = runs.tiny_config(prompts__limit=8, pairs__part_prompts=4)
     monkeypatch.setattr(leaving, "asked", lambda: next(asked))
-    with pytest.raises(leaving.Left, match="simulate has the pairs of 4 prompts"):
+    with pytest.raises(leaving.Left, match="1 of 2 blocks are drawn"):
         runs.run(config, tmp_path / "cut", "simulate")
     monkeypatch.setattr(leaving, "asked", lambda: False)
     runs.run(config, tmp_path / "cut", "simulate")

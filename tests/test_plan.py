@@ -193,7 +193,8 @@ def test_engine_sizes_are_those_of_a_live_engine(prompt, reply):
     [("xla", 40.6), ("cudnn", 40.6)],
 )
 def test_engine_memory_counts_copied_rows(attention, gib):
-    config = paper("llama-7b", model__attention=attention)
+    wide = {"engine__slots_per_device": 64}
+    config = paper("llama-7b", model__attention=attention, **wide)
     setting = plan.make_setting(config, chips.parse_topology("h100:1"))
     found = draw(setting, 384, 300)
     cache = 2 * 32 * 64 * 704 * 4096 * 2
