@@ -19,12 +19,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rlcd_jax import processes, tree
+from rlcd_jax import local_paths, processes, tree
 
 Tree = Any
 META = "meta"
 DROPPED = ".dropped-"  # before step and name of an item whose files are being deleted
 MOST_NAMED = 8  # parameters that one error message names
+# Of an array in a file: read whole even where a device needs a part of it, so that a
+# host which restores onto another mesh holds a few of these beside its shards.
+CHUNK_BYTES = 2**24
 
 
 class Checkpointer:
@@ -34,7 +37,7 @@ class Checkpointer:
     that they may be donated. `wait` or `close` before the process ends.
 
     Args:
-      folder: local or cloud folder of the checkpoints; made when absent.
+      folder: of the checkpoints; made when absent.
       max_to_keep: how many of the latest checkpoints stay; None keeps all.
       keep_period: steps divisible by this stay for ever; None makes no exception.
       asynchronous: False makes `save` return when the step is on disk.
@@ -84,7 +87,7 @@ class Checkpointer:
             )
         for name, item in items.items():
             _check_item(name, item)
-        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        args = {name: _save_args(item) for name, item in items.items()}
         args[META] = ocp.args.JsonSave(dict(meta))
         if not self._manager.save(int(step), args=ocp.args.Composite(**args)):
             raise RuntimeError(f"Orbax did not save step {step} in {self.folder}")
@@ -187,7 +190,8 @@ def _fitting_reader(
         )
     # One for each saved item: Orbax warns of an item that nobody could read.
     handlers: dict[str, Any] = {
-        name: ocp.StandardCheckpointHandler() for name in saved_items
+        name: ocp.StandardCheckpointHandler(restore_concurrent_gb=_at_once(abstract))
+        for name in saved_items
     }
     handlers[META] = ocp.JsonCheckpointHandler()
     path = folder / str(step)
@@ -269,9 +273,8 @@ def abstract_like(item: Tree, sharding: Any = None) -> Tree:
 
 
 def _absolute(folder: str | os.PathLike[str]) -> epath.Path:
-    """Return a folder as Orbax wants it; a cloud path is left as it is."""
-    path = epath.Path(folder)
-    return path if "://" in str(folder) else path.resolve()
+    """Return a folder as Orbax wants it."""
+    return epath.Path(local_paths.check(folder, "checkpoints")).resolve()
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -293,6 +296,22 @@ def _items(folder: epath.Path, step: int) -> list[str]:
     return sorted(path.name for path in inside if path.is_dir() and path.name != META)
 
 
+def _at_once(abstract: Mapping[str, Tree]) -> float:
+    """Return how many GB of files may be in memory at a time, in one process.
+
+    As much as the largest array has: Orbax refuses to read one that is no smaller than
+    the limit, and by itself has all arrays in memory twice.
+    """
+    leaves = jax.tree.leaves(dict(abstract))
+    sizes = [np.prod(leaf.shape) * _form(leaf)[1].itemsize for leaf in leaves]
+    return (max(sizes, default=0) + CHUNK_BYTES) / 10**9
+
+
+def _save_args(item: Tree) -> ocp.args.StandardSave:
+    chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
+    return ocp.args.StandardSave(item, jax.tree.map(lambda _: chunked, item))
+
+
 def _check_item(name: str, item: Tree) -> None:
     """Refuse what Orbax would not save, or not save as it is."""
     if name == META or "/" in name:
@@ -307,13 +326,13 @@ def _check_item(name: str, item: Tree) -> None:
         raise ValueError(f"item {name!r} is empty; leave it out")
 
 
-def _form(leaf: Any) -> tuple[tuple[int, ...], str]:
+def _form(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Return shape and dtype of a leaf as saved; typed keys are saved as words."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.eval_shape(
             jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         )
-    return tuple(leaf.shape), str(np.dtype(leaf.dtype))
+    return tuple(leaf.shape), np.dtype(leaf.dtype)
 
 
 def _differences(name: str, wanted: Tree, saved: Tree) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorboardX
 from absl import logging
 
-from rlcd_jax import jsonl, processes
+from rlcd_jax import jsonl, local_paths, processes
 
 FILE_NAME = "metrics.jsonl"
 RESERVED = ("stage", "step", "wall_time")
@@ -52,7 +52,7 @@ class MetricWriter:
                 f"stage must be a plain name such as 'policy', got {stage!r}"
             )
         self.stage = stage
-        self.path = pathlib.Path(workdir) / FILE_NAME
+        self.path = local_paths.check(workdir, "workdir") / FILE_NAME
         self._last_step = resumed_step
         self._file: TextIO | None = None
         self._tensorboard: tensorboardX.SummaryWriter | None = None

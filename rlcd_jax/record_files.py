@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from rlcd_jax import jsonl, schema
+from rlcd_jax import jsonl, local_paths, schema
 
 # --- files ----------------------------------------------------------------------------
 
@@ -19,7 +19,7 @@ def write_text(path: epath.PathLike, text: str) -> None:
 
     Several processes, of several hosts too, may write it at once: the last one counts.
     """
-    path = epath.Path(path)
+    path = epath.Path(local_paths.check(path, "file"))
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = f"{platform.node()}.{os.getpid()}"
     temporary = path.parent / f".{path.name}.{writer}.tmp"

@@ -30,6 +30,7 @@ _AUTO = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)  # GSPMD places what is o
 RULES: dict[str, tuple[str, ...] | None] = {
     "batch": BATCH_AXES,
     "slots": BATCH_AXES,
+    "rows": ("slice", "data"),  # of activations that go to weights split over fsdp
     "length": None,
     "layers": None,
     "vocab": ("tensor",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -56,14 +56,19 @@ def make_job(shape: tuple[int, ...], model: str, **fields: Any) -> setup.Job:
         job = setup.load_job(config)
     count, kv_count = MODELS[model]
     cfg = dataclasses.replace(
-        job.cfg, num_heads=count, num_kv_heads=kv_count, head_dim=8
+        job.cfg, num_layers=1, num_heads=count, num_kv_heads=kv_count, head_dim=8
     )
     return dataclasses.replace(job, cfg=cfg)
 
 
-def everything(job: setup.Job) -> dict[str, np.ndarray | list]:
-    """Return what must be the same on every mesh, by name."""
-    policy = _params(job, llama.param_specs(job.cfg), 0)
+def everything(job: setup.Job, stages: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what must be the same on every mesh, by name.
+
+    Args:
+      job: on any mesh.
+      stages: whose updates are made; empty: of all.
+    """
+    policy = make_policy(job)
     scalar = _params(job, heads.scalar_specs(job.cfg), 1)
     found: dict[str, Any] = {
         "logits": _logits(job, policy),
@@ -74,7 +79,8 @@ def everything(job: setup.Job) -> dict[str, np.ndarray | list]:
         "preference": (train_preference.make_trainer(job, 4), {"preference": scalar}),
         "policy": (learning.make_trainer(job), {"policy": policy, "value": scalar}),
     }
-    for stage, (program, params) in made.items():
+    for stage in stages or made:
+        program, params = made[stage]
         state = program.create(params)
         for update in range(UPDATES):
             state, metrics = program.update(state, BATCHES[stage](job))
@@ -89,6 +95,11 @@ LOSSES = {
     "preference": ("preference/loss",),
     "policy": ("policy/loss", "value/loss", "loss/total"),
 }
+
+
+def make_policy(job: setup.Job) -> Any:
+    """Return the weights of a language model."""
+    return _params(job, llama.param_specs(job.cfg), 0)
 
 
 def _params(job: setup.Job, specs: Any, seed: int) -> Any:

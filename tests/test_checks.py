@@ -1,6 +1,7 @@
 """Everything that can be known before the first stage is told before it, in one go."""
 
 import math
+import pathlib
 import re
 import types
 import typing
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import common
-from rlcd_jax import records, stages
+from rlcd_jax import checkpoint, local_paths, metrics, record_files, records, stages
 from rlcd_jax.checks import fields, kinds, refusals, rules, supplies
+from rlcd_jax.datasets import preparing
 from rlcd_jax.job import prompt_parts, setup, workspace
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import draws
@@ -22,6 +24,7 @@ from rlcd_jax.ppo import choosing, kl_penalty, rollout
 from rlcd_jax.stages import simulate_pairs
 from rlcd_jax.text import dialogue_format
 from rlcd_jax.training import masked, optimizers
+from rlcd_jax.weights import files as weight_files
 
 NAN, INF = float("nan"), float("inf")
 NEVER = (None, {}, 3 + 1j)  # no field is one of these
@@ -370,11 +373,39 @@ def test_workdir_may_hold_what_is_no_work_of_anyone(name, tmp_path):
     assert (tmp_path / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["gs://bucket/run", "run[1]", "runs/*", "what?"])
-def test_workdir_that_is_no_plain_path_is_refused(name):
-    assert "is no plain path" in refusals.verdict(config_of(), name)[0]
-    with pytest.raises(ValueError, match="is no plain path"):
+@pytest.mark.parametrize("name", ["run[1]", "runs/*", "what?"])
+def test_workdir_that_orbax_would_not_find_again_is_refused(name):
+    assert "a folder without [, ]," in refusals.verdict(config_of(), name)[0]
+    with pytest.raises(ValueError, match="a folder without"):
         workspace.open_run(config_of(), name)
+
+
+BUCKET = "gs://bucket/run"
+
+
+def test_bucket_is_refused_by_one_rule_wherever_a_path_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert local_paths.ACCEPTED in refusals.verdict(config_of(), BUCKET)[0]
+    for write in (
+        lambda place: workspace.open_run(config_of(), place),
+        lambda place: checkpoint.Checkpointer(place, max_to_keep=1),
+        checkpoint.latest_step,
+        lambda place: metrics.MetricWriter(place, "policy", resumed_step=None),
+        lambda place: record_files.write_json(place, {}),
+        lambda place: weight_files.check_new(pathlib.Path(place)),
+        preparing.local_folder,
+    ):
+        for place in (BUCKET, pathlib.Path(BUCKET)):
+            with pytest.raises(ValueError, match="is an address; accepted: a local"):
+                write(place)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [n for n, f in fields.FIELDS.items() if f.path])
+def test_field_of_a_path_takes_no_bucket(name):
+    value = BUCKET if fields.FIELDS[name].kind == kinds.TEXT else (f"one={BUCKET}",)
+    line = kinds.problem(fields.FIELDS[name], name, value)
+    assert name in line and "accepted: " in line and BUCKET in line
 
 
 def test_workdir_that_cannot_be_written_is_one_message(tmp_path, monkeypatch):

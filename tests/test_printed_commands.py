@@ -6,6 +6,7 @@ a run asks first. Models, data and folders are not looked for.
 """
 
 import importlib
+import math
 import os
 import pathlib
 import re
@@ -57,7 +58,9 @@ def check_run(config, needs_weights: bool, devices: int = 0) -> None:
     """Ask what a run asks first, of other machines: models are not opened."""
     refusals.check_config(config)
     mesh = config.mesh
-    devices = devices or mesh.fsdp * mesh.tensor * max(mesh.data, 1)
+    devices = devices or math.prod(
+        (mesh.slices, max(mesh.data, 1), mesh.fsdp, mesh.tensor)
+    )
     told = refusals.verdict(config, num_devices=devices)
     assert not told, told
     if needs_weights:

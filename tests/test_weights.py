@@ -213,7 +213,23 @@ def test_import_fills_each_device_with_its_part():
     assert_same(jax.tree.map(np.asarray, parts), whole)
     q = parts["layers"]["q"]
     assert q.sharding == shardings["layers"]["q"]
-    assert q.addressable_shards[0].data.shape == (2, 16, 8)
+    assert {shard.data.shape for shard in q.addressable_shards} == {(2, 16, 8)}
+
+
+@pytest.mark.parametrize("mesh", [(1, 4, 2), (2, 2, 2), (8, 1, 1)])
+def test_import_reads_each_value_once_for_all_devices(mesh):
+    cfg = hf.read_config(GOLDEN / "llama1")
+    shapes = {name: e.shape for name, e in names.entries(cfg, "hf").items()}
+    seen = {name: np.zeros(shape, int) for name, shape in shapes.items()}
+
+    def read(name, index):
+        seen[name][index] += 1
+        return np.zeros(shapes[name], np.float32)[index]
+
+    where = sharding.param_shardings(llama.param_specs(cfg), sharding.make_mesh(*mesh))
+    put = names.put_sharded(where)
+    names.assemble(cfg, "hf", shapes, read, origin="here", put=put)
+    assert all((counts == 1).all() for counts in seen.values())
 
 
 def test_import_reads_only_what_is_asked_for():

@@ -64,15 +64,15 @@ _RUN = {
     "preset": _choice("corrected", "alpacafarm", argument="preset"),
     "size": _choice("paper", "full", "quick", "smoke", argument="size"),
     "seed": _SEED,
-    "task": _text("cheerful", "a task's name or a task file", argument="task"),
+    "task": _text("cheerful", "a task's name or file", path=True, argument="task"),
     "task_format": _choice("", "dialogue", "chat"),
-    "official_wording": _text("", "folder of a checkout", empty=True),
+    "official_wording": _text("", "folder of a checkout", empty=True, path=True),
     "stages": _choices(("simulate", "preference"), *stages.STAGES, ordered=True),
     "keep_moments": _flag(False),
 }
 _MODEL = {
     "spec": _text("smollm2-135m", "a model spec", argument="model"),
-    "cache_dir": _text("", "a folder", empty=True),
+    "cache_dir": _text("", "a folder", empty=True, path=True),
     "dtype": _choice(*llama.DTYPES),
     "remat": _choice(*llama.REMAT),
     "attention": _choice(*llama.ATTENTION),
@@ -85,13 +85,13 @@ _MESH = {
     "tensor": _count(1, 1, "ways"),
 }
 _PROMPTS = {
-    "source": _text("package", "package, hh_rlhf or a file of prompts"),
-    "hh_dir": _text("", "a folder", empty=True),
+    "source": _text("package", "package, hh_rlhf or a file of prompts", path=True),
+    "hh_dir": _text("", "a folder", empty=True, path=True),
     "hh_train_split": _split("train"),
     "hh_test_split": _split("test"),
     "hh_dev_split": _split("test[:1000]", empty=True),
     "hh_agreement_split": _split("train[:5%]", empty=True),
-    "data_dir": _text("", "a folder", empty=True),
+    "data_dir": _text("", "a folder", empty=True, path=True),
     "limit": _count(0, 0, "prompts; 0: all"),
 }
 _PAIRS = {
@@ -192,6 +192,7 @@ _EVALUATE = {
         empty=True,
         pattern=r"[^=\s][^=]*=\S.*",
         wanted="'name=folder'",
+        path=True,
     ),
     "prompts": _count(0, 0, "prompts; 0: all"),
     "samples_per_prompt": _count(1, 1, "replies a prompt"),
@@ -200,7 +201,7 @@ _EVALUATE = {
     "reply_tokens": _count(300, 1, "tokens"),
     "cleanup": _choice(*reply_cleanup.FINAL),
     "judges": _choices(("log_odds",), *judges.JUDGES, empty=True),
-    "preference_judge": _text("", "workdir of another run", empty=True),
+    "preference_judge": _text("", "workdir of another run", empty=True, path=True),
     "interval": _above(0.95, 0, "coverage", high=1, open_high=True),
     "resamples": _count(10000, 1, "resamples"),
 }

@@ -8,6 +8,8 @@ import re
 import sys
 from typing import Any
 
+from rlcd_jax import local_paths
+
 FLAG, COUNT, NUMBER, CHOICE, TEXT = "flag", "count", "number", "choice", "text"
 LENGTHS, CHOICES, TEXTS = "lengths", "choices", "texts"
 SHOWN = 60  # characters of a value in a message
@@ -30,6 +32,7 @@ class Field:
       empty: a text or a tuple may be empty.
       pattern: regular expression of a text, or of each of TEXTS.
       wanted: the pattern in words.
+      path: a text, or what follows "=" in each of TEXTS, is a path; see `local_paths`.
       argument: the config's argument that sets this field together with others, or
         "config file" where the file does: no field to set alone.
     """
@@ -47,6 +50,7 @@ class Field:
     empty: bool = False
     pattern: str = ""
     wanted: str = ""
+    path: bool = False
     argument: str = ""
 
 
@@ -78,7 +82,7 @@ def accepted(field: Field) -> str:
         COUNT: f"a whole number, {_range(field)}",
         NUMBER: f"a finite number, {_range(field)}",
         CHOICE: named,
-        TEXT: field.wanted or "a text",
+        TEXT: local_paths.ACCEPTED if field.path else field.wanted or "a text",
         LENGTHS: "a tuple of whole numbers from 1 that rise",
         CHOICES: f"{named}, each once" + (", in this order" if field.ordered else ""),
         TEXTS: f"{field.wanted}, each once",
@@ -146,5 +150,8 @@ def _is_entry(field: Field, value: Any) -> bool:
         return False
     if field.choices:
         return value in field.choices
+    place = value.partition("=")[2] if field.kind == TEXTS else value
+    if field.path and local_paths.is_remote(place):
+        return False
     clean = value == value.strip() and bool(value) and "\0" not in value
     return clean and bool(re.fullmatch(field.pattern or ".+", value, re.DOTALL))

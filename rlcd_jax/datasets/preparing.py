@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 import tensorflow_datasets as tfds
 from etils import epath
 
+from rlcd_jax import local_paths
+
 Make = Callable[[pathlib.Path], tfds.core.DatasetBuilder]
 
 
@@ -47,12 +49,7 @@ def local_folder(path: epath.PathLike) -> pathlib.Path:
     Raises:
       ValueError: the folder is not on this machine.
     """
-    if "://" in str(path):
-        raise ValueError(
-            f"data sets cannot be prepared in {path}; accepted: a local folder, as in "
-            "prompts.data_dir=FOLDER"
-        )
-    return pathlib.Path(path).expanduser()
+    return local_paths.check(path, "prompts.data_dir").expanduser()
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ class Engine:
                 f"num_slots={num_slots}, max_length={max_length}, "
                 f"steps_per_dispatch={steps_per_dispatch}; accepted: at least 1, 2, 1"
             )
-        self.cfg, self.tokenizer = layout.placed(cfg, mesh), tokenizer
+        self.cfg, self.tokenizer = layout.placed(cfg, mesh, weights), tokenizer
         self.mesh, self.weights = mesh, weights
         self.num_slots, self.max_length = num_slots, max_length
         self.steps_per_dispatch = steps_per_dispatch

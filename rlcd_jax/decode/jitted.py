@@ -60,13 +60,14 @@ def make(
     """Return the programs of an engine.
 
     Args:
-      cfg: model numbers, `layout.placed` for the mesh.
+      cfg: model numbers.
       mesh: as `Engine`'s.
       weights: likewise.
       num_slots: M.
       num_steps: tokens drawn in one run of `decode`.
       counted: wraps each function by its name before it is jitted.
     """
+    cfg = layout.placed(cfg, mesh, weights)
     where, kernel = layout.shardings(cfg, mesh, weights), cfg.attention
 
     def jit(name: str, function: Callable, **kwargs: Any) -> Callable:

@@ -99,9 +99,12 @@ def ways(mesh: jax.sharding.Mesh | None) -> tuple[int, int]:
     return sharding.batch_ways(mesh), mesh.shape["tensor"]
 
 
-def placed(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None) -> llama.LlamaConfig:
-    """Return a model's numbers with the heads laid out for a mesh."""
-    return dataclasses.replace(cfg, tensor_ways=ways(mesh)[1])
+def placed(
+    cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None, weights: str
+) -> llama.LlamaConfig:
+    """Return a model's numbers as they are on a mesh; arguments as `shardings`'."""
+    split = mesh is not None and weights == "split"
+    return dataclasses.replace(cfg, tensor_ways=ways(mesh)[1], split_decode=split)
 
 
 def ambient(mesh: jax.sharding.Mesh | None) -> Any:
@@ -153,7 +156,7 @@ def shardings(
 
     Decoding reads every weight in every step, so they are "whole" as a rule: split
     over tensor only. "split" divides them over fsdp too, for models that fit in no
-    other way; each step then gathers them, or sums partial products.
+    other way; each step then sends activations to them and sums partial products.
 
     Args:
       cfg: model numbers, `placed` for the mesh.

@@ -62,7 +62,7 @@ def estimate(
     Returns:
       Bytes a device.
     """
-    cfg = layout.placed(cfg, mesh)
+    cfg = layout.placed(cfg, mesh, weights)
     params = layout.weight_shapes(cfg)
     cache = layout.cache_shapes(cfg, num_slots, sizes.lives[-1])
     if mesh is None:

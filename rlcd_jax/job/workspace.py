@@ -21,7 +21,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark, jsonl, processes, record_files, stages
+from rlcd_jax import done_mark, jsonl, local_paths, processes, record_files, stages
 
 # Fields that change how a run is computed and not what: another machine may resume.
 FREE = ("cache_dir", "chunk_tokens", "remat", "attention", "data_dir", "hh_dir")
@@ -119,12 +119,11 @@ def check_folder(workdir: str | pathlib.Path) -> None:
     nothing. Hidden files, logs and what a file system or a plan leaves are no such
     files.
     """
-    folder = pathlib.Path(workdir)
-    if "://" in str(workdir) or set("[]*?") & {*str(folder.absolute())}:
+    folder = local_paths.check(workdir, "workdir")
+    if set("[]*?") & {*str(folder.absolute())}:
         raise ValueError(
-            f"workdir {str(workdir)!r} is no plain path; accepted: a local or mounted "
-            "folder without [, ], * and ?, in which checkpoints would not be found "
-            "again"
+            f"workdir {str(workdir)!r}; accepted: a folder without [, ], * and ?, in "
+            "which checkpoints would not be found again"
         )
     there = nearest_folder(folder)
     if not there.is_dir():

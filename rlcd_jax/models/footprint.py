@@ -83,6 +83,10 @@ def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
     """
     itemsize = jnp.dtype(cfg.dtype).itemsize
     layer = _layer_params(cfg) / one.tensor_ways * itemsize
+    if not head_layout.find(cfg.num_heads, cfg.num_kv_heads, one.tensor_ways).is_own:
+        # Heads that are laid out anew are gathered over tensor first.
+        heads_of = 2 * (cfg.num_heads + cfg.num_kv_heads)
+        layer += heads_of * cfg.head_dim * cfg.embed_dim * itemsize
     table = _table_params(cfg) / one.tensor_ways * itemsize
     if one.fsdp_ways == 1:
         return int(2 * layer * one.cast)

@@ -48,7 +48,9 @@ class LlamaConfig:
     `dtype` is that of the products' operands; `remat` says what the backward pass
     recomputes ("full": all of a layer, "dots": all but its products); `attention`
     is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16); `tensor_ways` is among
-    how many devices heads are split, which moves them and changes no value.
+    how many devices heads are split, which moves them and changes no value;
+    `split_decode` says that fsdp splits the decode form's weights: then activations
+    go to them, which are small beside them, and partial sums come back.
     """
 
     vocab_size: int
@@ -67,6 +69,17 @@ class LlamaConfig:
     remat: str = "full"
     attention: str = "xla"
     tensor_ways: int = 1
+    split_decode: bool = False
+
+    @property
+    def stream(self) -> tuple[str, str, str]:
+        """Logical axes of the residual stream [B, T, D]."""
+        return ("rows" if self.split_decode else "batch", "length", self.depth_axis)
+
+    @property
+    def depth_axis(self) -> str:
+        """Logical axis of D where activations meet weights."""
+        return "embed" if self.split_decode else "activation"
 
     @property
     def layout(self) -> head_layout.HeadLayout:
@@ -204,6 +217,9 @@ def _project_heads(
         fused = layer["qkv"].reshape(-1, cfg.embed_dim)
         heads = products.product(x, fused, cfg.dtype)
         heads = heads.reshape(batch, length, cfg.layout.kv_heads, -1, width)
+        if cfg.split_decode:
+            axes = ("batch", "length", "kv_heads", None, None)
+            heads = sharding.constrain(heads, axes)
         q = heads[..., :-2, :].reshape(batch, length, -1, width)
         return q, heads[..., -2, :], heads[..., -1, :]
     q, k, v = (products.product(x, layer[name], cfg.dtype) for name in "qkv")
@@ -221,7 +237,7 @@ def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
     else:
         gate = products.product(x, layer["gate"], cfg.dtype)
         up = products.product(x, layer["up"], cfg.dtype)
-    inner = sharding.constrain(jax.nn.silu(gate) * up, ("batch", "length", "mlp"))
+    inner = sharding.constrain(jax.nn.silu(gate) * up, (*cfg.stream[:2], "mlp"))
     return products.product(inner, layer["down"], cfg.dtype)
 
 
@@ -231,9 +247,12 @@ def _block(layer, cfg, x, angles, attend) -> jax.Array:
         layer = head_layout.spread(layer, cfg.layout, cfg.head_dim)
     q, k, v = _project_heads(layer, cfg, rms_norm(x, layer["attn_norm"], cfg.norm_eps))
     mixed = attend(attention.rotate(q, angles), attention.rotate(k, angles), v)
+    if cfg.split_decode:
+        mixed = sharding.constrain(mixed, (*cfg.stream[:2], "heads"))
     x = x + products.product(mixed, layer["o"], cfg.dtype)
+    x = sharding.constrain(x, cfg.stream) if cfg.split_decode else x
     x = x + _mlp(layer, cfg, rms_norm(x, layer["mlp_norm"], cfg.norm_eps))
-    return sharding.constrain(x, ("batch", "length", "activation"))
+    return sharding.constrain(x, cfg.stream)
 
 
 def hidden_states(
@@ -261,9 +280,9 @@ def hidden_states(
       if none was given).
     """
     # Gathered over fsdp first, like every weight: rows are then looked up locally.
-    embed = sharding.constrain(params["embed"], ("vocab", "activation"))
+    embed = sharding.constrain(params["embed"], ("vocab", cfg.depth_axis))
     x = embed[tokens].astype(cfg.dtype).astype(jnp.float32)  # alike in both forms
-    x = sharding.constrain(x, ("batch", "length", "activation"))
+    x = sharding.constrain(x, cfg.stream)
     angles = attention.rope_angles(positions, _frequencies(cfg))
     if cache is None:
         x = _run_layers(params["layers"], cfg, x, angles, mask)

@@ -174,7 +174,8 @@ def shared_bytes(setting: Setting, questions: Sequence[str]) -> int:
     shared = len(os.path.commonprefix(texts).encode()) // bytes_a_token(setting)
     if shared < letters.SHARED:
         return 0
-    places = layout.shardings(setting.cfg, setting.job.mesh, "whole").params
+    weights = setting.job.config.engine.weights
+    places = layout.shardings(setting.cfg, setting.job.mesh, weights).params
     return sharding.device_bytes(layout.weight_shapes(setting.cfg), places)
 
 

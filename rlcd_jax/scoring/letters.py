@@ -121,7 +121,9 @@ def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
     cfg = dataclasses.replace(job.cfg, attention="xla")  # a draft is of this kernel
     # As the engine of the same config holds them: what does not fit it, fits nobody.
     weights = job.config.engine.weights
-    places = layout.shardings(cfg, mesh if mesh.size > 1 else None, weights)
+    where = mesh if mesh.size > 1 else None
+    cfg = layout.placed(cfg, where, weights)
+    places = layout.shardings(cfg, where, weights)
     form = functools.partial(llama.decode_form, cfg=cfg)
     weights = jax.jit(form, out_shardings=places.params)(params)
 

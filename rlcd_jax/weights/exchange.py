@@ -35,7 +35,7 @@ from rlcd_jax.weights import (
 CHECK_TOKENS = 64  # tokens of the text on which the effect of rounding is measured
 CHECK_TEXT = "Human: How are you?\n\nAssistant: Fine — thanks!  12345 \t(naïve) 日本"
 # What a config says about how a run computes, which no file of weights holds.
-OF_THE_RUN = ("dtype", "remat", "attention", "tensor_ways")
+OF_THE_RUN = ("dtype", "remat", "attention", "tensor_ways", "split_decode")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import safetensors
 
+from rlcd_jax import local_paths
 from rlcd_jax.weights import fields
 
 WEIGHTS = "model.safetensors"
@@ -178,6 +179,7 @@ def _open(path: pathlib.Path) -> Any:
 
 def check_new(folder: pathlib.Path) -> None:
     """Refuse a place for a model's folder that is taken, or that is a file's name."""
+    local_paths.check(folder, "folder")
     if folder.suffix in (".gguf", ".safetensors", ".bin"):
         other = "; llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it"
         raise ValueError(

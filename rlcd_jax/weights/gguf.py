@@ -232,23 +232,38 @@ def load_params(
     check_weights(reader, cfg, origin)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     shapes = {name: _shape(tensor) for name, tensor in tensors.items()}
+    orders = {
+        ending: _row_order(cfg, getattr(cfg, heads))
+        for ending, heads in PERMUTED.items()
+    }
 
     def read(name: str, index: names.Index) -> np.ndarray:
-        values = _expand(tensors[name], f"{origin}: {name}")
-        for ending, heads in PERMUTED.items():
-            if name.endswith(ending):
-                values = unpermute(values, getattr(cfg, heads))
-        return values[index]
+        order = next((own for end, own in orders.items() if name.endswith(end)), None)
+        rows = index[0] if order is None else order[index[0]]
+        values = _expand(tensors[name], rows, f"{origin}: {name}")
+        return values[(slice(None), *index[1:])]
 
     return names.assemble(cfg, "gguf", shapes, read, origin=origin, put=put)
 
 
-def _expand(tensor: gguf.ReaderTensor, what: str) -> np.ndarray:
-    """Return a tensor's values, float32."""
+def _row_order(cfg: llama.LlamaConfig, num_heads: int) -> np.ndarray:
+    """Return which row of the file each of our rows of Q or K is."""
+    rows = np.arange(num_heads * cfg.head_dim)
+    return unpermute(rows[:, None], num_heads)[:, 0]
+
+
+def _expand(
+    tensor: gguf.ReaderTensor, rows: slice | np.ndarray, what: str
+) -> np.ndarray:
+    """Return some rows of a tensor, float32; no others are read or expanded.
+
+    A block of quantised values lies in one row.
+    """
+    data = tensor.data[rows]
     if tensor.tensor_type == gguf.GGMLQuantizationType.F64:
-        return tensor.data.astype(np.float32)  # the package expands no F64
+        return data.astype(np.float32)  # the package expands no F64
     try:
-        return gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        return gguf.quants.dequantize(data, tensor.tensor_type)
     except NotImplementedError as error:
         raise ValueError(
             f"{what} is stored as {tensor.tensor_type.name}, which this version of the "

@@ -65,6 +65,7 @@ TABLE = (
 )
 EMBED = TABLE[0]
 UNEMBED = TABLE[-1]
+ROWS_COMPARED = 4096  # of two tables, at once
 
 # Tensors that hold no parameter: rotary tables, which follow from the config.
 DERIVED_ENDINGS = ("rotary_emb.inv_freq", "rope_freqs.weight")
@@ -223,7 +224,11 @@ def _put_numpy(
 
 
 def put_sharded(shardings: Any) -> Put:
-    """Return a `put` that fills each device with its part and no more.
+    """Return a `put` that fills each device of this process with its part and no more.
+
+    What was read of one part is let go before the next is read, so that beside the
+    arrays a host holds no more than one device's part of one parameter. Replicas
+    share what was read once.
 
     Args:
       shardings: tree of shardings with the paths of the parameters, such as
@@ -234,15 +239,18 @@ def put_sharded(shardings: Any) -> Put:
     def put(
         path: str, spec: table.ParamSpec, values: Callable[[Index], np.ndarray]
     ) -> jax.Array:
-        parts: dict[tuple, np.ndarray] = {}  # replicas share what was read once
-
-        def part(index: Index) -> np.ndarray:
+        where = by_path[path]
+        holders: dict[tuple, list[Any]] = {}
+        for device, index in where.addressable_devices_indices_map(spec.shape).items():
             place = tuple((axis.start, axis.stop) for axis in index)
-            if place not in parts:
-                parts[place] = values(index)
-            return parts[place]
-
-        return jax.make_array_from_callback(spec.shape, by_path[path], part)
+            holders.setdefault(place, []).append(device)
+        arrays = []
+        for place, devices in holders.items():
+            part = values(tuple(slice(start, stop) for start, stop in place))
+            copies = [jax.device_put(part, device) for device in devices]
+            jax.block_until_ready(copies)  # the part is read until then
+            arrays += copies
+        return jax.make_array_from_single_device_arrays(spec.shape, where, arrays)
 
     return put
 
@@ -258,14 +266,15 @@ def _check_tied(
     name = getattr(UNEMBED, style)
     if not cfg.tie_embeddings or name not in shapes:
         return
-    everything = (slice(None), slice(None))
-    embed = read(getattr(EMBED, style), everything)
-    if not np.array_equal(read(name, everything), embed):
-        raise ValueError(
-            f"{origin} says that the embeddings are tied, but {name} differs from "
-            f"{getattr(EMBED, style)}; set tie_word_embeddings to false in its config, "
-            "or remove that tensor"
-        )
+    for start in range(0, cfg.vocab_size, ROWS_COMPARED):
+        stop = min(start + ROWS_COMPARED, cfg.vocab_size)
+        rows = (slice(start, stop), slice(None))
+        if not np.array_equal(read(name, rows), read(getattr(EMBED, style), rows)):
+            raise ValueError(
+                f"{origin} says that the embeddings are tied, but {name} differs from "
+                f"{getattr(EMBED, style)}; set tie_word_embeddings to false in its "
+                "config, or remove that tensor"
+            )
 
 
 def disassemble(
