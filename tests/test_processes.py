@@ -77,6 +77,8 @@ class Job:
                 f"--coordinator=127.0.0.1:{port}",
                 f"--num_processes={count}",
                 f"--process_id={index}",
+                "--start_seconds=600",  # a busy machine is no lost one
+                "--lost_seconds=600",
             )
             with open(log, "w") as out:
                 self.processes.append(
