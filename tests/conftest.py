@@ -31,9 +31,28 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the comparison of meshes take all of them, some minutes."""
-    parser.addoption("--all-meshes", action="store_true", help="all shapes of a mesh")
+# Files that take a minute or more, the longest first.
+LONG = (
+    "test_processes",
+    "test_mesh_shapes",
+    "test_printed_commands_run",
+    "test_families",
+    "test_checks",
+    "test_tasks_by_size",
+    "test_launching",
+    "test_reproduce",
+    "test_plan",
+    "test_learning",
+    "test_stages",
+    "test_methods",
+    "test_mesh",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that at the end no worker is idle."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
 def _run_once(folder: pathlib.Path) -> pathlib.Path:

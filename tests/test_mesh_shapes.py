@@ -2,7 +2,7 @@
 
 Heads are SmolLM2's nine of three, which most tensor sizes do not divide, and eight of
 eight. The shapes below split each axis; all twenty, of both models, are compared by
-`pytest tests/test_mesh_shapes.py --all-meshes`, in some twenty minutes of one core.
+`pytest -m "" tests/test_mesh_shapes.py`, in some twenty minutes of one core.
 
 float32 products are summed in another order on each mesh: a loss moves by some 1e-6 of
 its size, and the loss of the second update by what Adam makes of that in gradients that
@@ -10,23 +10,18 @@ are near zero.
 """
 
 import functools
+import itertools
 
 import mesh_world as world
 import numpy as np
+import pytest
 
 ONE = (1, 1, 1, 1)
-IN_SUITE = {"grouped": [(2, 1, 2, 2), (1, 2, 1, 4)], "plain": []}
-
-
-def pytest_generate_tests(metafunc):
-    if {"model", "shape"} <= set(metafunc.fixturenames):
-        every = metafunc.config.getoption("--all-meshes")
-        cases = [
-            (model, shape)
-            for model in world.MODELS
-            for shape in (world.shapes() if every else IN_SUITE[model])
-        ]
-        metafunc.parametrize(("model", "shape"), cases)
+IN_SUITE = {("grouped", (2, 1, 2, 2)), ("grouped", (1, 2, 1, 4))}
+CASES = [
+    pytest.param(*case, marks=() if case in IN_SUITE else pytest.mark.whole)
+    for case in itertools.product(world.MODELS, world.shapes())
+]
 
 
 @functools.cache
@@ -40,6 +35,7 @@ def test_shapes_are_all_products_of_eight():
     assert {np.prod(shape) for shape in found} == {8}
 
 
+@pytest.mark.parametrize(("model", "shape"), CASES)
 def test_mesh_gives_what_one_device_gives(model, shape):
     assert_same(world.everything(world.make_job(shape, model)), on_one_device(model))
 
