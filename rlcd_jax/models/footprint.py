@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from rlcd_jax.models import head_layout, heads, llama
 
 FLOAT = 4  # bytes of a float32
+TPU_SHARE = 0.7  # of a layer's arrays that exist at once in a backward pass on TPUs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Pass:
       fsdp_ways: devices among which parameters are split.
       tensor_ways: devices among which heads, feed-forward and vocabulary are.
       cast: whether parameters are float32, and not cast once for all.
+      platform: "cpu", "gpu" or "tpu": XLA fuses more of a backward pass on TPUs, and
+        casts weights there when they are used.
     """
 
     rows: int
@@ -43,6 +46,7 @@ class Pass:
     fsdp_ways: int
     tensor_ways: int
     cast: bool = True
+    platform: str = "gpu"
 
 
 def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
@@ -65,8 +69,10 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
         "none": stream + layer,
     }
     kept = one.models * cfg.num_layers * each[cfg.remat]
+    if one.models and one.platform == "tpu":
+        layer = int(TPU_SHARE * layer)
     if cfg.remat == "dots":  # kept already
-        layer -= _product_bytes(cfg, one)
+        layer = max(0, layer - _product_bytes(cfg, one))
     moment = kept + layer + (3 if one.models else 2) * stream
     weights = _layer_weights(cfg, one)
     table = _table_weights(cfg, one) * bool(one.logits)
@@ -88,11 +94,16 @@ def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
         heads_of = 2 * (cfg.num_heads + cfg.num_kv_heads)
         layer += heads_of * cfg.head_dim * cfg.embed_dim * itemsize
     table = _table_params(cfg) / one.tensor_ways * itemsize
+    if one.models and one.platform == "tpu":
+        return int(2 * layer)
+    # On GPUs the feed-forward of all layers is cast at once, a device its own part.
+    stack = cfg.num_layers * 3 * cfg.mlp_dim * cfg.embed_dim * itemsize * one.cast
+    stack *= max(one.models, 1) / (one.fsdp_ways * one.tensor_ways)
     if one.fsdp_ways == 1:
-        return int(2 * layer * one.cast)
+        return int(2 * layer * one.cast + stack)
     if one.models:  # gathered, and the gradient of a layer before it is scattered
-        return int((4 if cfg.remat == "full" else 3) * max(layer, table))
-    return int(1.25 * max(layer, table) + 0.5 * layer * one.cast)
+        return int((4 if cfg.remat == "full" else 3) * max(layer, table) + stack)
+    return int(1.25 * max(layer, table) + stack)
 
 
 def _table_params(cfg: llama.LlamaConfig) -> int:
@@ -103,7 +114,7 @@ def _table_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
     """Return the bytes of the output table that are held for a moment only."""
     table = _table_params(cfg) / one.tensor_ways
     half = table * jnp.dtype(cfg.dtype).itemsize * (one.cast or one.fsdp_ways > 1)
-    return int(half + FLOAT * table * bool(one.models) * 2)
+    return int(half + FLOAT * table * bool(one.models))
 
 
 def _heads(cfg: llama.LlamaConfig, tensor_ways: int) -> tuple[float, float, float]:
@@ -132,7 +143,7 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
         scores = FLOAT * one.rows * query / cfg.head_dim * one.length**2
     token = FLOAT * one.rows * one.length
     if not one.models:
-        return int(max(1.5 * scores + token * query, 2 * token * mlp))
+        return int(max(1.4 * scores + token * (query + 2 * key), 2 * token * mlp))
     kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp) + scores
     return int(kept + max(2 * scores + token * query, 2 * token * mlp))
 

@@ -195,6 +195,7 @@ def working(
         fsdp_ways=setting.job.mesh.shape["fsdp"],
         tensor_ways=setting.tensor,
         cast=cast,
+        platform=setting.chip.platform,
     )
     return footprint.working_bytes(setting.cfg, one)
 
