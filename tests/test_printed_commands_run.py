@@ -2,6 +2,11 @@
 
 Each is typed into its own launcher, in a folder with what it reads, after the
 substitutions of `runnable` alone: what is large becomes small, and nothing else.
+
+The suite runs each path once: a line that differs from another in values alone (a
+name of a package's task, a path, a number, a field of the config) would run the same
+code again, and tests of parsing read its values. `AGAIN` lists these lines; `python -m
+pytest -m "" tests/test_printed_commands_run.py` runs them too.
 """
 
 import contextlib
@@ -38,6 +43,27 @@ NO_EXPERIMENT = {
 }
 # Names of commands in a sentence, not commands: their help is asked for.
 HELP_ALONE = ("run", "weights", "diagnose")
+# What the suite does not run again: how a small line begins, and whose path it takes.
+AGAIN = {
+    "run --workdir=shared/rlcd ": "runs/rlcd; parsing reads the short name of a config",
+    "run --workdir=runs/polite ": "runs/polite_smoke; runs/rlcd has this model",
+    "run --workdir=runs/YOURNAME ": "runs/polite_smoke, a task file too",
+    "task show YOURNAME.toml": "task show polite.toml",
+    "quickstart --size=smoke --workdir=DIR ": "quickstart into the folder it chooses",
+    "quickstart --size=smoke --seed=7 ": "quickstart of seed 0",
+    "reproduce --config=configs/paper.py:table=methods,scale=tiny --workdir=D "
+    "--config.size=smoke --config.tasks=cheerful --config.grid": "table=methods as is",
+    "launch --target slurm -- reproduce --config configs/paper.py:table=3": (
+        "launch of table=methods"
+    ),
+    "report --workdir runs/rlcd --studies": "report of RUN with studies",
+    "report --workdir runs --compare runs/rlcd": "report that compares RUN, RUN2",
+    "diagnose --workdir=runs/polite ": "diagnose of RUN",
+    "human make --samples=RUN/evaluate/samples.jsonl --systems rlcd base --per": (
+        "human make into FOLDER"
+    ),
+    "human read --workdir=DIR": "human read of FOLDER",
+}
 PATHS = {
     "/models/llama-7b": "model",
     "/data/hh-rlhf": "hh",
@@ -48,6 +74,7 @@ PATHS = {
     "--task TASK": "--task cheerful",
     "--systems FIRST SECOND": "--systems rlcd base",
 }
+OF_PARTS = "--config.pairs.part_prompts=1"  # so that few prompts are many parts
 # Flags whose value becomes small; "+" adds the flag where the command has none.
 OF_HH = (
     "--config.prompts.source=hh_rlhf",
@@ -164,6 +191,8 @@ def small_run(word):
     """
     if word.startswith("--config.prompts.hh_dir"):
         return word, *OF_HH
+    if word.startswith("--part="):
+        return word, OF_PARTS
     if not word.startswith("--config="):
         return (word,)
     file, _, argument = word.partition(":")
@@ -193,6 +222,49 @@ def collect():
 
 
 LINES = collect()
+# Flags whose values choose what is run, and words that do so.
+CHOOSING = ("--what", "--item", "--format")
+VERBS = ("new", "show", "import", "export", "make", "read", "run", "reproduce")
+
+
+def path_of(line):
+    """Return what of a small line chooses the code that it runs."""
+    name, *words = line
+    marks = [name]
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag == "--config":
+            table = re.search(r"table=\w+", value) if name == "reproduce" else None
+            own = re.search(r"task=\w+\.toml", value)
+            file = value.partition(":")[0].removeprefix("configs/")
+            marks += [file.removesuffix(".py") if name == "run" else ""]
+            marks += [table[0] if table else "", "own task" if own else ""]
+        elif flag in CHOOSING or word in VERBS:
+            marks.append(word)
+        elif flag.startswith("--") and not flag.startswith("--config."):
+            marks.append(flag)
+    return frozenset(marks) - {"--workdir", "--seed", ""}
+
+
+def parted():
+    """Return the lines that the suite runs, and those whose path another has run."""
+    seen: set[frozenset[str]] = set()
+    first, again = [], []
+    for lines in sorted(LINES, key=len, reverse=True):
+        new = []
+        for line in lines:
+            if path_of(line) not in seen:
+                new.append(line)
+                seen.add(path_of(line))
+        if new and lines[0][0] == "run":
+            new = [*lines]  # a stage alone needs the run before it
+        first += [tuple(new)] if new else []
+        rest = tuple(line for line in lines if line not in new)
+        again += [rest] if rest else []
+    return first, again
+
+
+FIRST, REPEATED = parted()
 
 
 # --- what a user has ------------------------------------------------------------------
@@ -308,7 +380,7 @@ LEAVES = {
     "reproduce": ("{workdir}/tables/tables.html",),
     "reproduce --dry_run": (),
     "run": ("{workdir}/evaluate/table.md", "{workdir}/report.html"),
-    "run --part": ("{workdir}/pairs/parts/pairs-00000002.jsonl",),
+    "run --part": ("{workdir}/pairs/",),
     "run --stage": ("{workdir}/preference/summary.json", "{workdir}/report.html"),
     "task": (),
     "theory": (),
@@ -318,9 +390,11 @@ LEAVES = {
 SAYS = {
     "bench": r'"what": "(decode|simulate)"',
     "plan": r"fits|does not say",
+    "plan --format": r"program\tparameters\t",
     "launch": r"sbatch --parsable",
     "quickstart": r"\| rlcd +\|[\s\S]*Everything else: ",
     "reproduce": r"Table|table",
+    "reproduce --dry_run": r"\d+ nodes, \d+ to make: ",
     "task": r"wrote polite\.toml|judge log_odds: ",
     "theory": r"\| RLCD",
     "weights": r"checked: \d+ weights and the tokenizer",
@@ -337,16 +411,28 @@ def flags_of(words):
             yield flag, word
 
 
+def kind_of(name, words, known):
+    """Return under what a command is in a table: with one of its words, or alone."""
+    names = [f"{name} {word.partition('=')[0]}" for word in words]
+    return next((one for one in names if one in known), name)
+
+
 def leaves(place, name, words):
     """Return the files that a command promises."""
-    names = [f"{name} {word.partition('=')[0]}" for word in words]
-    kind = next((one for one in names if one in LEAVES), name)
+    kind = kind_of(name, words, LEAVES)
     values = dict(flags_of(words))
     values.setdefault("workdir", "runs/quickstart-cheerful-smoke")
     return [place / path.format(**values) for path in LEAVES[kind]]
 
 
-@pytest.mark.parametrize("lines", LINES, ids=lambda lines: " ".join(lines[-1])[:90])
+def name_of(lines):
+    return " ".join(lines[-1])[:90]
+
+
+WHOLE = [pytest.param(lines, marks=pytest.mark.whole) for lines in REPEATED]
+
+
+@pytest.mark.parametrize("lines", [*FIRST, *WHOLE], ids=name_of)
 def test_printed_command_runs(lines, place, world, monkeypatch, capsys):
     for name, *words in lines:
         lay(place, world, (name, *words))
@@ -359,7 +445,9 @@ def test_printed_command_runs(lines, place, world, monkeypatch, capsys):
             continue
         for made in leaves(place, name, words):
             assert made.exists(), made
-        assert re.search(SAYS.get(name, ""), shown.out), shown.out[-2000:]
+        assert re.search(SAYS.get(kind_of(name, words, SAYS), ""), shown.out), (
+            shown.out[-2000:]
+        )
 
 
 # --- what is not run ------------------------------------------------------------------
@@ -401,6 +489,16 @@ def test_what_cannot_run_here_is_printed_and_left_out_for_a_reason():
     assert {*NOT_HERE} <= printed_words and all(NOT_HERE.values())
     ran = {(name, word) for lines in LINES for name, *words in lines for word in words}
     assert not {*NOT_HERE} & ran
+
+
+def test_what_the_suite_does_not_run_again_is_listed():
+    shown = [" ".join(line) for lines in REPEATED for line in lines]
+    for line in shown:
+        assert any(f"{line} ".startswith(start) for start in AGAIN), line
+    for start in AGAIN:
+        assert any(f"{line} ".startswith(start) for line in shown), start
+    ran = {path_of(line) for lines in FIRST for line in lines}
+    assert {path_of(line) for lines in REPEATED for line in lines} <= ran
 
 
 def test_only_what_is_stated_is_changed():
