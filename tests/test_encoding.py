@@ -43,7 +43,8 @@ def dialogue(words, task, chat=None) -> str:
 
 def test_a_reply_stands_after_its_prompt_without_outer_blanks():
     assert training_texts.bare_reply(" a b\n", TASK) == " a b"
-    assert training_texts.bare_reply(" a b\n", CHAT) == "a b"
+    turn = training_texts.ChatTurn("", "<eot>")
+    assert training_texts.bare_reply(" a b\n", CHAT, turn) == "a b"
 
 
 def check(name: str, prompt: str, reply: str) -> None:
@@ -79,7 +80,8 @@ def test_the_marked_ids_of_a_chat_spell_the_reply_and_its_end(name, turns, reply
     one = make(name)
     prompt = dialogue(turns, CHAT, one.chat)
     end = one.decode([one.eos_id], keep_special=True)
-    check(name, prompt, training_texts.reply_text(reply.strip(), CHAT, end))
+    turn = training_texts.ChatTurn(one.reply_opening, end)
+    check(name, prompt, training_texts.reply_text(reply.strip(), CHAT, turn))
 
 
 def test_a_bos_that_the_template_writes_is_counted_once():

@@ -380,6 +380,23 @@ def test_end_of_turn_of_each_family(tmp_path):
         assert one.template_closes_turns
 
 
+def test_what_opens_a_reply_is_what_the_template_writes(tmp_path):
+    turns = [records.Turn("human", "Hi")]
+    right = {"llama2": " ", "codellama": " ", "tinyllama": "", "smollm2": ""}
+    for name, opening in (right | {"llama1": "", "llama3_chat": ""}).items():
+        one = tk.load_tokenizer(families.write(name, tmp_path / name))
+        assert one.reply_opening == opening, name
+        if one.chat_template is not None:
+            whole = one.chat([*turns, records.Turn("assistant", "Fine.")])
+            assert whole.startswith(one.chat(turns) + opening + "Fine.")
+            assert one.chat(turns, None, "1.") == one.chat(turns) + opening + "1."
+    for number, chat_template in enumerate(
+        ("{% if %}", "{{ messages[0].content }}", LOOP + "{{ 'x' }}" + END)
+    ):
+        one = tk.load_tokenizer(with_template(tmp_path / str(number), chat_template))
+        assert one.reply_opening == ""
+
+
 def test_end_of_turn_needs_the_template_to_take_a_reply(tmp_path):
     for number, (chat_template, words) in enumerate(
         (

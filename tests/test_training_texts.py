@@ -1,5 +1,7 @@
 """training_texts: what pairs are to the stages that train on them."""
 
+import dataclasses
+
 import pytest
 from pair_world import PROMPTS, RESCORE, RLAIF, RLCD, TASK, simulate
 
@@ -33,6 +35,11 @@ def test_preference_texts_end_with_the_mark():
     )
     assert human.chosen == "nan" and human.rejected == "None "
     chat = tasks.with_format(TASK, "chat")
-    assert training_texts.reply_text("Hi.", chat, "<|im_end|>") == "Hi.<|im_end|>"
-    with pytest.raises(ValueError, match="pass end_of_turn"):
+    turn = training_texts.ChatTurn("", "<|im_end|>")
+    assert training_texts.reply_text("Hi.", chat, turn) == "Hi.<|im_end|>"
+    turn = training_texts.ChatTurn(" ", "</s>")
+    assert training_texts.reply_text("Hi. ", chat, turn) == " Hi.</s>"
+    led = dataclasses.replace(chat, lead_in="1.")  # which has opened the reply
+    assert training_texts.reply_text("Hi.", led, turn) == "Hi.</s>"
+    with pytest.raises(ValueError, match="pass the turn"):
         training_texts.preference_texts(pair, chat)

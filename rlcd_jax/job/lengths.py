@@ -53,8 +53,9 @@ def refuse_over(job: setup.Job, tokens: int, what: str, advice: str) -> None:
 
 
 def mark_tokens(job: setup.Job) -> int:
-    """Return the tokens of the mark that ends a reply, at most."""
-    mark = job.end_of_turn or job.task.human_marker
+    """Return the tokens that stand around the words of a reply, at most."""
+    turn = job.chat_turn
+    mark = turn.opening + turn.end if turn else job.task.human_marker
     return len(job.text_tokenizer.encode(mark, bos=False))
 
 

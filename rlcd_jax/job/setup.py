@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, processes, sharding, tasks
 from rlcd_jax.models import llama, presets, table
+from rlcd_jax.pairs import training_texts
 from rlcd_jax.text import tokenizer
 from rlcd_jax.weights import names, resolve
 
@@ -38,15 +39,15 @@ class Job:
         return self.config.model.chunk_tokens * sharding.batch_ways(self.mesh)
 
     @property
-    def end_of_turn(self) -> str | None:
-        """The text that closes an assistant turn of the chat format."""
+    def chat_turn(self) -> training_texts.ChatTurn | None:
+        """What stands around a reply of the chat format; None in the dialogue one."""
         if self.task.format == "dialogue":
             return None
         end = self.text_tokenizer.end_of_turn
         if not self.text_tokenizer.template_closes_turns:
             said = "The chat template closes no turn with a token: replies end with %s"
             logging.log_first_n(logging.WARNING, said, 1, end)
-        return end
+        return training_texts.ChatTurn(self.text_tokenizer.reply_opening, end)
 
 
 def load_job(config: ConfigDict, devices: Sequence[jax.Device] = ()) -> Job:

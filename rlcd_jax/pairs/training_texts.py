@@ -1,8 +1,22 @@
 """The texts that are trained on: a prompt, a reply and the mark that ends it."""
 
+import dataclasses
 from collections.abc import Iterable
 
 from rlcd_jax import records, tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatTurn:
+    """What a chat template writes around the words of a reply.
+
+    Attributes:
+      opening: blanks before them, often none.
+      end: the token that closes the turn, as text.
+    """
+
+    opening: str
+    end: str
 
 
 def positives(pairs: Iterable[records.Pair]) -> list[records.Pair]:
@@ -17,36 +31,44 @@ def positives(pairs: Iterable[records.Pair]) -> list[records.Pair]:
     return list(first.values())
 
 
-def bare_reply(reply: str, task: tasks.Task) -> str:
-    """Return a reply as it stands after its prompt, without outer blanks or a mark."""
-    return f" {reply.strip()}" if task.format == "dialogue" else reply.strip()
+def bare_reply(reply: str, task: tasks.Task, turn: ChatTurn | None = None) -> str:
+    """Return a reply as it stands after its prompt, without its own blanks or a mark.
+
+    Args:
+      reply: its words.
+      task: gives the format.
+      turn: what the chat template writes around a reply; needed for the chat format.
+        A lead-in has opened the reply already.
+    """
+    if task.format == "dialogue":
+        return f" {reply.strip()}"
+    if turn is None:
+        raise ValueError(
+            f"task {task.name!r} is in the chat format; pass the turn, what the "
+            "model's chat template writes around a reply"
+        )
+    return ("" if task.lead_in.strip() else turn.opening) + reply.strip()
 
 
-def reply_text(reply: str, task: tasks.Task, end_of_turn: str | None = None) -> str:
+def reply_text(reply: str, task: tasks.Task, turn: ChatTurn | None = None) -> str:
     """Return a reply as it stands after its prompt, with the mark that ends it.
 
     In the dialogue format: a space, the reply, and the header of the next human turn.
-    In the chat format: the reply and `end_of_turn`, the template's closing token.
+    In the chat format: the template's opening, the reply and the closing token.
     Outer blanks are not the reply's, wherever it comes from: clean-up takes them from
     simulated and evaluated replies, and so a sampled one is read without them too.
 
     Raises:
       ValueError: a chat task comes without the token that ends a turn.
     """
-    if task.format == "dialogue":
-        return bare_reply(reply, task) + task.human_marker
-    if end_of_turn is None:
-        raise ValueError(
-            f"task {task.name!r} is in the chat format; pass end_of_turn, the text of "
-            "the token that closes a turn in the model's chat template"
-        )
-    return bare_reply(reply, task) + end_of_turn
+    bare = bare_reply(reply, task, turn)
+    return bare + (turn.end if task.format == "chat" else task.human_marker)
 
 
 def preference_texts(
     pair: records.Pair | records.HumanPair,
     task: tasks.Task,
-    end_of_turn: str | None = None,
+    turn: ChatTurn | None = None,
 ) -> tuple[tuple[str, str], tuple[str, str]]:
     """Return the two texts that a preference model scores, each (prompt, reply).
 
@@ -56,14 +78,14 @@ def preference_texts(
     Source: RLCD's modification of the AlpacaFarm reward model.
     """
     first, second = (
-        (pair.prompt, reply_text(reply, task, end_of_turn))
+        (pair.prompt, reply_text(reply, task, turn))
         for reply in (pair.reply_1, pair.reply_2)
     )
     return first, second
 
 
 def distill_example(
-    pair: records.Pair, task: tasks.Task, end_of_turn: str | None = None
+    pair: records.Pair, task: tasks.Task, turn: ChatTurn | None = None
 ) -> tuple[str, str]:
     """Return the affix-free prompt and the positive reply with its end mark.
 
@@ -79,4 +101,4 @@ def distill_example(
             f"pair {pair.id!r} has the sides {list(by_side)}; context distillation "
             "accepts pairs of contrast sampling, which have a positive side"
         )
-    return pair.prompt, reply_text(by_side["positive"], task, end_of_turn)
+    return pair.prompt, reply_text(by_side["positive"], task, turn)

@@ -99,7 +99,8 @@ def perplexity(
     """
     job = setup.load_job(config)
     texts = [
-        (row.prompt, training_texts.bare_reply(row.reply, job.task)) for row in answers
+        (row.prompt, training_texts.bare_reply(row.reply, job.task, job.chat_turn))
+        for row in answers
     ]
     joined = encoding.join_replies(job.text_tokenizer, texts)
     counts = [

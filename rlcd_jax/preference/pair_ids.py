@@ -52,9 +52,9 @@ class TokenPairs(Sequence):
 
 def reply_ids(job: setup.Job, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
     """Return what a preference model reads of each (prompt, reply)."""
-    task, end = job.task, job.end_of_turn
+    task, turn = job.task, job.chat_turn
     whole = [
-        prompt + training_texts.reply_text(reply, task, end) for prompt, reply in texts
+        prompt + training_texts.reply_text(reply, task, turn) for prompt, reply in texts
     ]
     return encoding.encode_texts(job.text_tokenizer, whole)
 
@@ -69,7 +69,7 @@ def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
     shortening.check_rule("preference.too_long", section.too_long)
     fitted = shortening.fit(
         job.text_tokenizer,
-        [training_texts.preference_texts(row, task, job.end_of_turn) for row in rows],
+        [training_texts.preference_texts(row, task, job.chat_turn) for row in rows],
         max_tokens=section.lengths[-1],
         rule=section.too_long,
         task=task,

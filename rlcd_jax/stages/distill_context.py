@@ -109,7 +109,7 @@ def load_examples(
     # The chat format's mark ends the turn; after that of a dialogue comes an EOS.
     ends = [job.text_tokenizer.eos_id] if task.format == "dialogue" else []
     texts = [
-        [training_texts.distill_example(pair, task, job.end_of_turn)]
+        [training_texts.distill_example(pair, task, job.chat_turn)]
         for pair in training_texts.positives(
             record_files.read_jsonl(path, records.Pair)
         )

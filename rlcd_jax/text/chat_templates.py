@@ -137,6 +137,25 @@ def closing_token(
     return None
 
 
+def reply_opening(template: str, names: Mapping[str, str]) -> str:
+    """Return the blanks that a template writes before the words of a reply.
+
+    They stand after the text that asks for the reply, " " in LLaMA 2, and so they are
+    the first characters that its models were taught to write. "" where there are none,
+    or where the template tells no more than that.
+    """
+    for before in ([USER], [SYSTEM, USER]):
+        try:
+            asked = render(template, before, names, ask=True)
+            whole = render(template, [*before, ASSISTANT], names)
+        except ValueError:
+            continue
+        if whole.startswith(asked) and REPLY in whole[len(asked) :]:
+            found = whole[len(asked) :].partition(REPLY)[0]
+            return found if found.isspace() else ""
+    return ""
+
+
 def _closings(template: str, names: Mapping[str, str]) -> tuple[str, str]:
     """Return what a template writes after an assistant's turn, last and amid others.
 

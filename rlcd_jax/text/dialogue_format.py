@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from rlcd_jax import records, tasks
 from rlcd_jax.text import headers
 
-Chat = Callable[[Sequence[records.Turn], str | None], str]
+# (turns, system), and with a lead-in the first words of the reply, -> text.
+Chat = Callable[..., str]
 
 LOOSE_ASSISTANT = re.compile(r"\bAssistant:")
 
@@ -132,7 +133,8 @@ def render_chat(
             f"task {task.name!r} is in the chat format and no chat template was given; "
             "pass the tokenizer's chat function, or use the dialogue format"
         )
-    return chat(_filled(turns, task), system) + task.lead_in.lstrip()
+    begun = [task.lead_in.lstrip()] if task.lead_in.strip() else []
+    return chat(_filled(turns, task), system, *begun)
 
 
 def plain_prompt(

@@ -8,6 +8,7 @@ an id for padding that never ends a text.
 from __future__ import annotations
 
 import copy
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -165,6 +166,13 @@ class Tokenizer:
             raise ValueError(self._turn_trouble)
         return self._turn_end or self._backend.id_to_token(self.eos_id)
 
+    @functools.cached_property
+    def reply_opening(self) -> str:
+        """The blanks that the chat template writes before the words of a reply."""
+        if self.chat_template is None:
+            return ""
+        return chat_templates.reply_opening(self.chat_template, self._names)
+
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Return the ids of a text.
 
@@ -252,13 +260,19 @@ class Tokenizer:
     def _pieces(self, ids: Sequence[int]) -> list[bytes]:
         return [self.token_bytes(i) for i in ids]
 
-    def chat(self, turns: Sequence[records.Turn], system: str | None = None) -> str:
+    def chat(
+        self,
+        turns: Sequence[records.Turn],
+        system: str | None = None,
+        begun: str = "",
+    ) -> str:
         """Return a conversation in the model's own chat format.
 
         Args:
           turns: the turns; when the last is the human's, the text ends where the
             assistant's reply begins.
           system: text of the system message; None leaves it to the template.
+          begun: the first words of the assistant's reply, as the template opens it.
 
         Raises:
           ValueError: there is no template, or it refuses, changes or leaves out one of
@@ -274,7 +288,7 @@ class Tokenizer:
         ask = bool(turns) and turns[-1].role == "human"
         text = chat_templates.render(self.chat_template, messages, self._names, ask=ask)
         chat_templates.check_complete(text, messages)
-        return text
+        return text + self.reply_opening + begun if begun else text
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Write tokenizer.json and tokenizer_config.json as transformers reads them.
