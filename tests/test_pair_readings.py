@@ -10,6 +10,7 @@ from scipy import stats
 
 from rlcd_jax import tasks
 from rlcd_jax.diagnosis import pair_readings
+from rlcd_jax.pairs import training_texts
 
 TASK = tasks.load_task("harmless")
 
@@ -53,6 +54,21 @@ def test_measure_asks_for_each_reply_under_both_prompts():
     gap = len(TASK.affixes[12][1]) - len(TASK.affixes[12][0])
     assert one.first.margin == two.first.margin == gap
     assert one.second.margin == two.second.margin == -gap
+
+
+def test_measure_opens_replies_as_the_chat_template_does():
+    asked = []
+
+    def logprob(texts):
+        asked.extend(texts)
+        return [0.0] * len(texts)
+
+    chat = tasks.with_format(TASK, "chat")
+    turn = training_texts.ChatTurn(" ", "</s>")
+    pair_readings.measure([pair()], chat, logprob=logprob, turn=turn)
+    assert {reply for _, reply in asked} == {" Please be kind.", " Go away!"}
+    with pytest.raises(ValueError, match="pass the turn"):
+        pair_readings.measure([pair()], chat, logprob=logprob)
 
 
 def test_measure_margins_estimate_the_divergence():

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rlcd_jax import records, tasks
 from rlcd_jax.judging import judges, verdicts
+from rlcd_jax.pairs import training_texts
 from rlcd_jax.statistics import wording
 
 # (prompt as shown, reply as it follows there) -> log-probabilities of the replies, nats
@@ -120,6 +121,7 @@ def measure(
     *,
     scored: Sequence[records.Pair] = (),
     logprob: LogProb | None = None,
+    turn: training_texts.ChatTurn | None = None,
     outside: Mapping[str, ScoreReplies] | None = None,
 ) -> list[Reading]:
     """Return the readings of pairs, in their order.
@@ -131,6 +133,8 @@ def measure(
         and replies as one of `pairs` lend it their score.
       logprob: log-probabilities of replies after prompts; None leaves likelihoods out.
         Called once, with both replies of each contrast pair under both prompts.
+      turn: what the chat template writes around a reply; likelihoods of a task in the
+        chat format need it.
       outside: scorers of single replies by name, such as a word list or a preference
         model of human pairs. Called once each. Equal questions are asked once.
 
@@ -144,7 +148,7 @@ def measure(
                 "give the task that the pairs were made for"
             )
     judged = {_match(pair): pair for pair in (*scored, *pairs) if pair.scoring}
-    likelihoods = _likelihoods(pairs, task, logprob)
+    likelihoods = _likelihoods(pairs, task, logprob, turn)
     margins = {
         name: _margins(pairs, score, name) for name, score in (outside or {}).items()
     }
@@ -289,19 +293,24 @@ def _side(pair: records.Pair, task: tasks.Task, number: str) -> Side:
 
 
 def _likelihoods(
-    pairs: Sequence[records.Pair], task: tasks.Task, logprob: LogProb | None
+    pairs: Sequence[records.Pair],
+    task: tasks.Task,
+    logprob: LogProb | None,
+    turn: training_texts.ChatTurn | None,
 ) -> list[tuple[float | None, ...]]:
     """Return for each pair (first own, first other, second own, second other)."""
     nothing = (None,) * 4
     if logprob is None:
         return [nothing] * len(pairs)
-    space = " " if task.format == "dialogue" else ""
     asked = []
     for pair in pairs:
         if pair.sampling != "contrast":
             continue
         sources = (pair.source_prompt_1, pair.source_prompt_2)
-        replies = (space + pair.reply_1, space + pair.reply_2)
+        replies = tuple(
+            training_texts.bare_reply(reply, task, turn)
+            for reply in (pair.reply_1, pair.reply_2)
+        )
         if not better_first(pair):
             sources, replies = sources[::-1], replies[::-1]
         for n in (0, 1):

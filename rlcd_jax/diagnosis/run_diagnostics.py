@@ -13,6 +13,7 @@ from rlcd_jax import jsonl, metrics, record_files, records, tasks
 from rlcd_jax.diagnosis import affixes, label_noise, pair_readings, reading_tables
 from rlcd_jax.job import setup, workspace
 from rlcd_jax.judging import judges
+from rlcd_jax.pairs import training_texts
 from rlcd_jax.ppo import overoptimisation
 from rlcd_jax.scoring import likelihoods
 from rlcd_jax.statistics import tables
@@ -45,11 +46,13 @@ def diagnose(
     folder = workdir / FOLDER
     pairs, dropped = read_pairs(workdir)
     lexicon = with_lexicon or task.lexicon is not None
+    logprob, turn = make_logprob(config) if with_likelihoods else (None, None)
     readings = pair_readings.measure(
         pairs,
         task,
         scored=read_pairs(scored)[0] if scored else (),
-        logprob=make_logprob(config) if with_likelihoods else None,
+        logprob=logprob,
+        turn=turn,
         outside={judges.LEXICON: pair_readings.lexicon} if lexicon else None,
     )
     how = reading_tables.Intervals(seed, resamples, LEVEL)
@@ -111,10 +114,15 @@ def read_pairs(
     return pairs, record_files.read_jsonl(folder / "dropped.jsonl", records.Dropped)
 
 
-def make_logprob(config: ConfigDict) -> pair_readings.LogProb:
-    """Return the log-probabilities of the model that wrote the pairs."""
+def make_logprob(
+    config: ConfigDict,
+) -> tuple[pair_readings.LogProb, training_texts.ChatTurn | None]:
+    """Return the log-probabilities of the model that wrote the pairs.
+
+    And what its chat template writes around a reply, in the chat format.
+    """
     job = setup.load_job(config)
-    return likelihoods.reply_scorer(job, job.load_base())
+    return likelihoods.reply_scorer(job, job.load_base()), job.chat_turn
 
 
 def lint_tables(task: tasks.Task) -> list[tables.Table]:
