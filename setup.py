@@ -39,7 +39,7 @@ EXTRAS = {
     ],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
-    "golden": ["torch==2.13.0", "accelerate>=1.0"],
+    "golden": ["torch>=2.13,<2.15", "accelerate>=1.0", "sentencepiece>=0.2"],
     "bench": ["torch==2.13.0"],
     "dev": ["ruff>=0.8", "pre-commit>=3.7"],
 }

@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gguf
+import numpy as np
 import tokenizers
 from tokenizers import (
     decoders,
@@ -391,9 +392,16 @@ def smollm2_fields() -> dict[str, Any]:
     }
 
 
-def write_gguf(path: pathlib.Path, fields: dict[str, Any]) -> pathlib.Path:
-    """Write a GGUF file with a vocabulary and no tensor."""
-    return finish(gguf_writer(path, fields), path)
+def write_gguf(
+    path: pathlib.Path,
+    fields: dict[str, Any],
+    tensors: Mapping[str, np.ndarray] | None = None,
+) -> pathlib.Path:
+    """Write a GGUF file with a vocabulary; without tensors it has no weights."""
+    writer = gguf_writer(path, fields)
+    for name, values in (tensors or {}).items():
+        writer.add_tensor(name, values)
+    return finish(writer, path)
 
 
 def gguf_writer(path: pathlib.Path, fields: dict[str, Any]) -> gguf.GGUFWriter:
@@ -404,6 +412,8 @@ def gguf_writer(path: pathlib.Path, fields: dict[str, Any]) -> gguf.GGUFWriter:
             writer.add_bool(key, value)
         elif isinstance(value, int):
             writer.add_uint32(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
         elif isinstance(value, str):
             writer.add_string(key, value)
         else:
