@@ -1,6 +1,7 @@
 """Bad input ends at once with one clear message, and leaves what is there as it is."""
 
 import json
+import re
 
 import pytest
 import runs
@@ -8,6 +9,7 @@ import runs
 from experiments import report as report_command
 from rlcd_jax import done_mark
 from rlcd_jax.job import workspace
+from rlcd_jax.stages import train_preference
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +220,22 @@ def test_field_with_a_wrong_value_is_refused(
             (workdir / done / name).unlink()
     config = runs.tiny_config(**fields)
     refused(config, workdir, message, (stage,))
+
+
+def test_pairs_that_replies_left_too_few_say_where_they_went(finished_run, tmp_path):
+    """Which replies are dropped is known when they are drawn, and not before."""
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    path = workdir / "pairs" / "pairs.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    config = runs.tiny_config()
+    with pytest.raises(ValueError) as caught:
+        train_preference.train_preference(config, workdir)
+    told = str(caught.value)
+    assert "0 training rows are fewer than one batch of preference.batch_size=4" in told
+    assert re.search(r"simulate made \d+ pairs and dropped .*, and 0 are over", told)
+    assert f"preference.held_out={config.preference.held_out} took its" in told
+    assert "lower it" not in told and "pairs.max_tries" in told
+    assert len(told) < 600
 
 
 def test_prompts_that_do_not_fit_are_named(tmp_path):

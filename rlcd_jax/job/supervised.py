@@ -18,7 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, leaving, metrics, progress_bar, sharding
-from rlcd_jax.job import batching, setup, stage_optimizer, trainer
+from rlcd_jax.job import batching, setup, stage_optimizer, trainer, workspace
 from rlcd_jax.training import train_state
 
 Params = Any
@@ -43,19 +43,55 @@ class Lesson:
     evaluate: Callable[[Mapping[str, Params]], dict[str, float]]
 
 
-def num_updates(section: ConfigDict, num_rows: int, stage: str) -> int:
+def num_updates(
+    section: ConfigDict, num_rows: int, stage: str, lost: Callable[[], str] = str
+) -> int:
     """Return the optimizer updates of all epochs; a last incomplete batch is left out.
+
+    Args:
+      section: of the config, for the stage.
+      num_rows: to train on.
+      stage: its name, for the message.
+      lost: returns where the other rows went, for the message.
 
     Raises:
       ValueError: there are fewer rows than one batch takes.
     """
     total = num_rows * section.epochs // section.batch_size
     if num_rows < section.batch_size or not total:
+        why = lost()
         raise ValueError(
             f"{stage}: {num_rows} training rows are fewer than one batch of "
-            f"{stage}.batch_size={section.batch_size}; lower it, or make more pairs"
+            f"{stage}.batch_size={section.batch_size}{why and f': {why}'}; "
+            + ("lower it, " if num_rows else "")
+            + "make more pairs with a larger prompts.limit or "
+            "pairs.samples_per_prompt, or let fewer be dropped with a larger "
+            "pairs.max_tries or pairs.reply_tokens"
         )
     return total
+
+
+def lost_pairs(
+    workdir: str | pathlib.Path, stage: str, too_long: Mapping[str, int]
+) -> str:
+    """Return where a run's pairs went before a stage, in words for a message.
+
+    Args:
+      workdir: of the run, whose pairs are simulated.
+      stage: which reads them.
+      too_long: what became of those over the stage's lengths, by `length_counts`.
+    """
+    drawn = workspace.summary(workdir, "simulate")
+    sides = [
+        f"{count} of side {side} ({reason})"
+        for side, counts in drawn["dropped_by_side"].items()
+        for reason, count in counts.items()
+    ]
+    gone = too_long["dropped"] + too_long["identical"]
+    return (
+        f"simulate made {drawn['pairs']} pairs and dropped "
+        f"{', '.join(sides) or 'no reply'}, and {gone} are over {stage}.lengths"
+    )
 
 
 def make_trainer(

@@ -53,7 +53,12 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     lengths.check(job, "distill")
     examples, too_long = load_examples(config, workdir, job)
     section = config.distill
-    updates = supervised.num_updates(section, len(examples), "distill")
+    updates = supervised.num_updates(
+        section,
+        len(examples),
+        "distill",
+        lambda: supervised.lost_pairs(workdir, "distill", too_long),
+    )
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "distill")
     lesson = supervised.Lesson(

@@ -51,7 +51,9 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     if people is not None:
         too_long["human pairs"] = people.too_long
     _note_too_long(too_long)
-    updates = supervised.num_updates(section, len(train), "preference")
+    updates = supervised.num_updates(
+        section, len(train), "preference", lambda: _lost(config, workdir, too_long)
+    )
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "preference")
     evaluate = agreement.accuracy_on(job, held_out)
@@ -97,6 +99,19 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
         updates=updates,
         weight="counted",
     )
+
+
+def _lost(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    too_long: Mapping[str, Mapping[str, int]],
+) -> str:
+    """Say where the pairs went that are not trained on."""
+    section, found = config.preference, too_long["training pairs"]
+    held = f"preference.held_out={section.held_out} took its share first"
+    if section.data != "pairs":
+        return held
+    return f"{supervised.lost_pairs(workdir, 'preference', found)}; {held}"
 
 
 def _note_too_long(too_long: Mapping[str, Mapping[str, int]]) -> None:
