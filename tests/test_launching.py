@@ -17,7 +17,7 @@ import yaml
 from configs import paper
 from experiments import launch, reproduce
 from rlcd_jax import launching
-from rlcd_jax.launching import jobs
+from rlcd_jax.launching import jobs, launcher_words, slurm, submission
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "launch"
@@ -184,6 +184,25 @@ def test_another_targets_value_is_refused(type_command, capsys):
 def test_a_target_has_what_the_launcher_asks_of_it():
     for target in launching.TARGETS.values():
         assert target.Site() and target.SUBMIT and isinstance(target.QUEUES, bool)
+
+
+def test_the_launchers_own_words_end_at_the_first_two_dashes():
+    assert launcher_words.split(["a", "--", "run", "--", "b"]) == (
+        ["a"],
+        ["run", "--", "b"],
+    )
+    assert launcher_words.split(["--target=gke"]) == (["--target=gke"], [])
+    words = ["--partition=x", "--target", "slurm", "--parts=2"]
+    assert launcher_words.find_target(words) is slurm
+    for unknown in ([], ["--target=pbs"]):
+        assert launcher_words.find_target(unknown) is None
+
+
+def test_a_script_is_read_and_its_failure_told(tmp_path):
+    submission.submit(f"echo yes >'{tmp_path}/ran'", ("bash", "-s"))
+    assert (tmp_path / "ran").read_text() == "yes\n"
+    with pytest.raises(ValueError, match="bash ended with 3"):
+        submission.submit("exit 3", ("bash", "-s"))
 
 
 def test_levels_come_after_all_that_their_jobs_wait_for():

@@ -1,8 +1,9 @@
 """How a command becomes jobs of a cluster: scripts that are printed, and run by others.
 
-What lives here: which commands a run or a graph of runs splits into and what waits for
-what (`jobs`), what a site must say (`site`), and one module for each target, which
-writes the script: `slurm`, `gke`, `tpu_vm`.
+What lives here: what is typed at the launcher (`launcher_words`), which commands a run
+or a graph of runs splits into and what waits for what (`jobs`), what a site must say
+(`site`), one module for each target, which writes the script: `slurm`, `gke`, `tpu_vm`;
+and what gives it away (`submission`).
 
 What may not live here: a scheduler, a queue, anything that watches jobs. A target has
 `Site`, its values; `script`, from jobs and a site to text; `SUBMIT`, what the text is

@@ -24,21 +24,22 @@ def value(default: str | int, told: str, *, pattern: str = "", least: int = 0) -
     return dataclasses.field(default=default, metadata=more)
 
 
-def read(kind: type, given: Mapping[str, str]) -> Any:
+def read(kind: type, given: Mapping[str, Any]) -> Any:
     """Return a site of a target from what was typed.
 
     Args:
       kind: the target's `Site`.
-      given: texts of those fields that the user gave.
+      given: by name, the texts of those fields that the user gave, None of others;
+        more names may stand there, which are none of its fields.
 
     Raises:
       ValueError: a value is not accepted.
     """
     values = {}
     for field in dataclasses.fields(kind):
-        if field.name not in given:
+        text, about = given.get(field.name), field.metadata
+        if text is None:
             continue
-        text, about = given[field.name], field.metadata
         if isinstance(field.default, int):
             if not text.isdecimal() or int(text) < about["least"]:
                 raise ValueError(
