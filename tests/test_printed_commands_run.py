@@ -74,7 +74,6 @@ PATHS = {
     "--task TASK": "--task cheerful",
     "--systems FIRST SECOND": "--systems rlcd base",
 }
-OF_PARTS = "--config.pairs.part_prompts=1"  # so that few prompts are many parts
 # Flags whose value becomes small; "+" adds the flag where the command has none.
 OF_HH = (
     "--config.prompts.source=hh_rlhf",
@@ -191,8 +190,6 @@ def small_run(word):
     """
     if word.startswith("--config.prompts.hh_dir"):
         return word, *OF_HH
-    if word.startswith("--part="):
-        return word, OF_PARTS
     if not word.startswith("--config="):
         return (word,)
     file, _, argument = word.partition(":")
@@ -200,6 +197,7 @@ def small_run(word):
     if not parts.get("model", "").startswith("random:"):
         parts["model"] = "hf:model"
     parts["size"] = "smoke"
+    parts.pop("hardware", "")  # of eight large devices
     return (file + ":" + ",".join(f"{k}={v}" for k, v in parts.items()),)
 
 
@@ -414,7 +412,7 @@ def flags_of(words):
 def kind_of(name, words, known):
     """Return under what a command is in a table: with one of its words, or alone."""
     names = [f"{name} {word.partition('=')[0]}" for word in words]
-    return next((one for one in names if one in known), name)
+    return next((one for one in known if one in names), name)
 
 
 def leaves(place, name, words):
