@@ -6,11 +6,10 @@ Importing it brings no JAX, so that commands which only read files start at once
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -73,59 +72,6 @@ def define_workdir(values: flags.FlagValues) -> None:
         "workdir", None, "Folder of results; made when absent.", flag_values=values
     )
     flags.mark_flag_as_required("workdir", values)
-
-
-@dataclasses.dataclass(frozen=True)
-class JobFlags:
-    """What flags say of the processes of a job; see `define_job`."""
-
-    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    start_seconds: float = 300.0
-    lost_seconds: float = 60.0
-
-
-ALONE = JobFlags()  # of a command that was given none of them
-
-
-def define_job(values: flags.FlagValues) -> None:
-    """Define the flags of a command that runs as a job, of one process or of many."""
-    flags.DEFINE_string(
-        "coordinator",
-        None,
-        "HOST:PORT of process 0, where no launcher (SLURM, Open MPI, TPU) says it.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_processes", None, "Processes of the job.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "process_id", None, "Which of them this is, from 0.", flag_values=values
-    )
-    flags.DEFINE_float(
-        "start_seconds",
-        ALONE.start_seconds,
-        "For how long missing processes are waited for.",
-        lower_bound=1.0,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "lost_seconds",
-        ALONE.lost_seconds,
-        "Silence after which a process is lost, and all end.",
-        lower_bound=5.0,
-        flag_values=values,
-    )
-
-
-def read_job() -> JobFlags:
-    """Return what the flags of `define_job` say, as variables of the environment."""
-    given = {
-        "JAX_COORDINATOR_ADDRESS": flags.FLAGS.coordinator,
-        "JAX_NUM_PROCESSES": flags.FLAGS.num_processes,
-        "JAX_PROCESS_ID": flags.FLAGS.process_id,
-    }
-    variables = {name: str(one) for name, one in given.items() if one is not None}
-    return JobFlags(variables, flags.FLAGS.start_seconds, flags.FLAGS.lost_seconds)
 
 
 def start(

@@ -18,14 +18,9 @@ if a stage is refused or does not fit.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import os
-import pathlib
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 
 import jax
@@ -36,9 +31,7 @@ from configs import common
 from experiments import command
 from rlcd_jax.checks import refusals
 from rlcd_jax.command_line import field_help
-from rlcd_jax.planning import advice, chips, compiled, plan, search, tables
-
-FILE_NAME = "plan.json"
+from rlcd_jax.planning import apart, chips, compiled, plan, reporting, tables
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -79,7 +72,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("format", "text", tables.FORMATS, "What is printed.", **own)
     flags.DEFINE_string("workdir", "", "Run in whose folder plan.json is left.", **own)
     flags.DEFINE_string(
-        "measure_to",
+        apart.FLAG,
         "",
         "Set by --compile itself, for the process that it starts.",
         **own,
@@ -97,64 +90,39 @@ def run(config: ConfigDict, problems: Sequence[str] = ()) -> int:
     asked = flags.FLAGS
     jax.config.update("jax_platforms", "cpu")
     topology, stages = asked_topology(config), asked.stage or config.stages
-    if asked.measure_to:
+    if asked[apart.FLAG].value:
         figures = compiled.measure_all(config, topology, stages, asked.only)
-        text = json.dumps(compiled.as_json(figures))
-        pathlib.Path(asked.measure_to).write_text(text)
+        apart.write(figures, asked[apart.FLAG].value)
         return 0
     if asked.compile:
         compiled.check_compilable(topology)
+    again = [sys.executable, "-m", "experiments.plan", *sys.argv[1:]]
+    measure = functools.partial(apart.measure, topology, again, os.environ)
     rates = plan.Rates(
         efficiency=asked.efficiency,
         bandwidth_share=asked.bandwidth_share,
         margin=asked.margin,
         price=topology.chip.price if asked.price is None else asked.price,
     )
-    made = plan.make_plan(config, topology, stages, rates=rates)
-    wanting = not made.works and not asked.search
-    report = tables.Report(
-        made,
-        change=advice.advise(config, topology, stages, rates) if wanting else None,
-        measured=compile_apart(topology) if asked.compile else {},
+    report = reporting.make_report(
+        config,
+        topology,
+        stages,
+        rates,
         problems=problems,
-        ranked=search.rank(config, topology, stages, rates) if asked.search else None,
+        searches=asked.search,
+        measure=measure if asked.compile else None,
     )
     print(tables.render(report, asked.format))
     if asked.workdir:
-        path = pathlib.Path(asked.workdir, FILE_NAME)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(tables.render(report, "json") + "\n")
+        reporting.leave(report, asked.workdir)
     return 0 if report.works else 1
 
 
 def asked_topology(config: ConfigDict) -> chips.Topology:
     """Return the chips that the flags name, as many slices as the config's mesh has."""
     asked = flags.FLAGS
-    found = chips.parse_topology(asked.topology, config.mesh.slices)
-    if asked.memory_share is None:
-        return found
-    chip = found.chip.with_memory_share(asked.memory_share)
-    return dataclasses.replace(found, chip=chip)
-
-
-def compile_apart(topology: chips.Topology) -> compiled.Figures:
-    """Compile in a process of its own, whose devices are fake or absent."""
-    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
-    own = (environ.get("XLA_FLAGS", ""), compiled.xla_flags(topology))
-    environ["XLA_FLAGS"] = " ".join(filter(None, own))
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "measured.json")
-        again = [sys.executable, "-m", "experiments.plan", *sys.argv[1:]]
-        done = subprocess.run(
-            [*again, f"--measure_to={path}"],
-            env=environ,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing"]
-            raise ValueError(f"compiling failed; its last words: {said[-1]}")
-        return compiled.from_json(json.loads(path.read_text()))
+    return chips.parse_topology(asked.topology, config.mesh.slices, asked.memory_share)
 
 
 def start() -> None:

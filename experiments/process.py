@@ -18,8 +18,8 @@ import jax  # noqa: E402
 from absl import logging  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from experiments import command  # noqa: E402
 from rlcd_jax import leaving  # noqa: E402
+from rlcd_jax.command_line import job_flags  # noqa: E402
 from rlcd_jax.job import facts, hosts, joining  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
@@ -30,7 +30,7 @@ TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 @contextlib.contextmanager
 def job(
-    config: ConfigDict, workdir: str, given: command.JobFlags, **asked: str
+    config: ConfigDict, workdir: str, given: job_flags.JobFlags, **asked: str
 ) -> Iterator[None]:
     """Set up logging and JAX for a command, as one process of its job.
 

@@ -37,7 +37,7 @@ from configs import common
 from configs import paper as paper_config
 from experiments import command, process
 from rlcd_jax import processes
-from rlcd_jax.command_line import config_flag, field_help
+from rlcd_jax.command_line import config_flag, field_help, job_flags
 from rlcd_jax.paper import plans, read_config
 from rlcd_jax.weights import embedded
 
@@ -49,7 +49,7 @@ def run(
     dry_run: bool,
     node: str = "",
     part: str = "",
-    given: command.JobFlags = command.ALONE,
+    given: job_flags.JobFlags = job_flags.ALONE,
 ) -> None:
     """Say what is to be made, make it, and print and write the tables."""
     if part and not node:
@@ -86,7 +86,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     command.define_config(values)
     command.define_workdir(values)
-    command.define_job(values)
+    job_flags.define(values)
     flags.DEFINE_bool("dry_run", False, "List, make nothing.", flag_values=values)
     told = "Make this node of the graph alone, and no table; --dry_run lists names."
     flags.DEFINE_string("node", "", told, flag_values=values)
@@ -117,7 +117,7 @@ def start() -> None:
             dry_run=values.dry_run,
             node=values.node,
             part=values.part,
-            given=command.read_job(),
+            given=job_flags.read(values),
         )
 
     command.start(action, define_flags, __doc__, describe_fields)

@@ -25,7 +25,7 @@ from configs import common
 from experiments import command, process
 from rlcd_jax import pipeline
 from rlcd_jax.checks import refusals
-from rlcd_jax.command_line import field_help
+from rlcd_jax.command_line import field_help, job_flags
 from rlcd_jax.weights import embedded
 
 describe_fields = functools.partial(field_help.of_runs, common.__file__)
@@ -35,7 +35,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     command.define_config(values)
     command.define_workdir(values)
-    command.define_job(values)
+    job_flags.define(values)
     flags.DEFINE_string(
         "stage",
         "all",
@@ -58,7 +58,8 @@ def run(config: ConfigDict) -> None:
     asked, workdir = flags.FLAGS.stage, flags.FLAGS.workdir
     stages = config.stages if asked == "all" else (asked,)
     part = flags.FLAGS.part
-    with process.job(config, workdir, command.read_job(), stage=asked, part=part):
+    given = job_flags.read(flags.FLAGS)
+    with process.job(config, workdir, given, stage=asked, part=part):
         pipeline.run_stages(
             config,
             workdir,

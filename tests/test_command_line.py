@@ -5,7 +5,8 @@ from absl import flags
 from ml_collections import config_flags
 
 import experiments
-from rlcd_jax.command_line import config_flag, field_help, quickstart_words
+from rlcd_jax.command_line import config_flag, field_help, job_flags, quickstart_words
+from rlcd_jax.job import hosts
 
 CONFIGS = experiments.CONFIGS
 
@@ -90,6 +91,23 @@ def test_a_field_of_the_argument_is_not_overridden(values, monkeypatch):
     config_flag.refuse_overrides(values, ("preset", "task"))
     with pytest.raises(ValueError, match="--config FILE:size=VALUE"):
         config_flag.refuse_overrides(values, ("preset", "size"))
+
+
+def test_flags_of_a_job_stand_for_variables():
+    def read(*words):
+        values = flags.FlagValues()
+        job_flags.define(values)
+        values(["run", *words])
+        return job_flags.read(values)
+
+    assert read() == job_flags.ALONE
+    found = read("--coordinator=a:8476", "--process_id=0", "--lost_seconds=90")
+    assert found.variables == {hosts.COORDINATOR: "a:8476", hosts.INDEX: "0"}
+    assert (found.start_seconds, found.lost_seconds) == (300.0, 90.0)
+    whole = read("--coordinator=a:8476", "--num_processes=2", "--process_id=1")
+    assert hosts.find(whole.variables).index == 1
+    with pytest.raises(flags.IllegalFlagValueError, match="lost_seconds"):
+        read("--lost_seconds=1")
 
 
 def test_comments_are_those_beside_the_fields(tmp_path):

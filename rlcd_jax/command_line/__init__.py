@@ -1,7 +1,8 @@
 """What is typed at a command: which config it names, and what its fields accept.
 
 `config_flag` finds the file of a config and turns each mistake in a command line into
-one message; `field_help` lists fields as `--help` shows them; `quickstart_words` says
-the quickstart's flags in the words of a run. All are handed the words, the flags and
-the folder of configs; nothing here reads the process's own, defines a flag or prints.
+one message; `field_help` lists fields as `--help` shows them; `job_flags` are those of
+every command that runs as a job; `quickstart_words` says the quickstart's flags in the
+words of a run. All are handed the words, the flags and the folder of configs; nothing
+here reads the process's own, or prints.
 """

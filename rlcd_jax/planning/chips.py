@@ -137,15 +137,19 @@ class Topology:
         return f"{self.slices} x {self.text}" if self.slices > 1 else self.text
 
 
-def parse_topology(text: str, slices: int = 1) -> Topology:
+def parse_topology(
+    text: str, slices: int = 1, memory_share: float | None = None
+) -> Topology:
     """Return the chips that a text such as `v5e:16x16` or `h100:8` names.
 
     Args:
       text: of one slice.
       slices: how many there are.
+      memory_share: of a GPU's memory; None: as JAX has it.
 
     Raises:
-      ValueError: the chip is unknown or the sizes are no positive numbers.
+      ValueError: the chip is unknown, the sizes are no positive numbers, or the share
+        is none, or not of a GPU.
     """
     name, _, sizes = text.partition(":")
     parts = sizes.split("x")
@@ -156,4 +160,7 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
         )
     if slices < 1:
         raise ValueError(f"slices={slices}; accepted: 1 or more")
-    return Topology(text, CHIPS[name], tuple(int(part) for part in parts), slices)
+    chip = CHIPS[name]
+    if memory_share is not None:
+        chip = chip.with_memory_share(memory_share)
+    return Topology(text, chip, tuple(int(part) for part in parts), slices)
