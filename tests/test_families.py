@@ -1,9 +1,9 @@
-"""Families from pairs to evaluation: every id, reward and log-probability.
+"""Each family from pairs to evaluation: every id, reward and log-probability.
 
-A run of five stages for each of FOLLOWED, watched by ``family_run``, against two
-independent computations: torch's, in ``golden/families``, of fixed texts by the first
-weights; and ``family_oracle``, which repeats torch, of what the run drew by the weights
-that it had trained. The GGUF files have the ids and weights of their families' folders.
+A run of five stages per family, watched by ``family_run``, against two independent
+computations: torch's, in ``golden/families``, of fixed texts by the first weights; and
+``family_oracle``, which repeats torch, of what the run drew by the weights that it had
+trained. The GGUF files have the ids and weights of their families' folders.
 """
 
 from __future__ import annotations
@@ -21,12 +21,8 @@ import runs
 from rlcd_jax import record_files, records
 from rlcd_jax.stages import evaluate_policy
 
-# TinyLlama, as a folder and as GGUF, is not here: its runs of five stages have not
-# been seen to the end yet. Its ids and numbers are in ``test_family_golden``.
-FOLLOWED = ("llama1", "llama2", "llama3_chat", "smollm2", "smollm2_gguf")
 
-
-@pytest.mark.parametrize("name", FOLLOWED)
+@pytest.mark.parametrize("name", family_models.FAMILIES)
 def test_a_family_from_pairs_to_evaluation(name, tmp_path):
     seen, golden, workdir = family_run.run(name, tmp_path)
     oracle = family_oracle.Oracle(name, tmp_path, golden)
