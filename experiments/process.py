@@ -5,12 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging as python_logging
 import os
-import pathlib
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -20,12 +16,8 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from rlcd_jax import leaving  # noqa: E402
 from rlcd_jax.command_line import job_flags  # noqa: E402
-from rlcd_jax.job import facts, hosts, joining  # noqa: E402
+from rlcd_jax.job import facts, hosts, joining, signals, tpu_metadata  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
-
-ONE_SIGNAL = 2.0  # seconds in which several signals are one
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 
 @contextlib.contextmanager
@@ -45,7 +37,7 @@ def job(
       **asked: further flags that say what the command does.
     """
     _set_up_logs()
-    found = hosts.find(_variables() | given.variables)
+    found = hosts.find({**tpu_metadata.beside(os.environ), **given.variables})
     together: contextlib.AbstractContextManager = contextlib.nullcontext()
     if found:
         own = found.name(found.index)
@@ -58,48 +50,14 @@ def job(
             say=logging.info,
             end=_end,
         )
-    handle = _leave_when_asked()
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        with together:
-            _set_up_jax()
-            yield
-    except leaving.Left as left:
-        sys.stderr.write(f"asked to leave: {left}; the same command goes on\n")
-        sys.exit(joining.AGAIN)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _variables() -> dict[str, str]:
-    """Return the environment, with what the metadata of a TPU VM say."""
-    found = dict(os.environ)
-    on_tpu = any(pathlib.Path(path).exists() for path in TPU_DEVICES)
-    if on_tpu and not {"TPU_SKIP_MDS_QUERY", "TPU_WORKER_HOSTNAMES"} & found.keys():
-        found = hosts.from_metadata(hosts.read_metadata) | found
-    return found
-
-
-def _leave_when_asked() -> Callable[[int, Any], None]:
-    """Return a handler: the first signal asks to leave, a later one ends at once.
-
-    Launchers send one to a process and to its group: at the same time, they are one.
-    """
-    asked_at: list[float] = []
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        if not asked_at:
-            asked_at.append(time.monotonic())
-            leaving.ASKED.set()
-            name = signal.Signals(number).name
-            logging.info("%s: leaving after this step; once more ends at once", name)
-        elif time.monotonic() - asked_at[0] > ONE_SIGNAL:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    return handle
+    with signals.heard(logging.info):
+        try:
+            with together:
+                _set_up_jax()
+                yield
+        except leaving.Left as left:
+            sys.stderr.write(f"asked to leave: {left}; the same command goes on\n")
+            sys.exit(joining.AGAIN)
 
 
 def _end(text: str, status: int) -> None:

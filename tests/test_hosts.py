@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from rlcd_jax.job import hosts
+from rlcd_jax.job import hosts, tpu_metadata
 
 SLURM = {
     "SLURM_JOB_ID": "123456",
@@ -127,12 +127,30 @@ def test_metadata_of_a_tpu_vm_says_the_same():
         "worker-network-endpoints": "unknown:unknown:10.0.0.2,unknown:unknown:10.0.0.3",
         "tpu-env": "ACCELERATOR_TYPE: 'v5litepod-16'\nMEGASCALE_NUM_SLICES: '1'",
     }
-    found = hosts.find(hosts.from_metadata(told.get))
+    found = hosts.find(tpu_metadata.variables(told.get))
     assert (found.count, found.index) == (2, 1)
     assert found.coordinator == "10.0.0.2:8482"
-    assert hosts.from_metadata({}.get) == {}
+    assert tpu_metadata.variables({}.get) == {}
     alone = told | {"worker-network-endpoints": "t1v-n-w-0"}
-    assert hosts.find(hosts.from_metadata(alone.get) | {"TPU_WORKER_ID": "0"}) is None
+    assert (
+        hosts.find(tpu_metadata.variables(alone.get) | {"TPU_WORKER_ID": "0"}) is None
+    )
+
+
+def test_metadata_are_asked_for_on_a_tpu_vm_alone(tmp_path):
+    told = {"agent-worker-number": "1", "worker-network-endpoints": "a:b:c,a:b:d"}
+    there = {"devices": (str(tmp_path / "none"), str(tmp_path)), "ask": told.get}
+    found = tpu_metadata.beside({"HOME": "/h", "TPU_WORKER_ID": "0"}, **there)
+    assert found == {"HOME": "/h", "TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "c,d"}
+
+    def never(name):
+        raise AssertionError(name)
+
+    for name in tpu_metadata.INSTEAD:
+        environ = {name: "1"}
+        assert tpu_metadata.beside(environ, **there | {"ask": never}) == environ
+    nowhere = {"devices": (str(tmp_path / "none"),), "ask": never}
+    assert tpu_metadata.beside({"HOME": "/h"}, **nowhere) == {"HOME": "/h"}
 
 
 def test_variables_by_hand_go_before_a_launcher():
@@ -181,10 +199,10 @@ def test_read_metadata_reads_an_attribute_or_nothing(monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/attributes"
-        monkeypatch.setattr(hosts, "METADATA", address)
+        monkeypatch.setattr(tpu_metadata, "URL", address)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert hosts.read_metadata("agent-worker-number") == "3"
-        assert hosts.read_metadata("tpu-env") is None
+        assert tpu_metadata.read("agent-worker-number") == "3"
+        assert tpu_metadata.read("tpu-env") is None
         server.shutdown()
     assert asked[0] == ("/attributes/agent-worker-number", "Google")
-    assert hosts.read_metadata("agent-worker-number") is None  # no such server
+    assert tpu_metadata.read("agent-worker-number") is None  # no such server

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import urllib.request
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 # By hand, or by the flags of commands; they go before what a launcher has set.
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # host:port of process 0
 COUNT = "JAX_NUM_PROCESSES"
 INDEX = "JAX_PROCESS_ID"
 DEVICES = "JAX_LOCAL_DEVICE_IDS"  # of this process, "0,1"
-METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes"
-FLAVOR = {"Metadata-Flavor": "Google"}
 TPU_PORT = 8482  # JAX's own choice; 8470 to 8479 are taken by the TPU runtime
 
 
@@ -53,7 +50,7 @@ def find(environ: Mapping[str, str]) -> Hosts | None:
     """Return the processes of this job; None: this process is the only one.
 
     Args:
-      environ: variables; on a TPU VM with those of `from_metadata`.
+      environ: variables; on a TPU VM with those of `tpu_metadata`.
 
     Raises:
       ValueError: the variables contradict each other or say too little.
@@ -77,36 +74,6 @@ def find(environ: Mapping[str, str]) -> Hosts | None:
     if environ.get(DEVICES):
         found = dataclasses.replace(found, devices=_devices_by_hand(environ))
     return _checked(found)
-
-
-def from_metadata(read: Callable[[str], str | None]) -> dict[str, str]:
-    """Return the variables that say what a TPU VM's metadata server says of its slice.
-
-    Args:
-      read: from the name of an attribute of the instance to its text; None: it has no
-        such attribute.
-    """
-    index, listed = read("agent-worker-number"), read("worker-network-endpoints")
-    if index is None or not listed:
-        return {}
-    # Each is a host name, or "name:id:address".
-    addresses = [one.split(":")[-1].strip() for one in listed.split(",")]
-    found = {"TPU_WORKER_ID": index, "TPU_WORKER_HOSTNAMES": ",".join(addresses)}
-    for line in (read("tpu-env") or "").splitlines():
-        name, colon, value = line.partition(":")
-        if colon and name.strip().startswith("MEGASCALE_"):
-            found[name.strip()] = value.strip().strip("'")
-    return found
-
-
-def read_metadata(name: str) -> str | None:
-    """Return an attribute of this Google Cloud machine; None: it has none."""
-    request = urllib.request.Request(f"{METADATA}/{name}", headers=FLAVOR)
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return answer.read().decode()
-    except OSError:
-        return None
 
 
 def _by_hand(environ: Mapping[str, str], by_hand: Mapping[str, str]) -> Hosts:
