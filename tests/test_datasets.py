@@ -247,7 +247,7 @@ def test_prepare_goes_on_after_a_kill_and_a_loss(tmp_path):
     again = hh_rlhf.prepare("harmless-base", *places)
     assert len(hh_rlhf.read_examples(again, "test")) == 1
     assert not left.exists()
-    with pytest.raises(ValueError, match="gs://bucket; accepted: a local folder"):
+    with pytest.raises(ValueError, match="'gs://bucket' is an address; accepted"):
         hh_rlhf.prepare("harmless-base", tmp_path / "hh", "gs://bucket")
 
 

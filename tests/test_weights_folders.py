@@ -533,7 +533,7 @@ def test_gguf_kinds_that_are_named_are_expanded(kind):
     tensor = gguf_package.gguf_reader.ReaderTensor(
         "a", number, shape, 2 * block, 2 * width, 0, data, None
     )
-    assert gguf._expand(tensor, "here").shape == (2, block)
+    assert gguf._expand(tensor, slice(None), "here").shape == (2, block)
 
 
 def test_gguf_kinds_that_are_not_are_refused_before_reading(tmp_path):
