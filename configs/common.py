@@ -84,7 +84,7 @@ def get_base(name: str, arg: str | None, **defaults: str) -> ConfigDict:
         _as_released(config)
     sizes.SIZES[fields["size"]](config)
     if "hardware" in fields:
-        hardware.HARDWARE[fields["hardware"]](config)
+        hardware.set_machine(config, fields["hardware"])
     return config.lock()
 
 

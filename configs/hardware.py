@@ -8,43 +8,18 @@ machine: `--search` of `experiments.plan`.
 
 from ml_collections import ConfigDict
 
-
-def _8xh100(config: ConfigDict) -> None:
-    """Set 8 GPUs of 80 GB for 7B: parameters in eighths, every slot on one GPU."""
-    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 1, 8, 1
-    config.engine.slots_per_device = 48
-
-
-def _8xh100_30b(config: ConfigDict) -> None:
-    """Set 8 GPUs of 80 GB to simulate with 30B: 65 GB of weights in quarters."""
-    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 1, 2, 4
-    config.engine.slots_per_device = 64
-
-
-def _v5e_64(config: ConfigDict) -> None:
-    """Set 64 TPU v5e, 16 GB each, for 7B: decode weights in quarters."""
-    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 1, 16, 4
-    config.engine.slots_per_device = 64
-
-
-def _v5p_16(config: ConfigDict) -> None:
-    """Set 16 TPU v5p, 95 GB each, for 7B: parameters in sixteenths."""
-    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 1, 16, 1
-    config.engine.slots_per_device = 64
-
-
-def _v5p_16_30b(config: ConfigDict) -> None:
-    """Set 16 TPU v5p to simulate with 30B: weights in quarters."""
-    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 1, 4, 4
-    config.engine.slots_per_device = 64
-
-
+# (mesh.data, mesh.fsdp, mesh.tensor), engine.slots_per_device
 HARDWARE = {
-    "8xh100": _8xh100,
-    "8xh100-30b": _8xh100_30b,
-    "v5e-64": _v5e_64,
-    "v5p-16": _v5p_16,
-    "v5p-16-30b": _v5p_16_30b,
+    # 8 GPUs of 80 GB: parameters in eighths, every slot on one GPU
+    "8xh100": ((1, 8, 1), 48),
+    # to simulate with 30B: 65 GB of weights in quarters
+    "8xh100-30b": ((1, 2, 4), 64),
+    # 64 TPU v5e, 16 GB each: decode weights in quarters
+    "v5e-64": ((1, 16, 4), 64),
+    # 16 TPU v5p, 95 GB each: parameters in sixteenths
+    "v5p-16": ((1, 16, 1), 64),
+    # to simulate with 30B: weights in quarters
+    "v5p-16-30b": ((1, 4, 4), 64),
 }
 # Tokens a second of LLaMA-7B, as `experiments.plan` reckons them at 40 % of the peak
 # rate, and the list price of an hour on all of it (see planning/chips.py): for the
@@ -54,3 +29,10 @@ RATES = {
     "v5e-64": {"generate": 41_000.0, "train": 60_000.0, "price": 76.8},
     "v5p-16": {"generate": 36_000.0, "train": 44_000.0, "price": 67.2},
 }
+
+
+def set_machine(config: ConfigDict, machine: str) -> None:
+    """Set the mesh and the slots of a config to those of a machine."""
+    mesh, slots = HARDWARE[machine]
+    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = mesh
+    config.engine.slots_per_device = slots

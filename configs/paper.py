@@ -148,7 +148,7 @@ def _unset(fields: ConfigDict, prefix: str = "") -> ConfigDict:
 
 def _set_machine(config: ConfigDict, machine: str) -> None:
     """Set mesh, slots and rates to what the planner says of a machine."""
-    hardware.HARDWARE[machine](config.run)
+    hardware.set_machine(config.run, machine)
     config.rates.update(hardware.RATES[machine])
     config.rates.hardware = f"{machine}: planned, not measured"
 
