@@ -24,7 +24,7 @@ a module that is named beside its package has left it for the floor where it is 
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     processes, leaving: what the processes of a job do together
     stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
-    local_paths: where files may lie
+    local_paths, dotted: where files may lie; fields by dotted name
 """
 
 __version__ = "0.1.0"

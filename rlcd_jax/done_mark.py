@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from rlcd_jax import jsonl, record_files
+from rlcd_jax import dotted, jsonl, record_files
 
 DONE = "DONE"
 
@@ -24,18 +24,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.blake2b(_canonical(config).encode(), digest_size=8).hexdigest()
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping) or not tree:
-        return {prefix: tree}
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
 def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return a line for each dotted field whose value differs, sorted by name."""
-    flat_old, flat_new = (_flatten(json.loads(_canonical(c))) for c in (old, new))
+    flat_old, flat_new = (dotted.flatten(json.loads(_canonical(c))) for c in (old, new))
     lines = []
     for name in sorted(flat_old.keys() | flat_new.keys()):
         before, now = (

@@ -8,10 +8,11 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import rlcd_jax
+from rlcd_jax import dotted
 
 PACKAGES = ("jax", "jaxlib", "numpy", "tokenizers")  # whose versions change numbers
 OWN_CACHES = ("model.cache_dir", "prompts.data_dir", "run.model.cache_dir")  # a host's
@@ -36,7 +37,7 @@ def gather(
         found[name] = importlib.metadata.version(name)
     found["--workdir"] = str(pathlib.Path(workdir).absolute())
     found |= {f"--{name}": str(value) for name, value in asked.items()}
-    for name, value in _flat(config):
+    for name, value in dotted.flatten(config).items():
         if name in OWN_CACHES:
             continue
         found[f"--config.{name}"] = json.dumps(value, default=str)
@@ -101,11 +102,3 @@ def _as_path(text: str) -> pathlib.Path | None:
         except (OSError, RuntimeError):  # too long for a name; no home
             continue
     return None
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rlcd_jax import dotted
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.report import reading
 from rlcd_jax.statistics.estimates import Missing
@@ -21,14 +22,9 @@ def is_estimate(value: Any) -> bool:
     )
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any) -> dict[str, Any]:
     """Return the leaves of nested objects by dotted name; an estimate is a leaf."""
-    if not isinstance(tree, Mapping) or not tree or is_estimate(tree):
-        return {prefix: tree}
-    flat = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    return dotted.flatten(tree, is_estimate)
 
 
 def show(value: Any) -> str:
