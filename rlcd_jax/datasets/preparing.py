@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import tensorflow_datasets as tfds
+from absl import logging
 from etils import epath
 
-from rlcd_jax import local_paths
+from rlcd_jax import local_paths, locks
 
 Make = Callable[[pathlib.Path], tfds.core.DatasetBuilder]
 
@@ -37,7 +36,7 @@ def prepare_once(
     root = local_folder(root)
     folder = root / name
     if not is_whole(make(folder)):
-        with locked(root / f"{name}.lock"):
+        with locks.held(root / f"{name}.lock", logging.info):
             if not is_whole(make(folder)):
                 _prepare(folder, make)
     return make(folder)
@@ -50,15 +49,6 @@ def local_folder(path: epath.PathLike) -> pathlib.Path:
       ValueError: the folder is not on this machine.
     """
     return local_paths.check(path, "prompts.data_dir").expanduser()
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Hold a lock on a file: other processes wait; it goes with the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def is_whole(builder: tfds.core.DatasetBuilder) -> bool:
