@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -141,13 +141,21 @@ def _value(text: str | bytes) -> Any:
     return value
 
 
+def first_double(pairs: Sequence[tuple[str, Any]]) -> str | None:
+    """Return the first name that an object of JSON has again; None: all are its own."""
+    seen = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
+    double = first_double(pairs)
+    if double is not None:
         raise ValueError(f"field {double!r} is there twice in one object; give one")
-    return row
+    return dict(pairs)
 
 
 def _constant(name: str) -> float:

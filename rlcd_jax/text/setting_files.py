@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import pathlib
 from typing import Any
+
+from rlcd_jax import jsonl
 
 SETTINGS = (  # read by transformers or here, where they are
     "tokenizer*.json",
@@ -50,11 +51,10 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of a JSON file; a KeyError names the key that is twice there."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        counts = collections.Counter(name for name, _ in pairs)
-        raise KeyError(counts.most_common(1)[0][0])
-    return found
+    double = jsonl.first_double(pairs)
+    if double is not None:
+        raise KeyError(double)
+    return dict(pairs)
 
 
 def check_links(folder: pathlib.Path) -> None:

@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rlcd_jax import jsonl
+
 MOST_BYTES = 64 * 2**20  # of a JSON file: an index of 100,000 tensors has 10 MiB
 LINK_START = b"version https://git-lfs"
 
@@ -68,12 +70,10 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the key {show(name)} stands there twice")
-        found[name] = value
-    return found
+    double = jsonl.first_double(pairs)
+    if double is not None:
+        raise ValueError(f"the key {show(double)} stands there twice")
+    return dict(pairs)
 
 
 def integer(
