@@ -298,6 +298,8 @@ def place(tmp_path, monkeypatch, world):
 def lay(place, world, line):
     """Put what a command reads where its flags say."""
     name, *words = line
+    if name == "run" and (place / "D").is_symlink():
+        (place / "D").unlink()  # a run has its folder for itself
     reads = {flag: what for (one, flag), what in READS.items() if one == name}
     if name == "human" and words[0] == "read":
         reads = {"workdir": "study"}
