@@ -114,7 +114,6 @@ class Engine:
             rows=self._sizes.rows,
             shards=layout.ways(mesh)[0],
         )
-        self._compiles: collections.Counter = collections.Counter()
         self._programs()
         self._params: Any = None
         self._slots = layout.idle_slots(num_slots)
@@ -146,21 +145,11 @@ class Engine:
             weights=self.weights,
             num_slots=self.num_slots,
             num_steps=self.steps_per_dispatch,
-            counted=self._counted,
         )
+        self._traced_before = collections.Counter(self._made.traces)
         self._cache: Any = None
         self._length, self._small_dispatches = self._sizes.lives[0], 0
         self._state = self._put(programs.idle_state(self.num_slots))
-
-    def _counted(self, name: str, function: Callable) -> Callable:
-        """Count how often a function is traced, hence compiled."""
-
-        def traced(*args: Any, **kwargs: Any) -> Any:
-            self._compiles[name] += 1
-            return function(*args, **kwargs)
-
-        traced.__name__ = name  # what a profile shows
-        return traced
 
     def _ambient(self) -> Any:
         return layout.ambient(self.mesh)
@@ -173,8 +162,8 @@ class Engine:
 
     @property
     def compiles(self) -> dict[str, int]:
-        """How many programs of each kind have been compiled so far."""
-        return dict(self._compiles)
+        """How many programs of each kind were compiled since the engine was made."""
+        return dict(self._made.traces - self._traced_before)
 
     def load(self, params: llama.Params) -> None:
         """Take the weights of a new policy version, in training or decode form.

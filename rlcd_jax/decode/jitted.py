@@ -6,6 +6,7 @@ them for shapes of devices that need not be there.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from rlcd_jax.decode import layout, programs
 from rlcd_jax.models import cached, llama
 
 Shapes = Any  # tree of jax.ShapeDtypeStruct
-Count = Callable[[str, Callable], Callable]
+KEPT = 16  # engines of different settings whose programs a process keeps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Programs:
       put: (cache, rows, slots) -> cache, in its place; slots as in `take`.
       resize: (keys or values of a layer, length, axis) -> the same, longer.
       empty: (length) -> cache without entries.
+      traces: how often each of them was traced, hence compiled, by its name.
     """
 
     shardings: layout.Shardings
@@ -46,8 +48,10 @@ class Programs:
     put: Callable
     resize: Callable
     empty: Callable
+    traces: collections.Counter
 
 
+@functools.lru_cache(maxsize=KEPT)
 def make(
     cfg: llama.LlamaConfig,
     mesh: jax.sharding.Mesh | None,
@@ -55,9 +59,11 @@ def make(
     weights: str,
     num_slots: int,
     num_steps: int,
-    counted: Count = lambda name, function: function,
 ) -> Programs:
     """Return the programs of an engine.
+
+    Engines of the same settings have the same programs: the stages of a run, and the
+    runs of a table, trace and compile each of them once a process.
 
     Args:
       cfg: model numbers.
@@ -65,13 +71,18 @@ def make(
       weights: likewise.
       num_slots: M.
       num_steps: tokens drawn in one run of `decode`.
-      counted: wraps each function by its name before it is jitted.
     """
     cfg = layout.placed(cfg, mesh, weights)
     where, kernel = layout.shardings(cfg, mesh, weights), cfg.attention
+    traces: collections.Counter = collections.Counter()
 
     def jit(name: str, function: Callable, **kwargs: Any) -> Callable:
-        return jax.jit(counted(name, function), **kwargs)
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            traces[name] += 1
+            return function(*args, **kwargs)
+
+        traced.__name__ = name  # what a profile shows
+        return jax.jit(traced, **kwargs)
 
     own = functools.partial
     rows, slots = (None, None) if mesh is None else _specs(where)
@@ -120,6 +131,7 @@ def make(
             static_argnums=(0,),
             out_shardings=where.cache,
         ),
+        traces=traces,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -133,10 +134,8 @@ def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
         seed = config.seed
 
         def draw(cfg: llama.LlamaConfig, shardings: Any) -> Params:
-            start = jax.jit(
-                llama.init_params, static_argnums=0, out_shardings=shardings
-            )
-            return start(cfg, jax.random.key(seed))
+            places, tree = jax.tree.flatten(shardings)
+            return _drawing(cfg, tuple(places), tree)(jax.random.key(seed))
 
         return cfg, tokenizer.byte_tokenizer(cfg.vocab_size), draw
     found = resolve.resolve_model(spec, cache_dir(config), logging.info)
@@ -152,6 +151,17 @@ def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
         return found.load_params(put=names.put_sharded(shardings))
 
     return found.cfg, found.load_tokenizer(), read
+
+
+@functools.lru_cache(maxsize=4)  # stages and runs of one model draw it alike
+def _drawing(
+    cfg: llama.LlamaConfig, places: tuple[jax.sharding.Sharding, ...], tree: Any
+) -> Callable[[jax.Array], Params]:
+    """Return the compiled (key) -> random weights; `tree` of `places` is theirs."""
+    return jax.jit(
+        functools.partial(llama.init_params, cfg),
+        out_shardings=jax.tree.unflatten(tree, places),
+    )
 
 
 def cache_dir(config: ConfigDict) -> pathlib.Path:

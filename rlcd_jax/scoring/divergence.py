@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from rlcd_jax import sharding
 from rlcd_jax.job import batching, setup
-from rlcd_jax.models import heads
+from rlcd_jax.models import heads, llama
 from rlcd_jax.scoring import reading
 
 Params = Any
@@ -58,20 +59,20 @@ def divergence_program(job: setup.Job) -> Callable[..., jax.Array]:
 
     The last three are [B, T]; both models are frozen ones.
     """
+    return _program(job.cfg, job.mesh, job.chunk_tokens)
 
+
+@functools.lru_cache(maxsize=reading.KEPT)
+def _program(
+    cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh, chunk_tokens: int
+) -> Callable:
     def program(policy, base, tokens, mask, counted):
         return heads.policy_divergence(
-            policy,
-            base,
-            job.cfg,
-            tokens,
-            mask,
-            counted,
-            chunk_tokens=job.chunk_tokens,
+            policy, base, cfg, tokens, mask, counted, chunk_tokens=chunk_tokens
         )
 
     return jax.jit(
         program,
-        in_shardings=(None, None, *reading.batch_of(job, 3)),
-        out_shardings=sharding.replicated(job.mesh),
+        in_shardings=(None, None, *reading.batch_of(mesh, 3)),
+        out_shardings=sharding.replicated(mesh),
     )

@@ -97,17 +97,21 @@ def letters_program(job: setup.Job) -> Callable[..., jax.Array]:
 
     Tokens and mask are [B, T]; it reads whole texts.
     """
+    return _program(job.cfg, job.mesh)
 
+
+@functools.lru_cache(maxsize=reading.KEPT)
+def _program(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Callable:
     def program(params, tokens, mask, letters):
         hidden, _ = llama.hidden_states(
-            params, job.cfg, tokens, heads.positions_of(mask), mask
+            params, cfg, tokens, heads.positions_of(mask), mask
         )
-        return llama.logits(params, job.cfg, hidden[:, -1])[:, letters]
+        return llama.logits(params, cfg, hidden[:, -1])[:, letters]
 
     return jax.jit(
         program,
-        in_shardings=(None, *reading.batch_of(job, 2), None),
-        out_shardings=sharding.replicated(job.mesh),
+        in_shardings=(None, *reading.batch_of(mesh, 2), None),
+        out_shardings=sharding.replicated(mesh),
     )
 
 
@@ -117,34 +121,8 @@ def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
     What it makes takes rows without the beginning. Rows go to the program padded on
     the right, since entry t of every row stands at the same place.
     """
-    mesh = job.mesh
-    cfg = dataclasses.replace(job.cfg, attention="xla")  # a draft is of this kernel
-    # As the engine of the same config holds them: what does not fit it, fits nobody.
-    weights = job.config.engine.weights
-    where = mesh if mesh.size > 1 else None
-    cfg = layout.placed(cfg, where, weights)
-    places = layout.shardings(cfg, where, weights)
-    form = functools.partial(llama.decode_form, cfg=cfg)
-    weights = jax.jit(form, out_shardings=places.params)(params)
-
-    @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
-    def read(weights, tokens):
-        rows, length = tokens.shape
-        entries = programs.prefill(
-            weights,
-            cfg=cfg,
-            part=None,
-            tokens=tokens,
-            offset=jnp.zeros(rows, jnp.int32),
-            length=jnp.full(rows, length, jnp.int32),
-        )
-        return jax.tree.map(lambda entry: entry[:1], entries)
-
-    run = jax.jit(
-        functools.partial(_read_on, cfg),
-        in_shardings=(None, None, *reading.batch_of(job, 2), None),
-        out_shardings=sharding.replicated(mesh),
-    )
+    form, read, run = _behind_programs(job.cfg, job.mesh, job.config.engine.weights)
+    weights = form(params)
 
     def make(beginning: Ids) -> Run:
         ways = sharding.batch_ways(job.mesh)
@@ -159,6 +137,45 @@ def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
         return behind
 
     return make
+
+
+@functools.lru_cache(maxsize=reading.KEPT)
+def _behind_programs(
+    cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh, weights: str
+) -> tuple[Callable, Callable, Callable]:
+    """Return the compiled making of decode weights, reading of a beginning, and rest.
+
+    Weights lie as the engine of the same config holds them: what does not fit it, fits
+    nobody.
+    """
+    cfg = dataclasses.replace(cfg, attention="xla")  # a draft is of this kernel
+    where = mesh if mesh.size > 1 else None
+    cfg = layout.placed(cfg, where, weights)
+    places = layout.shardings(cfg, where, weights)
+    form = functools.partial(llama.decode_form, cfg=cfg)
+
+    def read(weights, tokens):
+        rows, length = tokens.shape
+        entries = programs.prefill(
+            weights,
+            cfg=cfg,
+            part=None,
+            tokens=tokens,
+            offset=jnp.zeros(rows, jnp.int32),
+            length=jnp.full(rows, length, jnp.int32),
+        )
+        return jax.tree.map(lambda entry: entry[:1], entries)
+
+    whole = sharding.replicated(mesh)
+    return (
+        jax.jit(form, out_shardings=places.params),
+        jax.jit(read, out_shardings=whole),
+        jax.jit(
+            functools.partial(_read_on, cfg),
+            in_shardings=(None, None, *reading.batch_of(mesh, 2), None),
+            out_shardings=whole,
+        ),
+    )
 
 
 def _read_on(cfg, weights, past, tokens, sizes, letters) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from rlcd_jax import sharding
 from rlcd_jax.job import batching, lengths, setup
-from rlcd_jax.models import heads
+from rlcd_jax.models import heads, llama
 from rlcd_jax.scoring import reading
 from rlcd_jax.text import encoding
 
@@ -32,21 +33,7 @@ def reply_scorer(
     """
     params = reading.frozen(job, params)
 
-    def program(params, tokens, mask, counted):
-        logprobs = heads.text_logprobs(
-            params,
-            job.cfg,
-            tokens,
-            mask,
-            chunk_tokens=job.chunk_tokens,
-        )
-        return jnp.sum(jnp.where(counted, logprobs, 0.0), axis=1)
-
-    run = jax.jit(
-        program,
-        in_shardings=(None, *reading.batch_of(job, 3)),
-        out_shardings=sharding.replicated(job.mesh),
-    )
+    run = _program(job.cfg, job.mesh, job.chunk_tokens)
 
     def one(tokens: np.ndarray, mask: np.ndarray, num: np.ndarray) -> np.ndarray:
         from_right = np.arange(tokens.shape[1])[::-1]
@@ -70,3 +57,22 @@ def reply_scorer(
             )
 
     return score
+
+
+@functools.lru_cache(maxsize=reading.KEPT)
+def _program(
+    cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh, chunk_tokens: int
+) -> Callable:
+    """Return the compiled (params, tokens, mask, counted), [B, T] each, -> nats [B]."""
+
+    def program(params, tokens, mask, counted):
+        logprobs = heads.text_logprobs(
+            params, cfg, tokens, mask, chunk_tokens=chunk_tokens
+        )
+        return jnp.sum(jnp.where(counted, logprobs, 0.0), axis=1)
+
+    return jax.jit(
+        program,
+        in_shardings=(None, *reading.batch_of(mesh, 3)),
+        out_shardings=sharding.replicated(mesh),
+    )

@@ -13,6 +13,7 @@ from rlcd_jax import processes, sharding
 from rlcd_jax.job import setup
 
 Params = Any
+KEPT = 16  # programs of different settings that a process keeps, of each kind
 ROWS = 16  # of a batch of texts, on a device
 FULL_LENGTH = 1024  # tokens of a row up to which a batch has all of them
 
@@ -24,7 +25,12 @@ def frozen(job: setup.Job, params: Params) -> Params:
     same as from the float32 master, at half the memory.
     """
     with jax.set_mesh(job.mesh):
-        return jax.jit(functools.partial(frozen_form, dtype=job.cfg.dtype))(params)
+        return _freezing(job.cfg.dtype)(params)
+
+
+@functools.cache
+def _freezing(dtype: str) -> Callable[[Params], Params]:
+    return jax.jit(functools.partial(frozen_form, dtype=dtype))
 
 
 def frozen_form(params: Params, dtype: str) -> Params:
@@ -60,6 +66,6 @@ def placed(job: setup.Job, *arrays: np.ndarray) -> tuple[jax.Array, ...]:
     return processes.place(arrays, sharding.batch_sharding(job.mesh))
 
 
-def batch_of(job: setup.Job, count: int) -> tuple[Any, ...]:
+def batch_of(mesh: jax.sharding.Mesh, count: int) -> tuple[Any, ...]:
     """Return the shardings of `count` arrays with a row for each text."""
-    return (sharding.batch_sharding(job.mesh),) * count
+    return (sharding.batch_sharding(mesh),) * count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from rlcd_jax import sharding
 from rlcd_jax.job import batching, setup
-from rlcd_jax.models import heads
+from rlcd_jax.models import heads, llama
 from rlcd_jax.scoring import reading
 
 Params = Any
@@ -19,14 +20,18 @@ Ids = Sequence[int]
 
 def reward_program(job: setup.Job) -> Callable[..., jax.Array]:
     """Return the compiled (params, tokens [B, T], mask [B, T]) -> rewards [B]."""
+    return _program(job.cfg, job.mesh)
 
+
+@functools.lru_cache(maxsize=reading.KEPT)
+def _program(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Callable:
     def program(params, tokens, mask):
-        return heads.scalar_at_last(params, job.cfg, tokens, mask)
+        return heads.scalar_at_last(params, cfg, tokens, mask)
 
     return jax.jit(
         program,
-        in_shardings=(None, *reading.batch_of(job, 2)),
-        out_shardings=sharding.replicated(job.mesh),
+        in_shardings=(None, *reading.batch_of(mesh, 2)),
+        out_shardings=sharding.replicated(mesh),
     )
 
 
