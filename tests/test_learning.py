@@ -19,6 +19,7 @@ from configs import rlcd
 from rlcd_jax import record_files
 from rlcd_jax.job import batching
 from rlcd_jax.models import heads, llama, presets
+from rlcd_jax.ppo import learning
 from rlcd_jax.stages import (
     evaluate_policy,
     simulate_pairs,
@@ -178,5 +179,7 @@ def test_train_policy_with_flipped_advantages_does_not(
         return whole(logprobs, old_logprobs, -advantages, mask, **numbers)
 
     monkeypatch.setattr(losses, "ppo_policy", flipped)
+    # Not the loss of the test above, which the process keeps, and for nobody after.
+    monkeypatch.setattr(learning, "_loss", learning._loss.__wrapped__)
     found = shares(config_of(world), copy_run(preference_run, tmp_path))
     assert found["rlcd"] < found["base"] - MARGIN

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import optax
 from ml_collections import ConfigDict
 
+from rlcd_jax.job import trainer
 from rlcd_jax.training import optimizers
+
+NUMBERS = ("learning_rate", "eps", "weight_decay", "max_grad_norm")
 
 
 def make(
@@ -29,18 +34,38 @@ def make(
       idle: step 0 changes nothing.
       parts: of the parameters, each clipped by its own norm; empty: all together.
     """
+    return _made(
+        *(float(section[name]) for name in NUMBERS),
+        schedule,
+        warmup,
+        total,
+        every,
+        idle,
+        parts,
+    )
+
+
+@functools.lru_cache(maxsize=trainer.KEPT)
+def _made(
+    peak: float,
+    eps: float,
+    weight_decay: float,
+    max_grad_norm: float,
+    schedule: str,
+    warmup: int,
+    total: int,
+    every: int,
+    idle: bool,
+    parts: tuple[str, ...],
+) -> optax.GradientTransformation:
+    """Return the same optimizer for the same numbers, so that programs are shared."""
     rate = optimizers.learning_rate(
-        section.learning_rate,
-        schedule=schedule,
-        warmup=warmup,
-        total=total,
-        every=every,
-        idle=idle,
+        peak, schedule=schedule, warmup=warmup, total=total, every=every, idle=idle
     )
     return optimizers.adamw(
         rate,
-        eps=section.eps,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
+        eps=eps,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
         parts=parts,
     )

@@ -7,6 +7,8 @@ without the optimizer's moments.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +21,7 @@ from rlcd_jax.models import table
 from rlcd_jax.training import train_state
 
 Params = Any
+KEPT = 8  # losses, optimizers and updates of different settings that a process keeps
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
 
 
@@ -46,28 +49,13 @@ class Trainer:
     ) -> None:
         self.mesh, self.optimizer = mesh, optimizer
         self.num_micro, self.weight = num_micro, weight
-        self._abstract = jax.eval_shape(
-            lambda params: train_state.create(params, optimizer),
-            table.abstract_params(dict(specs)),
+        leaves, structure = jax.tree.flatten(dict(specs))  # specs are leaves
+        made = _programs(
+            mesh, tuple(leaves), structure, optimizer, loss_fn, num_micro, weight
         )
-        self.shardings = _state_shardings(self._abstract, dict(specs), mesh)
+        self._abstract, self.shardings = made.abstract, made.shardings
+        self._create, self._update = made.create, made.update
         self._rows = sharding.batch_sharding(mesh)
-
-        def step(state: train_state.TrainState, batch: train_state.Batch):
-            return train_state.update(
-                state, batch, optimizer, loss_fn, num_micro=num_micro, weight=weight
-            )
-
-        self._create = jax.jit(
-            lambda params: train_state.create(params, optimizer),
-            out_shardings=self.shardings,
-        )
-        self._update = jax.jit(
-            step,
-            in_shardings=(self.shardings, self._rows),
-            out_shardings=(self.shardings, sharding.replicated(mesh)),
-            donate_argnums=0,
-        )
 
     def create(self, params: Mapping[str, Params]) -> train_state.TrainState:
         """Return the state before the first update."""
@@ -152,6 +140,54 @@ class Trainer:
             return self.create(make()), 0, {}
         state, meta = self.restore(folder, step)
         return state, step, meta
+
+
+@dataclasses.dataclass(frozen=True)
+class _Programs:
+    """Shapes and places of a state, and what is compiled to make and to change it."""
+
+    abstract: train_state.TrainState
+    shardings: train_state.TrainState
+    create: Callable
+    update: Callable
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _programs(
+    mesh: jax.sharding.Mesh,
+    leaves: tuple[table.ParamSpec, ...],
+    structure: Any,
+    optimizer: optax.GradientTransformation,
+    loss_fn: train_state.LossFn,
+    num_micro: int,
+    weight: str,
+) -> _Programs:
+    """Return what trainers of the same settings share; loss and optimizer by identity.
+
+    Whoever makes a loss or an optimizer keeps it for the next who asks for the same.
+    """
+    specs = jax.tree.unflatten(structure, leaves)
+    abstract = jax.eval_shape(
+        lambda params: train_state.create(params, optimizer),
+        table.abstract_params(specs),
+    )
+    shardings = _state_shardings(abstract, specs, mesh)
+
+    def step(state: train_state.TrainState, batch: train_state.Batch):
+        return train_state.update(
+            state, batch, optimizer, loss_fn, num_micro=num_micro, weight=weight
+        )
+
+    create = jax.jit(
+        lambda params: train_state.create(params, optimizer), out_shardings=shardings
+    )
+    update = jax.jit(
+        step,
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    return _Programs(abstract, shardings, create, update)
 
 
 def drop_moments(folder: str | os.PathLike[str]) -> None:

@@ -132,11 +132,21 @@ def rows_program(job: setup.Job, reading_of: Callable) -> Callable[..., Any]:
 
     Rows lie in parts on the devices, results whole on each.
     """
+    return _rows_program(learning.reading(job), job.mesh, reading_of)
+
+
+@functools.lru_cache(maxsize=reading.KEPT)
+def _rows_program(
+    how: learning.Reading, mesh: jax.sharding.Mesh, reading_of: Callable
+) -> Callable[..., Any]:
     return jax.jit(
-        lambda params, packed: reading_of(params, job, packed),
-        in_shardings=(None, sharding.batch_sharding(job.mesh)),
-        out_shardings=sharding.replicated(job.mesh),
+        lambda params, packed: reading_of(params, how, packed),
+        in_shardings=(None, sharding.batch_sharding(mesh)),
+        out_shardings=sharding.replicated(mesh),
     )
+
+
+_assemble = jax.jit(rollout.assemble, static_argnames="rules")
 
 
 class Actor:
@@ -157,7 +167,6 @@ class Actor:
         self._logprobs_entropy, self._logprobs, self._values = (
             read[name] for name in ("policy", "reference", "values")
         )
-        self._assemble = jax.jit(rollout.assemble, static_argnames="rules")
         self._reference: Params = None
         self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
 
@@ -232,7 +241,7 @@ class Actor:
             mode=section.terminal_mode,
             value=float(section.terminal_value),
         )
-        frozen, more = self._assemble(
+        frozen, more = _assemble(
             packed,
             logprobs,
             ref_logprobs,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,9 +71,29 @@ def rows_at_once(job: setup.Job) -> int:
     return section.update_batch // parts
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What of a job chooses the programs that read packed replies.
+
+    Attributes:
+      cfg: model numbers.
+      chunk_tokens: tokens whose logits exist at once, on all devices together.
+      temperature: that the replies were drawn at.
+    """
+
+    cfg: llama.LlamaConfig
+    chunk_tokens: int
+    temperature: float
+
+
+def reading(job: setup.Job) -> Reading:
+    """Return how the rollout and the update of a job read replies."""
+    return Reading(job.cfg, job.chunk_tokens, float(job.config.policy.temperature))
+
+
 def response_logprobs(
     params: Params,
-    job: setup.Job,
+    how: Reading,
     packed: packing.Packed,
     *,
     with_entropy: bool = False,
@@ -81,32 +103,42 @@ def response_logprobs(
     Rollout and update both call this, so before the first update the ratio is 1.
     """
     hidden, _ = llama.hidden_states(
-        params, job.cfg, packed.tokens, packed.positions, packed.mask
+        params, how.cfg, packed.tokens, packed.positions, packed.mask
     )
     before = packing.response_slice(hidden, prompt_length=packed.prompt_mask.shape[1])
     return heads.token_logprobs(
         params,
-        job.cfg,
+        how.cfg,
         before,
         packed.response_tokens,
-        chunk_tokens=job.chunk_tokens,
-        temperature=job.config.policy.temperature,
+        chunk_tokens=how.chunk_tokens,
+        temperature=how.temperature,
         with_entropy=with_entropy,
     )
 
 
-def response_values(
-    params: Params, job: setup.Job, packed: packing.Packed
-) -> jax.Array:
+def response_values(params: Params, how: Reading, packed: packing.Packed) -> jax.Array:
     """Return the values [B, R] of the states before the response tokens."""
-    scalars = heads.scalar_per_token(params, job.cfg, packed.tokens, packed.mask)
+    scalars = heads.scalar_per_token(params, how.cfg, packed.tokens, packed.mask)
     return packing.response_slice(scalars, prompt_length=packed.prompt_mask.shape[1])
 
 
 def ppo_loss(job: setup.Job) -> train_state.LossFn:
     """Return the loss of a minibatch: policy loss plus weighted value loss."""
     section = job.config.policy
+    return _loss(
+        reading(job),
+        clip=float(section.clip),
+        value_clip=float(section.value_clip),
+        value_coef=float(section.value_coef),
+        statistics=section.statistics,
+    )
 
+
+@functools.lru_cache(maxsize=trainer.KEPT)
+def _loss(
+    how: Reading, *, clip: float, value_clip: float, value_coef: float, statistics: str
+) -> train_state.LossFn:
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         packed = packing.Packed(
             tokens=batch["tokens"],
@@ -114,25 +146,25 @@ def ppo_loss(job: setup.Job) -> train_state.LossFn:
             prompt_mask=batch["prompt_mask"],
             response_mask=batch["response_mask"],
         )
-        logprobs, _ = response_logprobs(params["policy"], job, packed)
-        values = response_values(params["value"], job, packed)
+        logprobs, _ = response_logprobs(params["policy"], how, packed)
+        values = response_values(params["value"], how, packed)
         policy_loss, policy_metrics = losses.ppo_policy(
             logprobs,
             batch["logprobs"],
             batch["advantages"],
             packed.response_mask,
-            clip=section.clip,
-            statistics=section.statistics,
+            clip=clip,
+            statistics=statistics,
         )
         value_loss, value_metrics = losses.ppo_value(
             values,
             batch["values"],
             batch["returns"],
             packed.response_mask,
-            clip=section.value_clip,
-            statistics=section.statistics,
+            clip=value_clip,
+            statistics=statistics,
         )
-        total = policy_loss + section.value_coef * value_loss
+        total = policy_loss + value_coef * value_loss
         return total, {**policy_metrics, **value_metrics, "loss/total": total}
 
     return loss_fn

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from rlcd_jax.job import setup, workspace
-from rlcd_jax.models import heads
+from rlcd_jax.job import setup, trainer, workspace
+from rlcd_jax.models import heads, llama
 from rlcd_jax.training import losses
 
 Params = Any
@@ -24,12 +25,16 @@ def start_params(job: setup.Job) -> Params:
 
 def preference_loss(job: setup.Job):
     """Return the Bradley-Terry loss of a batch as a function of the parameters."""
+    return _loss(job.cfg)
 
+
+@functools.lru_cache(maxsize=trainer.KEPT)
+def _loss(cfg: llama.LlamaConfig):
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         size, _, length = batch["tokens"].shape
         rewards = heads.scalar_at_last(
             params[ITEM],
-            job.cfg,
+            cfg,
             batch["tokens"].reshape(2 * size, length),
             batch["mask"].reshape(2 * size, length),
         ).reshape(size, 2)

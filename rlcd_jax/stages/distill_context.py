@@ -8,6 +8,7 @@ end token that close it included. Leaves `distill/checkpoints`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -153,19 +154,19 @@ def collate(
 
 def distill_loss(job: setup.Job):
     """Return the next-token loss of a batch as a function of the parameters."""
+    return _loss(job.cfg, job.chunk_tokens, job.config.distill.per_sequence)
 
+
+@functools.lru_cache(maxsize=trainer.KEPT)
+def _loss(cfg: llama.LlamaConfig, chunk_tokens: int, per_sequence: bool):
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         logprobs = heads.text_logprobs(
             params[ITEM],
-            job.cfg,
+            cfg,
             batch["tokens"],
             batch["mask"],
-            chunk_tokens=job.chunk_tokens,
+            chunk_tokens=chunk_tokens,
         )
-        return losses.next_token(
-            logprobs,
-            batch["targets"],
-            per_sequence=job.config.distill.per_sequence,
-        )
+        return losses.next_token(logprobs, batch["targets"], per_sequence=per_sequence)
 
     return loss_fn
