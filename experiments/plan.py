@@ -21,7 +21,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Sequence
 
 import jax
 from absl import flags
@@ -29,7 +28,6 @@ from ml_collections import ConfigDict
 
 from configs import common
 from experiments import command
-from rlcd_jax.checks import refusals
 from rlcd_jax.command_line import field_help
 from rlcd_jax.planning import apart, chips, compiled, plan, reporting, tables
 
@@ -80,36 +78,31 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.mark_flag_as_required("topology", values)
 
 
-def run(config: ConfigDict, problems: Sequence[str] = ()) -> int:
-    """Plan what the flags ask for; return the exit status.
-
-    Args:
-      config: of the run.
-      problems: what the run's own first checks refuse in the config.
-    """
+def run(config: ConfigDict) -> int:
+    """Plan what the flags ask for; return the exit status."""
     asked = flags.FLAGS
     jax.config.update("jax_platforms", "cpu")
-    topology, stages = asked_topology(config), asked.stage or config.stages
+    config, topology = reporting.name_chips(
+        config, asked.topology, slices=asked.slices, memory_share=asked.memory_share
+    )
     if asked[apart.FLAG].value:
-        figures = compiled.measure_all(config, topology, stages, asked.only)
+        figures = compiled.measure_all(config, topology, asked.stage, asked.only)
         apart.write(figures, asked[apart.FLAG].value)
         return 0
-    if asked.compile:
-        compiled.check_compilable(topology)
-    again = [sys.executable, "-m", "experiments.plan", *sys.argv[1:]]
-    measure = functools.partial(apart.measure, topology, again, os.environ)
-    rates = plan.Rates(
+    rates = plan.Rates.on(
+        topology.chip,
+        price=asked.price,
         efficiency=asked.efficiency,
         bandwidth_share=asked.bandwidth_share,
         margin=asked.margin,
-        price=topology.chip.price if asked.price is None else asked.price,
     )
+    again = [sys.executable, "-m", "experiments.plan", *sys.argv[1:]]
+    measure = functools.partial(apart.measure, topology, again, os.environ)
     report = reporting.make_report(
         config,
         topology,
-        stages,
+        asked.stage,
         rates,
-        problems=problems,
         searches=asked.search,
         measure=measure if asked.compile else None,
     )
@@ -119,25 +112,12 @@ def run(config: ConfigDict, problems: Sequence[str] = ()) -> int:
     return 0 if report.works else 1
 
 
-def asked_topology(config: ConfigDict) -> chips.Topology:
-    """Return the chips that the flags name, as many slices as the config's mesh has."""
-    asked = flags.FLAGS
-    return chips.parse_topology(asked.topology, config.mesh.slices, asked.memory_share)
-
-
 def start() -> None:
     """Start the command; a mistake in the config is one message too."""
-
-    def action(config: ConfigDict) -> None:
-        if flags.FLAGS.slices:
-            config.mesh.slices = flags.FLAGS.slices
-        devices = asked_topology(config).num_devices
-        names = tuple(flags.FLAGS.stage) or config.stages
-        told = refusals.verdict(config, names=names, num_devices=devices)
-        sys.exit(run(config, told))
-
     describe_fields = functools.partial(field_help.of_runs, common.__file__)
-    command.start(action, define_flags, __doc__, describe_fields)
+    command.start(
+        lambda config: sys.exit(run(config)), define_flags, __doc__, describe_fields
+    )
 
 
 if __name__ == "__main__":

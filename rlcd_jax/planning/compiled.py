@@ -66,7 +66,7 @@ def measure_all(
       config: of a run.
       topology: what to compile for; of the chip "cpu", this process must have as many
         fake devices.
-      stages: names.
+      stages: names; those of the config if empty.
       only: beginnings of the names of the programs to compile; empty: all.
 
     Raises:
@@ -74,7 +74,7 @@ def measure_all(
     """
     setting = plan.setting_on(config, make_mesh(config, topology), topology.chip)
     figures: Figures = {}
-    for name in stages:
+    for name in stages or config.stages:
         for one in plan.plan_stage(setting, name).programs:
             wanted = not only or one.name.startswith(tuple(only))
             if one.lower is not None and wanted:

@@ -56,6 +56,11 @@ class Rates:
                 f"price {self.price}; accepted: of one chip for one hour, or 0"
             )
 
+    @classmethod
+    def on(cls, chip: chips.Chip, price: float | None = None, **shares: float) -> Rates:
+        """Return the rates of a chip, at its list price unless one is named."""
+        return cls(price=chip.price if price is None else price, **shares)
+
     def limit_gib(self, chip: chips.Chip) -> float | None:
         """Return the most that a plan may fill of a chip: usable less the margin."""
         return None if chip.usable_gib is None else chip.usable_gib * (1 - self.margin)
@@ -182,7 +187,7 @@ def make_plan(
     Raises:
       ValueError: the mesh does not suit the model or the chips, in any stage.
     """
-    rates = rates or Rates(price=topology.chip.price)
+    rates = rates or Rates.on(topology.chip)
     setting = make_setting(config, topology)
     params = table.abstract_params(llama.param_specs(setting.cfg))
     return Plan(
