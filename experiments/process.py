@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging as python_logging
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from rlcd_jax import leaving  # noqa: E402
 from rlcd_jax.command_line import job_flags  # noqa: E402
-from rlcd_jax.job import facts, hosts, joining, signals, tpu_metadata  # noqa: E402
+from rlcd_jax.job import joining, logs, membership  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
 
@@ -37,27 +36,22 @@ def job(
       **asked: further flags that say what the command does.
     """
     _set_up_logs()
-    found = hosts.find({**tpu_metadata.beside(os.environ), **given.variables})
-    together: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if found:
-        own = found.name(found.index)
-        logging.info("%s of %d, by %s", own, found.count, found.source)
-        together = joining.joined(
-            found,
-            facts.gather(config.to_dict(), workdir, asked),
+    try:
+        with membership.one_of_its_job(
+            config.to_dict(),
+            workdir,
+            asked,
+            environ={**os.environ, **given.variables},
             start_seconds=given.start_seconds,
             lost_seconds=given.lost_seconds,
             say=logging.info,
             end=_end,
-        )
-    with signals.heard(logging.info):
-        try:
-            with together:
-                _set_up_jax()
-                yield
-        except leaving.Left as left:
-            sys.stderr.write(f"asked to leave: {left}; the same command goes on\n")
-            sys.exit(joining.AGAIN)
+        ):
+            _set_up_jax()
+            yield
+    except leaving.Left as left:
+        sys.stderr.write(f"asked to leave: {left}; the same command goes on\n")
+        sys.exit(joining.AGAIN)
 
 
 def _end(text: str, status: int) -> None:
@@ -72,7 +66,7 @@ def _set_up_logs() -> None:
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
     logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(_is_ours)
+    logging.get_absl_handler().addFilter(logs.is_shown)
 
 
 def _set_up_jax() -> None:
@@ -88,9 +82,3 @@ def _set_up_jax() -> None:
         jax.process_index(),
         jax.process_count(),
     )
-
-
-def _is_ours(record: python_logging.LogRecord) -> bool:
-    """Keep warnings of everybody, and below that only what this project says."""
-    others = any(f"/{name}/" in record.pathname for name in ("orbax", "jax"))
-    return record.levelno >= python_logging.WARNING or not others
