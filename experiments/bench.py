@@ -21,28 +21,16 @@ import importlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 import jax  # noqa: E402
 
 from experiments import command  # noqa: E402
-from rlcd_jax.bench import (
-    decode,  # noqa: E402
-    hf_peer,  # noqa: E402
-    model_numbers,  # noqa: E402
-    settings,  # noqa: E402
-    simulate,  # noqa: E402
-)
+from rlcd_jax.bench import measuring  # noqa: E402
 from rlcd_jax.models import llama  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
-
-WHAT: dict[str, Callable[..., dict[str, Any]]] = {
-    "decode": decode.run,
-    "simulate": simulate.run,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,33 +43,18 @@ def measure(args: argparse.Namespace) -> None:
     """Measure what the flags ask for, and print it."""
     cache_dir = embedded.default_cache_dir(os.environ)
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "jax"))
-    cfg = model_numbers.find(
-        args.model, dtype=args.dtype, attention=args.attention, cache_dir=cache_dir
-    )
-    peers = {}
-    if args.peer == "hf":
-        peers = hf_peer.make_peers(cfg, importlib.import_module)
-    result = WHAT[args.what](settings.from_flags(vars(args), peers), cfg)
-    text = json.dumps(_environment() | {"what": args.what} | result, indent=2)
+    result = measuring.measure(vars(args), cache_dir, importlib.import_module)
+    text = json.dumps(result, indent=2)
     print(text)
     if args.out:
         pathlib.Path(args.out).write_text(text + "\n", "utf-8")
 
 
-def _environment() -> dict[str, Any]:
-    device = jax.devices()[0]
-    return {
-        "jax": jax.__version__,
-        "device": device.device_kind,
-        "num_devices": jax.device_count(),
-        "num_cpus": os.cpu_count(),
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("bench", __doc__)
     add = parser.add_argument
-    add("--what", choices=sorted(WHAT), default="decode", help="what is measured")
+    whats, peers = sorted(measuring.WHAT), tuple(measuring.PEERS)
+    add("--what", choices=whats, default="decode", help="what is measured")
     add(
         "--model",
         default="smollm2-135m",
@@ -99,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--steps", type=int, help="tokens a slot between looks by the host")
     add("--repeats", type=int, default=3, help="turns; the median is reported")
-    add("--peer", choices=("none", "hf"), default="none", help="measured in turns")
+    add("--peer", choices=peers, default="none", help="measured in turns")
     add("--peer_batch", type=int, default=0, help="peer's batch; 0: that of --slots")
     add("--pairs", type=int, default=96, help="simulate: number of pairs")
     add("--hh_dir", default="", help="simulate: hh-rlhf folder to take lengths from")

@@ -15,7 +15,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 import experiments
-from rlcd_jax.command_line import config_flag
+from rlcd_jax.command_line import config_flag, flag_help
 
 HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 
@@ -34,24 +34,12 @@ def for_people(action: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-class Help(argparse.RawDescriptionHelpFormatter):
-    """Shows a description as it is written, and each flag's default after its help."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        shown = action.help or ""
-        if action.required or action.default in (None, "", (), [], argparse.SUPPRESS):
-            return shown
-        if isinstance(action.default, bool):
-            return shown
-        return f"{shown}; default: %(default)s".removeprefix("; ")
-
-
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of a command that has no config file."""
     return argparse.ArgumentParser(
         prog=f"python -m experiments.{name}",
         description=description,
-        formatter_class=Help,
+        formatter_class=flag_help.Help,
     )
 
 
@@ -91,7 +79,7 @@ def start(
     if asks_help():
         own = flags.FlagValues()
         define(own)
-        listed = "\n".join(_describe(own[name]) for name in own)
+        listed = flag_help.of_flags(own)
         print_help(f"{description}\nFlags:\n{listed}\n\n{describe_fields()}")
         return
     define(flags.FLAGS)
@@ -104,13 +92,6 @@ def start(
         for_people(lambda: action(flags.FLAGS.config))
 
     for_people(lambda: app.run(main, flags_parser=parse_flags))
-
-
-def _describe(flag: flags.Flag) -> str:
-    """Return the line of a flag in the help: what it is, and its default if any."""
-    default = "" if flag.default in (None, "", [], False) else flag.default_as_str
-    told = flag.help.rstrip(".")
-    return f"  --{flag.name}  {told}" + (f"; default: {default}" if default else "")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments import command
+from rlcd_jax.command_line import flag_help
 from rlcd_jax.human import checks, ratings, study_files
 
 
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser(
         "make",
         help="write blind sheets for annotators",
-        formatter_class=command.Help,
+        formatter_class=flag_help.Help,
     )
     one.add_argument(
         "--samples",
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     two = commands.add_parser(
         "read",
         help="check answers and write tables",
-        formatter_class=command.Help,
+        formatter_class=flag_help.Help,
     )
     two.add_argument(
         "--workdir",

@@ -19,7 +19,6 @@ on. --submit gives the script to bash or kubectl.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import shlex
 import sys
@@ -43,9 +42,8 @@ def make_parser(target: ModuleType | None) -> argparse.ArgumentParser:
         "--parts", type=int, default=1, help="jobs that draw the pairs (1)"
     )
     parser.add_argument("--submit", action="store_true", help="start it too")
-    for field in dataclasses.fields(target.Site) if target else ():
-        told = f"{field.metadata['told']} ({field.default!r})".replace("%", "%%")
-        parser.add_argument(f"--{field.name}", help=told)
+    for flag, told in site.flags(target.Site).items() if target else ():
+        parser.add_argument(flag, help=told)
     return parser
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pathlib
 import sys
 
 from ml_collections import ConfigDict
@@ -47,10 +46,7 @@ def start(asked: argparse.Namespace, others: list[str]) -> None:
 
     def act(config: ConfigDict) -> None:
         run.run(config)
-        table = pathlib.Path(workdir) / "evaluate" / "table.md"
-        if table.exists():  # it is not where evaluate was left out of the stages
-            print(table.read_text())
-        print(f"Everything else: {workdir}/report.html")
+        print(quickstart_words.last_words(workdir))
 
     command.start(act, run.define_flags, __doc__, run.describe_fields)
 

@@ -36,7 +36,6 @@ from ml_collections import ConfigDict
 from configs import common
 from configs import paper as paper_config
 from experiments import command, process
-from rlcd_jax import processes
 from rlcd_jax.command_line import config_flag, field_help, job_flags
 from rlcd_jax.paper import plans, read_config
 from rlcd_jax.weights import embedded
@@ -52,8 +51,7 @@ def run(
     given: job_flags.JobFlags = job_flags.ALONE,
 ) -> None:
     """Say what is to be made, make it, and print and write the tables."""
-    if part and not node:
-        raise ValueError(f"--part={part} is a part of one node; add --node=NAME")
+    asked = plans.Asked(dry_run, node, part)
     setup = read_config.read_setup(
         config,
         workdir,
@@ -63,23 +61,10 @@ def run(
         dry=dry_run,
     )
     chosen = plans.choose(setup)
-    makes = not dry_run and (node or plans.wanted(chosen))
-    asked = {"node": node, "part": part}
-    together = process.job(config, workdir, given, **asked)
-    with together if makes else contextlib.nullcontext():
-        say = _say_nothing
-        if processes.is_writer():
-            say = functools.partial(print, flush=True)
-        if node and makes:
-            plans.make_node(setup, chosen, node, part=part, say=say)
-            return
-        say(plans.forecast(setup, chosen, whole=dry_run))
-        if not dry_run:
-            plans.make(setup, chosen, say=say)
-
-
-def _say_nothing(text: str) -> None:
-    """Leave telling to the process that writes."""
+    together = process.job(config, workdir, given, node=node, part=part)
+    with together if asked.makes(chosen) else contextlib.nullcontext():
+        say = functools.partial(print, flush=True)
+        plans.carry_out(setup, chosen, asked, say=say)
 
 
 def define_flags(values: flags.FlagValues) -> None:

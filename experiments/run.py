@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from experiments import command, process
-from rlcd_jax import pipeline
+from rlcd_jax import pipeline, stages
 from rlcd_jax.checks import refusals
 from rlcd_jax.command_line import field_help, job_flags
 from rlcd_jax.weights import embedded
@@ -38,8 +38,8 @@ def define_flags(values: flags.FlagValues) -> None:
     job_flags.define(values)
     flags.DEFINE_string(
         "stage",
-        "all",
-        "simulate, preference, distill, policy, evaluate, or all.",
+        stages.ALL,
+        f"{', '.join(stages.STAGES)}, or {stages.ALL}.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -55,15 +55,14 @@ def run(config: ConfigDict) -> None:
     source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
     refusals.check_labels(config, fresh, source)
-    asked, workdir = flags.FLAGS.stage, flags.FLAGS.workdir
-    stages = config.stages if asked == "all" else (asked,)
-    part = flags.FLAGS.part
-    given = job_flags.read(flags.FLAGS)
-    with process.job(config, workdir, given, stage=asked, part=part):
+    asked, workdir, part = flags.FLAGS.stage, flags.FLAGS.workdir, flags.FLAGS.part
+    with process.job(
+        config, workdir, job_flags.read(flags.FLAGS), stage=asked, part=part
+    ):
         pipeline.run_stages(
             config,
             workdir,
-            stages,
+            stages.named(asked, config),
             cache_dir=str(embedded.default_cache_dir(os.environ)),
             preset=fresh.to_dict(),
             part=part,

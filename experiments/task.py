@@ -32,9 +32,7 @@ def new(path: str) -> None:
 def show(name: str) -> None:
     """Print what a task says, and which judges fit it."""
     task = tasks.load_task(name)
-    print(tasks.describe(task))
-    for judge in judges.JUDGES.values():
-        print(f"judge {judge.name}: {judge.misfit(task) or judge.what}")
+    print(f"{tasks.describe(task)}\n{judges.describe(task)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments import command
+from rlcd_jax.command_line import flag_help
 from rlcd_jax.weights import embedded, exchange, hf, scalar
 
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     bring = commands.add_parser(
         "import",
         help="write a model as a HF folder",
-        formatter_class=command.Help,
+        formatter_class=flag_help.Help,
     )
     bring.add_argument(
         "--model", required=True, help="smollm2-135m, gguf:PATH or hf:PATH_OR_ID"
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     hand = commands.add_parser(
         "export",
         help="write a checkpoint as a HF folder",
-        formatter_class=command.Help,
+        formatter_class=flag_help.Help,
     )
     hand.add_argument(
         "--checkpoint",

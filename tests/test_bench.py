@@ -7,7 +7,7 @@ import pytest
 import runs
 
 from experiments import bench
-from rlcd_jax.bench import decode, hf_peer, model_numbers, simulate
+from rlcd_jax.bench import decode, hf_peer, measuring, model_numbers, simulate
 from rlcd_jax.models import presets
 
 SMALL = ["--model", "tiny", "--dtype", "float32", "--repeats", "1", "--steps", "2"]
@@ -107,7 +107,8 @@ def test_a_peer_is_measured_in_turns_with_ours(capsys, monkeypatch):
         asked.append(sizes)
         return 2.0
 
-    monkeypatch.setattr(hf_peer, "make_peers", lambda cfg, load: {"hf_float32": peer})
+    peers = {"hf": lambda cfg, load: {"hf_float32": peer}}
+    monkeypatch.setattr(measuring, "PEERS", peers)
     flags = ("--slots", "2", "--prompt", "9", "--new", "8", "--peer", "hf")
     (row,) = printed(capsys, *flags)["decode"]
     # Once to warm up, with four new tokens, then once each turn.

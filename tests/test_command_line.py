@@ -1,11 +1,19 @@
 """What is typed at a command: the config it names, mistakes in it, its fields."""
 
+import argparse
+
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
 import experiments
-from rlcd_jax.command_line import config_flag, field_help, job_flags, quickstart_words
+from rlcd_jax.command_line import (
+    config_flag,
+    field_help,
+    flag_help,
+    job_flags,
+    quickstart_words,
+)
 from rlcd_jax.job import hosts
 
 CONFIGS = experiments.CONFIGS
@@ -141,3 +149,49 @@ def test_quickstart_takes_a_seed_and_fields_as_run_does():
     for other in ("--polcy.steps=3", "--config.policy.steps", "more"):
         with pytest.raises(ValueError, match="accepted beside these: --config.field="):
             quickstart_words.as_run("f.py", "w", **flags_of, others=[other])
+
+
+def test_quickstart_tells_its_table_where_there_is_one(tmp_path):
+    workdir = str(tmp_path)
+    place = f"Everything else: {workdir}/report.html"
+    assert quickstart_words.last_words(workdir) == place
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "table.md").write_text("| rlcd |\n")
+    assert quickstart_words.last_words(workdir) == f"| rlcd |\n\n{place}"
+
+
+def test_flags_are_listed_with_the_defaults_that_need_telling():
+    own = flags.FlagValues()
+    flags.DEFINE_string("format", "text", "What is printed.", flag_values=own)
+    flags.DEFINE_integer("slices", 0, "0: one.", flag_values=own)
+    flags.DEFINE_bool("search", False, "Rank.", flag_values=own)
+    flags.DEFINE_list("stage", [], "Stages.", flag_values=own)
+    listed = flag_help.of_flags(own).splitlines()
+    assert sorted(listed) == [
+        "  --format  What is printed; default: 'text'",
+        "  --search  Rank",
+        "  --slices  0: one",
+        "  --stage  Stages",
+    ]
+
+
+def test_arguments_are_listed_with_the_defaults_that_need_telling():
+    parser = argparse.ArgumentParser(
+        description="a\n    b", formatter_class=flag_help.Help
+    )
+    parser.add_argument("--trials", type=int, default=0, help="how many")
+    parser.add_argument("--model", default="tiny", help="its spec")
+    parser.add_argument("--out", default="", help="a file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--must", required=True, default="x", help="given")
+    shown = parser.format_help()
+    assert "a\n    b" in shown
+    flat = f"{' '.join(shown.split())} -"
+    for told in (
+        "how many; default: 0",
+        "its spec; default: tiny",
+        "a file",
+        "print JSON",
+    ):
+        assert f" {told} -" in flat
+    assert " given -" in flat

@@ -21,9 +21,9 @@ from absl import flags
 import experiments
 from configs import paper
 from experiments import command, quickstart
-from rlcd_jax import launching
+from rlcd_jax import dotted, launching
 from rlcd_jax.checks import fields, refusals
-from rlcd_jax.command_line import config_flag, field_help, quickstart_words
+from rlcd_jax.command_line import config_flag, quickstart_words
 from rlcd_jax.models import presets
 from rlcd_jax.paper import read_config
 from rlcd_jax.planning import chips, plan
@@ -143,7 +143,7 @@ def test_guide_task_is_enough_for_its_smoke_run(folder, monkeypatch):
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_printed_field_exists(path):
     text = (ROOT / path).read_text("utf-8")
-    tables = dict(field_help.flatten(paper.get_config()))
+    tables = dotted.flatten(paper.get_config().to_dict())
     known = {*fields.FIELDS, *tables, *(f"run.{name}" for name in fields.FIELDS)}
     sections = {name.rpartition(".")[0] for name in known}
     for name in re.findall(r"--config\.([a-z][a-z_0-9.]*[a-z_0-9])", text):
@@ -201,7 +201,7 @@ def test_help_lists_every_field(name, monkeypatch, capsys):
         assert part in shown
     told = re.findall(r"^  --config\.(\S+)  \S", shown, re.M)
     if name == "reproduce":
-        tables = [field for field, _ in field_help.flatten(paper.get_config())]
+        tables = dotted.flatten(paper.get_config().to_dict())
         assert sorted(told) == sorted(tables)
     else:
         assert told == list(fields.FIELDS)

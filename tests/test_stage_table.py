@@ -75,3 +75,10 @@ def test_every_row_names_a_file_with_its_function():
         assert set(stage.reads) <= set(stages.STAGES)
     folders = [stage.folder for stage in stages.STAGES.values()]
     assert len(set(folders)) == len(folders)
+
+
+def test_a_name_asks_for_one_stage_or_for_all_of_the_config():
+    config = runs.tiny_config(stages=("simulate", "distill"))
+    assert stages.named("policy", config) == ("policy",)
+    assert stages.named(stages.ALL, config) == ("simulate", "distill")
+    assert stages.ALL not in stages.STAGES

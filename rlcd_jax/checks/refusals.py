@@ -8,13 +8,13 @@ not look at; what they find together is one message. Weights are not read.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import sharding, stages
+from rlcd_jax import dotted, sharding, stages
 from rlcd_jax.checks import disk, fields, kinds, rules, supplies
 from rlcd_jax.job import setup, trainer, workspace
 
@@ -53,8 +53,8 @@ def check_labels(config: ConfigDict, fresh: ConfigDict, source: str) -> None:
       fresh: as its file makes it from the same argument.
       source: the file with its argument, for the message.
     """
-    before, lines = dict(values(fresh)), []
-    for name, value in values(config):
+    before, lines = dotted.flatten(fresh.to_dict()), []
+    for name, value in dotted.flatten(config.to_dict()).items():
         argument = fields.FIELDS[name].argument if name in fields.FIELDS else ""
         if not argument or value == before[name]:
             continue
@@ -97,7 +97,7 @@ def verdict(
     told = problems(config)
     names = tuple(names or config.stages)
     told += [
-        f"unknown stage {name!r}; accepted: {', '.join(stages.STAGES)}, all"
+        f"unknown stage {name!r}; accepted: {', '.join(stages.STAGES)}, {stages.ALL}"
         for name in names
         if name not in stages.STAGES
     ]
@@ -131,7 +131,7 @@ def verdict(
 
 def problems(config: ConfigDict) -> list[str]:
     """Return a line for each field whose value is not accepted."""
-    given = dict(values(config))
+    given = dotted.flatten(config.to_dict())
     told = [f"{name} is missing in the config" for name in fields.FIELDS.keys() - given]
     told += [
         f"{name} is no field of a config; accepted: those of configs.common"
@@ -143,15 +143,6 @@ def problems(config: ConfigDict) -> list[str]:
         if name in given
     )
     return sorted(told) + [line for line in lines if line]
-
-
-def values(config: ConfigDict) -> Iterator[tuple[str, Any]]:
-    """Yield each field's dotted name and its value."""
-    for name, value in config.items():
-        if isinstance(value, ConfigDict) and name not in fields.FIELDS:
-            yield from ((f"{name}.{inner}", own) for inner, own in value.items())
-        else:
-            yield name, value
 
 
 def _tell(check: Callable[[], Sequence[str] | None]) -> list[str]:

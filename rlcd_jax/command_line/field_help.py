@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rlcd_jax import dotted
 from rlcd_jax.checks import fields, kinds
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
@@ -59,12 +60,13 @@ def of_tables(
       set_by_tables: fields of a run that are not for the user to set.
     """
     told, of_run = comments(file), comments(run_file)
+    values = dotted.flatten(config.to_dict())
     lines = [
         _line(f"--config.{name}", _kind(name, value, arguments), told.get(name, ""))
-        for name, value in flatten(config)
+        for name, value in values.items()
         if not name.startswith("run.")
     ]
-    inner = {name.removeprefix("run.") for name, _ in flatten(config)}
+    inner = {name.removeprefix("run.") for name in values}
     runs = [
         _line(f"--config.run.{name}", _accepted(field), of_run.get(name, ""))
         for name, field in fields.FIELDS.items()
@@ -134,18 +136,6 @@ def _kind(name: str, value: Any, arguments: Collection[str]) -> str:
     if value is None:
         return "a number; not set"
     return f"{KINDS.get(type(value), TUPLE)}; {value!r}"
-
-
-def flatten(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return each field's dotted name and value, in the order of the file."""
-    pairs = []
-    for name in config.keys():  # noqa: SIM118  a ConfigDict iterates otherwise
-        value = config[name]
-        if isinstance(value, ConfigDict):
-            pairs += flatten(value, f"{prefix}{name}.")
-        else:
-            pairs.append((prefix + name, value))
-    return pairs
 
 
 def _line(flag: str, accepted: str, comment: str) -> str:

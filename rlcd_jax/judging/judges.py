@@ -319,6 +319,13 @@ NO_JUDGE = (
 )
 
 
+def describe(task: tasks.Task) -> str:
+    """Return a line for each judge: what it asks, or why it does not fit a task."""
+    return "\n".join(
+        f"judge {row.name}: {row.misfit(task) or row.what}" for row in JUDGES.values()
+    )
+
+
 def choose(asked: Sequence[str], task: tasks.Task) -> tuple[list[str], list[str]]:
     """Return the judges of a task, and what is to be said about those left out.
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from absl import flags
 
-from rlcd_jax import launching
+from rlcd_jax import launching, stages
 from rlcd_jax.checks import refusals, rules
 from rlcd_jax.command_line import config_flag
 from rlcd_jax.launching import jobs
@@ -107,9 +107,9 @@ def _jobs_of_run(
 ) -> list[jobs.ClusterJob]:
     config = values.config
     refusals.check_config(config)
-    stages = config.stages if values.stage == "all" else (values.stage,)
-    refusals.refuse(rules.problems(config, stages))
-    return jobs.of_run(given, config, stages, parts)
+    names = stages.named(values.stage, config)
+    refusals.refuse(rules.problems(config, names))
+    return jobs.of_run(given, config, names, parts)
 
 
 def _jobs_of_tables(

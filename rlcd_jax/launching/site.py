@@ -24,6 +24,16 @@ def value(default: str | int, told: str, *, pattern: str = "", least: int = 0) -
     return dataclasses.field(default=default, metadata=more)
 
 
+def flags(kind: type) -> dict[str, str]:
+    """Return the flags of a target's `Site`, and what argparse tells of each."""
+    return {
+        f"--{field.name}": f"{field.metadata['told']} ({field.default!r})".replace(
+            "%", "%%"
+        )
+        for field in dataclasses.fields(kind)
+    }
+
+
 def read(kind: type, given: Mapping[str, Any]) -> Any:
     """Return a site of a target from what was typed.
 

@@ -5,6 +5,7 @@ What cannot be made is marked as missing in its table, with the reason.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -46,6 +47,31 @@ PLANS: Mapping[str, Callable[[nodes.Recipes], cells.TablePlan]] = {
     "16": lambda recipes: win_tables.judged(recipes, "16"),
     "40": lambda recipes: win_tables.judged(recipes, "40"),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What of the chosen tables a command makes.
+
+    Attributes:
+      dry_run: nothing; it only says what would be made.
+      node: the name of the one node to make, and no table; "": the tables.
+      part: "K/N": draw part K of N of a node of pairs; "": all of it.
+    """
+
+    dry_run: bool = False
+    node: str = ""
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        if self.part and not self.node:
+            raise ValueError(
+                f"--part={self.part} is a part of one node; add --node=NAME"
+            )
+
+    def makes(self, plans: Mapping[str, cells.TablePlan]) -> bool:
+        """Say whether a model has work to do for the chosen tables."""
+        return not self.dry_run and bool(self.node or wanted(plans))
 
 
 def choose(setup: read_config.Setup) -> dict[str, cells.TablePlan]:
@@ -102,6 +128,34 @@ def forecast(
     if calls:
         total += f"; {calls:,.0f} calls of the API judge"
     return "\n".join([head, *lines, total] if whole and lines else [total])
+
+
+def carry_out(
+    setup: read_config.Setup,
+    plans: Mapping[str, cells.TablePlan],
+    asked: Asked,
+    say: Callable[[str], None],
+) -> None:
+    """Make what is asked for of the chosen tables, or say what it would take.
+
+    Args:
+      setup: of the tables.
+      plans: of those that are chosen.
+      asked: what to make.
+      say: what tells a person; on one process of many.
+    """
+    if not processes.is_writer():
+        say = _say_nothing
+    if asked.node and asked.makes(plans):
+        make_node(setup, plans, asked.node, part=asked.part, say=say)
+        return
+    say(forecast(setup, plans, whole=asked.dry_run))
+    if not asked.dry_run:
+        make(setup, plans, say=say)
+
+
+def _say_nothing(text: str) -> None:
+    """Leave telling to the process that writes."""
 
 
 def make(

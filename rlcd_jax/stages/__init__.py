@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 from typing import Any
 
+ALL = "all"  # in place of a stage's name: those of the config
 # Sections and fields of the config on which every stage depends.
 SHARED = ("seed", "task", "task_format", "official_wording", "model", "prompts")
 
@@ -86,3 +87,8 @@ STAGES = {
         ),
     )
 }
+
+
+def named(name: str, config: Any) -> tuple[str, ...]:
+    """Return the stages that a name asks for: one, or with `ALL` those of a config."""
+    return tuple(config.stages) if name == ALL else (name,)
