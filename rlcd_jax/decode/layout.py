@@ -135,20 +135,6 @@ class Shardings:
     whole: Any
 
 
-# Logical axes of the weights in decode form.
-PLACES: dict[str, tuple[str | None, ...]] = {
-    "qkv": ("kv_heads", None, None, "embed"),
-    "o": ("embed", "heads"),
-    "gate_up": (None, "mlp", "embed"),
-    "down": ("embed", "mlp"),
-    "embed": ("vocab", "embed"),
-    "unembed": ("vocab", "embed"),
-    "attn_norm": ("norm",),
-    "mlp_norm": ("norm",),
-    "final_norm": ("norm",),
-}
-
-
 def shardings(
     cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh | None, weights: str
 ) -> Shardings:
@@ -171,8 +157,10 @@ def shardings(
     if mesh is None:
         return Shardings(None, None, None)
 
+    places = llama.decode_axes(cfg)
+
     def spec(path: Any, leaf: Any) -> table.ParamSpec:
-        axes = PLACES[path[-1].key]
+        axes = places[path[-1].key]
         if weights == "whole":
             axes = tuple(None if axis == "embed" else axis for axis in axes)
         return table.ParamSpec(leaf.shape, axes, "normal")

@@ -184,6 +184,18 @@ def decode_form(params: Params, cfg: LlamaConfig) -> Params:
     return out
 
 
+def decode_axes(cfg: LlamaConfig) -> dict[str, tuple[str | None, ...]]:
+    """Return the logical axes of each weight of `decode_form`, by its own name.
+
+    They are those of `param_specs`, of one layer; fused weights have one axis more.
+    """
+    specs = param_specs(cfg)
+    layer = {name: spec.axes[1:] for name, spec in specs.pop("layers").items()}
+    heads, into = layer["k"]
+    fused = {"qkv": (heads, None, None, into), "gate_up": (None, *layer["gate"])}
+    return {name: spec.axes for name, spec in specs.items()} | layer | fused
+
+
 def init_cache(cfg: LlamaConfig, num_slots: int, length: int) -> cached.Cache:
     """Return an empty cache of `num_slots` slots of `length` positions."""
     shape = (num_slots, cfg.layout.kv_heads, length, cfg.head_dim)
