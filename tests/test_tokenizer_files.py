@@ -496,15 +496,15 @@ def test_saved_folder_is_known_to_transformers_4_and_has_the_same_ids(tmp_path):
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 13\n"
 DAMAGE = {
-    "a pointer": (POINTER, "a pointer of Git LFS"),
+    "a pointer": (POINTER, "a Git LFS pointer"),
     "nothing": ("", "is empty"),
     "a web page": ("<!DOCTYPE html><html></html>", "is a web page"),
-    "404": ("404", "must hold a JSON object, got 404"),
+    "404": ("404", "holds 404; accepted: a JSON object"),
     "words": ("Entry not found", "starts with 'Entry not found'"),
-    "a list": ("[]", r"must hold a JSON object, got \[\]"),
-    "null": ("null", "must hold a JSON object, got None"),
-    "depth": ("[" * 100_000, "too deep"),
-    "depth of objects": ('{"a":' * 100_000, "too deep"),
+    "a list": ("[]", "holds a list of 0; accepted: a JSON"),
+    "null": ("null", "holds None; accepted: a JSON object"),
+    "depth": ("[" * 100_000, "nested too deeply"),
+    "depth of objects": ('{"a":' * 100_000, "nested too deeply"),
     "half a file": ('{"version": "1.0", "trunc', "is not JSON"),
     "bytes": (b"\xff\xfe\x00", "is not UTF-8"),
 }

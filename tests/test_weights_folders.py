@@ -170,7 +170,7 @@ def test_the_index_and_its_files_must_agree(take):
         ("[]", "holds a list"),
         ('{"weight_map": {}}', "weight_map is a dict of 0"),
         ('{"weight_map": [1]}', "weight_map is a list of 1"),
-        ('{"weight_map": {"a": "b", "a": "c"}}', "the key 'a' stands there twice"),
+        ('{"weight_map": {"a": "b", "a": "c"}}', "has the key 'a' twice"),
         ("[" * 200_000, "nested too deeply"),
         ('{"a":' * 200_000, "nested too deeply"),
         ("version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),

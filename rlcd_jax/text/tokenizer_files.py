@@ -22,6 +22,7 @@ from typing import Any
 import tokenizers
 import transformers
 
+from rlcd_jax import fetched
 from rlcd_jax.text import backends, setting_files
 
 # Classes that put a BOS in front of a text unless a setting says otherwise.
@@ -36,11 +37,11 @@ def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
       ValueError: a file is damaged, or two of them contradict each other.
     """
     setting_files.check_links(folder)
-    raw = setting_files.read_object(folder / "tokenizer.json")
-    settings = setting_files.read_optional(folder / "tokenizer_config.json")
+    raw = fetched.read_object(folder / "tokenizer.json")
+    settings = fetched.read_optional(folder / "tokenizer_config.json")
     for name in ("special_tokens_map.json", "added_tokens.json"):
         # Refused here if damaged; transformers uses it.
-        setting_files.read_optional(folder / name)
+        fetched.read_optional(folder / name)
     wrapped = _wrap(folder)
     backend = backends.plain(wrapped.backend_tokenizer)
     _check_added(raw, backend, folder / "tokenizer.json")
@@ -80,7 +81,7 @@ def write_folder(
     # transformers 4 does not know the class that transformers 5 writes here.
     path = folder / "tokenizer_config.json"
     known = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    settings = setting_files.read_object(path) | known
+    settings = fetched.read_object(path) | known
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
 
 
@@ -96,7 +97,7 @@ def _wrap(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
         raise ValueError(
             f"the tokenizer.json of {folder}, with the settings in the JSON files "
             f"beside it, makes no tokenizer: {type(error).__name__}: "
-            f"{setting_files.short(str(error))}; fetch the tokenizer's files again"
+            f"{fetched.show(str(error))}; fetch the tokenizer's files again"
         ) from error
 
 
@@ -205,7 +206,7 @@ def _check_bos(
     if not isinstance(declared, bool | None):
         raise ValueError(
             f"{folder}: add_bos_token in tokenizer_config.json is "
-            f"{setting_files.short(declared)}; accepted: true or false"
+            f"{fetched.show(declared)}; accepted: true or false"
         )
     kind = str(settings.get("tokenizer_class")).removesuffix("Fast")
     source = f"add_bos_token is {declared}"
@@ -227,7 +228,7 @@ def _check_table(
     backend: tokenizers.Tokenizer, raw: Mapping[str, Any], folder: pathlib.Path
 ) -> None:
     """Refuse more ids than the model beside the tokenizer has rows."""
-    rows = setting_files.read_optional(folder / "config.json").get("vocab_size")
+    rows = fetched.read_optional(folder / "config.json").get("vocab_size")
     count = backend.get_vocab_size()
     if not isinstance(rows, int) or count <= rows:
         return
@@ -245,12 +246,12 @@ def _check_table(
 def _generation_ends(folder: pathlib.Path, count: int) -> list[int]:
     """Return the ids at which generation_config.json stops."""
     path = folder / "generation_config.json"
-    ends = setting_files.read_optional(path).get("eos_token_id")
+    ends = fetched.read_optional(path).get("eos_token_id")
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     wrong = [i for i in ends if type(i) is not int or not 0 <= i < count]
     if wrong:
         raise ValueError(
-            f"{path} has the eos_token_id {setting_files.short(wrong[0])}; accepted: "
+            f"{path} has the eos_token_id {fetched.show(wrong[0])}; accepted: "
             f"ids of the tokenizer, 0 to {count - 1}, one or a list"
         )
     return ends
@@ -277,7 +278,7 @@ def _template(
             )
     if template is None:
         file = folder / TEMPLATE_FILE
-        template = setting_files.read_optional(file).get("chat_template")
+        template = fetched.read_optional(file).get("chat_template")
     if isinstance(template, dict):
         if "default" not in template:
             raise ValueError(
@@ -288,6 +289,6 @@ def _template(
     if template is not None and not isinstance(template, str):
         raise ValueError(
             f"chat_template of {folder} must be a text or a list of "
-            f"{{name, template}}, got {setting_files.short(template)}"
+            f"{{name, template}}, got {fetched.show(template)}"
         )
     return template

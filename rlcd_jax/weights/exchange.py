@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax import checkpoint
+from rlcd_jax import checkpoint, jsonl
 from rlcd_jax.job import setup
 from rlcd_jax.models import heads, llama, presets, table
 from rlcd_jax.ppo import choosing
@@ -24,7 +24,6 @@ from rlcd_jax.text import tokenizer
 from rlcd_jax.weights import (
     config_json,
     embedded,
-    fields,
     files,
     finite,
     hf,
@@ -189,7 +188,7 @@ def _model_of_run(
 def _spec_of_run(path: pathlib.Path) -> str:
     if not path.is_file():
         raise ValueError(f"{path} is not there; name the run's model with --model")
-    model = fields.read_json(path).get("model")
+    model = jsonl.read_object(path).get("model")
     spec = model.get("spec") if isinstance(model, dict) else None
     if not isinstance(spec, str):
         raise ValueError(

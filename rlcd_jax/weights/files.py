@@ -17,8 +17,7 @@ from typing import Any
 
 import safetensors
 
-from rlcd_jax import local_paths
-from rlcd_jax.weights import fields
+from rlcd_jax import fetched, local_paths
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -39,7 +38,7 @@ def weight_map(folder: pathlib.Path) -> dict[str, pathlib.Path] | pathlib.Path:
       ValueError: there are no weights, or in another form; it says what there is and
         what to do.
     """
-    with fields.reading(folder):
+    with fetched.reading(folder):
         return _weight_map(folder)
 
 
@@ -50,10 +49,10 @@ def _weight_map(folder: pathlib.Path) -> dict[str, pathlib.Path] | pathlib.Path:
         return single
     if not index.is_file():
         raise ValueError(f"{folder} has no weights ({WEIGHTS}){_instead(folder)}")
-    listed = fields.read_json(index).get("weight_map")
+    listed = fetched.read_object(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise ValueError(
-            f"{index}: weight_map is {fields.show(listed)}; accepted: an object from "
+            f"{index}: weight_map is {fetched.show(listed)}; accepted: an object from "
             "names of tensors to names of files; restore the file"
         )
     found = {name: folder / _inside(file, index) for name, file in listed.items()}
@@ -74,7 +73,7 @@ def _inside(file: Any, index: pathlib.Path) -> str:
         if not (path.is_absolute() or ".." in path.parts or "\\" in file):
             return file
     raise ValueError(
-        f"{index} names the file {fields.show(file)}; accepted: names of .safetensors "
+        f"{index} names the file {fetched.show(file)}; accepted: names of .safetensors "
         "files in the same folder; restore the file"
     )
 
@@ -162,14 +161,10 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
 
 def _open(path: pathlib.Path) -> Any:
     try:
-        with fields.reading(path), path.open("rb") as file:
-            start = file.read(len(fields.LINK_START))
-        if start == fields.LINK_START:
-            raise ValueError(
-                f"{path} is a Git LFS pointer, not the file; fetch it with: git lfs "
-                "pull"
-            )
-        with fields.reading(path):
+        with fetched.reading(path), path.open("rb") as file:
+            start = file.read(len(fetched.POINTER_START))
+        fetched.refuse_pointer(path, start)
+        with fetched.reading(path):
             return safetensors.safe_open(str(path), framework="numpy")
     except safetensors.SafetensorError as error:
         raise ValueError(

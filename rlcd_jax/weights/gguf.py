@@ -15,6 +15,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+from rlcd_jax import fetched
 from rlcd_jax.models import attention, llama
 from rlcd_jax.weights import fields, finite, gguf_header, names
 
@@ -51,7 +52,7 @@ def open_file(path: str | pathlib.Path) -> gguf.GGUFReader:
       ValueError: it is no whole, little-endian GGUF file; see `gguf_header`.
     """
     path = pathlib.Path(path)
-    with fields.reading(path):
+    with fetched.reading(path):
         if not path.is_file():
             raise ValueError(f"no file {path}; give the path of a .gguf file")
     gguf_header.check(path)
@@ -100,7 +101,7 @@ def read_config(
     ):
         if metadata.get(name) not in (same, None):
             raise ValueError(
-                f"{origin}: {name} is {fields.show(metadata[name])}; accepted: {same}"
+                f"{origin}: {name} is {fetched.show(metadata[name])}; accepted: {same}"
             )
     theta = fields.number(
         metadata, "llama.rope.freq_base", origin, fields.MOST_THETA, absent=10000.0
@@ -130,17 +131,17 @@ def _check_kind(metadata: Mapping[str, Any], origin: str) -> None:
     kind = metadata.get("general.architecture")
     if kind != "llama":
         raise ValueError(
-            f"{origin}: architecture is {fields.show(kind)}; accepted: 'llama'"
+            f"{origin}: architecture is {fetched.show(kind)}; accepted: 'llama'"
         )
     if metadata.get("split.count") not in (0, 1, None):
         raise ValueError(
-            f"{origin} is one of {fields.show(metadata['split.count'])} parts of a "
+            f"{origin} is one of {fetched.show(metadata['split.count'])} parts of a "
             "model; join them first: llama-gguf-split --merge FIRST_PART WHOLE.gguf"
         )
     for field, accepted in FIXED_FIELDS.items():
         if metadata.get(field) not in accepted:
             raise ValueError(
-                f"{origin}: {field} is {fields.show(metadata[field])}; accepted: "
+                f"{origin}: {field} is {fetched.show(metadata[field])}; accepted: "
                 f"{accepted[0]!r}"
             )
 

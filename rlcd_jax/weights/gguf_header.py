@@ -15,7 +15,7 @@ from typing import Any
 
 import gguf
 
-from rlcd_jax.weights import fields
+from rlcd_jax import fetched
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -47,13 +47,9 @@ def check(path: pathlib.Path) -> None:
     Raises:
       ValueError: it says what is wrong and at which byte.
     """
-    with fields.reading(path), path.open("rb") as file:
-        start = file.read(len(fields.LINK_START))
-        if start == fields.LINK_START:
-            raise ValueError(
-                f"{path} is a Git LFS pointer, not the file; fetch it with: git lfs "
-                "pull"
-            )
+    with fetched.reading(path), path.open("rb") as file:
+        start = file.read(len(fetched.POINTER_START))
+        fetched.refuse_pointer(path, start)
         if start[:4] != MAGIC:
             raise ValueError(
                 f"{path} is not a whole GGUF file (it starts with {start[:4]!r}, not "
@@ -79,7 +75,7 @@ class _Walk:
     def skip(self, count: int) -> None:
         if count > self.size - self.at:
             raise ValueError(
-                f"{fields.show(count)} bytes are to follow where the file has "
+                f"{fetched.show(count)} bytes are to follow where the file has "
                 f"{self.size - self.at}"
             )
         self.at += count
@@ -117,7 +113,7 @@ def _walk_file(walk: _Walk) -> None:
     alignment = found.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment.bit_count() != 1:
         raise ValueError(
-            f"general.alignment is {fields.show(alignment)}; accepted: a power of 2"
+            f"general.alignment is {fetched.show(alignment)}; accepted: a power of 2"
         )
     start = math.ceil(walk.at / alignment) * alignment
     for name, (offset, size) in ends.items():
@@ -152,7 +148,7 @@ def _walk_value(walk: _Walk, kind: int) -> Any:
     walk.items += count
     if walk.items > MOST_ITEMS:
         raise ValueError(
-            f"{fields.show(count)} items; accepted: up to {MOST_ITEMS} in all arrays"
+            f"{fetched.show(count)} items; accepted: up to {MOST_ITEMS} in all arrays"
         )
     if kind == _KINDS.STRING:
         for _ in range(count):

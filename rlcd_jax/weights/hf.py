@@ -20,9 +20,10 @@ import numpy as np
 import safetensors.numpy
 from huggingface_hub import errors as hub_errors
 
+from rlcd_jax import fetched
 from rlcd_jax.models import llama
 from rlcd_jax.text import tokenizer as tokenizers
-from rlcd_jax.weights import config_json, fields, files, names, scalar
+from rlcd_jax.weights import config_json, files, names, scalar
 
 WEIGHTS, INDEX = files.WEIGHTS, files.INDEX
 HUB_FILES = ("*.json", "model*.safetensors", "*.jinja", "tokenizer.model")
@@ -239,7 +240,7 @@ def _write_tokenizer(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer) -> N
     path = folder / "tokenizer_config.json"
     # transformers 5 writes a class of its own, which transformers 4 does not know.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    _write_json(path, fields.read_json(path) | settings)
+    _write_json(path, fetched.read_object(path) | settings)
 
 
 def disassemble(

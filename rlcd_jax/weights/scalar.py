@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcd_jax.weights import fields
+from rlcd_jax import fetched
 
 POLICY, PREFERENCE, VALUE = "policy", "preference", "value"
 ARCHITECTURES = {
@@ -66,7 +66,7 @@ def head_from_tensors(
         value = raw.get(BIAS_FIELD, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(
-                f"{origin}: {BIAS_FIELD} is {fields.show(value)}; accepted: a number"
+                f"{origin}: {BIAS_FIELD} is {fetched.show(value)}; accepted: a number"
             )
         bias = value
     return {"weight": tensors[WEIGHT][0], "bias": np.asarray(bias, np.float32)}
