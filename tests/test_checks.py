@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from configs import common
 from rlcd_jax import checkpoint, local_paths, metrics, record_files, records, stages
-from rlcd_jax.checks import fields, kinds, refusals, rules, supplies
+from rlcd_jax.checks import fields, kinds, long_texts, refusals, rules, supplies
 from rlcd_jax.datasets import preparing
 from rlcd_jax.job import prompt_parts, setup, workspace
 from rlcd_jax.models import llama
@@ -473,7 +473,7 @@ def test_prompts_are_read_once_and_all_of_the_test_part_looked_at(monkeypatch):
 
     def load(config, task, part):
         loaded.append(part)
-        return [short] * (supplies.LOOKED + 1) + [long]
+        return [short] * (long_texts.LOOKED + 1) + [long]
 
     monkeypatch.setattr(prompt_parts, "load_prompts", load)
     look = supplies.Look(found.config, found, None, ("evaluate",), ("evaluate",))

@@ -8,23 +8,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
-from rlcd_jax.checks import rules
+from rlcd_jax.checks import long_texts, rules
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.job import lengths, prompt_parts, setup, trainer, workspace
 from rlcd_jax.models import heads, llama, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import model
-from rlcd_jax.text import dialogue_format, encoding
-
-LOOKED = 1000  # prompts whose tokens are counted
-LEAST_SHARE = 0.25  # of the prompts that must fit; below it the limit is a mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,37 +153,30 @@ def _people(look: Look) -> Iterator[str]:
         )
     else:
         hh_rlhf.local_files(task.hh_config, look.config.prompts.hh_dir)
+        yield from long_texts.people(look.job)
 
 
 def counts(look: Look) -> Iterator[str]:
     """Yield where prompts and pairs are too few for what is asked of them."""
-    config, stages = look.config, look.stages
-    task = look.task
-    about = look.left if look.job else stages
+    config, job = look.config, look.job
+    about = look.left if job else look.stages
     # A plan does not fetch what only a run needs.
-    readable = look.job is not None or config.prompts.source != "hh_rlhf"
-    drawn = look.folder("simulate")
-    pairs = None
+    readable = job is not None or config.prompts.source != "hh_rlhf"
     train: list[records.Prompt] = []
     if readable and {"simulate", "policy"} & {*about}:
-        train = prompt_parts.load_prompts(config, task, "train")
+        train = prompt_parts.load_prompts(config, look.task, "train")
         if not train:
             yield "no prompt belongs to the part train; give more in prompts.source"
             return
-    sizes = _sizes(look, task, train[:LOOKED])
     if train and "simulate" in about:
-        room = config.pairs.prompt_tokens
-        yield from _room(sizes, len(train), "pairs.prompt_tokens", room)
-        pairs = _group(config) * (len(train) - _too_long(sizes, room)) or None
-    elif drawn is not None and (drawn / "pairs.jsonl").exists():
-        if {"preference", "distill"} & {*about}:
-            pairs = len(record_files.read_jsonl(drawn / "pairs.jsonl", records.Pair))
-    if pairs is not None:
-        yield from _rows(config, pairs, stages)
-    if train and "policy" in about:
+        yield from _from_prompts(look, train)
+    else:
+        yield from _from_pairs(look)
+    if train and "policy" in about and job:
         room = config.policy.prompt_tokens
-        yield from _room(sizes, len(train), "policy.prompt_tokens", room)
-        yield from _dev_prompts(look, task)
+        tokens = long_texts.sizes(job, train[: long_texts.LOOKED])
+        yield from long_texts.limit(tokens, len(train), "policy.prompt_tokens", room)
+        yield from _dev_prompts(look)
     if readable and "evaluate" in about:
         if not look.test_prompts:
             yield (
@@ -197,20 +186,72 @@ def counts(look: Look) -> Iterator[str]:
             )
 
 
-def _group(config: ConfigDict) -> int:
-    """Return the pairs of one prompt."""
-    return config.pairs.samples_per_prompt * len(config.pairs.labels)
+def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
+    """Yield which stages can get too little of the pairs of these prompts."""
+    config, job = look.config, look.job
+    labels = len(config.pairs.labels)
+    num, left = config.pairs.samples_per_prompt * len(train), {}
+    if job is not None:
+        drawn, told = long_texts.simulated(job, train)
+        yield from told
+        if not (num := drawn.num):
+            return
+        for stage in _readers(look):
+            texts, told = long_texts.trained_on(job, stage, drawn)
+            yield from told
+            if not told:
+                left[stage] = texts * (labels if stage == "preference" else 1)
+    yield from _rows(look, num * labels, left)
 
 
-def _rows(config: ConfigDict, pairs: int, stages: Sequence[str]) -> Iterator[str]:
-    """Yield which stages have too few rows for a batch, of so many pairs."""
-    if "preference" in stages and config.preference.data == "pairs":
-        yield from rules.too_few_pairs(config, pairs, _group(config))
-    rows, size = pairs // len(config.pairs.labels), config.distill.batch_size
-    if "distill" in stages and rows < size:
+def _from_pairs(look: Look) -> Iterator[str]:
+    """Yield which stages have too little of the pairs that there are."""
+    reading, folder = _readers(look), look.folder("simulate")
+    if not reading or folder is None or not (folder / "pairs.jsonl").exists():
+        return
+    rows = record_files.read_jsonl(folder / "pairs.jsonl", records.Pair)
+    left = {}
+    if look.job is not None:
+        left = {name: long_texts.pairs_left(look.job, name, rows) for name in reading}
+    yield from _rows(look, len(rows), left)
+
+
+def _readers(look: Look) -> list[str]:
+    """Return which of the stages about to run are trained on the run's own pairs."""
+    human = look.config.preference.data != "pairs"
+    readers = ("distill",) if human else ("preference", "distill")
+    about = look.left if look.job else look.stages
+    return [stage for stage in readers if stage in about]
+
+
+def _rows(look: Look, pairs: int, left: Mapping[str, int]) -> Iterator[str]:
+    """Yield which stages have too few rows for a batch.
+
+    Args:
+      look: at what is there.
+      pairs: of the run, at most.
+      left: rows of a stage that are not over its lengths, at most; without a stage:
+        not known.
+    """
+    config, labels = look.config, len(look.config.pairs.labels)
+    group = config.pairs.samples_per_prompt * labels
+    short = {name for name, rows in left.items() if rows < config[name].batch_size}
+    if "preference" in look.stages and config.preference.data == "pairs":
+        yield from (told := list(rules.too_few_pairs(config, pairs, group)))
+        short -= {"preference"} if told else set()
+    rows, size = pairs // labels, config.distill.batch_size
+    if "distill" in look.stages and rows < size:
+        short -= {"distill"}
         yield (
             f"distill: {rows} training rows are fewer than one batch of "
             f"distill.batch_size={size}; lower it, or take more pairs"
+        )
+    for name in sorted(short):
+        yield (
+            f"{name}: {left[name]} of at most {pairs} pairs are not over "
+            f"{name}.lengths[-1]={config[name].lengths[-1]}, fewer than one batch of "
+            f"{name}.batch_size={config[name].batch_size}; "
+            f"{long_texts.advice(config, name)}, take more pairs, or lower the batch"
         )
 
 
@@ -219,68 +260,27 @@ def positions(look: Look) -> Iterator[str]:
     for stage in look.left:
         longest = 0
         if stage == "evaluate":
-            longest = max(_sizes(look, look.task, look.test_prompts), default=0)
+            longest = max(long_texts.sizes(look.job, look.test_prompts), default=0)
         try:
             lengths.check(look.job, stage, longest)
         except ValueError as error:
             yield str(error)
 
 
-def _dev_prompts(look: Look, task: tasks.Task) -> Iterator[str]:
+def _dev_prompts(look: Look) -> Iterator[str]:
     """Yield that PPO has no prompts to choose a checkpoint by."""
-    section = look.config.policy
-    if not section.dev_prompts or look.job is None:
+    section, job = look.config.policy, look.job
+    if not section.dev_prompts:
         return
-    dev = prompt_parts.load_prompts(look.config, task, "dev", limit=0)
-    sizes = _sizes(look, task, dev)
-    if section.choose == "dev_score" and len(dev) == _too_long(
-        sizes, section.prompt_tokens
-    ):
+    dev = prompt_parts.load_prompts(look.config, look.task, "dev", limit=0)
+    room = section.prompt_tokens
+    fits = sum(size <= room for size in long_texts.sizes(job, dev))
+    if section.choose == choosing.DEV_SCORE and not fits:
         yield (
             "policy.choose='dev_score' but no prompt of the part dev fits in "
-            f"policy.prompt_tokens={section.prompt_tokens}; raise it, give prompts "
-            "with such a part, or set policy.choose='last'"
+            f"policy.prompt_tokens={room}; raise it, give prompts with such a part, or "
+            "set policy.choose='last'"
         )
-
-
-def _sizes(look: Look, task: tasks.Task, loaded: Sequence[records.Prompt]) -> list[int]:
-    """Return the tokens of prompts without affix; [] without a tokenizer."""
-    if look.job is None:
-        return []
-    tokenizer = look.job.text_tokenizer
-    texts = [
-        dialogue_format.plain_prompt(prompt, task, tokenizer.chat) for prompt in loaded
-    ]
-    return list(map(len, encoding.encode_texts(tokenizer, texts)))
-
-
-def _too_long(sizes: Sequence[int], room: int) -> int:
-    """Return how many prompts do not fit; those not looked at are taken to fit."""
-    return sum(size > room for size in sizes)
-
-
-def _room(sizes: Sequence[int], num: int, name: str, room: int) -> Iterator[str]:
-    """Yield that a limit leaves out most prompts; log how many it does leave out.
-
-    Args:
-      sizes: tokens of the prompts that were looked at.
-      num: prompts in all.
-      name: field of the limit.
-      room: the limit, in tokens.
-    """
-    long = _too_long(sizes, room)
-    of_which = f"{len(sizes)} prompts" + " looked at" * (num > len(sizes))
-    most = max(sizes, default=0)
-    if sizes and long == len(sizes):
-        yield (
-            f"none of {of_which} fits in {name}={room}; raise it: the longest has "
-            f"{most} tokens"
-        )
-    elif len(sizes) - long < LEAST_SHARE * len(sizes):
-        yield (
-            f"{name}={room} leaves out {long} of {of_which}; raise it: the longest has "
-            f"{most} tokens"
-        )
-    elif long:
-        told = "%s=%d leaves out %d of %s; the longest has %d tokens"
-        logging.info(told, name, room, long, of_which, most)
+    elif fits < min(len(dev), section.dev_prompts):
+        told = "policy.prompt_tokens=%d leaves %d of %d dev prompts, of %d asked for"
+        logging.info(told, room, fits, len(dev), section.dev_prompts)

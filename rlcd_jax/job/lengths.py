@@ -1,19 +1,21 @@
 """How many positions the texts of each stage need, against those of the model.
 
 Beyond its positions a model of this family writes and reads nonsense without a word,
-so every length that a config allows is looked at before anything is made.
+so every length that a config allows is looked at before anything is made. So is which
+prompts leave no room for a reply in the lengths of a training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rlcd_jax.job import setup
 from rlcd_jax.judging import judges
-from rlcd_jax.pairs import scoring_prompt, shortening
+from rlcd_jax.pairs import scoring_prompt, shortening, training_texts
 from rlcd_jax.text import encoding
 
 Needs = list[tuple[str, int]]  # (what, in the names of fields; tokens)
+SHORTEST = "."  # a reply: there is none with fewer tokens
 
 
 def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
@@ -57,6 +59,50 @@ def mark_tokens(job: setup.Job) -> int:
     turn = job.chat_turn
     mark = turn.opening + turn.end if turn else job.task.human_marker
     return len(job.text_tokenizer.encode(mark, bos=False))
+
+
+def text_tokens(job: setup.Job, stage: str) -> int:
+    """Return the most tokens of prompt, reply and mark in a supervised stage's rows."""
+    return job.config[stage].lengths[-1] - len(closing_ids(job, stage))
+
+
+def closing_ids(job: setup.Job, stage: str) -> list[int]:
+    """Return what a stage's rows have after the mark of a reply.
+
+    The chat format's mark ends the turn; after that of a dialogue a policy learns to
+    end the text.
+    """
+    ends = stage == "distill" and job.task.format == "dialogue"
+    return [job.text_tokenizer.eos_id] if ends else []
+
+
+def prompts_with_room(
+    job: setup.Job, stage: str, prompts: Sequence[str], reply_tokens: int = 1
+) -> Mapping[str, int]:
+    """Return what becomes of prompts in a supervised stage, whatever is replied.
+
+    Args:
+      job: of the run.
+      stage: "preference" or "distill".
+      prompts: texts without affix, up to where the reply begins.
+      reply_tokens: of each reply, its mark not among them; at least those of the
+        shortest reply that there is.
+
+    Returns:
+      `length_counts.counts`: prompts that leave no room for such a reply are dropped,
+      or they lose turns, by the stage's `too_long`.
+    """
+    reply = training_texts.reply_text(SHORTEST, job.task, job.chat_turn)
+    bare = training_texts.bare_reply(SHORTEST, job.task, job.chat_turn)
+    more = reply_tokens - len(job.text_tokenizer.encode(bare, bos=False))
+    fitted = shortening.fit(
+        job.text_tokenizer,
+        [[(prompt, reply)] for prompt in prompts],
+        max_tokens=text_tokens(job, stage) - max(more, 0),
+        rule=job.config[stage].too_long,
+        task=job.task,
+    )
+    return shortening.count(fitted)
 
 
 def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:

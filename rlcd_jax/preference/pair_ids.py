@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from rlcd_jax import records
-from rlcd_jax.job import batching, setup
+from rlcd_jax.job import batching, lengths, setup
 from rlcd_jax.pairs import shortening, training_texts
 from rlcd_jax.text import encoding
 
@@ -70,7 +70,7 @@ def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
     fitted = shortening.fit(
         job.text_tokenizer,
         [training_texts.preference_texts(row, task, job.chat_turn) for row in rows],
-        max_tokens=section.lengths[-1],
+        max_tokens=lengths.text_tokens(job, "preference"),
         rule=section.too_long,
         task=task,
     )
@@ -89,13 +89,13 @@ def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
 
 
 def collate(
-    job: setup.Job, lengths: Sequence[int]
+    job: setup.Job, widths: Sequence[int]
 ) -> Callable[[Sequence[TokenPair]], Mapping[str, np.ndarray]]:
     """Return a function from rows to tokens and mask [B, 2, T], prob_2 [B]."""
 
     def arrays(rows: Sequence[TokenPair]) -> Mapping[str, np.ndarray]:
         ids = [ids for row in rows for ids in (row.ids_1, row.ids_2)]
-        length = batching.fitting_length(max(map(len, ids)), lengths)
+        length = batching.fitting_length(max(map(len, ids)), widths)
         tokens, mask = batching.pad_left(ids, length, job.text_tokenizer.pad_id)
         return {
             "tokens": tokens.reshape(len(rows), 2, length),

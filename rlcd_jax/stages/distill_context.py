@@ -58,7 +58,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         section,
         len(examples),
         "distill",
-        lambda: supervised.lost_pairs(workdir, "distill", too_long),
+        lambda: supervised.lost_pairs(workdir, "distill", too_long["replies"]),
     )
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "distill")
@@ -73,7 +73,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     )
     summary = {
         "examples": len(examples),
-        length_counts.SUMMARY: {"replies": too_long},
+        length_counts.SUMMARY: too_long,
         "updates": updates,
         **shown,
         "seconds": time.monotonic() - started,
@@ -101,30 +101,34 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
 
 def load_examples(
     config: ConfigDict, workdir: str | pathlib.Path, job: setup.Job
-) -> tuple[list[Example], Mapping[str, int]]:
-    """Return the positive replies as token examples, and what became of long ones.
-
-    Those over `distill.lengths` are treated by `distill.too_long`: dropped, or
-    their prompts lose the oldest turns.
-    """
+) -> tuple[list[Example], Mapping[str, Mapping[str, int]]]:
+    """Return `make_examples` of a run's pairs."""
     path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
     if not path.exists():
         raise ValueError(f"{path} does not exist; run --stage=simulate first")
-    section, task = config.distill, job.task
-    shortening.check_rule("distill.too_long", section.too_long)
-    # The chat format's mark ends the turn; after that of a dialogue comes an EOS.
-    ends = [job.text_tokenizer.eos_id] if task.format == "dialogue" else []
+    shortening.check_rule("distill.too_long", config.distill.too_long)
+    return make_examples(job, record_files.read_jsonl(path, records.Pair))
+
+
+def make_examples(
+    job: setup.Job, rows: Sequence[records.Pair]
+) -> tuple[list[Example], Mapping[str, Mapping[str, int]]]:
+    """Return the positive replies as token examples, and what became of long texts.
+
+    Those over `distill.lengths` are treated by `distill.too_long`: dropped, or their
+    prompts lose the oldest turns.
+    """
+    task = job.task
+    ends = lengths.closing_ids(job, "distill")
+    pairs = training_texts.positives(rows)
     texts = [
-        [training_texts.distill_example(pair, task, job.chat_turn)]
-        for pair in training_texts.positives(
-            record_files.read_jsonl(path, records.Pair)
-        )
+        [training_texts.distill_example(pair, task, job.chat_turn)] for pair in pairs
     ]
     fitted = shortening.fit(
         job.text_tokenizer,
         texts,
-        max_tokens=section.lengths[-1] - len(ends),
-        rule=section.too_long,
+        max_tokens=lengths.text_tokens(job, "distill"),
+        rule=job.config.distill.too_long,
         task=task,
     )
     examples = [
@@ -132,16 +136,19 @@ def load_examples(
         for one in fitted
         for ids, is_reply in one.joined
     ]
-    return examples, shortening.count(fitted)
+    prompts = lengths.prompts_with_room(
+        job, "distill", [*dict.fromkeys(pair.prompt for pair in pairs)]
+    )
+    return examples, {"prompts": prompts, "replies": shortening.count(fitted)}
 
 
 def collate(
-    job: setup.Job, lengths: Sequence[int], per_sequence: bool
+    job: setup.Job, widths: Sequence[int], per_sequence: bool
 ) -> Callable[[Sequence[Example]], Mapping[str, np.ndarray]]:
     """Return a function from rows to tokens, mask and targets [B, T]."""
 
     def arrays(rows: Sequence[Example]) -> Mapping[str, np.ndarray]:
-        length = batching.fitting_length(max(len(row.ids) for row in rows), lengths)
+        length = batching.fitting_length(max(len(row.ids) for row in rows), widths)
         pad_id = job.text_tokenizer.pad_id
         tokens, mask = batching.pad_left([row.ids for row in rows], length, pad_id)
         targets, _ = batching.pad_left([row.is_reply for row in rows], length, 0)

@@ -41,13 +41,17 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     started = time.monotonic()
     job = setup.load_job(config)
     lengths.check(job, "preference")
-    train, held_out = (
-        pair_ids.to_tokens(job, rows) for rows in data.load_pairs(config, workdir, job)
-    )
+    sides = data.load_pairs(config, workdir, job)
+    train, held_out = (pair_ids.to_tokens(job, rows) for rows in sides)
     section = config.preference
     # Read before training, so that what is wrong with them does not show after it.
     people = agreement.human_tokens(job) if section.human_pairs else None
-    too_long = {"training pairs": train.too_long, "held-out pairs": held_out.too_long}
+    prompts = [*dict.fromkeys(row.prompt for rows in sides for row in rows)]
+    too_long = {
+        "prompts": lengths.prompts_with_room(job, "preference", prompts),
+        "training pairs": train.too_long,
+        "held-out pairs": held_out.too_long,
+    }
     if people is not None:
         too_long["human pairs"] = people.too_long
     _note_too_long(too_long)
