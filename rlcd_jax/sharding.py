@@ -31,6 +31,7 @@ RULES: dict[str, tuple[str, ...] | None] = {
     "batch": BATCH_AXES,
     "slots": BATCH_AXES,
     "rows": ("slice", "data"),  # of activations that go to weights split over fsdp
+    "shards": ("fsdp",),  # of rows, beside copies of what fsdp splits
     "length": None,
     "layers": None,
     "vocab": ("tensor",),

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.models import llama, table
+from rlcd_jax.models import llama, output_table, table
 
 Params = Any
 
@@ -43,10 +43,11 @@ def token_logprobs(
       ([B, T] log-probabilities, [B, T] entropies or None), nats, float32. No gradient
       flows through the entropies.
     """
+    copies = output_table.copies(params, cfg, len(hidden))
 
     @jax.checkpoint
     def step(carry: None, chunk: tuple[jax.Array, jax.Array]):
-        scores = llama.logits(params, cfg, chunk[0]) / temperature
+        scores = output_table.logits(copies, cfg, chunk[0]) / temperature
         norm = jax.nn.logsumexp(scores, axis=-1)
         picked = jnp.take_along_axis(scores, chunk[1][..., None], axis=-1)[..., 0]
         if not with_entropy:
@@ -127,11 +128,12 @@ def policy_divergence(
         for params in (policy, reference)
     ]
     states = [chunked(x, chunk_tokens) for x in states]
+    both = [output_table.copies(one, cfg, len(tokens)) for one in (policy, reference)]
 
     def step(carry: None, chunk: list[jax.Array]) -> tuple[None, jax.Array]:
         ours, theirs = (
-            jax.nn.log_softmax(llama.logits(params, cfg, hidden), axis=-1)
-            for params, hidden in zip((policy, reference), chunk, strict=True)
+            jax.nn.log_softmax(output_table.logits(copies, cfg, hidden), axis=-1)
+            for copies, hidden in zip(both, chunk, strict=True)
         )
         return carry, jnp.sum(jnp.exp(ours) * (ours - theirs), axis=-1)
 

@@ -354,5 +354,9 @@ def _run_cached(layers, cfg, x, angles, where, cache):
 
 def logits(params: Params, cfg: LlamaConfig, hidden: jax.Array) -> jax.Array:
     """Return next-token logits [..., V] float32 from hidden states [..., D]."""
-    table = params["embed"] if cfg.tie_embeddings else params["unembed"]
-    return products.product(hidden, table, cfg.dtype)
+    return products.product(hidden, output_table(params, cfg), cfg.dtype)
+
+
+def output_table(params: Params, cfg: LlamaConfig) -> jax.Array:
+    """Return the matrix [V, D] that logits are made with."""
+    return params["embed"] if cfg.tie_embeddings else params["unembed"]

@@ -55,14 +55,58 @@ def _forward(spec: str, left: jax.Array, right: jax.Array, dtype: str):
 
 def _backward(spec: str, dtype: str, saved, cotangent: jax.Array):
     left, right = saved
-    operands, result = spec.split("->")
-    first, second = operands.split(",")
-    d_left = contract(f"{result},{second}->{first}", cotangent, right, dtype)
-    d_right = contract(f"{result},{first}->{second}", cotangent, left, dtype)
+    d_left, d_right = _transposes(spec, dtype, saved, cotangent)
     return d_left.astype(left.dtype), d_right.astype(right.dtype)
 
 
+def _transposes(
+    spec: str, dtype: str, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the cotangents of both operands, float32."""
+    left, right = operands
+    indices, result = spec.split("->")
+    first, second = indices.split(",")
+    return (
+        contract(f"{result},{second}->{first}", cotangent, right, dtype),
+        contract(f"{result},{first}->{second}", cotangent, left, dtype),
+    )
+
+
 contract.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
+def contract_cast(
+    spec: str, left: jax.Array, cast: jax.Array, right: jax.Array, dtype: str
+) -> jax.Array:
+    """Return `contract(spec, left, right, dtype)` where `right` was cast before.
+
+    For loops that use a weight again and again: its cast is made once, and the
+    gradient, summed over the loop in the dtype of `right`, is as exact as without.
+
+    Args:
+      spec: as in `contract`.
+      left: any floating array.
+      cast: `right` in `dtype`; no gradient goes to it.
+      right: whose gradient is wanted; its values are not read.
+      dtype: as in `contract`.
+    """
+    del right
+    return contract(spec, left, cast, dtype)
+
+
+def _forward_cast(spec, left, cast, right, dtype):
+    like = jnp.zeros((), right.dtype)
+    return contract(spec, left, cast, dtype), (left, cast, like)
+
+
+def _backward_cast(spec: str, dtype: str, saved, cotangent: jax.Array):
+    left, cast, like = saved
+    d_left, d_right = _transposes(spec, dtype, (left, cast), cotangent)
+    return d_left.astype(left.dtype), None, d_right.astype(like.dtype)
+
+
+contract_cast.defvjp(_forward_cast, _backward_cast)
 
 
 def product(x: jax.Array, weight: jax.Array, dtype: str) -> jax.Array:
