@@ -60,11 +60,11 @@ def launch(argv: list[str]) -> None:
         api_key=os.environ.get(read_config.KEY),
     )
     define = COMMANDS[words[0]].define_flags
-    found, workdir = launcher_words.read_command(
+    split_jobs, workdir = launcher_words.read_command(
         words, define, target, args.parts, around
     )
     typed = shlex.join(["python", "-m", "experiments.launch", *argv])
-    text = target.script(found, site.read(target.Site, vars(args)), workdir, typed)
+    text = target.script(split_jobs, site.read(target.Site, vars(args)), workdir, typed)
     print(text, end="", flush=True)
     if args.submit:
         submission.submit(text, target.SUBMIT)

@@ -21,7 +21,7 @@ from rlcd_jax.weights import embedded  # noqa: E402
 
 @contextlib.contextmanager
 def job(
-    config: ConfigDict, workdir: str, given: job_flags.JobFlags, **asked: str
+    config: ConfigDict, workdir: str, typed: job_flags.JobFlags, **asked: str
 ) -> Iterator[None]:
     """Set up logging and JAX for a command, as one process of its job.
 
@@ -32,7 +32,7 @@ def job(
     Args:
       config: of the command.
       workdir: its folder.
-      given: what its flags say of the job.
+      typed: what its flags say of the job.
       **asked: further flags that say what the command does.
     """
     _set_up_logs()
@@ -41,9 +41,9 @@ def job(
             config.to_dict(),
             workdir,
             asked,
-            environ={**os.environ, **given.variables},
-            start_seconds=given.start_seconds,
-            lost_seconds=given.lost_seconds,
+            environ={**os.environ, **typed.variables},
+            start_seconds=typed.start_seconds,
+            lost_seconds=typed.lost_seconds,
             say=logging.info,
             end=_end,
         ):

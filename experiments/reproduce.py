@@ -48,7 +48,7 @@ def run(
     dry_run: bool,
     node: str = "",
     part: str = "",
-    given: job_flags.JobFlags = job_flags.ALONE,
+    typed: job_flags.JobFlags = job_flags.ALONE,
 ) -> None:
     """Say what is to be made, make it, and print and write the tables."""
     asked = plans.Asked(dry_run, node, part)
@@ -61,7 +61,7 @@ def run(
         dry=dry_run,
     )
     chosen = plans.choose(setup)
-    together = process.job(config, workdir, given, node=node, part=part)
+    together = process.job(config, workdir, typed, node=node, part=part)
     with together if asked.makes(chosen) else contextlib.nullcontext():
         say = functools.partial(print, flush=True)
         plans.carry_out(setup, chosen, asked, say=say)
@@ -102,7 +102,7 @@ def start() -> None:
             dry_run=values.dry_run,
             node=values.node,
             part=values.part,
-            given=job_flags.read(values),
+            typed=job_flags.read(values),
         )
 
     command.start(action, define_flags, __doc__, describe_fields)

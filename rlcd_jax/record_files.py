@@ -57,15 +57,15 @@ def read_jsonl(
       A row without the field `draw` is of a prompt's only draw; with a "#" in its
       prompt id, where older files wrote the draw, it is refused.
     """
-    found = []
+    rows = []
     for number, row in jsonl.read(path, drop_truncated=drop_truncated):
         try:
             if cls is not dict:
                 row = schema.from_dict(cls, with_draw(cls, row))
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -90,15 +90,15 @@ def place_devices(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
       ValueError: TPU devices form another number of slices.
     """
     slices, *inner = shape
-    found = {getattr(device, "slice_index", None) for device in devices}
-    if slices > 1 and len(found) == slices:
+    groups = {getattr(device, "slice_index", None) for device in devices}
+    if slices > 1 and len(groups) == slices:
         return mesh_utils.create_hybrid_device_mesh(
             (1, *inner), (slices, 1, 1, 1), devices, allow_split_physical_axes=True
         )
-    if devices[0].platform == "tpu" and len(found) != slices:
+    if devices[0].platform == "tpu" and len(groups) != slices:
         raise ValueError(
-            f"mesh.slices={slices} but the devices form {len(found)} slices; accepted "
-            f"here: {len(found)}"
+            f"mesh.slices={slices} but the devices form {len(groups)} slices; accepted "
+            f"here: {len(groups)}"
         )
     return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 

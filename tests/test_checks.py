@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import common
-from rlcd_jax import checkpoint, local_paths, metrics, record_files, records, stages
+from rlcd_jax import (
+    checkpoint,
+    dotted,
+    local_paths,
+    metrics,
+    record_files,
+    records,
+    stages,
+)
 from rlcd_jax.checks import fields, kinds, long_texts, refusals, rules, supplies
 from rlcd_jax.datasets import preparing
 from rlcd_jax.job import prompt_parts, setup, workspace
@@ -81,7 +89,7 @@ def test_table_has_the_fields_of_every_config_and_accepts_their_values(size):
     for name in test_configs.CONFIGS:
         for task in test_configs.TASKS:
             config = config_of(task, size, name)
-            assert {field for field, _ in refusals.values(config)} == set(fields.FIELDS)
+            assert set(dotted.flatten(config.to_dict())) == set(fields.FIELDS)
             refusals.check_config(config)
 
 

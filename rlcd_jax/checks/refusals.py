@@ -60,12 +60,12 @@ def check_labels(config: ConfigDict, fresh: ConfigDict, source: str) -> None:
             continue
         file, _, others = source.partition(":")
         kept = [one for one in others.split(",") if one.partition("=")[0] != argument]
-        given = f"{file}:" + ",".join(filter(None, (f"{argument}={value}", *kept)))
+        instead = f"{file}:" + ",".join(filter(None, (f"{argument}={value}", *kept)))
         if argument == "config file":
-            given = "with the file of the method you want"
+            instead = "with the file of the method you want"
         lines.append(
             f"--config.{name}={value} would change the name and not the values that "
-            f"come with it; accepted: --config {given}"
+            f"come with it; accepted: --config {instead}"
         )
     refuse(lines)
 
@@ -131,16 +131,18 @@ def verdict(
 
 def problems(config: ConfigDict) -> list[str]:
     """Return a line for each field whose value is not accepted."""
-    given = dotted.flatten(config.to_dict())
-    told = [f"{name} is missing in the config" for name in fields.FIELDS.keys() - given]
+    values = dotted.flatten(config.to_dict())
+    told = [
+        f"{name} is missing in the config" for name in fields.FIELDS.keys() - values
+    ]
     told += [
         f"{name} is no field of a config; accepted: those of configs.common"
-        for name in given.keys() - fields.FIELDS.keys()
+        for name in values.keys() - fields.FIELDS.keys()
     ]
     lines = (
-        kinds.problem(field, name, given[name])
+        kinds.problem(field, name, values[name])
         for name, field in fields.FIELDS.items()
-        if name in given
+        if name in values
     )
     return sorted(told) + [line for line in lines if line]
 

@@ -60,10 +60,10 @@ def define(values: flags.FlagValues) -> None:
 
 def read(values: flags.FlagValues) -> JobFlags:
     """Return what the flags of `define` say, as variables of the environment."""
-    given = {
+    typed = {
         hosts.COORDINATOR: values.coordinator,
         hosts.COUNT: values.num_processes,
         hosts.INDEX: values.process_id,
     }
-    variables = {name: str(one) for name, one in given.items() if one is not None}
+    variables = {name: str(one) for name, one in typed.items() if one is not None}
     return JobFlags(variables, values.start_seconds, values.lost_seconds)

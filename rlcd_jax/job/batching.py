@@ -123,8 +123,8 @@ def map_rows(
             chosen, length = _next_batch(rows, order[start:], rows_at, lengths)
             filled = chosen + chosen[-1:] * (rows_at(length) - len(chosen))
             tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
-            given = [extra[np.array(filled)] for extra in extras]
-            out = processes.fetch(program(tokens, mask, *given))
+            beside = [extra[np.array(filled)] for extra in extras]
+            out = processes.fetch(program(tokens, mask, *beside))
             pieces.append(out[: len(chosen)])
             start += len(chosen)
             if bar:

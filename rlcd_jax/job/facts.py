@@ -32,20 +32,20 @@ def gather(
       workdir: of the command.
       asked: further flags of the command.
     """
-    found = {"code of rlcd_jax": _code(), "python": platform.python_version()}
+    facts = {"code of rlcd_jax": _code(), "python": platform.python_version()}
     for name in PACKAGES:
-        found[name] = importlib.metadata.version(name)
-    found["--workdir"] = str(pathlib.Path(workdir).absolute())
-    found |= {f"--{name}": str(value) for name, value in asked.items()}
+        facts[name] = importlib.metadata.version(name)
+    facts["--workdir"] = str(pathlib.Path(workdir).absolute())
+    facts |= {f"--{name}": str(value) for name, value in asked.items()}
     for name, value in dotted.flatten(config).items():
         if name in OWN_CACHES:
             continue
-        found[f"--config.{name}"] = json.dumps(value, default=str)
+        facts[f"--config.{name}"] = json.dumps(value, default=str)
         texts = value if isinstance(value, list | tuple) else [value]
         for path in (_as_path(one) for one in texts if isinstance(one, str)):
             if path is not None:
-                found[f"contents of {path} (--config.{name})"] = content_hash(path)
-    return found
+                facts[f"contents of {path} (--config.{name})"] = content_hash(path)
+    return facts
 
 
 def content_hash(path: pathlib.Path) -> str:

@@ -56,24 +56,24 @@ def find(environ: Mapping[str, str]) -> Hosts | None:
       ValueError: the variables contradict each other or say too little.
     """
     by_hand = {n: environ[n] for n in (COORDINATOR, COUNT, INDEX) if environ.get(n)}
-    found = None
+    hosts = None
     if len(by_hand) < 3:
         looks = (_of_open_mpi, _of_slurm, _of_tpu)
-        found = next((one for look in looks if (one := look(environ))), None)
-    if not by_hand and found is None:
+        hosts = next((one for look in looks if (one := look(environ))), None)
+    if not by_hand and hosts is None:
         return None
-    if found is None:
-        found = _by_hand(environ, by_hand)
+    if hosts is None:
+        hosts = _by_hand(environ, by_hand)
     else:
-        found = dataclasses.replace(
-            found,
-            coordinator=by_hand.get(COORDINATOR, found.coordinator),
-            count=_number(environ, COUNT) if COUNT in by_hand else found.count,
-            index=_number(environ, INDEX) if INDEX in by_hand else found.index,
+        hosts = dataclasses.replace(
+            hosts,
+            coordinator=by_hand.get(COORDINATOR, hosts.coordinator),
+            count=_number(environ, COUNT) if COUNT in by_hand else hosts.count,
+            index=_number(environ, INDEX) if INDEX in by_hand else hosts.index,
         )
     if environ.get(DEVICES):
-        found = dataclasses.replace(found, devices=_devices_by_hand(environ))
-    return _checked(found)
+        hosts = dataclasses.replace(hosts, devices=_devices_by_hand(environ))
+    return _checked(hosts)
 
 
 def _by_hand(environ: Mapping[str, str], by_hand: Mapping[str, str]) -> Hosts:
@@ -257,21 +257,21 @@ def _devices_by_hand(environ: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def _checked(found: Hosts) -> Hosts | None:
-    if found.count == 1 and found.index == 0:
+def _checked(hosts: Hosts) -> Hosts | None:
+    if hosts.count == 1 and hosts.index == 0:
         return None
-    if not 0 <= found.index < found.count:
+    if not 0 <= hosts.index < hosts.count:
         raise ValueError(
-            f"{found.source}: process {found.index} of {found.count}; accepted: "
-            f"processes 0 to {found.count - 1}"
+            f"{hosts.source}: process {hosts.index} of {hosts.count}; accepted: "
+            f"processes 0 to {hosts.count - 1}"
         )
-    host, colon, port = found.coordinator.rpartition(":")
+    host, colon, port = hosts.coordinator.rpartition(":")
     if not (host and colon and port.isdigit() and 0 < int(port) < 2**16):
         raise ValueError(
-            f"the address of process 0 is {found.coordinator!r}; accepted: HOST:PORT, "
+            f"the address of process 0 is {hosts.coordinator!r}; accepted: HOST:PORT, "
             "such as 10.0.0.2:8476"
         )
-    return found
+    return hosts
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

@@ -27,7 +27,7 @@ End = Callable[[str, int], None]
 
 @contextlib.contextmanager
 def joined(
-    found: hosts.Hosts,
+    members: hosts.Hosts,
     facts: Mapping[str, str],
     *,
     start_seconds: float,
@@ -40,7 +40,7 @@ def joined(
     Must be entered before JAX has looked for devices.
 
     Args:
-      found: the processes, and which this one is.
+      members: the processes, and which this one is.
       facts: what must be the same on all, by names that a person knows.
       start_seconds: for which processes that are missing are waited for.
       lost_seconds: of silence after which a process is lost.
@@ -53,10 +53,10 @@ def joined(
       ValueError: processes are missing, or differ; nothing was begun.
     """
     present = roll_call.hold(
-        found, facts, name=platform.node(), seconds=start_seconds, say=say
+        members, facts, name=platform.node(), seconds=start_seconds, say=say
     )
     line = lifeline.Lifeline(
-        found,
+        members,
         present.names,
         present.lines,
         lost_after=lost_seconds,
@@ -66,7 +66,7 @@ def joined(
     )
     line.start()
     try:
-        _initialize(found, start_seconds, lost_seconds)
+        _initialize(members, start_seconds, lost_seconds)
         _check_devices()
         yield
     except leaving.Left:
@@ -91,14 +91,16 @@ def joined(
     jax.distributed.shutdown()
 
 
-def _initialize(found: hosts.Hosts, start_seconds: float, lost_seconds: float) -> None:
+def _initialize(
+    members: hosts.Hosts, start_seconds: float, lost_seconds: float
+) -> None:
     # SIGTERM is ours; JAX's service would take it and tell nobody.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        coordinator_address=found.coordinator,
-        num_processes=found.count,
-        process_id=found.index,
-        local_device_ids=found.devices,
+        coordinator_address=members.coordinator,
+        num_processes=members.count,
+        process_id=members.index,
+        local_device_ids=members.devices,
         cluster_detection_method="deactivate",  # `hosts` has looked
         initialization_timeout=round(start_seconds),
         # Later than the line, which says who and what to do.

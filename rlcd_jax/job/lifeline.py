@@ -32,7 +32,7 @@ class Lifeline:
     """Watches over the processes of a job in a thread of its own.
 
     Args:
-      found: the processes, and which this one is.
+      members: the processes, and which this one is.
       names: of their hosts.
       lines: open connections by process, as `roll_call` has left them.
       lost_after: seconds of silence after which a process is lost.
@@ -43,7 +43,7 @@ class Lifeline:
 
     def __init__(
         self,
-        found: hosts.Hosts,
+        members: hosts.Hosts,
         names: tuple[str, ...],
         lines: Mapping[int, socket.socket],
         *,
@@ -52,7 +52,7 @@ class Lifeline:
         asked: threading.Event,
         end: End,
     ) -> None:
-        self._own, self._names, self._lines = found.index, names, dict(lines)
+        self._own, self._names, self._lines = members.index, names, dict(lines)
         self._lost_after, self._lost_status = lost_after, lost_status
         self._asked, self._end = asked, end
         self._got = dict.fromkeys(self._lines, b"")

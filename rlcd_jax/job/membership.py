@@ -39,12 +39,17 @@ def one_of_its_job(
     Raises:
       ValueError: the processes of the job cannot be told, are missing, or differ.
     """
-    found = hosts.find(tpu_metadata.beside(environ))
+    members = hosts.find(tpu_metadata.beside(environ))
     together: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if found:
-        say("%s of %d, by %s", found.name(found.index), found.count, found.source)
+    if members:
+        say(
+            "%s of %d, by %s",
+            members.name(members.index),
+            members.count,
+            members.source,
+        )
         together = joining.joined(
-            found,
+            members,
             facts.gather(config, workdir, asked),
             start_seconds=start_seconds,
             lost_seconds=lost_seconds,

@@ -57,18 +57,18 @@ def load_part(
       part: one of `PARTS`.
       human: the prompts of human pairs, which are of hh-rlhf whatever the source is.
     """
-    found = _read_part(config, task, part, human)
+    prompts = _read_part(config, task, part, human)
     others: list[records.Prompt] = []
     for name in PARTS[: PARTS.index(part)] if part in PARTS else ():
         try:
             others += _read_part(config, task, name, human=False)
         except ValueError as error:
             logging.warning("no prompts of part %r are kept out: %s", name, error)
-    kept = parts.apart(found, others)
-    shared = len(found) - len(kept)
+    kept = parts.apart(prompts, others)
+    shared = len(prompts) - len(kept)
     if shared:
         told = "%d of %d prompts of part %r are left out: other parts have their text"
-        logging.info(told, shared, len(found), part)
+        logging.info(told, shared, len(prompts), part)
     return Part(tuple(kept), shared)
 
 

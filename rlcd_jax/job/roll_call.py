@@ -40,7 +40,7 @@ class Present:
 
 
 def hold(
-    found: hosts.Hosts,
+    members: hosts.Hosts,
     facts: Mapping[str, str],
     *,
     name: str,
@@ -50,7 +50,7 @@ def hold(
     """Wait for all processes of the job and compare what they are about to do.
 
     Args:
-      found: the processes, and which this one is.
+      members: the processes, and which this one is.
       facts: what must be the same everywhere: names as a person knows them, and values.
       name: of this host.
       seconds: for which those that are missing are waited for.
@@ -59,28 +59,28 @@ def hold(
     Raises:
       ValueError: on every process that is there: some are missing, or differ.
     """
-    facts = {"number of processes": str(found.count), **facts}
-    own = {"kind": KIND, "index": found.index, "host": name, "facts": facts}
-    if found.index:
-        return _report(found, own, seconds)
-    return _receive(found, own, seconds, say)
+    facts = {"number of processes": str(members.count), **facts}
+    own = {"kind": KIND, "index": members.index, "host": name, "facts": facts}
+    if members.index:
+        return _report(members, own, seconds)
+    return _receive(members, own, seconds, say)
 
 
 def _receive(
-    found: hosts.Hosts, own: Mapping[str, Any], seconds: float, say: Say
+    members: hosts.Hosts, own: Mapping[str, Any], seconds: float, say: Say
 ) -> Present:
     """Hear all reports, tell everybody the verdict, and keep the lines."""
     end = time.monotonic() + seconds
     reports, lines = {0: own}, {}
     doubled: list[str] = []
     told = time.monotonic()
-    with _listen(found) as server:
-        while len(reports) < found.count and not doubled:
+    with _listen(members) as server:
+        while len(reports) < members.count and not doubled:
             if time.monotonic() > end:
                 break
             if time.monotonic() - told > 15:
                 told = time.monotonic()
-                say(f"waiting for {_missing(found, reports)}")
+                say(f"waiting for {_missing(members, reports)}")
             server.settimeout(min(1.0, max(end - time.monotonic(), 0.01)))
             try:
                 line, _ = server.accept()
@@ -99,8 +99,8 @@ def _receive(
                 )
                 index = -len(lines) - 1
             reports[index], lines[index] = report, line
-    refused = "\n".join(doubled) or _verdict(found, reports, seconds)
-    names = [reports[i]["host"] if i in reports else "" for i in range(found.count)]
+    refused = "\n".join(doubled) or _verdict(members, reports, seconds)
+    names = [reports[i]["host"] if i in reports else "" for i in range(members.count)]
     for line in lines.values():
         _send(line, {"refused": refused, "names": names})
     if refused:
@@ -110,10 +110,10 @@ def _receive(
     return Present(tuple(names), lines)
 
 
-def _report(found: hosts.Hosts, own: Mapping[str, Any], seconds: float) -> Present:
+def _report(members: hosts.Hosts, own: Mapping[str, Any], seconds: float) -> Present:
     """Report to process 0 and wait for its verdict."""
     end = time.monotonic() + seconds
-    host, _, port = found.coordinator.rpartition(":")
+    host, _, port = members.coordinator.rpartition(":")
     host = host.strip("[]")
     reason = ""
     while time.monotonic() < end:
@@ -136,15 +136,15 @@ def _report(found: hosts.Hosts, own: Mapping[str, Any], seconds: float) -> Prese
             raise ValueError(said["refused"])
         return Present(tuple(said["names"]), {0: line})
     raise ValueError(
-        f"{found.name(0)} did not answer at {found.coordinator} within {seconds:.0f} "
-        f"seconds ({reason}); this is {found.name(found.index)} on {own['host']}. "
-        "Start the same command on every host, and see that the address is right and "
-        "its port open"
+        f"{members.name(0)} did not answer at {members.coordinator} within "
+        f"{seconds:.0f} seconds ({reason}); this is {members.name(members.index)} on "
+        f"{own['host']}. Start the same command on every host, and see that the "
+        "address is right and its port open"
     )
 
 
-def _listen(found: hosts.Hosts) -> socket.socket:
-    port = int(found.coordinator.rpartition(":")[2])
+def _listen(members: hosts.Hosts) -> socket.socket:
+    port = int(members.coordinator.rpartition(":")[2])
     try:
         dual = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if dual else socket.AF_INET
@@ -152,20 +152,20 @@ def _listen(found: hosts.Hosts) -> socket.socket:
     except OSError as error:
         raise ValueError(
             f"process 0 cannot listen at port {port} ({error.strerror or error}), "
-            f"where {found.source} puts it; is another job there? Set "
+            f"where {members.source} puts it; is another job there? Set "
             f"{hosts.COORDINATOR}=HOST:PORT with a free port on all hosts"
         ) from error
 
 
 def _verdict(
-    found: hosts.Hosts, reports: Mapping[int, Mapping[str, Any]], seconds: float
+    members: hosts.Hosts, reports: Mapping[int, Mapping[str, Any]], seconds: float
 ) -> str:
     """Return why the job cannot begin; "": it can."""
-    if len(reports) < found.count:
+    if len(reports) < members.count:
         there = ", ".join(f"{i} on {reports[i]['host']}" for i in sorted(reports))
         return (
-            f"{_missing(found, reports)} did not come within {seconds:.0f} seconds; "
-            f"there were {len(reports)} of {found.count}: {there}. See why in the "
+            f"{_missing(members, reports)} did not come within {seconds:.0f} seconds; "
+            f"there were {len(reports)} of {members.count}: {there}. See why in the "
             "output of those that are missing, and start the same command on every "
             "host"
         )
@@ -196,9 +196,9 @@ def _difference(name: str, reports: Mapping[int, Mapping[str, Any]]) -> str:
     return f"{name}: {', '.join(shown)}"
 
 
-def _missing(found: hosts.Hosts, reports: Iterable[int]) -> str:
-    absent = [i for i in range(found.count) if i not in set(reports)]
-    shown = ", ".join(found.name(i) for i in absent[:MOST_NAMED])
+def _missing(members: hosts.Hosts, reports: Iterable[int]) -> str:
+    absent = [i for i in range(members.count) if i not in set(reports)]
+    shown = ", ".join(members.name(i) for i in absent[:MOST_NAMED])
     more = len(absent) - MOST_NAMED
     return shown + (f" and {more} more" if more > 0 else "")
 

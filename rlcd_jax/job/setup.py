@@ -138,8 +138,8 @@ def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
             return _drawing(cfg, tuple(places), tree)(jax.random.key(seed))
 
         return cfg, tokenizer.byte_tokenizer(cfg.vocab_size), draw
-    found = resolve.resolve_model(spec, cache_dir(config), logging.info)
-    if not found.has_weights:
+    resolved = resolve.resolve_model(spec, cache_dir(config), logging.info)
+    if not resolved.has_weights:
         raise ValueError(
             f"model={spec!r} is a shape without weights; give hf:PATH_OR_ID or "
             f"gguf:PATH, model=smollm2-135m for the embedded real model, or "
@@ -148,9 +148,9 @@ def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
 
     def read(cfg: llama.LlamaConfig, shardings: Any) -> Params:
         del cfg  # the file's own numbers say the same
-        return found.load_params(put=names.put_sharded(shardings))
+        return resolved.load_params(put=names.put_sharded(shardings))
 
-    return found.cfg, found.load_tokenizer(), read
+    return resolved.cfg, resolved.load_tokenizer(), read
 
 
 @functools.lru_cache(maxsize=4)  # stages and runs of one model draw it alike

@@ -25,12 +25,12 @@ def variables(ask: Callable[[str], str | None]) -> dict[str, str]:
         return {}
     # Each is a host name, or "name:id:address".
     addresses = [one.split(":")[-1].strip() for one in listed.split(",")]
-    found = {"TPU_WORKER_ID": index, "TPU_WORKER_HOSTNAMES": ",".join(addresses)}
+    told = {"TPU_WORKER_ID": index, "TPU_WORKER_HOSTNAMES": ",".join(addresses)}
     for line in (ask("tpu-env") or "").splitlines():
         name, colon, value = line.partition(":")
         if colon and name.strip().startswith("MEGASCALE_"):
-            found[name.strip()] = value.strip().strip("'")
-    return found
+            told[name.strip()] = value.strip().strip("'")
+    return told
 
 
 def read(name: str) -> str | None:

@@ -255,13 +255,13 @@ def _state_shardings(
     def of_moment(path: Any, leaf: Any) -> Any:
         parts = tree.path_name(path).split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        found = next((by_name[tail] for tail in tails if tail in by_name), None)
-        if found is None and leaf.ndim:
+        where = next((by_name[tail] for tail in tails if tail in by_name), None)
+        if where is None and leaf.ndim:
             raise ValueError(
                 f"optimizer state {'/'.join(parts)} of shape {leaf.shape} belongs to "
                 "no parameter"
             )
-        return whole if found is None else found
+        return whole if where is None else where
 
     moments = jax.tree_util.tree_map_with_path(of_moment, abstract.opt_state)
     return train_state.TrainState(params=params, opt_state=moments, updates=whole)

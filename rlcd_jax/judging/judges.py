@@ -105,13 +105,13 @@ def compare_scores(
             f"judge {judge!r} has no score of the reply of {unscored[0].system!r} to "
             f"prompt {unscored[0].prompt_id!r}; score all samples first"
         )
-    given = []
+    made = []
     for one, two in verdicts.contests(samples):
         values = [table[sample.prompt_id, sample.system] for sample in (one, two)]
         margin = values[0] - values[1]
         winner = "tie" if abs(margin) <= epsilon else "1" if margin > 0 else "2"
         winner = verdicts.plain_winner(one, two) or winner
-        given.append(
+        made.append(
             verdicts.make_verdict(
                 judge,
                 one,
@@ -121,7 +121,7 @@ def compare_scores(
                 score_2=values[1],
             )
         )
-    return given
+    return made
 
 
 def log_odds(
@@ -160,10 +160,10 @@ def log_odds(
     logits = [(float(a), float(b)) for a, b in score_fn(texts)] if texts else []
     _check_answers(len(texts), [value for pair in logits for value in pair], width=2)
     answers = iter(zip(logits[::2], logits[1::2], strict=True))
-    given = []
+    made = []
     for one, two in pairs:
         if plain := verdicts.plain_winner(one, two):
-            given.append(verdicts.make_verdict(judge, one, two, plain))
+            made.append(verdicts.make_verdict(judge, one, two, plain))
             continue
         straight, swapped = next(answers)
         margins = (straight[0] - straight[1], swapped[1] - swapped[0])
@@ -171,12 +171,12 @@ def log_odds(
         low, high = (mean, mean) if by_mean else (min(margins), max(margins))
         winner = "1" if low > 0 else "2" if high < 0 else "tie"
         flips = int(min(margins) < 0 < max(margins))
-        given.append(
+        made.append(
             verdicts.make_verdict(
                 judge, one, two, winner, score_1=mean, score_2=-mean, flips=flips
             )
         )
-    return given
+    return made
 
 
 def whole_turns(sample: verdicts.JudgedReply) -> tuple[str, str]:

@@ -221,16 +221,16 @@ def _environment(
         return {"valueFrom": {"fieldRef": {"fieldPath": path}}}
 
     index = annotation("jobset.sigs.k8s.io/job-index")
-    found = [{"name": "JOB_INDEX", **index}]
+    variables = [{"name": "JOB_INDEX", **index}]
     if site.secret:
         key = {"name": site.secret, "key": KEY}
-        found.append({"name": KEY, "valueFrom": {"secretKeyRef": key}})
+        variables.append({"name": KEY, "valueFrom": {"secretKeyRef": key}})
     if hosts > 1 and _is_gpu(site):  # a TPU slice says it itself
         first = f"{set_name}-{title}-$(JOB_INDEX)-0.{set_name}:{PORT}"
         own = annotation("batch.kubernetes.io/job-completion-index")
-        found += [
+        variables += [
             {"name": "JAX_COORDINATOR_ADDRESS", "value": first},
             {"name": "JAX_NUM_PROCESSES", "value": str(hosts)},
             {"name": "JAX_PROCESS_ID", **own},
         ]
-    return found
+    return variables

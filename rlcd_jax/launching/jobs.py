@@ -99,7 +99,7 @@ def of_graph(
             check_parts(node.config, parts)
     own = [node for node in needed if node.stage not in TOGETHER]
     names = {node.key: _plain(graph.name_of(node)) for node in own}
-    found = [
+    of_nodes = [
         ClusterJob(
             names[node.key],
             ("reproduce", *words, f"--node={graph.name_of(node)}"),
@@ -108,9 +108,9 @@ def of_graph(
         )
         for node in own
     ]
-    waited = {name for job in found for name in job.after}
-    last = tuple(job.name for job in found if job.name not in waited)
-    return [*found, ClusterJob(TABLES, ("reproduce", *words), after=last)]
+    waited = {name for job in of_nodes for name in job.after}
+    last = tuple(job.name for job in of_nodes if job.name not in waited)
+    return [*of_nodes, ClusterJob(TABLES, ("reproduce", *words), after=last)]
 
 
 def check_parts(config: ConfigDict, parts: int) -> None:

@@ -87,33 +87,35 @@ def read_command(
     Raises:
       ValueError: the command itself would refuse it, or it has not so many parts.
     """
-    name, *given = words
+    name, *own_flags = words
     values = flags.FlagValues()
     define(values)
-    rest = config_flag.parse([name, *given], values, around.configs)
+    rest = config_flag.parse([name, *own_flags], values, around.configs)
     if rest != [name]:
         raise ValueError(f"unexpected word {rest[1]!r}; all settings are flags")
     if name == "run":
-        found = _jobs_of_run(given, values, parts)
+        split_jobs = _jobs_of_run(own_flags, values, parts)
     else:
-        found = _jobs_of_tables(given, values, parts, around)
+        split_jobs = _jobs_of_tables(own_flags, values, parts, around)
     if not target.QUEUES:
-        found = [jobs.ClusterJob(name, (name, *given), parts=parts if parts > 1 else 0)]
-    return found, values.workdir
+        split_jobs = [
+            jobs.ClusterJob(name, (name, *own_flags), parts=parts if parts > 1 else 0)
+        ]
+    return split_jobs, values.workdir
 
 
 def _jobs_of_run(
-    given: Sequence[str], values: flags.FlagValues, parts: int
+    own_flags: Sequence[str], values: flags.FlagValues, parts: int
 ) -> list[jobs.ClusterJob]:
     config = values.config
     refusals.check_config(config)
     names = stages.named(values.stage, config)
     refusals.refuse(rules.problems(config, names))
-    return jobs.of_run(given, config, names, parts)
+    return jobs.of_run(own_flags, config, names, parts)
 
 
 def _jobs_of_tables(
-    given: Sequence[str], values: flags.FlagValues, parts: int, around: Around
+    own_flags: Sequence[str], values: flags.FlagValues, parts: int, around: Around
 ) -> list[jobs.ClusterJob]:
     setup = read_config.read_setup(
         values.config,
@@ -123,4 +125,4 @@ def _jobs_of_tables(
         api_key=around.api_key,
     )
     wanted = plans.wanted(plans.choose(setup))
-    return jobs.of_graph(given, graph.needed(values.workdir, wanted), parts)
+    return jobs.of_graph(own_flags, graph.needed(values.workdir, wanted), parts)

@@ -34,12 +34,12 @@ def flags(kind: type) -> dict[str, str]:
     }
 
 
-def read(kind: type, given: Mapping[str, Any]) -> Any:
+def read(kind: type, typed: Mapping[str, Any]) -> Any:
     """Return a site of a target from what was typed.
 
     Args:
       kind: the target's `Site`.
-      given: by name, the texts of those fields that the user gave, None of others;
+      typed: by name, the texts of those fields that the user gave, None of others;
         more names may stand there, which are none of its fields.
 
     Raises:
@@ -47,7 +47,7 @@ def read(kind: type, given: Mapping[str, Any]) -> Any:
     """
     values = {}
     for field in dataclasses.fields(kind):
-        text, about = given.get(field.name), field.metadata
+        text, about = typed.get(field.name), field.metadata
         if text is None:
             continue
         if isinstance(field.default, int):

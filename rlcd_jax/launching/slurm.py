@@ -100,7 +100,7 @@ def script(
 
 def _flags(site: Site) -> list[str]:
     """Return the flags that all jobs share."""
-    given = {
+    asked = {
         "partition": site.partition,
         "account": site.account,
         "time": site.time,
@@ -108,6 +108,6 @@ def _flags(site: Site) -> list[str]:
         "gpus-per-node": site.gpus or "",
         "cpus-per-task": site.cpus or "",
     }
-    named = [f"--{name}={value}" for name, value in given.items() if value != ""]
+    named = [f"--{name}={value}" for name, value in asked.items() if value != ""]
     own = ("--ntasks-per-node=1", "--requeue", "--open-mode=append")
     return [*named, *own, f"--signal=TERM@{SAVING}", "--kill-on-invalid-dep=yes"]

@@ -94,12 +94,12 @@ def notes_of(
 
 def begun(folder: pathlib.Path) -> list[work_parts.WorkPart]:
     """Return the parts that were ever begun, in order; the whole in one is none."""
-    found = []
+    parts = []
     for path in (folder / FOLDER).glob(f"*-of-*{LOCK}"):
         part = work_parts.read(path.name.removesuffix(LOCK).replace("-of-", "/"))
         if part != work_parts.WHOLE:
-            found.append(part)
-    return sorted(found, key=lambda part: (part.count, part.number))
+            parts.append(part)
+    return sorted(parts, key=lambda part: (part.count, part.number))
 
 
 def missing(folder: pathlib.Path, places: Sequence[int]) -> list[str]:

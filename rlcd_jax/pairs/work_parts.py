@@ -50,10 +50,10 @@ def read(text: str) -> WorkPart:
     Raises:
       ValueError: it names none.
     """
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
-    if not found:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+    if not match:
         raise ValueError(
             f"part {text!r}; accepted: K/N, part K of N, with K from 1 to N, such as "
             "3/8"
         )
-    return WorkPart(*map(int, found.groups()))
+    return WorkPart(*map(int, match.groups()))

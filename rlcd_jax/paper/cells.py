@@ -129,14 +129,14 @@ def wins(
     by_seed: Sequence[Sequence[verdicts.Verdict]], recipes: nodes.Recipes
 ) -> tuple[tables.Cell, ...]:
     """Return the first system's win rate, p, the rate at equal length, that by seed."""
-    given = [verdict for own in by_seed for verdict in own]
-    points = estimates.mean_by_prompt((v.prompt_id, v.points) for v in given)
+    judged = [verdict for own in by_seed for verdict in own]
+    points = estimates.mean_by_prompt((v.prompt_id, v.points) for v in judged)
     against = {prompt_id: 1 - value for prompt_id, value in points.items()}
     rates = [100 * sum(v.points for v in own) / len(own) for own in by_seed if own]
     return (
         interval(points, recipes),
         p_value(points, against, recipes),
-        verdicts.equal_length_rate(given, level=LEVEL),
+        verdicts.equal_length_rate(judged, level=LEVEL),
         ", ".join(f"{rate:.1f}" for rate in rates),
     )
 

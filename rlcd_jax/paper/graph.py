@@ -158,18 +158,18 @@ def is_done(root: str | pathlib.Path, node: Node) -> bool:
 
 def in_order(nodes: Iterable[Node]) -> list[Node]:
     """Return the nodes and all they need, each once, parents first."""
-    found: dict[str, Node] = {}
+    ordered: dict[str, Node] = {}
 
     def visit(node: Node) -> None:
-        if node.key in found:
+        if node.key in ordered:
             return
         for parent in node.parents:
             visit(parent)
-        found[node.key] = node
+        ordered[node.key] = node
 
     for node in nodes:
         visit(node)
-    return list(found.values())
+    return list(ordered.values())
 
 
 def needed(root: str | pathlib.Path, nodes: Iterable[Node]) -> list[Node]:
@@ -178,18 +178,18 @@ def needed(root: str | pathlib.Path, nodes: Iterable[Node]) -> list[Node]:
     A node that is done asks for nothing, so the parents of a finished node may have
     been deleted to save room.
     """
-    found: dict[str, Node] = {}
+    missing: dict[str, Node] = {}
 
     def visit(node: Node) -> None:
-        if node.key in found or is_done(root, node):
+        if node.key in missing or is_done(root, node):
             return
         for parent in node.parents:
             visit(parent)
-        found[node.key] = node
+        missing[node.key] = node
 
     for node in nodes:
         visit(node)
-    return list(found.values())
+    return list(missing.values())
 
 
 def make(

@@ -79,10 +79,10 @@ def reward(
     """
     job = setup.load_job(config)
     judge = rewards.preference_judge(job, preference)
-    given = judges.preference_scores(
+    scores = judges.preference_scores(
         evaluate_policy.as_samples(answers), judge, judge=REWARD
     )
-    return _write(workdir, given)
+    return _write(workdir, scores)
 
 
 def perplexity(
@@ -110,7 +110,7 @@ def perplexity(
     shown = [place for place, count in enumerate(counts) if count]
     score = likelihoods.reply_scorer(job, job.load_base())
     logprobs = score([texts[place] for place in shown])
-    given = [
+    scores = [
         verdicts.Score(
             answers[place].prompt_id,
             PERPLEXITY,
@@ -120,7 +120,7 @@ def perplexity(
         )
         for place, total in zip(shown, logprobs, strict=True)
     ]
-    return _write(workdir, given)
+    return _write(workdir, scores)
 
 
 def judge_locally(
@@ -136,8 +136,8 @@ def judge_locally(
     return judges.log_odds(samples, score, question=question, judge=judge, by_mean=True)
 
 
-def _write(workdir: str | pathlib.Path, given: list[verdicts.Score]) -> dict[str, Any]:
+def _write(workdir: str | pathlib.Path, scores: list[verdicts.Score]) -> dict[str, Any]:
     if processes.is_writer():
-        record_files.write_jsonl(pathlib.Path(workdir) / SCORES, given)
-    values = [score.score for score in given]
-    return {"replies": len(given), "mean": float(np.mean(values)) if values else None}
+        record_files.write_jsonl(pathlib.Path(workdir) / SCORES, scores)
+    values = [score.score for score in scores]
+    return {"replies": len(scores), "mean": float(np.mean(values)) if values else None}

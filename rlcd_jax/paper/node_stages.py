@@ -101,14 +101,14 @@ def judge(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     for name, question in node.settings["questions"].items():
         path = place / f"verdicts-{name}.jsonl"
         if not processes.agreed(path.exists()):
-            given = held_out_replies.judge_locally(
+            judged = held_out_replies.judge_locally(
                 node.config, answers, question, node.settings["judge"]
             )
             if processes.is_writer():
-                record_files.write_jsonl(path, given)
+                record_files.write_jsonl(path, judged)
             processes.barrier(f"{place.name}: {name} is judged")
-        given = record_files.read_jsonl(path, verdicts.Verdict)
-        flips[name] = sum(verdict.flips for verdict in given)
+        judged = record_files.read_jsonl(path, verdicts.Verdict)
+        flips[name] = sum(verdict.flips for verdict in judged)
     return {"prompts": len(answers) // 2, "flips": flips}
 
 
@@ -124,11 +124,11 @@ def _ask_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     asked = node.settings["questions"]
     unparsed = {}
     for name, question in asked.items():
-        given = api_judge.compare(
+        judged = api_judge.compare(
             samples, api, question=question, judge=node.settings["judge"]
         )
-        record_files.write_jsonl(place / f"verdicts-{name}.jsonl", given)
-        unparsed[name] = sum(verdict.unparsed for verdict in given)
+        record_files.write_jsonl(place / f"verdicts-{name}.jsonl", judged)
+        unparsed[name] = sum(verdict.unparsed for verdict in judged)
     return {
         "calls": api.calls - calls,
         "spent": api.spent - spent,

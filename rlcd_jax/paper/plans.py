@@ -239,18 +239,18 @@ def write_page(
 ) -> pathlib.Path:
     """Write all tables of the folder, old and new, as one page; return its path."""
     place = setup.root / FOLDER
-    found, figures = {}, {}
+    shown, figures = {}, {}
     for name in sorted(PLANS, key=_place):
         title = f"Table {name}" if name.isdigit() else name.capitalize()
         if name in failed:
-            found[title] = estimates.Missing(f"table {name}: {failed[name]}")
+            shown[title] = estimates.Missing(f"table {name}: {failed[name]}")
         elif (place / f"table_{name}.json").exists():
-            found[title] = reading.read_tables(place, f"table_{name}")
+            shown[title] = reading.read_tables(place, f"table_{name}")
             drawn = sorted(place.glob(f"table_{name}_*.svg"))
             figures[title] = [path.read_text("utf-8") for path in drawn]
     title = f"Reproduction, scale {setup.config.scale}"
     path = place / report.TABLES_NAME
-    return report.write_tables(path, found, title=title, figures=figures)
+    return report.write_tables(path, shown, title=title, figures=figures)
 
 
 def _place(name: str) -> tuple[bool, bool, int]:

@@ -118,7 +118,7 @@ def _win_cells(
     """Return all cells of a row but the paper's."""
     setup = recipes.setup
     by_seed = [read_verdicts(recipes, node, question) for node in made]
-    given = [verdict for own in by_seed for verdict in own]
+    judged = [verdict for own in by_seed for verdict in own]
     rate, p_value, equal_length, seeds = cells.wins(by_seed, recipes)
     if setup.api is None:
         rates = (estimates.Missing(setup.api_missing), rate)
@@ -128,8 +128,8 @@ def _win_cells(
         *rates,
         p_value,
         equal_length,
-        sum(v.flips for v in given) / len(given),
-        sum(v.winner == "none" for v in given) / len(given),
+        sum(v.flips for v in judged) / len(judged),
+        sum(v.winner == "none" for v in judged) / len(judged),
         seeds,
     )
 

@@ -101,10 +101,10 @@ def _tune_all(
     """Return what to change beside the mesh so that all stages fit, if that helps."""
     changes: dict[str, Any] = {}
     for name in stages:
-        found = _tune(setting, name, {**mesh, **changes}, rates)
-        if found is None:
+        more = _tune(setting, name, {**mesh, **changes}, rates)
+        if more is None:
             return None
-        changes |= found
+        changes |= more
     return changes
 
 
@@ -117,10 +117,10 @@ def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
 
 
 def _tune(
-    setting: sizes.Setting, name: str, given: Changes, rates: plan.Rates
+    setting: sizes.Setting, name: str, before: Changes, rates: plan.Rates
 ) -> dict[str, Any] | None:
-    """Return what to change for one stage beside `given`; None: nothing helps."""
-    base = changed(setting.job.config, given)
+    """Return what to change for one stage beside `before`; None: nothing helps."""
+    base = changed(setting.job.config, before)
     options = list(stage_changes(base, name))
 
     def works(own: Changes) -> bool:

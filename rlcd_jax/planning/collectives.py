@@ -39,16 +39,16 @@ def count(text: str, num_devices: int) -> dict[str, tuple[int, int]]:
       num_devices: of the program, for groups that are not listed.
     """
     bodies, entry = _computations(text)
-    found: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
+    counts: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
     for name, times in _visits(bodies, entry):
         for line in bodies[name]:
             run = _RUN.search(line)
             if run:
                 ways = _ways(line, num_devices)
                 sent = _sent(run["kind"], _size(run), ways)
-                found[run["kind"]][0] += times
-                found[run["kind"]][1] += int(times * sent)
-    return {kind: tuple(found[kind]) for kind in KINDS if kind in found}
+                counts[run["kind"]][0] += times
+                counts[run["kind"]][1] += int(times * sent)
+    return {kind: tuple(counts[kind]) for kind in KINDS if kind in counts}
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

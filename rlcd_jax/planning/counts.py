@@ -61,8 +61,8 @@ def split_lines(subset: str, split: str) -> set[tuple[str, int]]:
     if name not in sizes:
         raise ValueError(f"hh-rlhf has no file {name!r}; accepted: {', '.join(sizes)}")
     number = sizes[name]
-    found = SLICE.fullmatch(split)
-    bounds = [_line(found[s], number) if found else None for s in ("start", "stop")]
+    match = SLICE.fullmatch(split)
+    bounds = [_line(match[s], number) if match else None for s in ("start", "stop")]
     return {(name, line) for line in range(number)[slice(*bounds)]}
 
 

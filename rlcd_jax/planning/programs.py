@@ -181,11 +181,11 @@ def shared_bytes(setting: Setting, questions: Sequence[str]) -> int:
 
 def preference(setting: Setting) -> list[Program]:
     """Return the programs of preference training: update and held-out rewards."""
-    found, section = setting.job, setting.job.config.preference
+    job, section = setting.job, setting.job.config.preference
     length = section.lengths[-1]
     updates = supervised.num_updates(section, num_pairs(setting), "preference")
     tokens = updates * 2 * section.batch_size * length
-    trainer = train_preference.make_trainer(found, updates)
+    trainer = train_preference.make_trainer(job, updates)
     learn = passes.update(
         setting,
         "preference",
@@ -199,7 +199,7 @@ def preference(setting: Setting) -> list[Program]:
     look = passes.read(
         setting,
         "held out",
-        rewards.reward_program(found),
+        rewards.reward_program(job),
         (model,),
         passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
         held={**state_sizes(learn), "frozen": sharding.device_bytes(model)},
@@ -232,11 +232,11 @@ def state_sizes(learn: Program) -> dict[str, int]:
 
 def distill(setting: Setting) -> list[Program]:
     """Return the programs of context distillation."""
-    found, section = setting.job, setting.job.config.distill
+    job, section = setting.job, setting.job.config.distill
     length = section.lengths[-1]
     updates = supervised.num_updates(section, setting.pairs, "distill")
     tokens = updates * section.batch_size * length
-    trainer = distill_context.make_trainer(found, updates)
+    trainer = distill_context.make_trainer(job, updates)
     learn = passes.update(
         setting,
         "distill",

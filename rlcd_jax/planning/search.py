@@ -72,15 +72,15 @@ def rank(
     start = advice.changed(config, {"mesh.data": -1, "mesh.fsdp": 1, "mesh.tensor": 1})
     setting = plan.make_setting(start, topology)
     whole = plan.Plan(topology, {}, "", "", 0, (), 0, 0, rates)
-    found = []
+    candidates = []
     seen = set()
     for mesh in advice.meshes(config, topology, topology):
         key = tuple(mesh.values())
         if key in seen or not advice.possible(setting, mesh, stages):
             continue
         seen.add(key)
-        found += _on_mesh(setting, whole, mesh, stages)
-    return sorted(found, key=lambda one: one.hours)
+        candidates += _on_mesh(setting, whole, mesh, stages)
+    return sorted(candidates, key=lambda one: one.hours)
 
 
 def _on_mesh(

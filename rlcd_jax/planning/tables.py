@@ -47,12 +47,12 @@ class Report:
         said = []
         for stage in self.plan.stages:
             for one in stage.programs:
-                found = self.measured_of(stage.name, one.name)
-                if found is None:
+                measured = self.measured_of(stage.name, one.name)
+                if measured is None:
                     continue
-                whole = (found.peak + sum(one.beside.values())) / chips.GIB
-                if found.problem:
-                    said.append(f"{stage.name} {one.name}: {found.problem}")
+                whole = (measured.peak + sum(one.beside.values())) / chips.GIB
+                if measured.problem:
+                    said.append(f"{stage.name} {one.name}: {measured.problem}")
                 elif limit is not None and whole > limit:
                     said.append(
                         f"{stage.name} {one.name}: {whole:.2f} GiB of {limit:.2f}"
@@ -68,7 +68,7 @@ def as_json(report: Report) -> dict[str, Any]:
     """Return a report as plain data; an unknown figure is left out."""
     made = report.plan
     chip = made.topology.chip
-    found = {
+    data = {
         "topology": made.topology.name,
         "model": made.model,
         "parameters": made.num_params,
@@ -93,8 +93,8 @@ def as_json(report: Report) -> dict[str, Any]:
         },
     }
     if report.ranked is not None:
-        found["ranked"] = [one.as_json() for one in report.ranked]
-    return found
+        data["ranked"] = [one.as_json() for one in report.ranked]
+    return data
 
 
 def _grid_json(headings: list[str], rows: list[list[str]]) -> dict[str, Any]:
@@ -243,22 +243,22 @@ def compiled_grid(report: Report) -> tuple[list[str], list[list[str]]]:
     rows = []
     for stage in report.plan.stages:
         for one in stage.programs:
-            found = report.measured_of(stage.name, one.name)
-            if found is None or found.problem:
+            measured = report.measured_of(stage.name, one.name)
+            if measured is None or measured.problem:
                 continue
-            sizes = (found.arguments, one.arguments, found.peak, one.peak)
-            whole = found.peak + sum(one.beside.values())
+            sizes = (measured.arguments, one.arguments, measured.peak, one.peak)
+            whole = measured.peak + sum(one.beside.values())
             sent = (
                 f"{kind} {runs} x, {size / 1e9:.2f}"
-                for kind, (runs, size) in found.collectives.items()
+                for kind, (runs, size) in measured.collectives.items()
             )
             rows.append(
                 [
                     f"{stage.name} {one.name}",
                     *(f"{size / chips.GIB:.3f}" for size in sizes),
-                    f"{one.peak / max(found.peak, 1):.0%}",
+                    f"{one.peak / max(measured.peak, 1):.0%}",
                     f"{whole / chips.GIB:.2f}",
-                    f"{found.seconds:.0f}",
+                    f"{measured.seconds:.0f}",
                     "; ".join(sent),
                 ]
             )
@@ -287,12 +287,12 @@ def _verdicts(report: Report) -> list[str]:
 
 
 def _verdict_text(made: plan.Plan, stage: plan.StagePlan) -> str:
-    found, limit = made.verdict(stage), made.limit_gib
-    if found == plan.REFUSED:
-        return f"{found}: {stage.problem}"
+    verdict, limit = made.verdict(stage), made.limit_gib
+    if verdict == plan.REFUSED:
+        return f"{verdict}: {stage.problem}"
     need = f"{stage.largest.total / chips.GIB:.2f} GiB for {stage.largest.name}"
     of = "" if limit is None else f", of {limit:.2f} GiB"
-    return f"{found}: {need}{of}"
+    return f"{verdict}: {need}{of}"
 
 
 def _total_text(report: Report) -> list[str]:

@@ -172,11 +172,11 @@ class Actor:
 
     def set_frozen(self, *, reference: Params, preference: Params) -> None:
         """Take the models that never change."""
-        found, section = self.job, self.section
-        length = reward_length(section, lengths.mark_tokens(found))
-        self._reference = reading.frozen(found, reference)
-        score = rewards.reward_scorer(found, lengths=(length,))
-        self._rewards = functools.partial(score, reading.frozen(found, preference))
+        job, section = self.job, self.section
+        length = reward_length(section, lengths.mark_tokens(job))
+        self._reference = reading.frozen(job, reference)
+        score = rewards.reward_scorer(job, lengths=(length,))
+        self._rewards = functools.partial(score, reading.frozen(job, preference))
 
     def draw_prompts(self, step: int) -> list[EncodedPrompt]:
         """Return the prompts of a step: each epoch over the prompts in a new order."""

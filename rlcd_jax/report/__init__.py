@@ -109,7 +109,7 @@ def write_comparison(
 
 def write_tables(
     path: str | os.PathLike[str],
-    found: Mapping[str, list[dict[str, Any]] | Missing],
+    tables: Mapping[str, list[dict[str, Any]] | Missing],
     *,
     title: str,
     figures: Mapping[str, Sequence[str]] | None = None,
@@ -118,12 +118,12 @@ def write_tables(
 
     Args:
       path: file to write, such as `tables.html`.
-      found: tables as `tables.as_json` makes them, by the name that leads to them.
+      tables: tables as `tables.as_json` makes them, by the name that leads to them.
       title: of the page.
       figures: SVG texts of `plots` to show below tables, by the same names.
     """
     path = pathlib.Path(path)
-    shown = {name: tabulate.tables({"": part}) for name, part in found.items()}
+    shown = {name: tabulate.tables({"": part}) for name, part in tables.items()}
     notes = tabulate.take_common_notes([t for own in shown.values() for t in own])
     page = (
         _environment()

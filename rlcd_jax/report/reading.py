@@ -224,7 +224,7 @@ def _summary_of_mark(path: pathlib.Path) -> dict[str, Any]:
     return _with_kinds(own)
 
 
-def _with_kinds(found: dict[str, Any]) -> dict[str, Any]:
+def _with_kinds(summary: dict[str, Any]) -> dict[str, Any]:
     kinds = {
         "seconds": is_number,
         "dropped_by_side": lambda value: _is_nested(value, is_number),
@@ -238,9 +238,9 @@ def _with_kinds(found: dict[str, Any]) -> dict[str, Any]:
         ),
     }
     for name, fits in kinds.items():
-        if name in found and not fits(found[name]):
-            raise ValueError(f"its {name!r} is {found[name]!r:.40}, no such figure")
-    return found
+        if name in summary and not fits(summary[name]):
+            raise ValueError(f"its {name!r} is {summary[name]!r:.40}, no such figure")
+    return summary
 
 
 def _is_nested(value: Any, fits: Callable[[Any], bool] = lambda inner: True) -> bool:

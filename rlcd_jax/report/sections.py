@@ -170,26 +170,26 @@ def tiles(run: reading.Run) -> list[tuple[str, str]]:
     """
     done = sum(stage.state == "finished" for stage in run.stages)
     asked = sum(stage.state != "not part of this run" for stage in run.stages)
-    found = [("stages finished", f"{done} of {asked}")]
+    shown = [("stages finished", f"{done} of {asked}")]
     pairs = run.stage("simulate").summary
     if not reading.is_missing(pairs):
         for key, what in (("pairs", "pairs"), ("prompts_dropped", "prompts dropped")):
             if key in pairs:
-                found.append((what, show(pairs[key])))
+                shown.append((what, show(pairs[key])))
     elif not reading.is_missing(run.pairs):
-        found.append(("pairs", str(len(run.pairs))))
+        shown.append(("pairs", str(len(run.pairs))))
     preference = run.stage("preference").summary
     if not reading.is_missing(preference) and "held_out_accuracy" in preference:
         accuracy = preference["held_out_accuracy"]
         figure = accuracy["value"] if is_estimate(accuracy) else accuracy
-        found.append(("held-out accuracy", f"{figure:.3f}"))
+        shown.append(("held-out accuracy", f"{figure:.3f}"))
     if not reading.is_missing(run.metrics):
         steps = [row["step"] for row in run.metrics if row["stage"] == "policy"]
-        found += [("policy steps", str(max(steps)))] if steps else []
+        shown += [("policy steps", str(max(steps)))] if steps else []
     spent = [seconds for stage in run.stages if (seconds := _seconds(stage))]
     if spent:
-        found.append(("time in finished stages", duration(sum(spent))))
-    return found
+        shown.append(("time in finished stages", duration(sum(spent))))
+    return shown
 
 
 def too_long(run: reading.Run) -> list[tuple[str, str, list[int]]]:
@@ -199,8 +199,8 @@ def too_long(run: reading.Run) -> list[tuple[str, str, list[int]]]:
     """
     rows = []
     for stage in run.stages:
-        found = None if reading.is_missing(stage.summary) else stage.summary
-        kinds = (found or {}).get(length_counts.SUMMARY)
+        summary = None if reading.is_missing(stage.summary) else stage.summary
+        kinds = (summary or {}).get(length_counts.SUMMARY)
         for what, counts in kinds.items() if isinstance(kinds, Mapping) else ():
             if isinstance(counts, Mapping) and counts.keys() >= {
                 *length_counts.COUNTED

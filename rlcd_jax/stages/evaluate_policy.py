@@ -82,13 +82,13 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     if processes.is_writer():
         record_files.write_jsonl(folder / "samples.jsonl", answers)
     samples = as_samples(answers)
-    scores, given = _judge(job, samples, chosen, base)
+    scores, judged = _judge(job, samples, chosen, base)
     if processes.is_writer():
-        record_files.write_jsonl(folder / "verdicts.jsonl", given)
+        record_files.write_jsonl(folder / "verdicts.jsonl", judged)
     table = evaluation_table.comparison_table(
         answers,
         scores,
-        given,
+        judged,
         caption=f"{config.task}: {config.model.spec}, {config.name}, {config.size}",
         preference=_preference_note(workdir),
         seed=config.seed,
@@ -269,7 +269,7 @@ def _judge(
 ) -> tuple[list[verdicts.Score], list[verdicts.Verdict]]:
     """Return single scores and pairwise verdicts of all judges."""
     scores: list[verdicts.Score] = []
-    given: list[verdicts.Verdict] = []
+    judged: list[verdicts.Verdict] = []
     means = judges.Means(
         question=next(iter(job.task.judge_questions.values())),
         score_letters=lambda texts: letters.letter_scorer(job, base)(texts),
@@ -280,8 +280,8 @@ def _judge(
     for name in chosen:
         new, compared = judges.JUDGES[name].judge(samples, means)
         scores += new
-        given += compared
-    return scores, given
+        judged += compared
+    return scores, judged
 
 
 def _preference_note(workdir: str | pathlib.Path) -> dict[str, Any] | None:

@@ -111,21 +111,21 @@ def _lost(
     too_long: Mapping[str, Mapping[str, int]],
 ) -> str:
     """Say where the pairs went that are not trained on."""
-    section, found = config.preference, too_long["training pairs"]
+    section, lost = config.preference, too_long["training pairs"]
     held = f"preference.held_out={section.held_out} took its share first"
     if section.data != "pairs":
         return held
-    return f"{supervised.lost_pairs(workdir, 'preference', found)}; {held}"
+    return f"{supervised.lost_pairs(workdir, 'preference', lost)}; {held}"
 
 
 def _note_too_long(too_long: Mapping[str, Mapping[str, int]]) -> None:
     """Say what was dropped or shortened before any training, if anything was."""
-    for what, found in too_long.items():
-        lost = {how: number for how, number in found.items() if how != "of" and number}
+    for what, counts in too_long.items():
+        lost = {how: number for how, number in counts.items() if how != "of" and number}
         if lost:
             logging.warning(
                 "preference: of %d %s over preference.lengths: %s",
-                found["of"],
+                counts["of"],
                 what,
                 ", ".join(f"{number} {how}" for how, number in lost.items()),
             )

@@ -151,8 +151,8 @@ def reply_opening(template: str, names: Mapping[str, str]) -> str:
         except ValueError:
             continue
         if whole.startswith(asked) and REPLY in whole[len(asked) :]:
-            found = whole[len(asked) :].partition(REPLY)[0]
-            return found if found.isspace() else ""
+            opening = whole[len(asked) :].partition(REPLY)[0]
+            return opening if opening.isspace() else ""
     return ""
 
 

@@ -123,12 +123,12 @@ class Tokenizer:
         ids = (self._backend.token_to_id(name) for name in END_TOKENS)
         return [i for i in ids if i in self.special_ids]
 
-    def _all_names(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the names for templates, with BOS and EOS where none is given."""
+    def _all_names(self, named: Mapping[str, str]) -> dict[str, str]:
+        """Return the names for templates, with BOS and EOS where none is named."""
         known = {"eos_token": self._backend.id_to_token(self.eos_id)}
         if self.bos_id is not None:
             known["bos_token"] = self._backend.id_to_token(self.bos_id)
-        return known | dict(given)
+        return known | dict(named)
 
     def _find_turn_end(self) -> tuple[str | None, str]:
         """Return the token that closes an assistant's turn, or why there is none."""

@@ -95,11 +95,11 @@ def import_model(
       ValueError: the model cannot be read, or written, or is not the same when read
         again; the target is as it was.
     """
-    found = resolve.resolve_model(spec, cache_dir, log)
+    model = resolve.resolve_model(spec, cache_dir, log)
     source = Source(
-        params=found.load_params(),
-        cfg=found.cfg,
-        text_tokenizer=found.load_tokenizer(),
+        params=model.load_params(),
+        cfg=model.cfg,
+        text_tokenizer=model.load_tokenizer(),
         role=scalar.POLICY,
         origin=spec,
     )
@@ -181,8 +181,8 @@ def _model_of_run(
     if spec.startswith(setup.RANDOM):
         cfg = presets.get_preset(spec.removeprefix(setup.RANDOM))
         return cfg, tokenizer.byte_tokenizer(cfg.vocab_size)
-    found = resolve.resolve_model(spec, cache_dir, log)
-    return found.cfg, found.load_tokenizer()
+    model = resolve.resolve_model(spec, cache_dir, log)
+    return model.cfg, model.load_tokenizer()
 
 
 def _spec_of_run(path: pathlib.Path) -> str:

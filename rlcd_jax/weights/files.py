@@ -55,14 +55,14 @@ def _weight_map(folder: pathlib.Path) -> dict[str, pathlib.Path] | pathlib.Path:
             f"{index}: weight_map is {fetched.show(listed)}; accepted: an object from "
             "names of tensors to names of files; restore the file"
         )
-    found = {name: folder / _inside(file, index) for name, file in listed.items()}
-    absent = sorted({path.name for path in found.values() if not path.is_file()})
+    paths = {name: folder / _inside(file, index) for name, file in listed.items()}
+    absent = sorted({path.name for path in paths.values() if not path.is_file()})
     if absent:
         raise ValueError(
             f"{index} names files that are not there: {_some(absent)}; "
             "download the folder again"
         )
-    return found
+    return paths
 
 
 def _inside(file: Any, index: pathlib.Path) -> str:
@@ -133,9 +133,9 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
     """
     where = weight_map(folder)
     if isinstance(where, pathlib.Path):
-        opened = _open(where)
-        found = dict.fromkeys(opened.keys(), opened)
-        paths = dict.fromkeys(found, where)
+        whole = _open(where)
+        holders = dict.fromkeys(whole.keys(), whole)
+        paths = dict.fromkeys(holders, where)
     else:
         paths = where
         files = {path: _open(path) for path in sorted(set(where.values()))}
@@ -147,8 +147,8 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
                 f"{folder / INDEX} places tensors in files that lack them: "
                 f"{_some(lines)}; download the folder again"
             )
-        found = {name: files[path] for name, path in where.items()}
-    for name, opened in found.items():
+        holders = {name: files[path] for name, path in where.items()}
+    for name, opened in holders.items():
         kind = str(opened.get_slice(name).get_dtype())
         if kind not in FLOATS:
             raise ValueError(
@@ -156,7 +156,7 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
                 "quantised model (fp8, int8, bitsandbytes, GPTQ, AWQ) is to be saved "
                 "in bfloat16 first"
             )
-    return found
+    return holders
 
 
 def _open(path: pathlib.Path) -> Any:

@@ -108,9 +108,9 @@ def _walk_file(walk: _Walk) -> None:
     ):
         if count > most:
             raise ValueError(f"{count} {what}; accepted: up to {most}")
-    found = _walk_fields(walk, num_fields)
+    metadata = _walk_fields(walk, num_fields)
     ends = _walk_tensors(walk, num_tensors)
-    alignment = found.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
+    alignment = metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment.bit_count() != 1:
         raise ValueError(
             f"general.alignment is {fetched.show(alignment)}; accepted: a power of 2"
@@ -126,16 +126,16 @@ def _walk_file(walk: _Walk) -> None:
 
 def _walk_fields(walk: _Walk, count: int) -> dict[str, Any]:
     """Pass the metadata; return its scalars, and None for arrays and texts."""
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for _ in range(count):
         name = walk.text(MOST_NAME)
-        if name in found:
+        if name in metadata:
             raise ValueError(f"the field {name} stands there twice")
         try:
-            found[name] = _walk_value(walk, walk.scalar("I"))
+            metadata[name] = _walk_value(walk, walk.scalar("I"))
         except ValueError as error:
             raise ValueError(f"field {name}: {error}") from error
-    return found
+    return metadata
 
 
 def _walk_value(walk: _Walk, kind: int) -> Any:
@@ -166,10 +166,10 @@ def _form(kind: int) -> str:
 
 def _walk_tensors(walk: _Walk, count: int) -> dict[str, tuple[int, int]]:
     """Pass the list of tensors; return offset and size in bytes of each."""
-    found: dict[str, tuple[int, int]] = {}
+    tensors: dict[str, tuple[int, int]] = {}
     for _ in range(count):
         name = walk.text(MOST_NAME)
-        if name in found:
+        if name in tensors:
             raise ValueError(f"the tensor {name} stands there twice")
         dimensions = walk.scalar("I")
         if not 1 <= dimensions <= MOST_DIMENSIONS:
@@ -185,5 +185,5 @@ def _walk_tensors(walk: _Walk, count: int) -> dict[str, tuple[int, int]]:
                 f"tensor {name} of shape {shape[::-1]} is not of whole blocks of "
                 f"{block} values"
             )
-        found[name] = (offset, values // block * width)
-    return found
+        tensors[name] = (offset, values // block * width)
+    return tensors

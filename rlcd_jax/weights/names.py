@@ -83,17 +83,17 @@ class Entry:
 def entries(cfg: llama.LlamaConfig, style: Style) -> dict[str, Entry]:
     """Return the foreign tensors of a model by name, in the order of the table."""
     specs = _specs(cfg)
-    found = {}
+    by_name = {}
     for row in TABLE:
         if row.ours not in specs:
             continue
         name, shape = getattr(row, style), specs[row.ours].shape
         if "{}" not in name:
-            found[name] = Entry(row.ours, None, shape)
+            by_name[name] = Entry(row.ours, None, shape)
             continue
         for layer in range(cfg.num_layers):
-            found[name.format(layer)] = Entry(row.ours, layer, shape[1:])
-    return found
+            by_name[name.format(layer)] = Entry(row.ours, layer, shape[1:])
+    return by_name
 
 
 def _specs(cfg: llama.LlamaConfig) -> dict[str, table.ParamSpec]:

@@ -135,20 +135,20 @@ def _fitting_tokenizer(
       padded: the model may have more rows than the tokenizer ids, as tables are often
         padded; such ids are never drawn. A GGUF file names every row.
     """
-    found = load()
-    if found.vocab_size < cfg.vocab_size:
-        differ = f"{found.vocab_size} ids and the model {cfg.vocab_size} rows"
+    loaded = load()
+    if loaded.vocab_size < cfg.vocab_size:
+        differ = f"{loaded.vocab_size} ids and the model {cfg.vocab_size} rows"
         if not padded:
             raise ValueError(
                 f"{path}: the tokenizer has {differ}, and a GGUF file names each of "
                 "its rows; convert the model again, with its own tokenizer"
             )
         logging.info("%s: the tokenizer has %s: the others are no text", path, differ)
-    if found.vocab_size > cfg.vocab_size:
+    if loaded.vocab_size > cfg.vocab_size:
         raise ValueError(
-            f"{path}: the tokenizer has {found.vocab_size} ids and the model rows for "
+            f"{path}: the tokenizer has {loaded.vocab_size} ids and the model rows for "
             f"{cfg.vocab_size}; give the tokenizer that belongs to these weights, or "
             "resize the embeddings (resize_token_embeddings in transformers) and save "
             "both"
         )
-    return found
+    return loaded

@@ -36,18 +36,18 @@ def head_tensors(head: Mapping[str, Any], role: str) -> dict[str, np.ndarray]:
     Returns:
       `score.weight` [1, D], and `score.bias` [1] of a value model.
     """
-    found = {WEIGHT: np.asarray(head["weight"], np.float32)[None]}
+    tensors = {WEIGHT: np.asarray(head["weight"], np.float32)[None]}
     if role == VALUE:
-        found[BIAS] = np.asarray(head["bias"], np.float32)[None]
-    return found
+        tensors[BIAS] = np.asarray(head["bias"], np.float32)[None]
+    return tensors
 
 
 def config_fields(head: Mapping[str, Any], role: str) -> dict[str, Any]:
     """Return what config.json says about a head."""
-    found = {"id2label": {"0": "score"}, "label2id": {"score": 0}}
+    labels = {"id2label": {"0": "score"}, "label2id": {"score": 0}}
     if role == VALUE:
-        return found | {"classifier_dropout": 0.0}
-    return found | {BIAS_FIELD: float(np.asarray(head["bias"]))}
+        return labels | {"classifier_dropout": 0.0}
+    return labels | {BIAS_FIELD: float(np.asarray(head["bias"]))}
 
 
 def head_from_tensors(
