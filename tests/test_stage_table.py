@@ -82,3 +82,16 @@ def test_a_name_asks_for_one_stage_or_for_all_of_the_config():
     assert stages.named("policy", config) == ("policy",)
     assert stages.named(stages.ALL, config) == ("simulate", "distill")
     assert stages.ALL not in stages.STAGES
+
+
+def test_rows_say_which_stages_train_and_which_write_replies():
+    table = stages.STAGES.values()
+    supervised = [stage for stage in table if stage.supervised]
+    assert [stage.name for stage in supervised] == ["preference", "distill"]
+    assert all(callable(stage.load().make_trainer) for stage in supervised)
+    config = runs.tiny_config()
+    for stage in table:
+        section = config[stage.section]
+        assert not stage.batch or section[stage.batch] > 0
+        assert stage.draws == ("reply_tokens" in section)
+        assert ("learning_rate" in section) == bool(stage.batch)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rlcd_jax.checks import supplies
 from rlcd_jax.job import setup, supervised, trainer, workspace
 from rlcd_jax.ppo import choosing, learning
-from rlcd_jax.stages import distill_context, train_policy, train_preference
+from rlcd_jax.stages import STAGES, train_policy
 
 GIB = 2**30
 UPDATES = 1000  # of a training; the schedule has no part in the sizes
@@ -29,16 +29,16 @@ class Room:
     after: int
 
 
-def room(job: setup.Job, stages: Sequence[str]) -> Room:
+def room(job: setup.Job, names: Sequence[str]) -> Room:
     """Return the room that a run needs, of which nothing is on disk yet.
 
     Args:
       job: of the run; its mesh may have no devices.
-      stages: that are run, in order.
+      names: of the stages that are run, in order.
     """
     peak = before = 0
-    for name in stages:
-        if name not in TRAINERS:
+    for name in names:
+        if not STAGES[name].batch:
             continue
         own = _stage_room(job, name)
         peak = max(peak, before + own.peak)
@@ -69,23 +69,20 @@ def problems(look: supplies.Look) -> Iterator[str]:
         )
 
 
-TRAINERS: Mapping[str, Callable[[setup.Job], trainer.Trainer]] = {
-    "preference": lambda job: train_preference.make_trainer(job, UPDATES),
-    "distill": lambda job: distill_context.make_trainer(job, UPDATES),
-    "policy": learning.make_trainer,
-}
-
-
 def _stage_room(job: setup.Job, name: str) -> Room:
     """Return the room of one stage.
 
     A checkpoint is written before the oldest goes, so there is one more for a while.
     """
-    saved = TRAINERS[name](job).saved_bytes
+    stage = STAGES[name]
+    if stage.supervised:
+        saved = stage.load().make_trainer(job, UPDATES).saved_bytes
+    else:
+        saved = learning.make_trainer(job).saved_bytes
     whole = sum(saved.values())
     stays = whole - (0 if job.config.keep_moments else saved[trainer.OPTIMIZER])
     section = job.config[name]
-    if name != "policy":
+    if stage.supervised:
         # How many updates there are is known when the pairs are drawn.
         return Room((supervised.KEPT + 1) * whole, supervised.KEPT * stays)
     saves = -(-section.steps // section.checkpoint_every)

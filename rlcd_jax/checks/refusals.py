@@ -18,8 +18,6 @@ from rlcd_jax import dotted, sharding, stages
 from rlcd_jax.checks import disk, fields, kinds, rules, supplies
 from rlcd_jax.job import setup, trainer, workspace
 
-TRAINED = ("preference", "distill", "policy")
-
 
 def check_config(config: ConfigDict) -> None:
     """Refuse a config with a value that its field does not accept.
@@ -165,7 +163,7 @@ def _leave_finished(
 
 
 def _devices(
-    config: ConfigDict, stages: Sequence[str], num_devices: int | None
+    config: ConfigDict, names: Sequence[str], num_devices: int | None
 ) -> list[str]:
     """Return what does not fit the devices: the mesh, and batches on it."""
     told = []
@@ -184,11 +182,12 @@ def _devices(
     except ValueError as error:
         return [*told, str(error)]
     ways = sharding.batch_ways(mesh)
-    for name in (stage for stage in stages if stage in TRAINED):
-        section = config[name]
-        size = section.update_batch if name == "policy" else section.batch_size
+    for stage in (stages.STAGES[name] for name in names):
+        section = config[stage.section]
         try:
-            trainer.micro_batches(name, size, section.micro_batch, ways)
+            if stage.batch:
+                size = section[stage.batch]
+                trainer.micro_batches(stage.name, size, section.micro_batch, ways)
         except ValueError as error:
             told.append(str(error))
     return told

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from ml_collections import ConfigDict
 
 from rlcd_jax.judging import evaluation_table
+from rlcd_jax.stages import STAGES
 
 
 def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
@@ -163,8 +164,9 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
             "name the workdir of a preference model trained on other data"
         )
     names = [evaluation_table.BASE]
-    names += ["distill"] * ("distill" in section.systems)
-    names += [config.name] * ("policy" in section.systems)
+    policies = STAGES["evaluate"].reads
+    trained = [name for name in policies if name in section.systems]
+    names += [config.name if name == "policy" else name for name in trained]
     names += [entry.partition("=")[0] for entry in section.checkpoints]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:

@@ -21,6 +21,7 @@ from rlcd_jax.job import lengths, prompt_parts, setup, trainer, workspace
 from rlcd_jax.models import heads, llama, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import model
+from rlcd_jax.stages import STAGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +62,15 @@ class Look:
 def sources(look: Look) -> Iterator[str]:
     """Yield what the stages about to run would miss of other stages and runs."""
     config, left = look.config, look.left
-    reads_pairs = "distill" in left
-    reads_pairs |= "preference" in left and config.preference.data == "pairs"
-    if reads_pairs and "simulate" not in left and look.workdir is not None:
+    readers = {name for name in left if "simulate" in STAGES[name].reads}
+    if config.preference.data != "pairs":
+        readers -= {"preference"}
+    if readers and "simulate" not in left and look.workdir is not None:
         path = look.folder("simulate") / "pairs.jsonl"
         if not path.exists():
             yield f"{path} does not exist; {_again(look, 'simulate')}"
-    trained = [s for s in ("distill", "policy") if s in config.evaluate.systems]
+    policies = STAGES["evaluate"].reads
+    trained = [name for name in policies if name in config.evaluate.systems]
     needs = ["preference"] * ("policy" in left) + trained * ("evaluate" in left)
     for stage in needs if look.workdir is not None else ():
         where = look.folder(stage) / "checkpoints"

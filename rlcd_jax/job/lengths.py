@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rlcd_jax import stages
 from rlcd_jax.job import setup
 from rlcd_jax.judging import judges
 from rlcd_jax.pairs import scoring_prompt, shortening, training_texts
@@ -30,7 +31,7 @@ def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
     Raises:
       ValueError: with the fields that add up to too much.
     """
-    if stage in ("preference", "distill"):
+    if stages.STAGES[stage].supervised:
         rule = job.config[stage].too_long
         shortening.check_rule(f"{stage}.too_long", rule)
     for what, tokens in _needs(job, stage, longest_prompt):
@@ -108,7 +109,7 @@ def prompts_with_room(
 def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
     """Return the longest texts of a stage; [] for one that reads no texts of tokens."""
     config, task = job.config, job.task
-    if stage in ("preference", "distill"):
+    if stages.STAGES[stage].supervised:
         longest = config[stage].lengths[-1]
         return [(f"{stage}.lengths[-1]={longest}", longest)]
     if stage == "simulate":

@@ -17,13 +17,14 @@ from ml_collections import ConfigDict
 from rlcd_jax import sharding
 from rlcd_jax.job import setup
 from rlcd_jax.planning import chips, plan, sizes
+from rlcd_jax.stages import STAGES
 
 Changes = Mapping[str, Any]  # dotted field of the config -> value
 MESH = ("mesh.slices", "mesh.data", "mesh.fsdp", "mesh.tensor")
 BATCHES = {
-    "preference": ("preference.batch_size", "preference.micro_batch"),
-    "distill": ("distill.batch_size", "distill.micro_batch"),
-    "policy": ("policy.update_batch", "policy.micro_batch"),
+    name: (f"{stage.section}.{stage.batch}", f"{stage.section}.micro_batch")
+    for name, stage in STAGES.items()
+    if stage.batch
 }
 
 
@@ -89,7 +90,7 @@ def possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> bo
         return False
     limit = (setting.chip.usable_gib or math.inf) * chips.GIB
     params = cfg.num_layers * cfg.embed_dim * 3 * cfg.mlp_dim
-    decodes = any(name in ("simulate", "policy", "evaluate") for name in stages)
+    decodes = any(STAGES[name].draws for name in stages)
     models = 2 if "policy" in stages else any(name in BATCHES for name in stages)
     needed = 2 * decodes * params / tensor + 16 * models * params / (tensor * fsdp)
     return needed <= limit
@@ -155,7 +156,7 @@ def stage_changes(config: ConfigDict, name: str) -> Iterator[dict[str, Any]]:
         smaller = (now // 2**n for n in range(1, 9) if not now % 2**n)
         batches += [{part: few} for few in smaller if not few % ways]
     slots: list[dict[str, Any]] = [{}]
-    if name != "preference" and name != "distill":
+    if STAGES[name].draws:
         now = config.engine.slots_per_device
         slots += [{"engine.slots_per_device": now // n} for n in (2, 4, 8) if now // n]
     remat = [{}] if config.model.remat == "full" else [{}, {"model.remat": "full"}]

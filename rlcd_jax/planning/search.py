@@ -12,15 +12,16 @@ from ml_collections import ConfigDict
 from rlcd_jax import sharding
 from rlcd_jax.models import llama
 from rlcd_jax.planning import advice, chips, plan, sizes
+from rlcd_jax.stages import STAGES
 
 Changes = Mapping[str, Any]  # dotted field of the config -> value
 # What of a config the time and memory of a stage depend on, beside the mesh.
 KNOBS = {
-    "simulate": ("engine.slots_per_device",),
-    "preference": ("model.remat", "preference.micro_batch"),
-    "distill": ("model.remat", "distill.micro_batch"),
-    "policy": ("model.remat", "policy.micro_batch", "engine.slots_per_device"),
-    "evaluate": ("engine.slots_per_device",),
+    name: (
+        *(("model.remat", f"{stage.section}.micro_batch") if stage.batch else ()),
+        *(("engine.slots_per_device",) if stage.draws else ()),
+    )
+    for name, stage in STAGES.items()
 }
 FACTORS = (0.25, 0.5, 1, 2, 4)  # of the config's number of slots
 
@@ -144,7 +145,7 @@ def values(config: ConfigDict, knob: str) -> Iterator[Any]:
         now = config[section][field]
         yield from dict.fromkeys(max(1, int(now * factor)) for factor in FACTORS)
         return
-    whole = config[section]["update_batch" if section == "policy" else "batch_size"]
+    whole = config[section][STAGES[section].batch]
     yield 0
     size = whole
     while size % 2 == 0 and size // 2 % ways == 0 and size > ways:

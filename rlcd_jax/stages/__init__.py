@@ -5,7 +5,8 @@ What may not: anything that a second stage needs; that has a package below.
 
 The table is plain data and imports no stage, so everything may read it: the launcher,
 the work folders, the planner, the report, the graph of the paper's runs. A new stage is
-a file with a function of its name, and a row here.
+a file with a function of its name, and a row here; if it trains on texts that are
+there, the file has `make_trainer(job, updates)` too.
 """
 
 import dataclasses
@@ -28,6 +29,8 @@ class Stage:
       section: of the config, the stage's own.
       reads: names of the stages whose files it reads.
       makes: what it leaves, in words.
+      batch: the field of its section with the rows of an update; "": it trains nothing.
+      draws: whether it writes replies.
     """
 
     name: str
@@ -36,11 +39,21 @@ class Stage:
     section: str
     reads: tuple[str, ...]
     makes: str
+    batch: str = ""
+    draws: bool = False
 
     def run(self, config: Any, workdir: Any) -> dict[str, Any]:
         """Run the stage, or skip it if it is done; return its summary."""
-        module = importlib.import_module(f"{__name__}.{self.module}")
-        return getattr(module, self.module)(config, workdir)
+        return getattr(self.load(), self.module)(config, workdir)
+
+    def load(self) -> Any:
+        """Return the stage's module."""
+        return importlib.import_module(f"{__name__}.{self.module}")
+
+    @property
+    def supervised(self) -> bool:
+        """Whether it trains on texts that are there."""
+        return bool(self.batch) and not self.draws
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -52,7 +65,15 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("simulate", "simulate_pairs", "pairs", "pairs", (), "preference pairs"),
+        Stage(
+            "simulate",
+            "simulate_pairs",
+            "pairs",
+            "pairs",
+            (),
+            "preference pairs",
+            draws=True,
+        ),
         Stage(
             "preference",
             "train_preference",
@@ -60,6 +81,7 @@ STAGES = {
             "preference",
             ("simulate",),
             "preference model",
+            batch="batch_size",
         ),
         Stage(
             "distill",
@@ -68,6 +90,7 @@ STAGES = {
             "distill",
             ("simulate",),
             "context-distilled policy",
+            batch="batch_size",
         ),
         Stage(
             "policy",
@@ -76,6 +99,8 @@ STAGES = {
             "policy",
             ("preference",),
             "policy, by PPO",
+            batch="update_batch",
+            draws=True,
         ),
         Stage(
             "evaluate",
@@ -84,6 +109,7 @@ STAGES = {
             "evaluate",
             ("policy", "distill"),
             "replies, verdicts and tables",
+            draws=True,
         ),
     )
 }
