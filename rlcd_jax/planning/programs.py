@@ -7,30 +7,25 @@ decode engine's weights and cache during updates.
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
-from rlcd_jax.decode import layout
 from rlcd_jax.decode import programs as engine_programs
-from rlcd_jax.job import batching, lengths, setup, supervised
+from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, heads, llama
-from rlcd_jax.pairs import scoring_prompt
-from rlcd_jax.planning import counts, drawing, passes, sizes
+from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, packing
-from rlcd_jax.scoring import divergence, letters, rewards
+from rlcd_jax.scoring import divergence, rewards
 from rlcd_jax.stages import distill_context, evaluate_policy, train_preference
 
 Program = passes.Program
 Setting = sizes.Setting
 Shapes = Any  # tree of jax.ShapeDtypeStruct
-ENGLISH_BYTES = 4  # of a token, about
 
 
 def simulate(setting: Setting) -> list[Program]:
@@ -50,14 +45,14 @@ def simulate(setting: Setting) -> list[Program]:
     held = {"frozen": 0}
     if scored:
         copy = sizes.model_bytes(setting, specs, frozen=True)
-        held["frozen"] = copy + shared_bytes(setting, asked)
+        held["frozen"] = copy + questions.shared_bytes(setting, asked)
     tables = drawn.memory.tables
     programs = [load(setting, drawn, held)]
     programs += drawing.generate(setting, drawn, {**held, "other": tables})
     if not scored:
         return programs
-    length = question_length(setting, asked, section.reply_tokens)
-    score = ask(
+    length = questions.longest(setting, asked, section.reply_tokens)
+    score = questions.ask(
         setting,
         "score",
         {**held, **drawn.held},
@@ -103,80 +98,6 @@ def load(setting: Setting, drawn: drawing.Drawing, held: passes.Bytes) -> Progra
         made={"decode": drawn.memory.weights},
         lower=lower,
     )
-
-
-def ask(
-    setting: Setting, name: str, held: passes.Bytes, *, num_texts: float, length: int
-) -> Program:
-    """Return the reading of questions that are answered by a letter.
-
-    Args:
-      setting: of the plan.
-      name: of the program.
-      held: what is on the device meanwhile, the frozen model too.
-      num_texts: questions in all.
-      length: of a question, in tokens.
-    """
-    specs = llama.param_specs(setting.cfg)
-    return passes.read(
-        setting,
-        name,
-        letters.letters_program(setting.job),
-        (sizes.model_shapes(setting, specs, frozen=True),),
-        (
-            *passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
-            jax.ShapeDtypeStruct((len(letters.LETTERS),), jnp.int32),
-        ),
-        held=held,
-        num_texts=num_texts,
-    )
-
-
-def question_length(
-    setting: Setting, questions: Sequence[str], reply_tokens: int
-) -> int:
-    """Return the row length of a question about two replies, at most, in tokens.
-
-    The words around prompt and replies are taken as `bytes_a_token` says.
-
-    Args:
-      setting: of the plan.
-      questions: of the task.
-      reply_tokens: of each reply, at most.
-    """
-    words = [scoring_prompt.scoring_prompt("", "", "", one) for one in questions]
-    own = max(len(text.encode()) for text in words) // bytes_a_token(setting)
-    prompt_tokens = setting.job.config.pairs.prompt_tokens
-    return batching.rising_lengths(prompt_tokens + 2 * reply_tokens + own)[-1]
-
-
-def bytes_a_token(setting: Setting) -> int:
-    """Return the bytes of a token: plans have only the tokenizer of random models."""
-    random = setting.job.config.model.spec.startswith(setup.RANDOM)
-    return 1 if random else ENGLISH_BYTES
-
-
-def shared_bytes(setting: Setting, questions: Sequence[str]) -> int:
-    """Return the weights that scorers hold to read what all questions begin with.
-
-    They are in decode form; 0 where too little is shared. Few-shot prompts, which
-    only the tables have, are left out.
-
-    Args:
-      setting: of the plan.
-      questions: of the task.
-    """
-    texts = [
-        scoring_prompt.scoring_prompt(prompt, "", "", question)
-        for prompt in ("A", "B")
-        for question in questions
-    ]
-    shared = len(os.path.commonprefix(texts).encode()) // bytes_a_token(setting)
-    if shared < letters.SHARED:
-        return 0
-    weights = setting.job.config.engine.weights
-    places = layout.shardings(setting.cfg, setting.job.mesh, weights).params
-    return sharding.device_bytes(layout.weight_shapes(setting.cfg), places)
 
 
 def preference(setting: Setting) -> list[Program]:
@@ -391,13 +312,16 @@ def evaluate(setting: Setting) -> list[Program]:
         )
     chosen, _ = evaluate_policy.usable_judges(setting.job)
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
-        questions = list(setting.job.task.judge_questions.values())
-        judged = ask(
+        asked = list(setting.job.task.judge_questions.values())
+        judged = questions.ask(
             setting,
             "judge",
-            {"parameters": master, "frozen": copy + shared_bytes(setting, questions)},
+            {
+                "parameters": master,
+                "frozen": copy + questions.shared_bytes(setting, asked),
+            },
             num_texts=2 * replies * systems * (systems - 1) // 2,
-            length=question_length(setting, questions, section.reply_tokens),
+            length=questions.longest(setting, asked, section.reply_tokens),
         )
         programs.append(judged)
     return programs

@@ -1,0 +1,96 @@
+"""Questions that a model answers with a letter, as plans reckon with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from rlcd_jax import sharding
+from rlcd_jax.decode import layout
+from rlcd_jax.job import batching, setup
+from rlcd_jax.models import llama
+from rlcd_jax.pairs import scoring_prompt
+from rlcd_jax.planning import passes, sizes
+from rlcd_jax.scoring import letters
+
+ENGLISH_BYTES = 4  # of a token, about
+
+
+def ask(
+    setting: sizes.Setting,
+    name: str,
+    held: passes.Bytes,
+    *,
+    num_texts: float,
+    length: int,
+) -> passes.Program:
+    """Return the reading of questions that are answered by a letter.
+
+    Args:
+      setting: of the plan.
+      name: of the program.
+      held: what is on the device meanwhile, the frozen model too.
+      num_texts: questions in all.
+      length: of a question, in tokens.
+    """
+    specs = llama.param_specs(setting.cfg)
+    return passes.read(
+        setting,
+        name,
+        letters.letters_program(setting.job),
+        (sizes.model_shapes(setting, specs, frozen=True),),
+        (
+            *passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+            jax.ShapeDtypeStruct((len(letters.LETTERS),), jnp.int32),
+        ),
+        held=held,
+        num_texts=num_texts,
+    )
+
+
+def longest(setting: sizes.Setting, questions: Sequence[str], reply_tokens: int) -> int:
+    """Return the row length of a question about two replies, at most, in tokens.
+
+    The words around prompt and replies are taken as `bytes_a_token` says.
+
+    Args:
+      setting: of the plan.
+      questions: of the task.
+      reply_tokens: of each reply, at most.
+    """
+    words = [scoring_prompt.scoring_prompt("", "", "", one) for one in questions]
+    own = max(len(text.encode()) for text in words) // bytes_a_token(setting)
+    prompt_tokens = setting.job.config.pairs.prompt_tokens
+    return batching.rising_lengths(prompt_tokens + 2 * reply_tokens + own)[-1]
+
+
+def bytes_a_token(setting: sizes.Setting) -> int:
+    """Return the bytes of a token: plans have only the tokenizer of random models."""
+    random = setting.job.config.model.spec.startswith(setup.RANDOM)
+    return 1 if random else ENGLISH_BYTES
+
+
+def shared_bytes(setting: sizes.Setting, questions: Sequence[str]) -> int:
+    """Return the weights that scorers hold to read what all questions begin with.
+
+    They are in decode form; 0 where too little is shared. Few-shot prompts, which
+    only the tables have, are left out.
+
+    Args:
+      setting: of the plan.
+      questions: of the task.
+    """
+    texts = [
+        scoring_prompt.scoring_prompt(prompt, "", "", question)
+        for prompt in ("A", "B")
+        for question in questions
+    ]
+    shared = len(os.path.commonprefix(texts).encode()) // bytes_a_token(setting)
+    if shared < letters.SHARED:
+        return 0
+    weights = setting.job.config.engine.weights
+    places = layout.shardings(setting.cfg, setting.job.mesh, weights).params
+    return sharding.device_bytes(layout.weight_shapes(setting.cfg), places)
