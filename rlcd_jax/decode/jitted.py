@@ -20,6 +20,7 @@ from rlcd_jax.decode import layout, programs
 from rlcd_jax.models import cached, llama
 
 Shapes = Any  # tree of jax.ShapeDtypeStruct
+AFTER_KEYS = ("o", "mlp_norm", "gate_up", "down")  # of a layer, in decode form
 KEPT = 16  # engines of different settings whose programs a process keeps
 
 
@@ -243,7 +244,7 @@ def read_by_prefill(weights: Shapes) -> Shapes:
     A prefill has no other result, so the compiler leaves those arguments out.
     """
     *layers, last = weights["layers"]
-    last = {name: last[name] for name in ("attn_norm", "qkv")}
+    last = {name: leaf for name, leaf in last.items() if name not in AFTER_KEYS}
     read = {name: leaf for name, leaf in weights.items() if name != "final_norm"}
     read.pop("unembed", None)
     return {**read, "layers": (*layers, last)}
