@@ -156,12 +156,19 @@ def is_done(root: str | pathlib.Path, node: Node) -> bool:
     return processes.agreed(done_mark.check_done(folder(root, node), node.identity))
 
 
-def in_order(nodes: Iterable[Node]) -> list[Node]:
-    """Return the nodes and all they need, each once, parents first."""
+def in_order(
+    nodes: Iterable[Node], leave_out: Callable[[Node], bool] = lambda node: False
+) -> list[Node]:
+    """Return the nodes and all they need, each once, parents first.
+
+    Args:
+      nodes: to begin with.
+      leave_out: says which nodes are not wanted, nor what they alone need.
+    """
     ordered: dict[str, Node] = {}
 
     def visit(node: Node) -> None:
-        if node.key in ordered:
+        if node.key in ordered or leave_out(node):
             return
         for parent in node.parents:
             visit(parent)
@@ -178,18 +185,7 @@ def needed(root: str | pathlib.Path, nodes: Iterable[Node]) -> list[Node]:
     A node that is done asks for nothing, so the parents of a finished node may have
     been deleted to save room.
     """
-    missing: dict[str, Node] = {}
-
-    def visit(node: Node) -> None:
-        if node.key in missing or is_done(root, node):
-            return
-        for parent in node.parents:
-            visit(parent)
-        missing[node.key] = node
-
-    for node in nodes:
-        visit(node)
-    return list(missing.values())
+    return in_order(nodes, lambda node: is_done(root, node))
 
 
 def make(
