@@ -19,6 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from rlcd_jax import tasks
 from rlcd_jax.human import reading, study, study_files
 from rlcd_jax.models import llama, presets
+from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.text import tokenizer as tk
 from rlcd_jax.weights import exchange, names
 
@@ -80,7 +81,7 @@ def write_bytes_model(folder: pathlib.Path) -> pathlib.Path:
     """Write `random:tiny` as a Hugging Face folder; return the folder."""
     cfg = presets.get_preset("tiny")
     params = jax.tree.map(np.array, llama.init_params(cfg, jax.random.key(0)))
-    spells = tk.byte_tokenizer(cfg.vocab_size)
+    spells = byte_tokenizer.make(cfg.vocab_size)
     source = exchange.Source(params, cfg, spells, "policy", "a test")
     exchange.write(source, exchange.Target(folder, "float32", 10**9))
     return folder

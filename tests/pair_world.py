@@ -6,10 +6,10 @@ import random
 from rlcd_jax import records, tasks
 from rlcd_jax.decode import requests as engine
 from rlcd_jax.pairs import draws, grid
-from rlcd_jax.text import tokenizer
+from rlcd_jax.text import byte_tokenizer
 
 TASK = tasks.load_task("cheerful")
-BYTES = tokenizer.byte_tokenizer()
+BYTES = byte_tokenizer.make()
 SETTINGS = draws.DrawSettings(
     seed=7,
     generator="fake",

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from rlcd_jax import checkpoint, tree
 from rlcd_jax.models import heads, llama, presets
-from rlcd_jax.text import tokenizer as tk
+from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.weights import exchange, files, hf, resolve
 
 CFG = presets.get_preset("tiny")
@@ -31,7 +31,7 @@ def numbers(seed, role="policy", bias=0.25):
 
 
 def source_of(role="policy", **changes):
-    one = tk.byte_tokenizer(CFG.vocab_size)
+    one = byte_tokenizer.make(CFG.vocab_size)
     source = exchange.Source(numbers(0, role), CFG, one, role, "a test")
     return dataclasses.replace(source, **changes)
 
@@ -216,7 +216,7 @@ def test_check_folder_notices_another_config_and_tokenizer(folder):
     other = source_of(cfg=dataclasses.replace(CFG, rope_theta=20000.0))
     with pytest.raises(ValueError, match="config.json, read again, says"):
         exchange.check_folder(folder, other, "float32")
-    other = source_of(text_tokenizer=tk.byte_tokenizer(259))
+    other = source_of(text_tokenizer=byte_tokenizer.make(259))
     with pytest.raises(ValueError, match="the tokenizer, read again, spells"):
         exchange.check_folder(folder, other, "float32")
 

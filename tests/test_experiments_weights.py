@@ -5,7 +5,7 @@ import pytest
 
 from experiments import weights as command
 from rlcd_jax.models import llama, presets
-from rlcd_jax.text import tokenizer as tk
+from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.weights import hf
 
 
@@ -19,7 +19,7 @@ def refused(arguments):
 def test_import_says_what_was_checked_and_refuses_to_write_again(tmp_path, capsys):
     cfg = presets.get_preset("tiny")
     params = llama.init_params(cfg, jax.random.key(0))
-    one = tk.byte_tokenizer(cfg.vocab_size)
+    one = byte_tokenizer.make(cfg.vocab_size)
     hf.export(tmp_path / "source", params, cfg, tokenizer=one)
     out = str(tmp_path / "out")
     arguments = ["import", "--model", f"hf:{tmp_path / 'source'}", "--out", out]

@@ -3,20 +3,10 @@
 import struct
 
 import pytest
+import tiny_tokenizers
 
-from rlcd_jax.text import gguf_vocabulary
+from rlcd_jax.text import backends, gguf_vocabulary
 from rlcd_jax.text import tokenizer as tk
-
-TEXTS = (
-    "Human: I've lost $1,234.50 in 2023!\n\nAssistant:",
-    "  leading, trailing  \n\n\n\ttabs\r\n",
-    "naïve café — 漢字かな 🙂🏽 ½ ٣٤ x²",
-    "it's they're WE'LL don't 'quoted'",
-    "def f(x):\n    return x  # 007\n",
-    "",
-    " ",
-    "The answer is: (",
-)
 
 
 def sentence_piece_fields(**other):
@@ -97,7 +87,7 @@ def test_sentence_piece_without_a_space_prefix():
 
 
 def test_llama3_split_keeps_three_digits_together():
-    pieces = [*tk.byte_alphabet(), "12", "123", "<|end_of_text|>"]
+    pieces = [*backends.byte_alphabet(), "12", "123", "<|end_of_text|>"]
     fields = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "llama-bpe",
@@ -121,8 +111,8 @@ def test_unknown_gguf_vocabularies_are_refused():
 
 def byte_level_fields(**other):
     """Return metadata of a small byte-level vocabulary with two joined pieces."""
-    newline = next(k for k, byte in tk.byte_alphabet().items() if byte == 10)
-    pieces = [*tk.byte_alphabet(), newline * 2, "." + newline * 2]
+    newline = next(k for k, byte in backends.byte_alphabet().items() if byte == 10)
+    pieces = [*backends.byte_alphabet(), newline * 2, "." + newline * 2]
     names = ["<|endoftext|>", "<|im_end|>"]
     fields = {
         "tokenizer.ggml.model": "gpt2",
@@ -148,7 +138,7 @@ def llama3_fields(**other):
 def test_gguf_without_a_splitting_rule_is_llama3_by_its_tokens_or_refused(rule):
     named = tk.from_gguf(llama3_fields(pre="llama-bpe"))
     found = tk.from_gguf(llama3_fields(pre=rule))
-    for text in (*TEXTS, "Hi.\n\nHuman: no"):
+    for text in (*tiny_tokenizers.TEXTS, "Hi.\n\nHuman: no"):
         assert found.encode(text) == named.encode(text)
     assert found.bos_id == named.bos_id == 258
     spelled = [found.token_bytes(i) for i in found.encode("i.\n\nH")]

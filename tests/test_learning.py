@@ -26,7 +26,7 @@ from rlcd_jax.stages import (
     train_policy,
     train_preference,
 )
-from rlcd_jax.text import tokenizer
+from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.training import losses
 from rlcd_jax.weights import hf
 
@@ -49,7 +49,7 @@ def text_of(rng: np.random.Generator) -> str:
 
 def language_model() -> llama.Params:
     """Return a tiny LLaMA that has learnt the language from samples of it."""
-    rng, text_tokenizer = np.random.default_rng(0), tokenizer.byte_tokenizer()
+    rng, text_tokenizer = np.random.default_rng(0), byte_tokenizer.make()
     params = llama.init_params(CFG, jax.random.key(0))
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, 400))
     state = optimizer.init(params)
@@ -81,7 +81,7 @@ def share_of_ha(reply: str) -> float:
 def world(tmp_path_factory) -> pathlib.Path:
     """Return a folder with the base model, the prompts and the task."""
     folder = tmp_path_factory.mktemp("world")
-    text_tokenizer = tokenizer.byte_tokenizer()
+    text_tokenizer = byte_tokenizer.make()
     hf.export(folder / "base", language_model(), CFG)
     text_tokenizer.save(folder / "base")
     rows = [

@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 
 from rlcd_jax import records, tasks
 from rlcd_jax.pairs import shortening
-from rlcd_jax.text import dialogue_format, encoding
-from rlcd_jax.text import tokenizer as tk
+from rlcd_jax.text import byte_tokenizer, dialogue_format, encoding
 
 TASK = tasks.load_task("cheerful")
 CHAT = tasks.with_format(TASK, "chat")
 OUTLINE = tasks.load_task("outline")
-BYTES = tk.byte_tokenizer()
+BYTES = byte_tokenizer.make()
 LLAMA = tiny_tokenizers.byte_level()
 SYSTEM = tiny_tokenizers.byte_level()  # a template with a message of its own in front
 SYSTEM.chat_template = "<h>system\n\nBe kind.<eot>" + tiny_tokenizers.TEMPLATE

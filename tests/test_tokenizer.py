@@ -6,24 +6,14 @@ import os
 import gguf
 import pytest
 import regex
+import tiny_tokenizers
 import tokenizers
 from tokenizers import models
 
 from rlcd_jax import records
-from rlcd_jax.text import gguf_vocabulary
+from rlcd_jax.text import backends, byte_tokenizer, gguf_vocabulary
 from rlcd_jax.text import tokenizer as tk
 from rlcd_jax.weights import embedded
-
-TEXTS = (
-    "Human: I've lost $1,234.50 in 2023!\n\nAssistant:",
-    "  leading, trailing  \n\n\n\ttabs\r\n",
-    "naïve café — 漢字かな 🙂🏽 ½ ٣٤ x²",
-    "it's they're WE'LL don't 'quoted'",
-    "def f(x):\n    return x  # 007\n",
-    "",
-    " ",
-    "The answer is: (",
-)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +31,7 @@ def slow_bpe(text, fields):
     """Tokenise as SmolLM2's rules say, one merge at a time."""
     ids = {piece: i for i, piece in enumerate(fields["tokenizer.ggml.tokens"])}
     ranks = {m: i for i, m in enumerate(fields["tokenizer.ggml.merges"])}
-    letters = {byte: letter for letter, byte in tk.byte_alphabet().items()}
+    letters = {byte: letter for letter, byte in backends.byte_alphabet().items()}
     words = regex.compile(
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     )
@@ -67,15 +57,15 @@ def slow_bpe(text, fields):
     return out
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", tiny_tokenizers.TEXTS)
 def test_encode_matches_slow_bpe(smollm2, fields, text):
     assert smollm2.encode(text) == slow_bpe(text, fields)
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", tiny_tokenizers.TEXTS)
 def test_decode_undoes_encode(smollm2, text):
     assert smollm2.decode(smollm2.encode(text)) == text
-    small = tk.byte_tokenizer()
+    small = byte_tokenizer.make()
     assert small.decode(small.encode(text)) == text
 
 
@@ -137,7 +127,7 @@ def test_chat_is_the_models_own_format(smollm2):
 
 
 def test_chat_without_a_template_is_refused():
-    small = tk.byte_tokenizer()
+    small = byte_tokenizer.make()
     plain = tk.Tokenizer(small._backend, eos_ids=[258])
     with pytest.raises(ValueError, match="no chat template"):
         plain.chat([records.Turn("human", "Hi")])
@@ -160,36 +150,41 @@ def test_continuation_ids_refuses_a_shared_token(smollm2):
 
 
 def test_save_and_load_agree(smollm2, tmp_path):
-    for number, one in enumerate((smollm2, tk.byte_tokenizer(300))):
+    for number, one in enumerate((smollm2, byte_tokenizer.make(300))):
         folder = tmp_path / str(number)
         one.save(folder)
         again = tk.load_tokenizer(folder)
-        assert [again.encode(t) for t in TEXTS] == [one.encode(t) for t in TEXTS]
+        assert [again.encode(t) for t in tiny_tokenizers.TEXTS] == [
+            one.encode(t) for t in tiny_tokenizers.TEXTS
+        ]
         for name in ("vocab_size", "bos_id", "eos_ids", "pad_id", "chat_template"):
             assert getattr(again, name) == getattr(one, name), name
         assert tk.load_tokenizer(folder / "tokenizer.json").eos_ids == one.eos_ids
 
 
 def test_byte_tokenizer_is_bytes():
-    small = tk.byte_tokenizer(264)
+    small = byte_tokenizer.make(264)
     assert small.encode("hé", bos=False) == list("hé".encode())
     assert small.encode("h") == [small.bos_id, ord("h")]
     assert small.vocab_size == 264
     assert len({small.pad_id, small.bos_id, small.eos_id}) == 3
     assert small.decode([263, 104]) == "h"
     with pytest.raises(ValueError, match="259 ids or more, got 100"):
-        tk.byte_tokenizer(100)
+        byte_tokenizer.make(100)
 
 
 def test_encode_adds_one_bos_only():
-    small = tk.byte_tokenizer()
+    small = byte_tokenizer.make()
     ids = small.encode("<bos>hi")
     assert ids == small.encode("hi")
     assert ids.count(small.bos_id) == 1
 
 
 def test_a_piece_lent_for_padding_stays_a_piece_when_saved(tmp_path):
-    pieces = {"<eos>": 0, **{piece: i for i, piece in enumerate(tk.byte_alphabet(), 1)}}
+    pieces = {
+        "<eos>": 0,
+        **{piece: i for i, piece in enumerate(backends.byte_alphabet(), 1)},
+    }
     backend = tokenizers.Tokenizer(models.BPE(vocab=pieces, merges=[]))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
@@ -202,14 +197,14 @@ def test_a_piece_lent_for_padding_stays_a_piece_when_saved(tmp_path):
 
 
 def test_padding_is_never_the_eos():
-    backend = tk.byte_tokenizer()._backend
+    backend = byte_tokenizer.make()._backend
     assert tk.Tokenizer(backend, eos_ids=[258], pad_id=258).pad_id == 256
     everything = tk.Tokenizer(backend, eos_ids=[258, 256], bos_id=257, pad_id=258)
     assert everything.pad_id == 0
 
 
 def test_a_tokenizer_without_an_end_is_refused():
-    vocab = {letter: i for letter, i in tk.byte_alphabet().items()}
+    vocab = {letter: i for letter, i in backends.byte_alphabet().items()}
     with pytest.raises(ValueError, match="no token that ends a text"):
         tk.Tokenizer(
             tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[])), eos_ids=[]
@@ -219,14 +214,14 @@ def test_a_tokenizer_without_an_end_is_refused():
 def test_load_tokenizer_errors_name_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="no tokenizer at .*tokenizer.json"):
         tk.load_tokenizer(tmp_path)
-    tk.byte_tokenizer().save(tmp_path)
+    byte_tokenizer.make().save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(ValueError, match="tokenizer_config.json is not JSON"):
         tk.load_tokenizer(tmp_path)
 
 
 def test_load_tokenizer_reads_every_end_of_generation(tmp_path):
-    tk.byte_tokenizer(264).save(tmp_path)
+    byte_tokenizer.make(264).save(tmp_path)
     more = {"eos_token_id": [258, 260]}
     (tmp_path / "generation_config.json").write_text(json.dumps(more))
     assert tk.load_tokenizer(tmp_path).eos_ids == (258, 260)

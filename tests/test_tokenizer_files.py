@@ -14,6 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import models, pre_tokenizers, processors
 
 from rlcd_jax import records
+from rlcd_jax.text import backends
 from rlcd_jax.text import tokenizer as tk
 
 TEXTS = (
@@ -622,7 +623,7 @@ def test_other_names_than_tokenizer_json_are_refused(tmp_path):
 
 
 def test_pieces_without_stand_ins_stand_for_themselves():
-    vocab = tk.byte_alphabet() | {"a b": 256}
+    vocab = backends.byte_alphabet() | {"a b": 256}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()

@@ -20,8 +20,7 @@ from test_gguf_vocabulary import sentence_piece_fields
 
 from rlcd_jax import sharding, tree
 from rlcd_jax.models import llama, presets
-from rlcd_jax.text import gguf_vocabulary
-from rlcd_jax.text import tokenizer as tk
+from rlcd_jax.text import byte_tokenizer, gguf_vocabulary
 from rlcd_jax.weights import config_json, embedded, gguf, hf, names, resolve
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -181,7 +180,7 @@ def test_export_rounds_once_to_the_dtype_asked_for(dtype, tmp_path):
 def test_export_writes_the_tokenizer_and_its_ends(tmp_path):
     cfg = presets.get_preset("tiny")
     params = llama.init_params(cfg, jax.random.key(0))
-    one = tk.byte_tokenizer(cfg.vocab_size)
+    one = byte_tokenizer.make(cfg.vocab_size)
     hf.export(tmp_path / "out", params, cfg, tokenizer=one)
     model = resolve.resolve_model(f"hf:{tmp_path / 'out'}", tmp_path)
     assert_same(model.load_params(), jax.tree.map(np.asarray, params))

@@ -17,7 +17,7 @@ from test_weights import fake_pip, write_gguf
 
 from rlcd_jax import sharding
 from rlcd_jax.models import llama, presets
-from rlcd_jax.text import tokenizer as tk
+from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.weights import embedded, files, finite, gguf, hf, names, resolve
 
 CFG = presets.get_preset("tiny")
@@ -389,7 +389,7 @@ def test_read_config_of_both_rope_fields_wants_one_theta(take):
 
 def test_a_tokenizer_larger_than_the_model_is_refused(take):
     folder = take("one")
-    tk.byte_tokenizer(CFG.vocab_size + 1).save(folder)
+    byte_tokenizer.make(CFG.vocab_size + 1).save(folder)
     model = resolve.resolve_model(f"hf:{folder}", folder)
     with pytest.raises(
         ValueError, match="has 265 ids, but vocab_size in its config.json is 264"

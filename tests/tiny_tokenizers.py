@@ -5,6 +5,7 @@ from __future__ import annotations
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from rlcd_jax.text import backends, byte_tokenizer
 from rlcd_jax.text import tokenizer as tk
 
 SPACE = "\u2581"
@@ -13,6 +14,17 @@ TEMPLATE = (
     "{{ '<bot>' }}{% for m in messages %}"
     "{{ '<h>' + m['role'] + '\n\n' + m['content'] | trim + '<eot>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<h>assistant\n\n' }}{% endif %}"
+)
+# Texts in which tokenizers differ: numbers, blanks, scripts, marks, nothing.
+TEXTS = (
+    "Human: I've lost $1,234.50 in 2023!\n\nAssistant:",
+    "  leading, trailing  \n\n\n\ttabs\r\n",
+    "naïve café — 漢字かな 🙂🏽 ½ ٣٤ x²",
+    "it's they're WE'LL don't 'quoted'",
+    "def f(x):\n    return x  # 007\n",
+    "",
+    " ",
+    "The answer is: (",
 )
 SPECIALS = ("<bot>", "<h>", "<eot>", "<eos>")
 
@@ -66,7 +78,7 @@ def byte_level(*, merges=(), normalizer=None, trims=False, bos=True, more=()):
       bos: a BOS is put in front of texts.
       more: special tokens.
     """
-    pieces = [*tk.byte_alphabet(), *("".join(pair) for pair in merges)]
+    pieces = [*backends.byte_alphabet(), *("".join(pair) for pair in merges)]
     vocab = {piece: i for i, piece in enumerate(pieces)}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(
@@ -88,7 +100,7 @@ def byte_level(*, merges=(), normalizer=None, trims=False, bos=True, more=()):
 
 
 TOKENIZERS = {
-    "bytes": tk.byte_tokenizer,
+    "bytes": byte_tokenizer.make,
     "space in front": sentence_piece,
     "space in front, by a pre-tokenizer": lambda: sentence_piece(metaspace=True),
     "byte level": byte_level,

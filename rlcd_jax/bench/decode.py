@@ -14,7 +14,7 @@ from rlcd_jax import tree
 from rlcd_jax.bench import settings as settings_lib
 from rlcd_jax.decode import engine as engine_lib
 from rlcd_jax.models import llama
-from rlcd_jax.text import tokenizer
+from rlcd_jax.text import byte_tokenizer
 
 
 class Endless:
@@ -23,7 +23,7 @@ class Endless:
     eos_ids = ()
 
     def __init__(self, vocab_size: int) -> None:
-        self._bytes = tokenizer.byte_tokenizer(max(vocab_size, 259))
+        self._bytes = byte_tokenizer.make(max(vocab_size, 259))
         self.vocab_size = vocab_size
         self.special_ids = self._bytes.special_ids
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, processes, sharding, tasks
 from rlcd_jax.models import llama, presets, table
 from rlcd_jax.pairs import training_texts
-from rlcd_jax.text import tokenizer
+from rlcd_jax.text import byte_tokenizer, tokenizer
 from rlcd_jax.weights import names, resolve
 
 Params = Any
@@ -137,7 +137,7 @@ def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
             places, tree = jax.tree.flatten(shardings)
             return _drawing(cfg, tuple(places), tree)(jax.random.key(seed))
 
-        return cfg, tokenizer.byte_tokenizer(cfg.vocab_size), draw
+        return cfg, byte_tokenizer.make(cfg.vocab_size), draw
     resolved = resolve.resolve_model(spec, cache_dir(config), logging.info)
     if not resolved.has_weights:
         raise ValueError(

@@ -16,7 +16,7 @@ from rlcd_jax import sharding, tree
 from rlcd_jax.job import setup
 from rlcd_jax.models import llama, presets, table
 from rlcd_jax.planning import chips, counts, passes, programs, sizes
-from rlcd_jax.text import tokenizer
+from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.weights import resolve
 
 FITS, TOO_LARGE, REFUSED, UNKNOWN = "fits", "does not fit", "refused", "no limit known"
@@ -267,7 +267,7 @@ def planned_job(config: ConfigDict, mesh: Any) -> setup.Job:
     def refuse() -> Any:
         raise ValueError("a plan has no weights; run the stage to load them")
 
-    letters = tokenizer.byte_tokenizer(cfg.vocab_size)
+    letters = byte_tokenizer.make(cfg.vocab_size)
     return setup.Job(config, setup.load_task(config), mesh, cfg, letters, refuse)
 
 

@@ -87,6 +87,18 @@ def is_byte_level(backend: tokenizers.Tokenizer) -> bool:
     )
 
 
+def byte_alphabet() -> dict[str, int]:
+    """Return the byte that each printable stand-in of a byte-level vocabulary means.
+
+    Printable Latin-1 characters stand for themselves; the other bytes, in order, for
+    the characters from U+0100 on.
+    """
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    alphabet = {chr(byte): byte for byte in shown}
+    return alphabet | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
 def spell(piece: str, alphabet: Mapping[str, int] | None) -> bytes:
     """Return the bytes that a piece of a vocabulary stands for.
 

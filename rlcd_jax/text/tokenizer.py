@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
 
 from rlcd_jax import records
 from rlcd_jax.text import backends, chat_templates, gguf_vocabulary, tokenizer_files
@@ -30,22 +29,6 @@ END_TOKENS = (
 )
 FILE = "tokenizer.json"
 CHAT_ROLES = {"human": "user", "assistant": "assistant"}
-BYTE_CHAT_TEMPLATE = (
-    "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n"
-    "{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
-)
-
-
-def byte_alphabet() -> dict[str, int]:
-    """Return the byte that each printable stand-in of a byte-level vocabulary means.
-
-    Printable Latin-1 characters stand for themselves; the other bytes, in order, for
-    the characters from U+0100 on.
-    """
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    alphabet = {chr(byte): byte for byte in shown}
-    return alphabet | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
 
 class Tokenizer:
@@ -115,7 +98,9 @@ class Tokenizer:
         taken = {bos_id, *self.eos_ids, *map(backend.token_to_id, named)}
         self.pad_id = backends.padding(backend, pad_id, taken)
         self._bytes: dict[int, bytes] = {}
-        self._alphabet = byte_alphabet() if backends.is_byte_level(backend) else None
+        self._alphabet = (
+            backends.byte_alphabet() if backends.is_byte_level(backend) else None
+        )
         probe = self._backend.encode("a", add_special_tokens=False).ids
         self._adds_space = self.token_bytes(probe[0])[:1] == b" " if probe else False
 
@@ -359,33 +344,3 @@ def from_hf(folder: pathlib.Path) -> Tokenizer:
         return Tokenizer(**vars(read))
     except ValueError as error:
         raise ValueError(f"{folder / FILE}: {error}") from error
-
-
-def byte_tokenizer(vocab_size: int = 259) -> Tokenizer:
-    """Return a tokenizer whose tokens are the 256 bytes, for tests and tiny models.
-
-    Ids 0 to 255 are the bytes, then come <pad>, <bos> and <eos>; ids up to
-    `vocab_size` are special tokens without a use.
-
-    Raises:
-      ValueError: there are too few ids for all bytes.
-    """
-    if vocab_size < 259:
-        raise ValueError(f"byte_tokenizer needs 259 ids or more, got {vocab_size}")
-    backend = tokenizers.Tokenizer(models.BPE(vocab=byte_alphabet(), merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, use_regex=False
-    )
-    backend.decoder = decoders.ByteLevel()
-    names = ["<pad>", "<bos>", "<eos>"]
-    names += [f"<extra_{i}>" for i in range(vocab_size - 259)]
-    backend.add_special_tokens(
-        [tokenizers.AddedToken(name, special=True, normalized=False) for name in names]
-    )
-    return Tokenizer(
-        backend,
-        pad_id=256,
-        bos_id=257,
-        eos_ids=[258],
-        chat_template=BYTE_CHAT_TEMPLATE,
-    )

@@ -20,7 +20,7 @@ from rlcd_jax import checkpoint, jsonl
 from rlcd_jax.job import setup
 from rlcd_jax.models import heads, llama, presets, table
 from rlcd_jax.ppo import choosing
-from rlcd_jax.text import tokenizer
+from rlcd_jax.text import byte_tokenizer, tokenizer
 from rlcd_jax.weights import (
     config_json,
     embedded,
@@ -180,7 +180,7 @@ def _model_of_run(
     spec = spec or _spec_of_run(folder.parent / "config.json")
     if spec.startswith(setup.RANDOM):
         cfg = presets.get_preset(spec.removeprefix(setup.RANDOM))
-        return cfg, tokenizer.byte_tokenizer(cfg.vocab_size)
+        return cfg, byte_tokenizer.make(cfg.vocab_size)
     model = resolve.resolve_model(spec, cache_dir, log)
     return model.cfg, model.load_tokenizer()
 

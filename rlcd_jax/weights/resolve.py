@@ -10,7 +10,7 @@ from collections.abc import Callable
 from absl import logging
 
 from rlcd_jax.models import llama, presets
-from rlcd_jax.text import gguf_vocabulary, tokenizer
+from rlcd_jax.text import byte_tokenizer, gguf_vocabulary, tokenizer
 from rlcd_jax.weights import embedded, gguf, hf, names
 
 EMBEDDED = "smollm2-135m"
@@ -74,7 +74,7 @@ def resolve_model(
         cfg=cfg,
         kind="preset",
         path=None,
-        load_tokenizer=functools.partial(tokenizer.byte_tokenizer, cfg.vocab_size),
+        load_tokenizer=functools.partial(byte_tokenizer.make, cfg.vocab_size),
         load_params=functools.partial(_refuse_params, spec),
     )
 
