@@ -163,7 +163,7 @@ def metric_rows(shift: int) -> list[dict]:
 def write_evaluation(folder, shift: int) -> dict:
     """Write samples, verdicts and the table; return the stage's summary."""
     systems = ("base", "distill", "rlcd")
-    samples, given = [], []
+    samples, judged = [], []
     for index, question in enumerate(QUESTIONS * 2):
         row = {
             "prompt_id": f"cheerful/{index:04d}",
@@ -188,9 +188,9 @@ def write_evaluation(folder, shift: int) -> dict:
             ("base", "rlcd", "2"),
             ("distill", "rlcd", "tie"),
         ):
-            given.append(said | {"system_1": one, "system_2": two, "winner": winner})
+            judged.append(said | {"system_1": one, "system_2": two, "winner": winner})
     record_files.write_jsonl(folder / "samples.jsonl", samples)
-    record_files.write_jsonl(folder / "verdicts.jsonl", given)
+    record_files.write_jsonl(folder / "verdicts.jsonl", judged)
     gone = estimates.Missing("the base model itself")
 
     def estimate(value, half):

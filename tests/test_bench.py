@@ -29,10 +29,10 @@ def refused(*more):
 def test_decode_prints_speed_step_and_roofline(capsys, tmp_path):
     out = tmp_path / "decode.json"
     flags = ("--slots", "2,4", "--prompt", "9", "--new", "8", "--out", str(out))
-    found = printed(capsys, *flags)
-    assert found == json.loads(out.read_text("utf-8"))
-    assert found["what"] == "decode" and found["num_devices"] >= 1
-    for slots, row in zip((2, 4), found["decode"], strict=True):
+    figures = printed(capsys, *flags)
+    assert figures == json.loads(out.read_text("utf-8"))
+    assert figures["what"] == "decode" and figures["num_devices"] >= 1
+    for slots, row in zip((2, 4), figures["decode"], strict=True):
         assert row["slots"] == slots
         assert row["tokens_per_second"] > 0 and row["ms_a_step"] > 0
         share = row["roofline_ms"] / row["ms_a_step"]
@@ -51,10 +51,10 @@ def test_step_bytes_are_weights_and_live_cache():
 
 def test_simulate_prints_pairs_and_the_ratio(capsys):
     flags = ("--what", "simulate", "--slots", "4", "--prompt", "12", "--pairs", "3")
-    found = printed(capsys, *flags)
-    assert found["engine"]["replies"] == 6
-    speeds = (found["pairs_per_second"], found["released_static_pairs_per_second"])
-    ratio = found["ratio_to_released_static"]
+    figures = printed(capsys, *flags)
+    assert figures["engine"]["replies"] == 6
+    speeds = (figures["pairs_per_second"], figures["released_static_pairs_per_second"])
+    ratio = figures["ratio_to_released_static"]
     assert ratio == pytest.approx(speeds[0] / speeds[1])
 
 

@@ -7,7 +7,7 @@ from rlcd_jax import seeds
 
 def test_sample_retries_in_full_waves_with_the_same_text():
     generate = FakeEngine(reject=0.5)
-    found, dropped, _ = simulate(generate=generate)
+    pairs, dropped, _ = simulate(generate=generate)
     sizes = [len(wave) for wave in generate.waves]
     assert sizes[0] == 2 * len(PROMPTS) and len(sizes) == 5  # max_tries attempts
     assert sizes == sorted(sizes, reverse=True)
@@ -22,7 +22,7 @@ def test_sample_retries_in_full_waves_with_the_same_text():
             assert request.tokens == shown.setdefault((prompt_id, slot), request.tokens)
             keys.add(request.seed)
     assert len(keys) == sum(sizes)  # no two draws share a key
-    tries = sum(p.tries_1 + p.tries_2 for p in found)
+    tries = sum(p.tries_1 + p.tries_2 for p in pairs)
     tries += sum(d.tries for d in dropped)
     assert tries <= sum(sizes)  # the finished sibling of a dropped side is the rest
     request = generate.waves[0][0]
@@ -35,12 +35,12 @@ def test_sample_retries_in_full_waves_with_the_same_text():
 
 def test_alpha_moves_away_from_the_opposite_prompt():
     generate = FakeEngine(reject=0.0)
-    found, _, _ = simulate(
+    pairs, _, _ = simulate(
         PROMPTS[:2], rows=(RLCD, RLAIF), generate=generate, alpha=1.5
     )
     by_slot = {r.id: r for r in generate.waves[0]}
     first, second = by_slot["p0/positive/0"], by_slot["p0/negative/0"]
-    positive, negative = TASK.affixes[found[0].affix_index]
+    positive, negative = TASK.affixes[pairs[0].affix_index]
     # l(tokens) + alpha (l(contrast_tokens) - l(tokens)): own prompt beyond the other's.
     assert BYTES.decode(first.contrast_tokens).endswith(f"({positive}):")
     assert BYTES.decode(first.tokens).endswith(f"({negative}):")
@@ -48,5 +48,5 @@ def test_alpha_moves_away_from_the_opposite_prompt():
         first.contrast_tokens,
         first.tokens,
     )
-    assert first.alpha == 1.5 and found[0].alpha == 1.5
+    assert first.alpha == 1.5 and pairs[0].alpha == 1.5
     assert by_slot["p0/plain_1/0"].contrast_tokens is None

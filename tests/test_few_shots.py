@@ -62,25 +62,25 @@ def world(monkeypatch, num):
 
 
 def test_human_pairs_that_fit_are_chosen_by_the_seed(monkeypatch):
-    config, found = world(monkeypatch, 30)  # "ask 9" has 30 characters, "ask 10" 31
+    config, job = world(monkeypatch, 30)  # "ask 9" has 30 characters, "ask 10" 31
 
     def asked(text):
         return re.findall(r"ask \d+", text)
 
-    first = asked(few_shots.as_text("human:4", config, found))
+    first = asked(few_shots.as_text("human:4", config, job))
     assert len(set(first)) == 4
-    assert first == asked(few_shots.as_text("human:4", config, found))
-    assert first[:3] == asked(few_shots.as_text("human:3", config, found))
+    assert first == asked(few_shots.as_text("human:4", config, job))
+    assert first[:3] == asked(few_shots.as_text("human:3", config, job))
     config.seed = 4
-    assert first != asked(few_shots.as_text("human:4", config, found))
+    assert first != asked(few_shots.as_text("human:4", config, job))
     config.pairs.prompt_tokens = len(human_pair(9, 0).prompt)
-    short = asked(few_shots.as_text("human:10", config, found))
+    short = asked(few_shots.as_text("human:10", config, job))
     assert sorted(short) == [f"ask {n}" for n in range(10)]
     with pytest.raises(ValueError, match="'human:11': 10 human pairs have prompts of"):
-        few_shots.as_text("human:11", config, found)
+        few_shots.as_text("human:11", config, job)
 
 
 def test_a_text_is_taken_as_it_is(monkeypatch):
-    config, found = world(monkeypatch, 0)
-    assert few_shots.as_text("\n solved: (A)\n", config, found) == "solved: (A)"
-    assert few_shots.as_text("", config, found) == ""
+    config, job = world(monkeypatch, 0)
+    assert few_shots.as_text("\n solved: (A)\n", config, job) == "solved: (A)"
+    assert few_shots.as_text("", config, job) == ""

@@ -23,9 +23,9 @@ from rlcd_jax.pairs import counting, draws, grid, scoring_prompt
 
 
 def test_simulate_labels_the_positive_side_by_construction():
-    found, _, _ = simulate()
-    assert len(found) > 50
-    for pair in found:
+    drawn, _, _ = simulate()
+    assert len(drawn) > 50
+    for pair in drawn:
         assert {pair.side_1, pair.side_2} == {"positive", "negative"}
         better = pair.side_2 if pair.prob_2 == 1.0 else pair.side_1
         assert pair.prob_2 in (0.0, 1.0) and better == "positive"
@@ -51,31 +51,31 @@ def in_prompt_order(lines):
 
 
 def test_simulate_ignores_completion_order_and_prompt_order():
-    found, dropped, summary = simulate(generate=FakeEngine(shuffle=False))
+    drawn, dropped, summary = simulate(generate=FakeEngine(shuffle=False))
     again = simulate(generate=FakeEngine(shuffle=True))
-    assert again == (found, dropped, summary)
-    kept = [p.prompt_id for p in found]
+    assert again == (drawn, dropped, summary)
+    kept = [p.prompt_id for p in drawn]
     assert kept == [p.id for p in PROMPTS if p.id in kept]
     backwards, lost, _ = simulate(PROMPTS[::-1])
-    assert backwards == found[::-1]
-    assert in_prompt_order(backwards) == found
+    assert backwards == drawn[::-1]
+    assert in_prompt_order(backwards) == drawn
     assert sorted(map(str, lost)) == sorted(map(str, dropped))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 23, 59])
 def test_simulate_after_a_kill_gives_the_same_pairs(cut):
     rows = (RLCD, RESCORE, RLAIF)
-    found, dropped, summary = simulate(rows=rows)
+    drawn, dropped, summary = simulate(rows=rows)
     first, lost_1, _ = simulate(PROMPTS[:cut], rows=rows)
     second, lost_2, _ = simulate(PROMPTS[cut:], rows=rows)
-    assert first + second == found and lost_1 + lost_2 == dropped
+    assert first + second == drawn and lost_1 + lost_2 == dropped
     assert counting.summarise(first + second, lost_1 + lost_2) == summary
 
 
 def test_simulate_can_draw_any_pair_again_alone():
-    found, _, _ = simulate(rows=(RLCD, RLAIF))
-    assert max(max(p.tries_1, p.tries_2) for p in found) > 2
-    for pair in found[::7]:
+    drawn, _, _ = simulate(rows=(RLCD, RLAIF))
+    assert max(max(p.tries_1, p.tries_2) for p in drawn) > 2
+    for pair in drawn[::7]:
         prompt = next(p for p in PROMPTS if p.id == pair.prompt_id)
         row = grid.GridCell(pair.sampling, pair.labels, 1.0)
         assert simulate([prompt], rows=(row,))[0] == [pair]
@@ -83,10 +83,10 @@ def test_simulate_can_draw_any_pair_again_alone():
 
 @pytest.mark.parametrize("process_count", [1, 2, 3, 7])
 def test_simulate_on_several_processes_gives_the_same_pairs(process_count):
-    found, dropped, _ = simulate()
+    drawn, dropped, _ = simulate()
     parts = [simulate(PROMPTS[i::process_count]) for i in range(process_count)]
     merged = [pair for part in parts for pair in part[0]]
-    assert in_prompt_order(merged) == found
+    assert in_prompt_order(merged) == drawn
     lost = [line for part in parts for line in part[1]]
     assert in_prompt_order(lost) == dropped
 
@@ -100,7 +100,7 @@ def test_simulate_counts_drops_for_each_side():
             return cut if bad else reply
 
     generate = NegativesNeverEnd(reject=0.0)
-    found, dropped, summary = simulate(generate=generate)
+    drawn, dropped, summary = simulate(generate=generate)
     assert [(d.prompt_id, d.side) for d in dropped] == [
         ("p1", "negative"),
         ("p2", "negative"),
@@ -108,7 +108,7 @@ def test_simulate_counts_drops_for_each_side():
     assert all(d.tries == 5 == len(d.raws) for d in dropped)
     assert all("Reply" in raw for d in dropped for raw in d.raws)
     assert dropped[0].reasons == ("unfinished",) * 5
-    assert len(found) == 58 == summary["pairs"] == summary["prompts_with_pairs"]
+    assert len(drawn) == 58 == summary["pairs"] == summary["prompts_with_pairs"]
     assert summary["prompts_dropped"] == 2 and summary["dropped_tries"] == 10
     assert summary["dropped_by_side"] == {"negative": {"unfinished": 2}}
     cell = summary["cells"]["contrast-construction"]
@@ -122,8 +122,8 @@ def test_simulate_drops_long_prompts_before_sampling_and_names_them():
     long = records.Prompt("long", (records.Turn("human", "x" * 400),))
     generate = FakeEngine(reject=0.0)
     dialogues = [PROMPTS[0], long, PROMPTS[1]]
-    found, dropped, summary = simulate(dialogues, generate=generate)
-    assert [p.prompt_id for p in found] == ["p0", "p1"]
+    drawn, dropped, summary = simulate(dialogues, generate=generate)
+    assert [p.prompt_id for p in drawn] == ["p0", "p1"]
     assert not any("long" in r.id for wave in generate.waves for r in wave)
     assert {d.prompt_id for d in dropped} == {"long"}
     assert all((d.reason, d.tries, d.raws) == (draws.TOO_LONG, 0, ()) for d in dropped)
@@ -137,30 +137,30 @@ def test_simulate_drops_long_prompts_before_sampling_and_names_them():
         for s in draws.make_draw(long, "contrast", TASK, BYTES, SETTINGS).sources
     }
     task = dataclasses.replace(TASK, prompt_tokens=min(sizes.values()))
-    found, dropped, _ = simulate([long], generate=generate, task=task)
-    assert not found and [d.side for d in dropped] == [max(sizes, key=sizes.get)]
+    drawn, dropped, _ = simulate([long], generate=generate, task=task)
+    assert not drawn and [d.side for d in dropped] == [max(sizes, key=sizes.get)]
 
 
 def test_simulate_swaps_sides_and_draws_affixes_by_key():
     dialogues = [records.Prompt(f"q{i}", (HUMAN,)) for i in range(1000)]
-    found, _, summary = simulate(dialogues, generate=FakeEngine(reject=0.0))
+    drawn, _, summary = simulate(dialogues, generate=FakeEngine(reject=0.0))
     share = summary["cells"]["contrast-construction"]["mean_prob_2"]
     assert abs(share - 0.5) < 0.052  # 3.3 standard deviations of 1000 fair coins
     counts = [0] * len(TASK.affixes)
-    for pair in found:
+    for pair in drawn:
         counts[pair.affix_index] += 1
     assert min(counts) > 1000 / 6 - 40  # 3.4 standard deviations
     other, _, _ = simulate(dialogues, generate=FakeEngine(reject=0.0), seed=8)
-    same = sum(a.side_1 == b.side_1 for a, b in zip(found, other, strict=True))
+    same = sum(a.side_1 == b.side_1 for a, b in zip(drawn, other, strict=True))
     assert 400 < same < 600
-    assert all(a.reply_1 != b.reply_1 for a, b in zip(found, other, strict=True))
+    assert all(a.reply_1 != b.reply_1 for a, b in zip(drawn, other, strict=True))
 
 
 def test_simulate_rlaif_shows_one_prompt_twice():
     generate = FakeEngine()
-    found, _, summary = simulate(rows=(RLAIF,), generate=generate)
+    drawn, _, summary = simulate(rows=(RLAIF,), generate=generate)
     instructions = set()
-    for pair in found:
+    for pair in drawn:
         assert pair.source_prompt_1 == pair.source_prompt_2 == pair.prompt
         assert (pair.side_1, pair.side_2, pair.affix_index) == ("plain", "plain", None)
         assert pair.reply_1 != pair.reply_2
@@ -176,7 +176,7 @@ def test_simulate_scores_with_the_soft_label_of_the_paper():
         seen.extend(texts)
         return score(texts)
 
-    found, _, _ = grid.simulate(
+    drawn, _, _ = grid.simulate(
         PROMPTS,
         TASK,
         BYTES,
@@ -185,8 +185,8 @@ def test_simulate_scores_with_the_soft_label_of_the_paper():
         settings=SETTINGS,
         score=scorer,
     )
-    assert len(seen) == len(found)
-    for pair, text in zip(found, seen, strict=True):
+    assert len(seen) == len(drawn)
+    for pair, text in zip(drawn, seen, strict=True):
         index = pair.scoring["instruction_index"]
         assert index == pair.affix_index
         assert text == scoring_prompt.scoring_prompt(
@@ -200,40 +200,40 @@ def test_simulate_scores_with_the_soft_label_of_the_paper():
 
 def test_simulate_mixed_rows_share_their_samples():
     generate = FakeEngine()
-    found, _, _ = simulate(rows=(RLCD, RESCORE), generate=generate)
+    drawn, _, _ = simulate(rows=(RLCD, RESCORE), generate=generate)
     alone = FakeEngine()
     rlcd, _, _ = simulate(rows=(RLCD,), generate=alone)
     rescore, _, _ = simulate(rows=(RESCORE,))
     assert [len(w) for w in generate.waves] == [len(w) for w in alone.waves]
-    assert found[::2] == rlcd and found[1::2] == rescore
+    assert drawn[::2] == rlcd and drawn[1::2] == rescore
     for a, b in zip(rlcd, rescore, strict=True):
         assert (a.reply_1, a.reply_2, a.side_1) == (b.reply_1, b.reply_2, b.side_1)
-    assert len({pair.id for pair in found}) == len(found)
+    assert len({pair.id for pair in drawn}) == len(drawn)
 
 
 def test_simulate_shares_choose_prompts_by_key():
     half = dataclasses.replace(RLCD, share=0.5)
     fifth = dataclasses.replace(RESCORE, share=0.2)
     dialogues = [records.Prompt(f"q{i}", (HUMAN,)) for i in range(600)]
-    found, _, _ = simulate(dialogues, rows=(half, fifth), generate=FakeEngine(0.0))
-    in_half = {p.prompt_id for p in found if p.labels == "construction"}
-    in_fifth = {p.prompt_id for p in found if p.labels == "scoring"}
+    drawn, _, _ = simulate(dialogues, rows=(half, fifth), generate=FakeEngine(0.0))
+    in_half = {p.prompt_id for p in drawn if p.labels == "construction"}
+    in_fifth = {p.prompt_id for p in drawn if p.labels == "scoring"}
     assert in_fifth < in_half  # the same prompts as far as the shares go
     assert abs(len(in_half) - 300) < 42 and abs(len(in_fifth) - 120) < 34
     again, _, _ = simulate(
         dialogues[::-1], rows=(half, fifth), generate=FakeEngine(0.0)
     )
-    assert {p.id for p in again} == {p.id for p in found}
+    assert {p.id for p in again} == {p.id for p in drawn}
 
 
 def test_scored_pair_averages_both_orders_and_cancels_position_bias():
-    found, _, _ = simulate(rows=(RESCORE,), both_orders=True)
+    drawn, _, _ = simulate(rows=(RESCORE,), both_orders=True)
 
     def p_b(text):
         (a, b), *_ = score([text])
         return 1 / (1 + math.exp(a - b))
 
-    for pair in found:
+    for pair in drawn:
         words = TASK.scoring_instructions[pair.affix_index]
         one = scoring_prompt.scoring_prompt(
             pair.prompt, pair.reply_1, pair.reply_2, words
@@ -242,7 +242,7 @@ def test_scored_pair_averages_both_orders_and_cancels_position_bias():
             pair.prompt, pair.reply_2, pair.reply_1, words
         )
         assert pair.prob_2 == pytest.approx((p_b(one) + 1 - p_b(two)) / 2, rel=1e-12)
-    biased = dataclasses.replace(found[0], scoring={"instruction_index": 0})
+    biased = dataclasses.replace(drawn[0], scoring={"instruction_index": 0})
     assert grid.scored_pair(biased, [(3.0, 0.0), (3.0, 0.0)], False).prob_2 == 0.5
     assert grid.scored_pair(biased, [(0.0, 900.0)], False).prob_2 == 1.0
     assert grid.scored_pair(biased, [(900.0, 0.0)], False).prob_2 == 0.0
@@ -306,14 +306,14 @@ def test_simulate_names_what_it_accepts(call, words):
 
 
 def test_simulate_of_no_prompts_is_empty():
-    found, dropped, summary = simulate([], rows=(RLCD, RLAIF))
-    assert (found, dropped, summary["pairs"], summary["cells"]) == ([], [], 0, {})
+    drawn, dropped, summary = simulate([], rows=(RLCD, RLAIF))
+    assert (drawn, dropped, summary["pairs"], summary["cells"]) == ([], [], 0, {})
 
 
 def test_simulate_in_the_chat_format_uses_system_messages():
     task = tasks.with_format(TASK, "chat")
-    found, _, _ = simulate(PROMPTS[:5], rows=(RLCD, RESCORE), task=task)
-    for pair in found:
+    drawn, _, _ = simulate(PROMPTS[:5], rows=(RLCD, RESCORE), task=task)
+    for pair in drawn:
         source = (
             pair.source_prompt_1 if pair.side_1 == "positive" else pair.source_prompt_2
         )
@@ -322,8 +322,8 @@ def test_simulate_in_the_chat_format_uses_system_messages():
 
 
 def test_pairs_survive_their_file(tmp_path):
-    found, dropped, _ = simulate(rows=(RLCD, RESCORE, RLAIF), generate=FakeEngine(0.6))
+    drawn, dropped, _ = simulate(rows=(RLCD, RESCORE, RLAIF), generate=FakeEngine(0.6))
     assert dropped
-    for name, rows in (("pairs", found), ("dropped", dropped)):
+    for name, rows in (("pairs", drawn), ("dropped", dropped)):
         record_files.write_jsonl(tmp_path / name, rows)
         assert record_files.read_jsonl(tmp_path / name, type(rows[0])) == rows

@@ -56,17 +56,17 @@ def test_a_single_process_is_no_job_of_many(environ):
 
 
 def test_slurm_with_one_task_a_node_has_all_its_gpus():
-    found = hosts.find(SLURM)
-    assert (found.source, found.count, found.index) == ("SLURM", 2, 1)
-    assert found.coordinator == f"gpu007:{61440 + 123456 % 4096}"
-    assert found.devices is None
-    assert found.name(1) == "process 1 (host gpu008)"
+    members = hosts.find(SLURM)
+    assert (members.source, members.count, members.index) == ("SLURM", 2, 1)
+    assert members.coordinator == f"gpu007:{61440 + 123456 % 4096}"
+    assert members.devices is None
+    assert members.name(1) == "process 1 (host gpu008)"
 
 
 def test_slurm_with_one_task_a_gpu_has_one():
-    found = hosts.find(ONE_A_GPU)
-    assert (found.count, found.index, found.devices) == (16, 11, (3,))
-    assert found.name(11) == "process 11 (host gpu008)"
+    members = hosts.find(ONE_A_GPU)
+    assert (members.count, members.index, members.devices) == (16, 11, (3,))
+    assert members.name(11) == "process 11 (host gpu008)"
     bound = ONE_A_GPU | {"CUDA_VISIBLE_DEVICES": "0"}  # --gpus-per-task=1
     assert hosts.find(bound).devices is None
     halves = SLURM | {
@@ -97,9 +97,9 @@ def test_expand_nodes_reads_lists_of_slurm(listed, names):
 
 
 def test_open_mpi_says_who_and_where():
-    found = hosts.find(MPI)
-    assert (found.source, found.count, found.index) == ("Open MPI", 4, 3)
-    assert found.coordinator.startswith("10.96.0.1:") and found.devices == (1,)
+    members = hosts.find(MPI)
+    assert (members.source, members.count, members.index) == ("Open MPI", 4, 3)
+    assert members.coordinator.startswith("10.96.0.1:") and members.devices == (1,)
     five = {k: v for k, v in MPI.items() if "orte" not in k}
     with pytest.raises(ValueError, match="-x JAX_COORDINATOR_ADDRESS=HOST:PORT"):
         hosts.find(five)
@@ -111,12 +111,15 @@ def test_open_mpi_says_who_and_where():
 
 
 def test_slices_of_tpus_are_seen():
-    found = hosts.find(GKE)
-    assert (found.count, found.index, found.devices) == (2, 1, None)
-    assert found.coordinator == "w-0.svc:8482" and found.names == ("w-0.svc", "w-1.svc")
-    found = hosts.find(SLICES)
-    assert (found.count, found.index) == (4, 3)
-    assert found.coordinator == "job-0-0.svc:8482"
+    members = hosts.find(GKE)
+    assert (members.count, members.index, members.devices) == (2, 1, None)
+    assert members.coordinator == "w-0.svc:8482" and members.names == (
+        "w-0.svc",
+        "w-1.svc",
+    )
+    members = hosts.find(SLICES)
+    assert (members.count, members.index) == (4, 3)
+    assert members.coordinator == "job-0-0.svc:8482"
     single_hosts = SLICES | {"TPU_WORKER_HOSTNAMES": "w-0", "TPU_WORKER_ID": "0"}
     assert (hosts.find(single_hosts).count, hosts.find(single_hosts).index) == (2, 1)
 
@@ -127,9 +130,9 @@ def test_metadata_of_a_tpu_vm_says_the_same():
         "worker-network-endpoints": "unknown:unknown:10.0.0.2,unknown:unknown:10.0.0.3",
         "tpu-env": "ACCELERATOR_TYPE: 'v5litepod-16'\nMEGASCALE_NUM_SLICES: '1'",
     }
-    found = hosts.find(tpu_metadata.variables(told.get))
-    assert (found.count, found.index) == (2, 1)
-    assert found.coordinator == "10.0.0.2:8482"
+    members = hosts.find(tpu_metadata.variables(told.get))
+    assert (members.count, members.index) == (2, 1)
+    assert members.coordinator == "10.0.0.2:8482"
     assert tpu_metadata.variables({}.get) == {}
     alone = told | {"worker-network-endpoints": "t1v-n-w-0"}
     assert (
@@ -140,8 +143,12 @@ def test_metadata_of_a_tpu_vm_says_the_same():
 def test_metadata_are_asked_for_on_a_tpu_vm_alone(tmp_path):
     told = {"agent-worker-number": "1", "worker-network-endpoints": "a:b:c,a:b:d"}
     there = {"devices": (str(tmp_path / "none"), str(tmp_path)), "ask": told.get}
-    found = tpu_metadata.beside({"HOME": "/h", "TPU_WORKER_ID": "0"}, **there)
-    assert found == {"HOME": "/h", "TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "c,d"}
+    variables = tpu_metadata.beside({"HOME": "/h", "TPU_WORKER_ID": "0"}, **there)
+    assert variables == {
+        "HOME": "/h",
+        "TPU_WORKER_ID": "0",
+        "TPU_WORKER_HOSTNAMES": "c,d",
+    }
 
     def never(name):
         raise AssertionError(name)
@@ -154,9 +161,9 @@ def test_metadata_are_asked_for_on_a_tpu_vm_alone(tmp_path):
 
 
 def test_variables_by_hand_go_before_a_launcher():
-    found = hosts.find(BY_HAND | {hosts.DEVICES: "2,3"})
-    assert (found.coordinator, found.count, found.index) == ("a:8476", 2, 0)
-    assert found.devices == (2, 3)
+    members = hosts.find(BY_HAND | {hosts.DEVICES: "2,3"})
+    assert (members.coordinator, members.count, members.index) == ("a:8476", 2, 0)
+    assert members.devices == (2, 3)
     assert hosts.find(SLURM | {hosts.COORDINATOR: "b:99"}).coordinator == "b:99"
     assert hosts.find(SLURM | BY_HAND).source == "variables"
 

@@ -75,8 +75,8 @@ def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
     status, shown = run_command(capsys, "read", "--workdir", out)
     assert status == 2 and "holds no .csv or .json" in shown.err
     answer_all(out, made, written, likes_first)
-    given = [verdict(f"p{n}", "2" if n % 2 else "1") for n in range(30)]
-    record_files.write_jsonl(run / "evaluate" / "verdicts.jsonl", given)
+    by_judge = [verdict(f"p{n}", "2" if n % 2 else "1") for n in range(30)]
+    record_files.write_jsonl(run / "evaluate" / "verdicts.jsonl", by_judge)
     status, shown = run_command(
         capsys, "read", "--workdir", out, "--verdicts", run / "evaluate/verdicts.jsonl"
     )

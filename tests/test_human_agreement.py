@@ -157,11 +157,11 @@ def test_rating_matrix_places_scores_of_pairs():
 def test_judge_agreement_by_hand():
     made, _ = make_study()
     scores_2 = {"p0": 2.0, "p1": 7.0, "p2": 4.5, "p3": 1.0, "p4": 8.0, "p5": 3.0}
-    given = [verdict("p0", "1"), verdict("p1", "1"), verdict("p2", "1")]
-    given += [verdict("p3", "tie"), verdict("p4", "1", swapped=True)]
-    given += [verdict("p5", "none"), verdict("p9", "1")]
-    given += [verdict("p0", "2", judge="other")]
-    found = agreement.judge_agreement(made, scores_2, given, judge="lexicon")
+    by_judge = [verdict("p0", "1"), verdict("p1", "1"), verdict("p2", "1")]
+    by_judge += [verdict("p3", "tie"), verdict("p4", "1", swapped=True)]
+    by_judge += [verdict("p5", "none"), verdict("p9", "1")]
+    by_judge += [verdict("p0", "2", judge="other")]
+    found = agreement.judge_agreement(made, scores_2, by_judge, judge="lexicon")
     assert (found.num, found.value) == (3, pytest.approx(2 / 3))
     with pytest.raises(ValueError, match="judges in the file: lexicon, other"):
-        agreement.judge_agreement(made, scores_2, given, judge="x")
+        agreement.judge_agreement(made, scores_2, by_judge, judge="x")

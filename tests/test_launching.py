@@ -50,9 +50,9 @@ FIELDS = {
 def tables_words(workdir):
     """Return the command of a small table, as a user types it."""
     fields = FIELDS | {"methods": "distill", "tasks": "cheerful"}
-    given = [f"--config.{name}={value}" for name, value in fields.items()]
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     start = ["reproduce", "--config=paper:table=methods,scale=tiny"]
-    return [*start, *given, f"--workdir={workdir}"]
+    return [*start, *overrides, f"--workdir={workdir}"]
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ def joined(monkeypatch):
     told = []
 
     @contextlib.contextmanager
-    def join(found, facts, **rest):
-        told.append((found, facts, rest))
+    def join(members, facts, **rest):
+        told.append((members, facts, rest))
         yield
 
     monkeypatch.setattr(joining, "joined", join)
@@ -49,8 +49,8 @@ def test_one_of_many_tells_the_others_what_it_is_about_to_do(joined):
     environ = {hosts.COORDINATOR: "a:1", hosts.COUNT: "2", hosts.INDEX: "1"}
     with one_of_its_job(environ, said):
         pass
-    ((found, facts, rest),) = joined
-    assert (found.coordinator, found.count, found.index) == ("a:1", 2, 1)
+    ((members, facts, rest),) = joined
+    assert (members.coordinator, members.count, members.index) == ("a:1", 2, 1)
     assert (facts["--stage"], facts["--config.seed"]) == ("policy", "7")
     assert (rest["start_seconds"], rest["lost_seconds"]) == (3.0, 5.0)
     assert said[0].startswith("process 1 of 2, by ")

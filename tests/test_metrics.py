@@ -13,15 +13,15 @@ from rlcd_jax import metrics
 
 def scalars(folder):
     """Read tag, step, value of all events with the plain TFRecord framing."""
-    found = []
+    logged = []
     for path in sorted(folder.glob("events*")):
         data, at = path.read_bytes(), 0
         while at < len(data):
             size = int.from_bytes(data[at : at + 8], "little")
             event = event_pb2.Event.FromString(data[at + 12 : at + 12 + size])
             at += 12 + size + 4
-            found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
-    return found
+            logged += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+    return logged
 
 
 def test_write_leaves_row_curve_and_log_line(tmp_path, caplog):

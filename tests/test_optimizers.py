@@ -18,11 +18,11 @@ def factors(steps: int, **other) -> list[float]:
 
 def test_learning_rate_of_the_release_by_hand():
     """Step s (from 1): (s-1)/5 up to 5, then (n-s+1)/(n-5); step 1 changes nothing."""
-    found = factors(20)
+    rates = factors(20)
     np.testing.assert_allclose(
-        found[:7], [0, 0.2, 0.4, 0.6, 0.8, 1, 14 / 15], rtol=1e-6
+        rates[:7], [0, 0.2, 0.4, 0.6, 0.8, 1, 14 / 15], rtol=1e-6
     )
-    np.testing.assert_allclose(found[-2:], [2 / 15, 1 / 15], rtol=1e-5)
+    np.testing.assert_allclose(rates[-2:], [2 / 15, 1 / 15], rtol=1e-5)
     np.testing.assert_allclose(factors(80)[-2:], [2 / 75, 1 / 75], rtol=1e-5)
 
 
@@ -38,16 +38,16 @@ def test_learning_rate_of_the_preset_changes_once_a_step():
         every=per_step,
         idle=config.first_step_idle,
     )
-    found = [float(rate(jnp.int32(count))) for count in range(12)]
+    rates = [float(rate(jnp.int32(count))) for count in range(12)]
     want = [0.0] * 4 + [0.2e-5] * 4 + [0.4e-5] * 4
-    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(rates, want, rtol=1e-5, atol=1e-12)
 
 
 def test_learning_rate_that_is_not_idle_moves_in_the_first_step():
-    found = factors(20, idle=False)
-    np.testing.assert_allclose(found[0], 1 / 6, rtol=1e-6)
-    np.testing.assert_allclose(found[5], 1.0, rtol=1e-6)
-    assert min(found) > 0
+    rates = factors(20, idle=False)
+    np.testing.assert_allclose(rates[0], 1 / 6, rtol=1e-6)
+    np.testing.assert_allclose(rates[5], 1.0, rtol=1e-6)
+    assert min(rates) > 0
 
 
 def test_learning_rate_schedules_end_where_they_say():
@@ -81,16 +81,16 @@ def clipped(parts) -> dict[str, float]:
 
 
 def test_joint_clipping_lets_a_large_gradient_shrink_the_other():
-    found = clipped(())
+    rates = clipped(())
     norm = (30.0**2 + 0.4**2) ** 0.5
-    assert found["policy"] == pytest.approx(30 / norm, rel=1e-5)
-    assert found["value"] == pytest.approx(0.4 / norm, rel=1e-5)
+    assert rates["policy"] == pytest.approx(30 / norm, rel=1e-5)
+    assert rates["value"] == pytest.approx(0.4 / norm, rel=1e-5)
 
 
 def test_separate_clipping_leaves_the_small_gradient_whole():
-    found = clipped(("policy", "value"))
-    assert found["policy"] == pytest.approx(1.0, rel=1e-5)
-    assert found["value"] == pytest.approx(0.4, rel=1e-5)
+    rates = clipped(("policy", "value"))
+    assert rates["policy"] == pytest.approx(1.0, rel=1e-5)
+    assert rates["value"] == pytest.approx(0.4, rel=1e-5)
 
 
 def test_adamw_equals_adam_by_hand():

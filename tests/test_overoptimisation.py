@@ -30,8 +30,8 @@ def around(mean, num=16, spread=0.1):
     return tuple(mean + spread * (-1) ** i for i in range(num))
 
 
-def kinds(found):
-    return [(w.kind, w.step) for w in found]
+def kinds(told):
+    return [(w.kind, w.step) for w in told]
 
 
 def test_watch_points_joins_metrics_and_samples():
@@ -53,38 +53,38 @@ def test_watch_points_joins_metrics_and_samples():
         ],
         3: [{"prompt": "p", "reply": "one one one one one"}],
     }
-    found = overoptimisation.watch_points(
+    told = overoptimisation.watch_points(
         rows, samples, lambda texts: [len(reply) for _, reply in texts]
     )
-    assert [p.step for p in found] == [1, 2, 3]
-    assert found[0] == overoptimisation.Point(1, 0.1, 1.0, 20.0, 3.0)
-    assert found[1].held_out == (13.0, 4.0) and found[1].prompts == ("p", "p")
-    assert found[1].distinct_2 == 1.0
-    assert found[2].distinct_2 == 1 / 3  # of the first four words
+    assert [p.step for p in told] == [1, 2, 3]
+    assert told[0] == overoptimisation.Point(1, 0.1, 1.0, 20.0, 3.0)
+    assert told[1].held_out == (13.0, 4.0) and told[1].prompts == ("p", "p")
+    assert told[1].distinct_2 == 1.0
+    assert told[2].distinct_2 == 1 / 3  # of the first four words
     without = overoptimisation.watch_points([], samples, None)
     assert [p.step for p in without] == [2, 3] and without[0].held_out == ()
     assert without[0].score is None
 
 
 def test_warnings_of_a_healthy_run_are_none():
-    found = points(
+    told = points(
         score=np.linspace(0, 2, 10),
         held_out=[around(m) for m in np.linspace(0, 1, 10)],
         entropy=np.linspace(3, 2, 10),
         distinct_2=[0.8] * 10,
         length=np.linspace(40, 50, 10),
     )
-    assert overoptimisation.warnings(found, LIMITS) == []
+    assert overoptimisation.warnings(told, LIMITS) == []
     assert overoptimisation.warnings([], LIMITS) == []
 
 
 def test_warnings_name_the_step_where_the_judge_has_fallen():
     judge = [0.0, 0.2, 0.5, 0.6, 0.58, 0.5, 0.3, 0.2, 0.1, 0.0]
-    found = points(score=np.linspace(0, 2, 10), held_out=[around(m) for m in judge])
+    told = points(score=np.linspace(0, 2, 10), held_out=[around(m) for m in judge])
     # The error of each mean is 0.1 sqrt(16/15) / 4, so of a difference 0.0365.
     error = math.hypot(*[stats.sem(around(0.0))] * 2)
     assert 0.6 - 0.58 < 2 * error < 0.6 - 0.5
-    (warned,) = overoptimisation.warnings(found, LIMITS)
+    (warned,) = overoptimisation.warnings(told, LIMITS)
     assert (warned.kind, warned.step) == ("score_up_judge_down", 6)
     assert "from 0.6 at step 4 to 0.5" in warned.detail
     down = points(score=np.linspace(2, 0, 10), held_out=[around(m) for m in judge])
@@ -108,8 +108,8 @@ def test_warnings_name_the_step_where_the_judge_has_fallen():
 @pytest.mark.parametrize("name", ["entropy", "distinct_2"])
 def test_warnings_of_a_collapse(name):
     curve = [2.0] * 5 + [0.4] * 5  # means of three: 1.47 at step 6, 0.93 at step 7
-    found = overoptimisation.warnings(points(**{name: curve}), LIMITS)
-    assert kinds(found) == [(f"{name}_collapse", 7)]
+    told = overoptimisation.warnings(points(**{name: curve}), LIMITS)
+    assert kinds(told) == [(f"{name}_collapse", 7)]
     one_low = [2.0] * 5 + [0.1] + [2.0] * 4
     assert overoptimisation.warnings(points(**{name: one_low}), LIMITS) == []
 
@@ -117,13 +117,13 @@ def test_warnings_of_a_collapse(name):
 def test_warnings_of_length_go_both_ways():
     for end, warns in ((100.0, True), (50.0, False), (10.0, True), (30.0, False)):
         curve = [40.0] * 5 + [end] * 5
-        found = overoptimisation.warnings(points(length=curve), LIMITS)
-        assert bool(found) is warns, end
+        told = overoptimisation.warnings(points(length=curve), LIMITS)
+        assert bool(told) is warns, end
 
 
 def test_warnings_with_sparse_curves():
-    found = points(length=[40.0, None, None, None, None, None, None, None, None, 90.0])
-    assert kinds(overoptimisation.warnings(found, LIMITS)) == [("length_drift", 10)]
+    told = points(length=[40.0, None, None, None, None, None, None, None, None, 90.0])
+    assert kinds(overoptimisation.warnings(told, LIMITS)) == [("length_drift", 10)]
 
 
 CANDIDATES = st.lists(
@@ -151,24 +151,24 @@ def test_choose_checkpoint_obeys_its_rule(candidates, limit):
 
 
 def test_choose_checkpoint_ignores_what_is_too_far():
-    found = [
+    told = [
         overoptimisation.Candidate(step, score, kl)
         for step, score, kl in ((20, 1.0, 3.0), (40, 1.5, 8.0), (60, 2.5, 30.0))
     ]
-    assert overoptimisation.choose_checkpoint(found, kl_limit=10.0).step == 40
-    assert overoptimisation.choose_checkpoint(found, kl_limit=math.inf).step == 60
-    missing = overoptimisation.choose_checkpoint(found, kl_limit=1.0)
+    assert overoptimisation.choose_checkpoint(told, kl_limit=10.0).step == 40
+    assert overoptimisation.choose_checkpoint(told, kl_limit=math.inf).step == 60
+    missing = overoptimisation.choose_checkpoint(told, kl_limit=1.0)
     assert "within KL 1" in missing.reason and "at 3 nats" in missing.reason
     with pytest.raises(ValueError, match="each once"):
-        overoptimisation.choose_checkpoint(found + found[:1], kl_limit=1.0)
+        overoptimisation.choose_checkpoint(told + told[:1], kl_limit=1.0)
     with pytest.raises(ValueError, match="finite"):
-        dataclasses.replace(found[0], kl=math.nan)
+        dataclasses.replace(told[0], kl=math.nan)
 
 
 def test_watch_table_interval_is_students():
     scores = (0.1, 0.4, 0.2, 0.9)
-    found = points(2, score=[0.1, 0.2], held_out=[scores, (0.5,)])
-    table = overoptimisation.watch_table(found, [], judge="lexicon")
+    told = points(2, score=[0.1, 0.2], held_out=[scores, (0.5,)])
+    table = overoptimisation.watch_table(told, [], judge="lexicon")
     cell = table.rows[0][1][1]
     low, high = stats.t.interval(0.95, 3, np.mean(scores), stats.sem(scores))
     assert (cell.low, cell.high) == pytest.approx((low, high))
@@ -178,8 +178,8 @@ def test_watch_table_interval_is_students():
 
 
 def test_watch_table_thins_rows_and_keeps_the_last():
-    found = points(10, score=[0.0] * 10)
+    told = points(10, score=[0.0] * 10)
     warned = [overoptimisation.Warned("length_drift", 7, "length went")]
-    table = overoptimisation.watch_table(found, warned, judge=None, every=4)
+    table = overoptimisation.watch_table(told, warned, judge=None, every=4)
     assert [name for name, _ in table.rows] == ["1", "5", "9", "10"]
     assert "Warning, step 7: length_drift" in tables.markdown(table)
