@@ -48,18 +48,23 @@ def read_arg(
     fields = {}
     for part in filter(None, (arg or "").split(",")):
         name, equals, value = part.partition("=")
-        if not equals or name not in arguments:
+        if not (equals and value) or name not in arguments:
             raise ValueError(
-                f"config argument {part!r}; accepted: name=value with the names "
+                f"config argument {part!a}; accepted: name=value with the names "
                 f"{', '.join(arguments)}; single fields are set with "
                 "--config.field=value"
+            )
+        if name in fields:
+            raise ValueError(
+                f"config argument {name} is given twice, {fields[name]!a} and "
+                f"{value!a}; give it once"
             )
         fields[name] = value
     for name, value in fields.items():
         accepted = arguments[name]
         if accepted and value not in accepted:
             raise ValueError(
-                f"config argument {name}={value!r}; accepted: {', '.join(accepted)}"
+                f"config argument {name}={value!a}; accepted: {', '.join(accepted)}"
             )
     return fields
 

@@ -38,11 +38,23 @@ NAN, INF = float("nan"), float("inf")
 NEVER = (None, {}, 3 + 1j)  # no field is one of these
 WRONG = {
     kinds.FLAG: (1, 0, "true", 1.0),
-    kinds.COUNT: (True, 1.5, 2.0, NAN, INF, -7, "3", (3,)),
-    kinds.NUMBER: (True, NAN, INF, -INF, "0.1", (0.1,)),
+    kinds.COUNT: (True, 1.5, 2.0, NAN, INF, -7, "3", (3,), 2**32, 10**400),
+    # The last are 0 and infinite as devices hold them.
+    kinds.NUMBER: (True, NAN, INF, -INF, "0.1", (0.1,), 1e-320, 1e39),
     kinds.CHOICE: (3, "nosuch", " ", ("nosuch",)),
-    kinds.TEXT: (3, " ", " x", "x\n", "a\0b", ("x",)),
-    kinds.LENGTHS: ((0,), (3, 2), (3, 3), (1.5,), (True,), ("8",), (-8, 8), 8, "8"),
+    kinds.TEXT: (3, " ", " x", "x\n", "a\0b", "a\nb", "a\x1bb", ("x",), [1]),
+    kinds.LENGTHS: (
+        (0,),
+        (3, 2),
+        (3, 3),
+        (1.5,),
+        (True,),
+        ("8",),
+        (-8, 8),
+        8,
+        "8",
+        (1, 10**400),
+    ),
     kinds.CHOICES: (("nosuch",), (3,), "nosuch", 3),
     kinds.TEXTS: (("nosuch",), ("=x",), ("x=",), (3,), ("a=b", "a=b"), "a=b"),
 }
@@ -73,6 +85,9 @@ def bad_values(field: kinds.Field):
         yield ()
     if field.kind == kinds.CHOICES:
         yield field.choices[:1] * 2
+    if field.choices and (first := field.choices[0] or field.choices[1]):
+        fake = first.replace("a", "\u0430").replace("o", "\u043e")  # of Cyrillic
+        yield (fake,) if field.kind == kinds.CHOICES else fake + "\u200b"
     if field.kind == kinds.TEXT and not field.empty:
         yield ""
     if field.pattern and field.kind == kinds.TEXT:
@@ -133,11 +148,28 @@ def test_bad_value_of_any_field_is_refused_before_anything(name, tmp_path, monke
             with pytest.raises(ValueError, match=f"^{re.escape(name)}(=| has )"):
                 refusals.check_config(set_to(name, value))
         assert told.startswith((f"{name}=", f"{name} has ")) and "\n" not in told
+        assert told.isascii() or not field.choices  # letters that look alike differ
         assert f"; accepted: {kinds.accepted(field)}; for example --config." in told
     with pytest.raises(ValueError, match=re.escape(name)):
         config = set_to(name, values[-1])
         runs.run_checked(config, tmp_path / "run", ("simulate",))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("policy.eps", 1e-50, "which is 0 in float32"),
+        ("policy.eps", 1e-42, "which devices take for 0"),
+        ("policy.max_grad_norm", 1e300, "which is inf in float32"),
+        ("policy.clip", 0.99999999999, "which is 1 in float32"),
+        ("pairs.alpha", 0.500000000001, "which is 0.5 in float32"),
+        ("policy.clip", 1.1, "policy.clip=1.1; accepted"),
+        ("policy.clip", 10**400, "policy.clip=1000"),
+    ],
+)
+def test_numbers_are_looked_at_as_devices_hold_them(name, value, said):
+    assert said in kinds.problem(fields.FIELDS[name], name, value)
 
 
 def test_all_bad_fields_are_told_at_once():
@@ -231,6 +263,10 @@ def test_no_config_breaks_a_rule(size):
             "needs dev prompts, but policy.dev_prompts=0",
         ),
         ({"evaluate__judges": ("preference",)}, "preference_judge is empty"),
+        (
+            {"evaluate__preference_judge": "runs/x"},
+            "preference_judge='runs/x' is not as",
+        ),
         ({"evaluate__checkpoints": ("base=x",)}, "two systems .* called 'base'"),
         ({"evaluate__checkpoints": ("a=x", "a=y")}, "two systems .* called 'a'"),
         ({"name": "distill"}, "two systems .* called 'distill'"),

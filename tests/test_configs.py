@@ -143,6 +143,9 @@ def test_methods_are_the_cells_of_the_grid():
     [
         ("speed=fast", "config argument 'speed=fast'; accepted: .*task, model, preset"),
         ("harmless", "config argument 'harmless'; accepted: name=value"),
+        ("task=", "config argument 'task='; accepted: name=value"),
+        ("size=quick,size=paper", "size is given twice, 'quick' and 'paper'"),
+        ("size=qui\u0441k", r"size='qui.u0441k'; accepted: paper, full, quick, smoke"),
         ("size=huge", "size='huge'; accepted: paper, full, quick, smoke"),
         ("preset=best", "preset='best'; accepted: corrected, alpacafarm"),
     ],

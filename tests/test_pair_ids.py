@@ -142,6 +142,15 @@ def test_long_pairs_are_shortened_by_whole_turns_and_counted():
     assert (arrays["tokens"][:, 0] != arrays["tokens"][:, 1]).any(axis=1).all()
 
 
+def test_pairs_of_two_equal_texts_are_left_out_and_counted():
+    """They teach nothing, and a tie of the held-out ones would count as an error."""
+    found = load(preference__lengths=(64,))
+    rows = [human_pair(0, "fine", "good"), human_pair(1, "fine", " fine\n")]
+    tokens = pair_ids.to_tokens(found, rows)
+    assert [row.id for row in tokens.rows] == ["h0"]
+    assert tokens.too_long == length_counts.counts(2, dropped=0, identical=1)
+
+
 def test_collate_cuts_nothing():
     found = load(preference__lengths=(64,))
     tokens = pair_ids.to_tokens(found, long_pairs()[:1])

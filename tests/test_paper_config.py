@@ -1,6 +1,9 @@
 """The config of the paper's tables: its numbers, its scales, and what runs get of it."""
 
+import functools
+import operator
 import pathlib
+import re
 import tempfile
 
 import ml_collections
@@ -9,8 +12,10 @@ import pytest
 from configs import common, paper
 from experiments import command
 from rlcd_jax import tasks
+from rlcd_jax.checks import fields as check_fields
+from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import hh_rlhf
-from rlcd_jax.paper import read_config
+from rlcd_jax.paper import fields, read_config
 from rlcd_jax.planning import counts
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -142,6 +147,51 @@ def test_the_aligned_model_makes_its_own_pairs_where_the_scale_has_one():
 def test_wrong_argument_is_one_message(arg, message):
     with pytest.raises(ValueError, match=message):
         paper.get_config(arg)
+
+
+NAN = float("nan")
+BAD = {
+    bool: (0, 1, "true"),
+    int: (True, -1, 1.5, NAN, "3", 10**400),
+    float: (-0.5, NAN, float("inf"), 1e300, "0.1"),
+    str: (3, " ", " x", "a\nb", ("x",)),
+    tuple: (("",), ((1,),), ("x", "x"), (NAN,), (-1,), "x", 3),
+}
+
+
+@pytest.mark.parametrize("scale", paper.SCALES)
+def test_fields_of_the_tables_are_all_known_and_accepted(scale):
+    config = paper.get_config(f"table=all,scale={scale}")
+    names = {name for name in flat(config) if not name.startswith("run.")}
+    assert names == fields.FIELDS.keys()
+    assert fields.problems(config) == []
+    for name, field in fields.FIELDS.items():
+        assert not kinds.problem(field, name, field.example), name
+
+
+@pytest.mark.parametrize("name", flat(paper.get_config()))
+def test_bad_value_of_any_field_of_the_tables_is_refused(name):
+    run = name.startswith("run.")
+    known = (check_fields.FIELDS if run else fields.FIELDS)[name.removeprefix("run.")]
+    bad = [*BAD[type(known.example)], {}, 3 + 1j]
+    right = (-1,) if name == "run.mesh.data" else ()
+    right = (-0.5,) if name == "run.policy.terminal_value" else right
+    for value in (one for one in bad if one not in right):
+        config = paper.get_config("table=3,scale=tiny")
+        *sections, last = name.split(".")
+        with config.unlocked():
+            place = functools.reduce(operator.getitem, sections, config)
+            with place.unlocked(), place.ignore_type():
+                place[last] = value
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}(=| has )") as caught:
+            read_config.read_setup(
+                config,
+                "unused",
+                make_config=command.method_config,
+                cache_dir=CACHE,
+                api_key=None,
+            )
+        assert "accepted: " in str(caught.value)
 
 
 def test_counts_are_of_the_official_files():

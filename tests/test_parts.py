@@ -1,5 +1,6 @@
 """No prompt text is in two parts of a run, whatever the prompts are called."""
 
+import dataclasses
 import itertools
 import json
 import types
@@ -13,6 +14,7 @@ from rlcd_jax import records, tasks
 from rlcd_jax.datasets import parts
 from rlcd_jax.job import prompt_parts, setup
 from rlcd_jax.preference import data
+from rlcd_jax.tasks import layout, prompt_sets
 
 LINES = 40
 TWICE = 7  # lines that each file of the folder below begins with
@@ -171,3 +173,23 @@ def test_texts_that_look_the_same_are_one_text(other):
     seen = prompt("a", "caf\u00e9 au lait")
     assert parts.apart([prompt("b", other)], [seen]) == []
     assert len(parts.apart([prompt("b", "Caf\u00e9 au lait")], [seen])) == 1
+
+
+def test_a_turn_with_the_header_of_another_reads_as_two_turns():
+    """Both are the same text for a model, so they are not in two parts."""
+
+    def prompt(name, *texts):
+        roles = ("human", "assistant") * len(texts)
+        turns = (records.Turn(*turn) for turn in zip(roles, texts, strict=False))
+        return records.Prompt(name, tuple(turns))
+
+    one = prompt("a", "Hi\n\nAssistant: Hm.\n\nHuman: Bye")
+    three = prompt("b", "Hi", "Hm.", "Bye")
+    assert parts.apart([three], [one]) == [] == parts.apart([one], [three])
+    assert len(parts.apart([prompt("c", "Hi", "Hm", "Bye")], [one])) == 1
+    shares = layout.PromptSet(train=0.5, dev=0.25, test=0.25)
+    for number in range(30):
+        twins = [dataclasses.replace(p, id=f"{p.id}{number}") for p in (one, three)]
+        others = [prompt(f"o{n}", f"question {n}") for n in range(20)]
+        made = prompt_sets.split_prompts([*twins, *others], shares)
+        assert [len({*twins} & {*part}) for part in made.values()].count(2) == 1

@@ -320,10 +320,12 @@ def test_every_stage_counts_what_is_too_long_in_the_same_words(finished_run):
     none = {"dropped": 0, "shortened": 0, "identical": 0}
     assert told(finished_run, "pairs") == {"prompts": {"of": 8} | none}
     assert told(finished_run, "preference") == {
+        "prompts": {"of": 8} | none,
         "training pairs": {"of": 6} | none,
         "held-out pairs": {"of": 2} | none,
     }
-    assert told(finished_run, "distill") == {"replies": {"of": 8} | none}
+    both = {"prompts": {"of": 8} | none, "replies": {"of": 8} | none}
+    assert told(finished_run, "distill") == both
     assert told(finished_run, "evaluate") == {"prompts": {"of": 3} | none}
     policy = told(finished_run, "policy")
     assert policy["prompts"] == {"of": 8} | none

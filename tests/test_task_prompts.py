@@ -245,3 +245,12 @@ def test_load_prompts_refuses_a_set_too_small_for_its_shares(tmp_path):
         except ValueError as error:
             assert "1 prompts are too few for the part" in str(error)
     assert sizes == [1]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+def test_texts_end_their_lines_in_one_way(tmp_path, end):
+    path = tmp_path / "prompts.jsonl"
+    turns = [{"role": "human", "text": f"one{end}two"}]
+    path.write_text(json.dumps({"id": "a", "turns": turns}) + "\n")
+    (prompt,) = tasks.load_prompts(tasks.load_task("cheerful"), None, path)
+    assert prompt.turns[0].text == "one\ntwo"

@@ -18,10 +18,13 @@ import runs
 from rlcd_jax import pipeline, tasks
 
 OWN = "polite"  # of affixes and prompts alone
-# Counts alone; a mesh of one of the eight fake devices.
+# Counts alone; a mesh of one of the eight fake devices; few programs, since compiling
+# is most of what a cell takes: one width of prefill, one length of the cache.
 FEW = {
     "mesh.data": 1,
     "engine.slots_per_device": 8,
+    "engine.prompt_buckets": (64,),
+    "engine.live_buckets": (4096,),
     "prompts.limit": 8,
     "pairs.samples_per_prompt": 1,
     "preference.held_out": 2,
@@ -57,6 +60,8 @@ def config_of(inputs, method, task, size, words):
     module = importlib.import_module(f"configs.{method}")
     config = module.get_config(f"task={own},size={size},model={model}")
     fields = {**FEW, "prompts.data_dir": str(inputs / "data")}
+    if words:  # of whose random replies many are dropped
+        fields["prompts.limit"] = 24
     if config.prompts.source == "hh_rlhf":
         fields |= {
             "prompts.hh_dir": str(inputs / "hh"),

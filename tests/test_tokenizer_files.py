@@ -216,6 +216,22 @@ def test_settings_and_post_processor_agree_about_bos_or_are_refused(
             tk.load_tokenizer(folder)
 
 
+@pytest.mark.parametrize("adds", [True, False, None, "no"])
+@pytest.mark.parametrize("kind", ["LlamaTokenizer", "PreTrainedTokenizerFast"])
+def test_settings_and_file_agree_about_a_first_space_or_are_refused(
+    adds, kind, tmp_path
+):
+    chosen = NAMES | {"tokenizer_class": kind, "add_bos_token": True}
+    chosen |= {} if adds is None else {"add_prefix_space": adds}
+    files = {"tokenizer_config": chosen}
+    folder = sentence_piece(tmp_path, PROCESSORS["bos"], files)
+    if adds in (True, None):
+        check_like_transformers(folder)
+    else:
+        with pytest.raises(ValueError, match="add_prefix_space.*(set add_p|accepted)"):
+            tk.load_tokenizer(folder)
+
+
 def test_byte_level_folder_that_calls_itself_llama_has_no_bos_of_its_own(tmp_path):
     folder = families.write("smollm2", tmp_path)
     edit(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizerFast")

@@ -24,8 +24,10 @@ def _flag(example: bool, what: str = "") -> kinds.Field:
     return kinds.Field(kinds.FLAG, what, example)
 
 
-def _count(example: int, low: int, what: str, **more: Any) -> kinds.Field:
-    return kinds.Field(kinds.COUNT, what, example, low=low, **more)
+def _count(
+    example: int, low: int, what: str, high: int = kinds.MOST, **more: Any
+) -> kinds.Field:
+    return kinds.Field(kinds.COUNT, what, example, low=low, high=high, **more)
 
 
 def _number(example: float, low: float, what: str, **more: Any) -> kinds.Field:
@@ -49,12 +51,24 @@ def _text(example: str, what: str, **more: Any) -> kinds.Field:
 
 
 def _lengths(example: tuple[int, ...], what: str, **more: Any) -> kinds.Field:
-    return kinds.Field(kinds.LENGTHS, what, example, low=1, **more)
+    return kinds.Field(kinds.LENGTHS, what, example, low=1, high=kinds.MOST, **more)
 
 
 def _split(example: str, **more: Any) -> kinds.Field:
     wanted = "train, test, or a slice of one such as test[:1000]"
     return kinds.Field(kinds.TEXT, "", example, pattern=HH_SPLIT, wanted=wanted, **more)
+
+
+def _rate(example: float) -> kinds.Field:
+    return _above(example, 0, "highest rate", high=1)
+
+
+def _temperature() -> kinds.Field:
+    return _number(1.0, 0.001, "", high=1000)
+
+
+def _draws(what: str) -> kinds.Field:
+    return _count(1, 1, what, high=10_000)
 
 
 # A word of 32 bits: the generators of JAX drop what is above, and two seeds agree.
@@ -97,25 +111,25 @@ _PROMPTS = {
 _PAIRS = {
     "sampling": _choice(*typing.get_args(records.Sampling)),
     "labels": _choices(("construction",), *typing.get_args(records.Labels)),
-    "samples_per_prompt": _count(1, 1, "pairs a prompt"),
-    "temperature": _above(1.0, 0, ""),
+    "samples_per_prompt": _draws("pairs a prompt"),
+    "temperature": _temperature(),
     "top_k": _count(0, 0, "tokens; 0: all"),
     "top_p": _above(1.0, 0, "probability", high=1),
     # At 1/2 both sides are drawn from one distribution, below it they change places.
-    "alpha": _above(1.0, 0.5, "1: plain contrast prompts"),
+    "alpha": _above(1.0, 0.5, "1: plain contrast prompts", high=1000),
     "prompt_tokens": _count(384, 1, "tokens"),
     "reply_tokens": _count(300, 1, "tokens"),
     "part_prompts": _count(4096, 1, "prompts"),
-    "max_tries": _count(5, 1, "attempts a side"),
+    "max_tries": _count(5, 1, "attempts a side", high=1000),
     "both_orders": _flag(True),
     "hard_labels": _flag(False),
     "cleanup": _choice(*typing.get_args(task_fields.CleanupMode)),
     "unfinished": _choice("", *typing.get_args(task_fields.Unfinished)),
 }
 _ENGINE = {
-    "slots_per_device": _count(64, 1, "replies at once"),
+    "slots_per_device": _count(64, 1, "replies at once", high=65_536),
     "weights": _choice(*layout.WEIGHTS),
-    "steps_per_dispatch": _count(8, 1, "tokens a slot"),
+    "steps_per_dispatch": _count(8, 1, "tokens a slot", high=65_536),
     "prompt_buckets": _lengths((16, 64, 256), "tokens"),
     "live_buckets": _lengths((), "tokens", empty=True),
     "memory_gib": _number(0.0, 0, "GiB; 0: no limit"),
@@ -125,11 +139,11 @@ _SUPERVISED = {
     "epochs": _count(1, 1, "passes over the rows"),
     "batch_size": _count(16, 1, "rows an update"),
     "micro_batch": _count(0, 0, "rows; 0: the whole batch"),
-    "learning_rate": _above(3e-6, 0, "highest rate"),
+    "learning_rate": _rate(3e-6),
     "schedule": _choice(*optimizers.SCHEDULES),
     "warmup_fraction": _number(0.03, 0, "share of the updates", high=1, open_high=True),
-    "weight_decay": _number(0.0, 0, ""),
-    "eps": _above(1e-8, 0, ""),
+    "weight_decay": _number(0.0, 0, "", high=1),
+    "eps": _above(1e-8, 0, "", high=1),
     "max_grad_norm": _above(1.0, 0, ""),
     "lengths": _lengths((512,), "tokens"),
     "too_long": _choice(*shortening.RULES),
@@ -146,15 +160,15 @@ _PREFERENCE = _SUPERVISED | {
 _DISTILL = _SUPERVISED | {"per_sequence": _flag(False)}
 _POLICY = {
     "steps": _count(40, 1, "PPO steps"),
-    "rollouts": _count(512, 1, "replies a step"),
+    "rollouts": _count(512, 1, "replies a step", high=1_000_000),
     "update_batch": _count(256, 1, "replies an update"),
     "micro_batch": _count(0, 0, "replies; 0: the update batch"),
     "epochs": _count(2, 1, "passes over a step's replies"),
-    "learning_rate": _above(1e-5, 0, "highest rate"),
+    "learning_rate": _rate(1e-5),
     "warmup_steps": _count(5, 0, "PPO steps"),
     "first_step_idle": _flag(False),
-    "weight_decay": _number(0.0, 0, ""),
-    "eps": _above(1e-5, 0, ""),
+    "weight_decay": _number(0.0, 0, "", high=1),
+    "eps": _above(1e-5, 0, "", high=1),
     "max_grad_norm": _above(1.0, 0, ""),
     "joint_clip": _flag(False),
     "kl_coef": _number(0.004, 0, "reward a nat"),
@@ -174,7 +188,7 @@ _POLICY = {
     "terminal_value": _number(-1.0, -math.inf, "reward"),
     "prompt_tokens": _count(192, 1, "tokens"),
     "reply_tokens": _count(300, 1, "tokens"),
-    "temperature": _above(1.0, 0, ""),
+    "temperature": _temperature(),
     "ratio_tolerance": _above(0.05, 0, "largest |ratio - 1|"),
     "checkpoint_every": _count(20, 1, "PPO steps"),
     "dev_prompts": _count(64, 0, "prompts; 0: none"),
@@ -190,20 +204,20 @@ _EVALUATE = {
         "",
         ("rlcd=runs/rlcd/policy/checkpoints",),
         empty=True,
-        pattern=r"[^=\s][^=]*=\S.*",
+        pattern=r"[^=|\s][^=|]*=\S.*",  # tables have the name
         wanted="'name=folder'",
         path=True,
     ),
     "prompts": _count(0, 0, "prompts; 0: all"),
-    "samples_per_prompt": _count(1, 1, "replies a prompt"),
-    "temperature": _above(1.0, 0, ""),
+    "samples_per_prompt": _draws("replies a prompt"),
+    "temperature": _temperature(),
     "top_p": _above(0.9, 0, "probability", high=1),
     "reply_tokens": _count(300, 1, "tokens"),
     "cleanup": _choice(*reply_cleanup.FINAL),
     "judges": _choices(("log_odds",), *judges.JUDGES, empty=True),
     "preference_judge": _text("", "workdir of another run", empty=True, path=True),
     "interval": _above(0.95, 0, "coverage", high=1, open_high=True),
-    "resamples": _count(10000, 1, "resamples"),
+    "resamples": _count(10000, 1, "resamples", high=1_000_000),
 }
 _SECTIONS = {
     "model": _MODEL,

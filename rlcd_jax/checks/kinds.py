@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import sys
+import unicodedata
 from typing import Any
+
+import numpy as np
 
 from rlcd_jax import local_paths
 
 FLAG, COUNT, NUMBER, CHOICE, TEXT = "flag", "count", "number", "choice", "text"
 LENGTHS, CHOICES, TEXTS = "lengths", "choices", "texts"
+COUNTS, NUMBERS = "counts", "numbers"
 SHOWN = 60  # characters of a value in a message
+MOST = 2**31 - 1  # of a count: devices and files hold it in 32 bits
+LEAST = float(np.finfo(np.float32).tiny)  # of what is not 0: devices take less for 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +25,9 @@ class Field:
     """What one field accepts.
 
     Attributes:
-      kind: FLAG, COUNT (a whole number), NUMBER, CHOICE or TEXT; LENGTHS, CHOICES and
-        TEXTS are tuples: rising counts from 1, distinct choices, distinct texts.
+      kind: FLAG, COUNT (a whole number), NUMBER (as devices hold it, in float32),
+        CHOICE or TEXT (of one line); LENGTHS, COUNTS, NUMBERS, CHOICES and TEXTS are
+        tuples: rising counts, and distinct ones of the others.
       what: what it is, with its unit; "" where its name says it.
       example: a value that is accepted.
       low: the least that is accepted; above it where `open_low`.
@@ -67,10 +73,16 @@ def problem(field: Field, name: str, value: Any) -> str:
     """
     if _fits(field, value):
         return ""
-    told = f"{name}={_shown(value)}"
+    told = f"{name}={_shown(field, value)}"
     if field.kind in (CHOICES, TEXTS) and isinstance(value, list | tuple):
         wrong = [one for one in value if not _is_entry(field, one)]
-        told = f"{name} has {_shown(wrong[0])}" if wrong else told
+        told = f"{name} has {_shown(field, wrong[0])}" if wrong else told
+    if field.kind == NUMBER and isinstance(value, float) and math.isfinite(value):
+        number = _on_device(value)
+        if number != value and number in (0.0, field.low, field.high, math.inf):
+            told += f", which is {number:.9g} in float32"
+        elif 0 < abs(number) < LEAST:
+            told += ", which devices take for 0"
     return f"{told}; accepted: {accepted(field)}; {_example(name, field)}"
 
 
@@ -82,8 +94,12 @@ def accepted(field: Field) -> str:
         COUNT: f"a whole number, {_range(field)}",
         NUMBER: f"a finite number, {_range(field)}",
         CHOICE: named,
-        TEXT: local_paths.ACCEPTED if field.path else field.wanted or "a text",
-        LENGTHS: "a tuple of whole numbers from 1 that rise",
+        TEXT: local_paths.ACCEPTED
+        if field.path
+        else field.wanted or "a text of one line",
+        LENGTHS: f"a tuple of whole numbers that rise, {_range(field)}",
+        COUNTS: f"whole numbers, {_range(field)}, each once",
+        NUMBERS: f"finite numbers, {_range(field)}, each once",
         CHOICES: f"{named}, each once" + (", in this order" if field.ordered else ""),
         TEXTS: f"{field.wanted}, each once",
     }[field.kind]
@@ -98,8 +114,9 @@ def _example(name: str, field: Field) -> str:
     return f"for example --config.{name}={text}"
 
 
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
+def _shown(field: Field, value: Any) -> str:
+    """Return a value as it is told; letters that only look like a choice's as codes."""
+    text = " ".join((ascii if field.choices else repr)(value).split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
@@ -120,13 +137,16 @@ def _fits(field: Field, value: Any) -> bool:
     if field.kind in (COUNT, NUMBER):
         return _is_number(field, value)
     if field.kind in (CHOICE, TEXT):
-        return _is_entry(field, value) or (field.empty and value == "")
+        empty = field.empty and isinstance(value, str) and not value
+        return empty or _is_entry(field, value)
     if not isinstance(value, list | tuple) or not (value or field.empty):
         return False
-    if field.kind == LENGTHS:
-        rising = all(isinstance(one, int) for one in value)
-        rising = rising and list(value) == sorted(set(value))
-        return rising and all(_is_number(field, one, COUNT) for one in value)
+    if field.kind in (LENGTHS, COUNTS, NUMBERS):
+        kind = NUMBER if field.kind == NUMBERS else COUNT
+        right = all(_is_number(field, one, kind) for one in value)
+        if field.kind == LENGTHS:
+            return right and list(value) == sorted(set(value))
+        return right and len(set(value)) == len(value)
     if not all(_is_entry(field, one) for one in value):
         return False
     places = [field.choices.index(one) for one in value] if field.ordered else []
@@ -139,9 +159,21 @@ def _is_number(field: Field, value: Any, kind: str = "") -> bool:
         return False
     if value in field.also:
         return True
-    high = value < field.high if field.open_high else value <= field.high
-    low = value > field.low if field.open_low else value >= field.low
-    return low and high and (whole or abs(value) <= sys.float_info.max)
+    number = value if whole else _on_device(value)
+    if not whole and (not math.isfinite(number) or (value and abs(number) < LEAST)):
+        return False
+    high = number < field.high if field.open_high else number <= field.high
+    low = number > field.low if field.open_low else number >= field.low
+    return low and high
+
+
+def _on_device(value: float) -> float:
+    """Return a number as devices hold it; one that is too large is infinite."""
+    try:
+        with np.errstate(all="ignore"):
+            return float(np.float32(value))
+    except OverflowError:  # of an int beyond any float
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_entry(field: Field, value: Any) -> bool:
@@ -153,5 +185,6 @@ def _is_entry(field: Field, value: Any) -> bool:
     place = value.partition("=")[2] if field.kind == TEXTS else value
     if field.path and local_paths.is_remote(place):
         return False
-    clean = value == value.strip() and bool(value) and "\0" not in value
+    clean = value == value.strip() and bool(value)
+    clean = clean and not any(unicodedata.category(one) == "Cc" for one in value)
     return clean and bool(re.fullmatch(field.pattern or ".+", value, re.DOTALL))

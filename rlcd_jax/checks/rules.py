@@ -163,6 +163,12 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
             "evaluate.judges has 'preference' but evaluate.preference_judge is empty; "
             "name the workdir of a preference model trained on other data"
         )
+    if section.preference_judge and "preference" not in section.judges:
+        yield (
+            f"evaluate.preference_judge={section.preference_judge!r} is not asked: "
+            f"evaluate.judges={tuple(section.judges)} has no 'preference'; add it, or "
+            "leave evaluate.preference_judge empty"
+        )
     names = [evaluation_table.BASE]
     policies = STAGES["evaluate"].reads
     trained = [name for name in policies if name in section.systems]

@@ -28,9 +28,14 @@ def wording(text: str) -> str:
     return " ".join(text.split())
 
 
-def dialogue(prompt: records.Prompt) -> tuple[tuple[str, str], ...]:
-    """Return what two prompts of one text have in common: roles and wordings."""
-    return tuple((turn.role, wording(turn.text)) for turn in prompt.turns)
+def dialogue(prompt: records.Prompt) -> str:
+    """Return what two prompts of one text have in common: the wording of all turns.
+
+    As one text, with the headers of hh-rlhf: a turn whose own words hold the header of
+    another reads as two turns do.
+    """
+    turns = (f"{turn.role.capitalize()}: {turn.text}" for turn in prompt.turns)
+    return wording("\n\n".join(turns))
 
 
 def apart(

@@ -10,8 +10,6 @@ from ml_collections import ConfigDict
 from rlcd_jax.job import trainer
 from rlcd_jax.training import optimizers
 
-NUMBERS = ("learning_rate", "eps", "weight_decay", "max_grad_norm")
-
 
 def make(
     section: ConfigDict,
@@ -35,7 +33,10 @@ def make(
       parts: of the parameters, each clipped by its own norm; empty: all together.
     """
     return _made(
-        *(float(section[name]) for name in NUMBERS),
+        float(section.learning_rate),
+        float(section.eps),
+        float(section.weight_decay),
+        float(section.max_grad_norm),
         schedule,
         warmup,
         total,

@@ -87,10 +87,12 @@ def lost_pairs(
         for side, counts in drawn["dropped_by_side"].items()
         for reason, count in counts.items()
     ]
-    gone = too_long["dropped"] + too_long["identical"]
+    long, same = too_long["dropped"], too_long["identical"]
     return (
         f"simulate made {drawn['pairs']} pairs and dropped "
-        f"{', '.join(sides) or 'no reply'}, and {gone} are over {stage}.lengths"
+        f"{', '.join(sides) or 'no reply'}, and {long} are over {stage}.lengths"
+        + f", {same} of two replies that are the same"
+        * bool(same)
     )
 
 

@@ -67,7 +67,7 @@ def get_preset(name: str) -> llama.LlamaConfig:
     """
     if name not in PRESETS:
         raise ValueError(
-            f"unknown model preset {name!r}; accepted: {', '.join(PRESETS)}, "
+            f"unknown model preset {name!a}; accepted: {', '.join(PRESETS)}, "
             "or hf:PATH_OR_ID, or gguf:PATH"
         )
     return PRESETS[name]

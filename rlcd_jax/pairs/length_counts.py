@@ -20,7 +20,7 @@ def counts(
       of: texts that there were.
       dropped: of them, left out.
       shortened: of them, that lost turns and were taken.
-      identical: of them, left out because shortening made their replies the same.
+      identical: of them, left out because both replies are the same as they are read.
     """
     values = (of, dropped, shortened, identical)
     return dict(zip(COUNTED, values, strict=True))

@@ -150,17 +150,19 @@ def _longest(joined: Sequence[Joined]) -> int:
     return max(len(ids) for ids, _ in joined)
 
 
-def count(fitted: Sequence[Fitted], identical: int = 0) -> Mapping[str, int]:
+def count(
+    fitted: Sequence[Fitted], identical: Sequence[Fitted] = ()
+) -> Mapping[str, int]:
     """Return `length_counts.counts` of texts that were fitted.
 
     Args:
       fitted: what became of each.
-      identical: of the shortened, those whose replies became the same and which were
-        dropped for it.
+      identical: those of them whose replies are the same and which were dropped for it.
     """
     return length_counts.counts(
         len(fitted),
         dropped=sum(not one.joined for one in fitted),
-        shortened=sum(one.shortened for one in fitted) - identical,
-        identical=identical,
+        shortened=sum(one.shortened for one in fitted)
+        - sum(one.shortened for one in identical),
+        identical=len(identical),
     )

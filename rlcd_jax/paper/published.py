@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 UNKNOWN = "not known here"
+GENERATORS = ("7B", "30B")  # sizes of the models that made the pairs
 COLUMNS = ("harmless", "harmless_helpful", "helpful", "outline")
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import tasks
+from rlcd_jax.checks import kinds, refusals
 from rlcd_jax.judging import chat_api, secrets
 from rlcd_jax.paper import few_shots as solved
+from rlcd_jax.paper import fields
 
 MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
 
@@ -93,14 +95,8 @@ def read_setup(
     Raises:
       ValueError: a field's value is not accepted.
     """
-    _check_numbers("seeds", config.seeds, int, least=0)
-    _check_numbers("grid.kl_coef", config.grid.kl_coef, (int, float), least=0)
-    _check_numbers("grid.steps", config.grid.steps, int, least=1)
-    if len(set(config.seeds)) < len(config.seeds):
-        raise ValueError(f"seeds={config.seeds} names one twice; accepted: each once")
-    asked = _names(config.tasks)
-    if not asked:
-        raise ValueError("tasks=() names none; accepted: one or more names or files")
+    refusals.refuse(fields.problems(config))
+    asked = _names("tasks", config.tasks)
     api, api_missing = _api(config.judge, pathlib.Path(root), api_key)
     shapes = config.shapes
     same = config.model if shapes.model == shapes.generator else ""
@@ -111,7 +107,7 @@ def read_setup(
         cache_dir=cache_dir,
         seeds=tuple(config.seeds),
         tasks=asked,
-        methods=_names(config.methods),
+        methods=_names("methods", config.methods),
         model=config.model,
         generator=config.generator or same,
         fields=set_fields(config.run),
@@ -136,51 +132,47 @@ def run_config(setup: Setup, name: str, task: str, seed: int) -> ConfigDict:
     whole = setup.config
     shape = whole.shapes.model  # the spec is set by what the run is for
     config = setup.make_config(name, f"task={task},model={shape},size={whole.size}")
-    fields = {"seed": seed, **setup.fields}
+    own = {"seed": seed, **setup.fields}
     if whole.hh_rlhf.prompts and tasks.load_task(task).hh_config:
-        fields.setdefault("prompts.source", "hh_rlhf")
+        own.setdefault("prompts.source", "hh_rlhf")
     if not config.model.cache_dir:
-        fields.setdefault("model.cache_dir", setup.cache_dir)
-    config.update_from_flattened_dict(fields)
+        own.setdefault("model.cache_dir", setup.cache_dir)
+    config.update_from_flattened_dict(own)
     return config
 
 
 def set_fields(run: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Return the fields that have a value, by their dotted names."""
-    fields = {}
+    given = {}
     for name, value in run.items():
         if isinstance(value, ConfigDict):
-            fields |= set_fields(value, f"{prefix}{name}.")
+            given |= set_fields(value, f"{prefix}{name}.")
         elif value is not None:
-            fields[prefix + name] = value
-    return fields
+            given[prefix + name] = value
+    return given
 
 
-def _names(entries: Sequence[str]) -> tuple[str, ...]:
+def _names(field: str, entries: Sequence[str]) -> tuple[str, ...]:
     """Return names; the command line gives "one,two" as a single one."""
-    parts = (part.strip() for entry in entries for part in str(entry).split(","))
-    return tuple(filter(None, parts))
-
-
-def _check_numbers(field: str, values: Sequence[Any], kind: Any, *, least: int) -> None:
-    """Refuse a field that does not hold one or more numbers from `least`."""
-    right = [
-        isinstance(value, kind) and not isinstance(value, bool) and value >= least
-        for value in values
-    ]
-    if not (right and all(right)):
-        what = "whole numbers" if kind is int else "numbers"
-        raise ValueError(
-            f"{field}={tuple(values)}; accepted: one or more {what} from {least}, "
-            f"such as --config.{field}=1,2"
-        )
+    parts = (part.strip() for entry in entries for part in entry.split(","))
+    names = tuple(filter(None, parts))
+    if len(set(names)) < len(names) or (entries and not names):
+        accepted = kinds.accepted(fields.FIELDS[field])
+        raise ValueError(f"{field}={tuple(entries)}; accepted: {accepted}")
+    return names
 
 
 def _shots(asked: str) -> str:
     """Return the text of a file of shots, or what was asked for instead of a file."""
     if not asked or solved.human_count(asked):
         return asked
-    text = pathlib.Path(asked).read_text("utf-8")
+    try:
+        text = pathlib.Path(asked).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"shots={asked!r} cannot be read ({error}); accepted: a file of solved "
+            f"examples in UTF-8, or {solved.HUMAN}N"
+        ) from error
     if not text.strip():
         raise ValueError(f"shots={asked} is empty; accepted: solved examples")
     return text

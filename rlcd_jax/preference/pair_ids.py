@@ -35,8 +35,8 @@ class TokenPairs(Sequence):
     Attributes:
       pairs: those that fit.
       rows: what each was made of.
-      too_long: how many rows were dropped, shortened, or dropped because shortening
-        made their replies identical; for a summary.
+      too_long: how many rows were dropped, shortened, or dropped because both texts
+        are the same; for a summary.
     """
 
     pairs: tuple[TokenPair, ...]
@@ -63,7 +63,8 @@ def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
     """Return pairs as token ids of the two whole texts.
 
     Rows over `preference.lengths` are treated by `preference.too_long`: dropped, or
-    both texts lose the same oldest turns.
+    both texts lose the same oldest turns. A row of two equal texts compares nothing: it
+    would teach nothing and count as an error, so it is left out wherever it is from.
     """
     section, task = job.config.preference, job.task
     shortening.check_rule("preference.too_long", section.too_long)
@@ -74,17 +75,17 @@ def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
         rule=section.too_long,
         task=task,
     )
-    made, kept, identical = [], [], 0
+    made, kept, equal = [], [], []
     for row, one in zip(rows, fitted, strict=True):
         if not one.joined:
             continue
         ids_1, ids_2 = (tuple(ids) for ids, _ in one.joined)
-        if one.shortened and ids_1 == ids_2:
-            identical += 1
+        if ids_1 == ids_2:
+            equal.append(one)
             continue
         made.append(TokenPair(ids_1, ids_2, prob_2=float(row.prob_2)))
         kept.append(row)
-    too_long = shortening.count(fitted, identical)
+    too_long = shortening.count(fitted, equal)
     return TokenPairs(tuple(made), tuple(kept), too_long)
 
 

@@ -82,7 +82,7 @@ def load_task(
         data = resources.files(__name__).joinpath(where).read_bytes()
     else:
         raise ValueError(
-            f"unknown task '{name}'; accepted are {', '.join(NAMES)}, or the path of "
+            f"unknown task {name!a}; accepted are {', '.join(NAMES)}, or the path of "
             "a task file that ends in .toml."
         )
     table = _parse_toml(data, where)

@@ -123,7 +123,7 @@ def inline_prompts(task: layout.Task) -> tuple[records.Prompt, ...]:
     for text in task.prompts.texts:
         words = " ".join(text.split())
         digest = hashlib.blake2b(words.encode("utf-8"), digest_size=6).hexdigest()
-        turn = records.Turn(role="human", text=text.strip())
+        turn = records.Turn(role="human", text=_with_plain_ends(text).strip())
         prompts.append(records.Prompt(id=f"{task.name}/{digest}", turns=(turn,)))
     return tuple(prompts)
 
@@ -197,8 +197,12 @@ def _count(chosen: dict[str, str], split: str) -> int:
 
 
 def _text(prompt: records.Prompt) -> str:
-    """Return what makes two prompts the same: the words of all turns, by role."""
-    return "\n".join(f"{t.role}: {' '.join(t.text.split())}" for t in prompt.turns)
+    """Return what makes two prompts the same: the words of all turns, with headers.
+
+    A turn whose own words hold the header of another reads as two turns do.
+    """
+    turns = (f"{turn.role.capitalize()}: {turn.text}" for turn in prompt.turns)
+    return " ".join(" ".join(turns).split())
 
 
 def parse_prompts(
@@ -261,5 +265,10 @@ def _parse_prompt(row: Any) -> records.Prompt:
                 f"field 'turns[{index}].role' is {turn.role!r}; accepted is '{role}', "
                 "because turns alternate and the last one is human."
             )
-    turns = tuple(records.Turn(role=turn.role, text=turn.text) for turn in line.turns)
+    turns = tuple(records.Turn(t.role, _with_plain_ends(t.text)) for t in line.turns)
     return records.Prompt(id=line.id, turns=turns)
+
+
+def _with_plain_ends(text: str) -> str:
+    r"""Return a text whose lines end in "\n", not as Windows or old Macs end them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -27,6 +27,7 @@ from rlcd_jax.text import backends, setting_files
 
 # Classes that put a BOS in front of a text unless a setting says otherwise.
 BOS_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer")
+BYTE_SPACE = "\u0120"  # how a byte-level vocabulary writes a space
 TEMPLATE_FILE = "chat_template.json"  # of processors; tokenizers have a .jinja file
 
 
@@ -49,6 +50,7 @@ def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
     names = {k: v for k, v in named.items() if backend.token_to_id(v) is not None}
     bos_id = _bos(backend, folder / "tokenizer.json")
     _check_bos(bos_id, settings, backend, folder)
+    _check_space(settings, backend, folder)
     _check_table(backend, raw, folder)
     ids = {name: backend.token_to_id(token) for name, token in names.items()}
     ends = [ids.get("eos_token"), *_generation_ends(folder, backend.get_vocab_size())]
@@ -222,6 +224,34 @@ def _check_bos(
         f"{str(bos_id is not None).lower()} to follow tokenizer.json, or give "
         "tokenizer.json the post_processor that the model was trained with"
     )
+
+
+def _check_space(
+    settings: Mapping[str, Any], backend: tokenizers.Tokenizer, folder: pathlib.Path
+) -> None:
+    """Refuse a folder whose settings and tokenizer.json differ about a first space.
+
+    Some classes of transformers follow the setting and some the file, so the ids of
+    each text would depend on who reads the folder.
+    """
+    declared = settings.get("add_prefix_space")
+    if declared is None:
+        return
+    if not isinstance(declared, bool):
+        raise ValueError(
+            f"{folder}: add_prefix_space in tokenizer_config.json is "
+            f"{fetched.show(declared)}; accepted: true or false"
+        )
+    bare = backend.encode("a", add_special_tokens=False).tokens
+    adds = bool(bare) and bare[0].startswith((backends.SPACE, BYTE_SPACE))
+    if adds != declared:
+        raise ValueError(
+            f"{folder}: tokenizer_config.json and tokenizer.json differ about a space "
+            f"in front of each text: add_prefix_space is {declared}, and "
+            f"tokenizer.json makes {bare} of 'a'; set add_prefix_space to "
+            f"{str(adds).lower()} to follow tokenizer.json, or give tokenizer.json the "
+            "rules that the model was trained with"
+        )
 
 
 def _check_table(
