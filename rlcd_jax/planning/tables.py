@@ -248,10 +248,12 @@ def compiled_grid(report: Report) -> tuple[list[str], list[list[str]]]:
                 continue
             sizes = (found.arguments, one.arguments, found.peak, one.peak)
             whole = found.peak + sum(one.beside.values())
-            sent = (
+            sent = [
                 f"{kind} {runs} x, {size / 1e9:.2f}"
-                for kind, (runs, size) in found.collectives.items()
-            )
+                for kind, (runs, size) in (found.collectives or {}).items()
+            ]
+            if found.collectives is None:
+                sent = ["not printed by the compiler"]
             rows.append(
                 [
                     f"{stage.name} {one.name}",
