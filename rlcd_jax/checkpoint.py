@@ -10,6 +10,7 @@ are saved in the dtype they live in, and can be restored into any sharding.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -25,8 +26,7 @@ Tree = Any
 META = "meta"
 DROPPED = ".dropped-"  # before step and name of an item whose files are being deleted
 MOST_NAMED = 8  # parameters that one error message names
-# Of an array in a file: read whole even where a device needs a part of it, so that a
-# host which restores onto another mesh holds a few of these beside its shards.
+# Of an array in a file: read whole even where a device needs a part of it.
 CHUNK_BYTES = 2**24
 
 
@@ -188,21 +188,29 @@ def _fitting_reader(
             f"checkpoint {folder}/{step} has no item {unknown[0]!r}; it has "
             f"{', '.join(saved_items)}"
         )
+    path = folder / str(step)
+    with _reader(saved_items) as reader:
+        metadata = reader.metadata(path).item_metadata
+    lines = []
+    for name, item in abstract.items():
+        lines += _differences(name, item, metadata[name].tree)
+    if lines:
+        _refuse(path, lines)
+    needs = (_read_at_once(item, metadata[n].tree) for n, item in abstract.items())
+    with _reader(saved_items, max(needs, default=0)) as reader:
+        yield reader
+
+
+def _reader(names: Collection[str], most_bytes: int | None = None) -> ocp.Checkpointer:
+    """Return what reads items of these names, in pieces of at most so many bytes."""
     # One for each saved item: Orbax warns of an item that nobody could read.
+    most_gb = None if most_bytes is None else (most_bytes + 1) / 10**9
     handlers: dict[str, Any] = {
-        name: ocp.StandardCheckpointHandler(restore_concurrent_gb=_at_once(abstract))
-        for name in saved_items
+        name: ocp.StandardCheckpointHandler(restore_concurrent_gb=most_gb)
+        for name in names
     }
     handlers[META] = ocp.JsonCheckpointHandler()
-    path = folder / str(step)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
-        metadata = reader.metadata(path).item_metadata
-        lines = []
-        for name, item in abstract.items():
-            lines += _differences(name, item, metadata[name].tree)
-        if lines:
-            _refuse(path, lines)
-        yield reader
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
 
 
 def item_names(folder: str | os.PathLike[str], step: int) -> list[str]:
@@ -296,15 +304,44 @@ def _items(folder: epath.Path, step: int) -> list[str]:
     return sorted(path.name for path in inside if path.is_dir() and path.name != META)
 
 
-def _at_once(abstract: Mapping[str, Tree]) -> float:
-    """Return how many GB of files may be in memory at a time, in one process.
+def _read_at_once(wanted: Tree, saved: Tree) -> int:
+    """Return the most bytes of files that one shard of an item is cut out of.
 
-    As much as the largest array has: Orbax refuses to read one that is no smaller than
-    the limit, and by itself has all arrays in memory twice.
+    So many may be in memory at a time beside the shards: Orbax refuses to read a shard
+    that needs more than its limit, and without one reads all of them at once.
     """
-    leaves = jax.tree.leaves(dict(abstract))
-    sizes = [np.prod(leaf.shape) * _form(leaf)[1].itemsize for leaf in leaves]
-    return (max(sizes, default=0) + CHUNK_BYTES) / 10**9
+    chunks = {
+        name: leaf.storage.chunk_shape
+        for name, leaf in tree.flatten_names(saved).items()
+    }
+    return max(
+        (
+            _chunk_bytes(leaf, chunks[name])
+            for name, leaf in tree.flatten_names(wanted).items()
+        ),
+        default=0,
+    )
+
+
+def _chunk_bytes(leaf: Any, chunk: tuple[int, ...] | None) -> int:
+    """Return the bytes of the chunks of the neediest shard of an array."""
+    shape, dtype = _form(leaf)
+    shards = [(slice(None),) * len(shape)]
+    where = getattr(leaf, "sharding", None)
+    if where is not None and shape == tuple(leaf.shape):
+        shards = where.addressable_devices_indices_map(shape).values()
+    cells = (
+        math.prod(
+            (-(-stop // width) - start // width) * width
+            for (start, stop, _), width in zip(
+                (part.indices(size) for part, size in zip(shard, shape, strict=True)),
+                chunk or shape,
+                strict=True,
+            )
+        )
+        for shard in shards
+    )
+    return max(cells, default=0) * dtype.itemsize
 
 
 def _save_args(item: Tree) -> ocp.args.StandardSave:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # its barrier needs no devices; there is no public one
 from jax.experimental import multihost_utils
 
 WRITER = 0
@@ -36,6 +37,26 @@ def barrier(name: str) -> None:
     """
     if are_many():
         multihost_utils.sync_global_devices(name)
+
+
+def met(name: str, seconds: float) -> bool:
+    """Say whether every process comes to the same place within a time.
+
+    No device takes part, so that it can be asked when others may be using theirs. If
+    some do not come, those that did must end: nothing else that they do together with
+    the others would go well.
+
+    Args:
+      name: of the place, never used before.
+      seconds: for which this process waits.
+    """
+    if not are_many():
+        return True
+    try:
+        distributed.global_state.client.wait_at_barrier(name, int(1000 * seconds))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def agreed(value: bool) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import runs
 
-from rlcd_jax import sharding
+from rlcd_jax import sharding, tree
 from rlcd_jax.decode import engine
 from rlcd_jax.job import generation, setup
 from rlcd_jax.models import heads, llama
@@ -104,13 +104,17 @@ def make_policy(job: setup.Job) -> Any:
 
 def _params(job: setup.Job, specs: Any, seed: int) -> Any:
     """Return weights with logits of a few nats, placed as a stage places them."""
+    names = [f"{name} {spec.shape}" for name, spec in tree.flatten_names(specs).items()]
+    key = (seed, *names)
+    if key not in _DRAWN:
+        drawn = llama.table.init_from_specs(specs, jax.random.key(seed))
+        _DRAWN[key] = jax.tree.map(
+            lambda x: np.asarray(x) * (6.0 if x.ndim > 1 else 1.0), drawn
+        )
+    return jax.device_put(_DRAWN[key], sharding.param_shardings(specs, job.mesh))
 
-    def draw(key: jax.Array) -> Any:
-        tree = llama.table.init_from_specs(specs, key)
-        return jax.tree.map(lambda x: x * (6.0 if x.ndim > 1 else 1.0), tree)
 
-    where = sharding.param_shardings(specs, job.mesh)
-    return jax.jit(draw, out_shardings=where)(jax.random.key(seed))
+_DRAWN: dict[tuple, Any] = {}  # by seed and shapes: every mesh has the same weights
 
 
 def _texts() -> tuple[np.ndarray, np.ndarray]:

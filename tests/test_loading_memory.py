@@ -22,7 +22,9 @@ from rlcd_jax.models import llama, table
 from rlcd_jax.weights import hf, names
 
 MOST = 1.3  # times what the devices hold in the end
-MOST_RESTORED = 1.6  # Orbax took 1.43 to 1.45 times this model; why is not known yet
+# The C library keeps freed pieces of up to 32 MB for the next ones: a few dozen MB, which
+# are nothing beside a model, but a third of this one.
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 HERE = pathlib.Path(__file__).parent
 LOADER = HERE / "loading_memory.py"
 
@@ -84,7 +86,11 @@ def peak_and_share(form, path, mesh):
     process = subprocess.Popen(
         [sys.executable, str(LOADER), form, str(path), *map(str, mesh)],
         cwd=HERE.parent,
-        env={"PYTHONPATH": f"{HERE.parent}:{HERE}", "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": f"{HERE.parent}:{HERE}",
+            "PATH": "/usr/bin:/bin",
+            **GIVE_BACK,
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -111,6 +117,7 @@ def peak_and_share(form, path, mesh):
         ("gguf", "F16.gguf", (1, 4, 2)),
         ("gguf", "Q8_0.gguf", (1, 1, 8)),
         ("checkpoint", "saved", (1, 4, 2)),
+        ("checkpoint", "saved", (1, 8, 1)),
     ],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -118,5 +125,4 @@ def test_loading_takes_little_more_than_the_share(saved, form, path, mesh):
     peak, share = peak_and_share(form, saved / path, mesh)
     shapes = table.abstract_params(llama.param_specs(loading_model.CFG))
     assert share >= 4 * tree.count_params(shapes) > 2e8
-    most = MOST_RESTORED if form == "checkpoint" else MOST
-    assert share < 1.02 * peak and peak < most * share, (peak / share, share)
+    assert share < 1.02 * peak and peak < MOST * share, (peak / share, share)

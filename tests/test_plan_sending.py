@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 import runs
 from jax.sharding import NamedSharding, PartitionSpec
+from quick_compiling import quick_compiling  # noqa: F401
 
 from rlcd_jax import sharding
 from rlcd_jax.models import presets
@@ -85,6 +86,35 @@ def test_an_update_sends_about_what_is_compiled(shape, axis):
     measured = sum(size for _, size in found.collectives.values())
     # The same order: compilers differ in what they gather in which dtype.
     assert planned.moved.total / planned.runs == pytest.approx(measured, rel=0.6)
+
+
+def test_a_program_that_cannot_be_printed_is_measured_all_the_same():
+    class Silent:
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    assert compiled.sent_by(Silent(), 8) is None
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 2, 4)])
+def test_decoding_sends_activations_and_no_weights(shape):
+    """A step sends what is a few numbers a slot, and never lays weights out anew."""
+    config = runs.tiny_config(
+        mesh__data=shape[0],
+        mesh__fsdp=shape[1],
+        mesh__tensor=shape[2],
+        model__dtype="float32",
+    )
+    setting = plan.setting_on(config, sharding.make_mesh(*shape), chips.CHIPS["cpu"])
+    stage = plan.plan_stage(setting, "simulate")
+    one = next(one for one in stage.programs if one.name == "decode")
+    found = compiled.measure(one, setting.job.mesh)
+    sent = sum(size for _, size in found.collectives.values())
+    steps = config.engine.steps_per_dispatch
+    cfg, layers = setting.cfg, setting.cfg.num_layers
+    matrix = 4 * 2 * cfg.mlp_dim * cfg.embed_dim // shape[2]
+    assert "all-to-all" not in found.collectives, found.collectives
+    assert sent < steps * layers * matrix, found.collectives
 
 
 def test_sending_is_slower_between_islands():

@@ -15,7 +15,7 @@ import runs
 from configs import paper
 from experiments import command, process, reproduce
 from experiments import human as human_command
-from rlcd_jax import done_mark, record_files, records
+from rlcd_jax import done_mark, processes, record_files, records
 from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import (
@@ -496,6 +496,14 @@ def test_a_table_that_fails_leaves_the_others(world, monkeypatch):
 
     monkeypatch.setattr(labels.appendix_n_table, "paper_table", refuse)
     (world.root / "tables" / "table_3.json").unlink()
+    # Unless another process has not failed: it is elsewhere, and would wait for ever.
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "met", lambda *words: asked.append(words))
+        with pytest.raises(ValueError, match="table theory: no theory today"):
+            remake(world, "all")
+    assert len(asked) == 1 and asked[0][0].startswith("table theory failed ")
+    assert not (world.root / "tables" / "table_3.json").exists()
     with pytest.raises(ValueError, match="table theory: no theory today"):
         remake(world, "all")
     assert read(world, "3")

@@ -150,12 +150,14 @@ class Work:
       name: "decode", "prefill 256", "prefill 16 on copies", "take", "put", "resize".
       weights: shapes of those that are among its arguments.
       cache: likewise, of the cache's buffers.
+      copies: likewise, of copied rows of the cache.
       lower: gives it to the compiler.
     """
 
     name: str
     weights: Shapes
     cache: Shapes
+    copies: Shapes
     lower: Callable[[], jax.stages.Lowered]
 
 
@@ -204,30 +206,32 @@ def works(
         table=table,
         features=features,
     )
-    yield Work("decode", weights, cache, decode)
+    yield Work("decode", weights, cache, {}, decode)
     for width in sizes.widths:
         for copies in (False, True):
             rows = sizes.rows[width, copies]
             number = jax.ShapeDtypeStruct((rows,), jnp.int32)
+            part = rows_of_cache(rows, length) if copies else None
             prefill = lowering(
                 made.prefill,
                 weights,
-                part=rows_of_cache(rows, length) if copies else None,
+                part=part,
                 tokens=jax.ShapeDtypeStruct((rows, width), jnp.int32),
                 offset=number,
                 length=number,
             )
             name = f"prefill {width}" + " on copies" * copies
-            yield Work(name, read_by_prefill(weights), {}, prefill)
+            yield Work(name, read_by_prefill(weights), {}, part or {}, prefill)
     rows = max(sizes.rows[width, True] for width in (0, *sizes.widths))
     number = jax.ShapeDtypeStruct((rows,), jnp.int32)
-    yield Work("take", {}, cache, lowering(made.take, cache, number))
+    yield Work("take", {}, cache, {}, lowering(made.take, cache, number))
     part = rows_of_cache(rows, length)
-    yield Work("put", {}, cache, lowering(made.put, cache, part, number))
+    yield Work("put", {}, cache, part, lowering(made.put, cache, part, number))
     if len(sizes.lives) > 1:
         shorter = rows_of_cache(num_slots, sizes.lives[-2])
         keys, axis = shorter.k[0], cached.length_axes(cfg.attention).k
-        yield Work("resize", {}, keys, lowering(made.resize, keys, length, axis))
+        grow = lowering(made.resize, keys, length, axis)
+        yield Work("resize", {}, keys, {}, grow)
 
 
 def table_shapes(cfg: llama.LlamaConfig, num_slots: int, string_states: int) -> Shapes:

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
-from rlcd_jax import leaving
+from rlcd_jax import leaving, processes
 from rlcd_jax.job import hosts, lifeline, roll_call
 
 # sysexits' EX_TEMPFAIL: nothing is wrong with the run; the same command goes on.
 AGAIN = 75
+AN_AGE = 7 * 24 * 3600.0  # seconds
 MISTAKE = 2  # of the user; what is wrong is told
 FAILED = 1  # with a trace
 
@@ -70,8 +71,7 @@ def joined(
         _check_devices()
         yield
     except leaving.Left:
-        line.close()
-        jax.distributed.shutdown()
+        _leave(line)
         raise
     except BaseException as error:
         if _is_of_jax(error):
@@ -87,6 +87,16 @@ def joined(
         line.fail(text, status)
         end(shown, status)
         raise
+    _leave(line)
+
+
+def _leave(line: lifeline.Lifeline) -> None:
+    """Leave the job when all others do too; the line watches over them until then.
+
+    JAX's own end of a job waits for as long as a lost process is waited for, and one
+    that writes the report, or is busy, may take longer.
+    """
+    processes.met("every process is done", AN_AGE)
     line.close()
     jax.distributed.shutdown()
 

@@ -24,6 +24,9 @@ GO_ON = (
     "What was saved stays: start the same command on every host, and it goes on from "
     "there"
 )
+# jaxlib 0.10 dumps its stack as soon as it misses process 0, often before the line can
+# tell; a callback of our own in its place ends in std::bad_cast.
+DUMP = " (what JAX says of its distributed service, with a stack, is the same loss)"
 
 End = Callable[[str, int], None]  # tells a person why, and ends with an exit status
 
@@ -133,7 +136,7 @@ class Lifeline:
         return True
 
     def _lose(self, index: int, how: str) -> None:
-        text = f"{self._name(index)} {how}. {GO_ON}"
+        text = f"{self._name(index)} {how}. {GO_ON}{'' if index else DUMP}"
         self._all_end(text, self._lost_status, besides=index)
 
     def _all_end(self, text: str, status: int, besides: int) -> None:

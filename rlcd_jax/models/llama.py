@@ -241,7 +241,12 @@ def _project_heads(
 
 def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
     """Return `down(silu(gate(x)) * up(x))`, [B, T, D] float32."""
-    if "gate_up" in layer:
+    if "gate_up" in layer and cfg.tensor_ways > 1:
+        # Not as one matrix: its halves are split over tensor each for itself, and a
+        # compiler would send the weights round to lay one after the other.
+        both = products.contract("bti,xoi->btxo", x, layer["gate_up"], cfg.dtype)
+        gate, up = both[:, :, 0], both[:, :, 1]
+    elif "gate_up" in layer:
         # As one matrix: a product with two output axes costs CPUs a transpose.
         fused = layer["gate_up"].reshape(-1, cfg.embed_dim)
         both = products.product(x, fused, cfg.dtype)

@@ -34,6 +34,7 @@ def variables(topology: chips.Topology, environ: Mapping[str, str]) -> dict[str,
         **environ,
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another plan may be compiled meanwhile
         "XLA_FLAGS": " ".join(filter(None, own)),
     }
 

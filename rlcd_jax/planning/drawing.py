@@ -71,6 +71,7 @@ def _build(
                 (
                     ("decode", sharding.device_bytes(work.weights)),
                     ("cache", sharding.device_bytes(work.cache)),
+                    ("other", sharding.device_bytes(work.copies)),
                 ),
                 work.lower,
             )
@@ -157,6 +158,8 @@ def generate(
             "decode": drawing.memory.weights - given["decode"],
             "cache": drawing.memory.cache - given["cache"],
         }
+        # The engine counts copies among what a program makes: they come and go.
+        made = drawing.memory.work[work.name] - given["other"]
         if work.name == "decode":
             given["other"] = drawing.memory.tables
             beside["other"] -= drawing.memory.tables
@@ -164,7 +167,7 @@ def generate(
             work.name,
             beside,
             given=given,
-            made={"other": drawing.memory.work[work.name]},
+            made={"other": made},
             lower=work.lower,
         )
         if work.name == "decode":

@@ -91,11 +91,16 @@ def load(setting: Setting, drawn: drawing.Drawing, held: passes.Bytes) -> Progra
         with jax.set_mesh(setting.job.mesh):
             return drawn.built.decode_form.lower(shapes)
 
+    made = {"decode": drawn.memory.weights}
+    gathered = setting.job.mesh.shape["fsdp"] > 1 and drawn.shape.weights == "whole"
+    if gathered and setting.chip.platform == "tpu":
+        # XLA gathers all layers there before it lays out the first.
+        made["other"] = drawn.memory.weights
     return Program(
         "load",
         {**held, "cache": drawn.memory.cache, "other": drawn.memory.tables},
         given={"parameters": sharding.device_bytes(shapes)},
-        made={"decode": drawn.memory.weights},
+        made=made,
         lower=lower,
     )
 

@@ -248,10 +248,12 @@ def compiled_grid(report: Report) -> tuple[list[str], list[list[str]]]:
                 continue
             sizes = (measured.arguments, one.arguments, measured.peak, one.peak)
             whole = measured.peak + sum(one.beside.values())
-            sent = (
+            sent = [
                 f"{kind} {runs} x, {size / 1e9:.2f}"
-                for kind, (runs, size) in measured.collectives.items()
-            )
+                for kind, (runs, size) in (measured.collectives or {}).items()
+            ]
+            if measured.collectives is None:
+                sent = ["not printed by the compiler"]
             rows.append(
                 [
                     f"{stage.name} {one.name}",
