@@ -12,7 +12,7 @@ def quick_compiling() -> Iterator[None]:
 
     What is placed where, sent and added up stays the same.
     """
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

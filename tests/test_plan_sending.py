@@ -49,6 +49,17 @@ def test_count_reads_loops_starts_and_groups():
     assert set(found) == {"all-gather", "all-reduce", "reduce-scatter"}
 
 
+def test_count_tells_the_results_of_several_arrays_from_their_operands():
+    lines = (
+        "%r = ((f32[8,4], f32[16,4]), (f32[2,4], f32[4,4])) reduce-scatter-start(%x)",
+        "%p = (f32[8,4], f32[8,4], u32[], u32[]) collective-permute-start(%y)",
+    )
+    text = "\n".join(["ENTRY %main (x: f32[8,4]) -> f32[8,4] {", *lines, "}"])
+    found = collectives.count(text, 4)
+    assert found["reduce-scatter"] == (1, (2 * 4 + 4 * 4) * 4 * 3)
+    assert found["collective-permute"] == (1, 8 * 4 * 4)
+
+
 def test_count_of_a_compiled_sum_in_a_loop():
     mesh = sharding.make_mesh(1, 4, 2)
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from rlcd_jax.models import head_layout, heads, llama
 
 FLOAT = 4  # bytes of a float32
+TPU_LANES = 128  # of a tile: the last axis of an array is a multiple of it
 TPU_SHARE = 0.7  # of a layer's arrays that exist at once in a backward pass on TPUs
 
 
@@ -74,6 +75,8 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
     if cfg.remat == "dots":  # kept already
         layer = max(0, layer - _product_bytes(cfg, one))
     moment = kept + layer + (3 if one.models else 2) * stream
+    if _reads_on_tpu(one):  # the normed stream is in the compute dtype there
+        moment -= stream // 2
     weights = _layer_weights(cfg, one)
     table = _table_weights(cfg, one) * bool(one.logits)
     if moment + weights >= kept + stream + one.logits + table:
@@ -96,6 +99,11 @@ def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
     table = _table_params(cfg) / one.tensor_ways * itemsize
     if one.models and one.platform == "tpu":
         return int(2 * layer)
+    if _reads_on_tpu(one):
+        # The matrix in use and the next, gathered; all are cast before the first layer.
+        largest = cfg.mlp_dim * cfg.embed_dim / one.tensor_ways * itemsize
+        cast = cfg.num_layers * layer / one.fsdp_ways * one.cast
+        return int(2 * largest * (one.fsdp_ways > 1) + cast)
     # On GPUs the feed-forward of all layers is cast at once, a device its own part.
     stack = cfg.num_layers * 3 * cfg.mlp_dim * cfg.embed_dim * itemsize * one.cast
     stack *= max(one.models, 1) / (one.fsdp_ways * one.tensor_ways)
@@ -104,6 +112,14 @@ def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
     if one.models:  # gathered, and the gradient of a layer before it is scattered
         return int((4 if cfg.remat == "full" else 3) * max(layer, table) + stack)
     return int(1.25 * max(layer, table) + stack)
+
+
+def _reads_on_tpu(one: Pass) -> bool:
+    """Say whether a pass has no backward pass and is for a TPU.
+
+    XLA there keeps what only products read in the compute dtype.
+    """
+    return not one.models and one.platform == "tpu"
 
 
 def _table_params(cfg: llama.LlamaConfig) -> int:
@@ -142,6 +158,10 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
     if cfg.attention == "xla":
         scores = FLOAT * one.rows * query / cfg.head_dim * one.length**2
     token = FLOAT * one.rows * one.length
+    if _reads_on_tpu(one):  # softmax is in place; rows of scores fill whole tiles
+        scores *= -(-one.length // TPU_LANES) * TPU_LANES / one.length
+        heads_of = token / 2 * (query + 2 * key)
+        return int(max(scores + heads_of, 2 * token * mlp))
     if not one.models:
         return int(max(1.4 * scores + token * (query + 2 * key), 2 * token * mlp))
     kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp) + scores

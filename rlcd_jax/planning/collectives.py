@@ -84,8 +84,10 @@ def _visits(
 def _size(run: re.Match) -> int:
     """Return the bytes of what a collective gives, on a device."""
     sizes = [_bytes(*array) for array in _ARRAY.findall(run["type"])]
-    if run["start"] and run["kind"] != "all-reduce":  # (operands, results, …)
-        sizes = sizes[len(sizes) // 2 :] if len(sizes) != 4 else sizes[1:2]
+    if run["start"] and run["kind"] == "collective-permute":  # (operand, result, …)
+        sizes = sizes[1:2]
+    elif run["start"] and run["kind"] != "all-reduce":  # (operands, results)
+        sizes = sizes[len(sizes) // 2 :]
     return sum(sizes)
 
 
