@@ -181,7 +181,7 @@ def config_of(name: str, spec: str, folder: pathlib.Path):
         task_format=family_models.FORMATS[name],
         prompts__source=str(folder / "prompts.jsonl"),
         engine__prompt_buckets=(96,),
-        engine__live_buckets=(),
+        engine__live_buckets=(1024,),  # one length, as programs are what takes time
         pairs__prompt_tokens=160,
         pairs__reply_tokens=8,
         preference__lengths=(96,),

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from whole_compiling import whole_compiling  # noqa: F401
 
 from configs import rlcd
 from rlcd_jax import record_files

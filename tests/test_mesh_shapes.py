@@ -15,7 +15,6 @@ import itertools
 import mesh_world as world
 import numpy as np
 import pytest
-from quick_compiling import quick_compiling  # noqa: F401
 
 ONE = (1, 1, 1, 1)
 IN_SUITE = {("grouped", (2, 1, 2, 2)), ("grouped", (1, 2, 1, 4))}

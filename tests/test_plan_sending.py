@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import pytest
 import runs
 from jax.sharding import NamedSharding, PartitionSpec
-from quick_compiling import quick_compiling  # noqa: F401
 
 from rlcd_jax import sharding
 from rlcd_jax.models import presets
