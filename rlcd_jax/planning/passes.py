@@ -112,7 +112,6 @@ def update(
     program: trainer.Trainer,
     *,
     forward: float,
-    texts: int,
     updates: int,
     beside: Bytes | None = None,
 ) -> Program:
@@ -123,7 +122,6 @@ def update(
       stage: "preference", "distill" or "policy".
       program: its trainer.
       forward: operations of all its forward passes.
-      texts: texts in a row of a batch.
       updates: how many there are.
       beside: what else is held meanwhile.
     """
@@ -136,12 +134,9 @@ def update(
     rows = sizes.batch_bytes(
         setting, batch, unread=program.weight if num_micro == 1 else ""
     )
-    with_logits = stage != "preference"
-    rows_at_once = texts * num_rows // num_micro // setting.ways
+    rows_at_once = num_rows // num_micro // setting.ways
     length = batch["tokens"].shape[-1]
-    wanted = batch["targets" if stage == "distill" else "tokens"].shape[-1]
-    if stage == "policy":
-        wanted = batch["logprobs"].shape[-1]
+    wanted = batch["states"].shape[-1] if "states" in batch else 0
     flops, repeated = footprint.training_flops(cfg, forward)
     models = len(state.params)
     messages_once = messages.of_training(
@@ -164,7 +159,7 @@ def update(
                 rows_at_once,
                 length,
                 models=models,
-                logits=with_logits * logits(setting, num_rows // num_micro, wanted, 2),
+                logits=logits(setting, num_rows // num_micro, wanted, 2),
             ),
         },
         flops=flops,
@@ -245,7 +240,7 @@ def read(
     batch = sum(
         sharding.device_bytes(leaf, where)
         for leaf in jax.tree.leaves(texts)
-        if leaf.shape[0] == rows
+        if leaf.ndim > 1
     )
     scores = 0
     if logit_length:

@@ -16,7 +16,15 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax.job import lengths, prompt_parts, setup, supervised, trainer, workspace
+from rlcd_jax.job import (
+    lengths,
+    packed_batches,
+    prompt_parts,
+    setup,
+    supervised,
+    trainer,
+    workspace,
+)
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import agreement, data, model, pair_ids
@@ -64,10 +72,10 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     lesson = supervised.Lesson(
         stage="preference",
         rows=train,
-        collate=pair_ids.collate(job, section.lengths),
+        collate=collate(job),
         evaluate=lambda params: evaluate(params[model.ITEM])[0],
     )
-    state, _ = supervised.fit(
+    state, shown = supervised.fit(
         config,
         workdir,
         folder,
@@ -77,6 +85,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     )
     params = state.params[model.ITEM]
     summary = _summarise(params, evaluate, train, held_out)
+    summary[trainer.USEFUL] = shown[trainer.USEFUL]
     summary[length_counts.SUMMARY] = too_long
     if section.data == "hh_rlhf" or section.human_share:
         part = prompt_parts.load_part(config, job.task, "train", human=True)
@@ -103,6 +112,16 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
         updates=updates,
         weight="counted",
     )
+
+
+def collate(job: setup.Job) -> packed_batches.Collate:
+    """Return how the pairs of a batch become arrays."""
+    packer = packed_batches.make_packer(
+        job,
+        longest=job.config.preference.lengths[-1],
+        parts=supervised.micro_batches(job, "preference"),
+    )
+    return pair_ids.collate(packer)
 
 
 def _lost(
