@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -69,11 +70,18 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "preference")
     evaluate = agreement.accuracy_on(job, held_out)
+    looks: list[np.ndarray] = []  # which held-out pairs were right; the last is last
+
+    def look(params: Mapping[str, Params]) -> dict[str, float]:
+        out, right = evaluate(params[model.ITEM])
+        looks.append(right)
+        return out
+
     lesson = supervised.Lesson(
         stage="preference",
         rows=train,
         collate=collate(job),
-        evaluate=lambda params: evaluate(params[model.ITEM])[0],
+        evaluate=look,
     )
     state, shown = supervised.fit(
         config,
@@ -84,9 +92,13 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         lambda: {model.ITEM: model.start_params(job)},
     )
     params = state.params[model.ITEM]
-    summary = _summarise(params, evaluate, train, held_out)
-    summary[trainer.USEFUL] = shown[trainer.USEFUL]
-    summary[length_counts.SUMMARY] = too_long
+    summary = {
+        "train_pairs": len(train),
+        "held_out_pairs": len(held_out),
+        **shown,
+        **_accuracy(looks[-1]),
+        length_counts.SUMMARY: too_long,
+    }
     if section.data == "hh_rlhf" or section.human_share:
         part = prompt_parts.load_part(config, job.task, "train", human=True)
         summary["human_pairs_in_other_parts"] = part.shared
@@ -151,16 +163,9 @@ def _note_too_long(too_long: Mapping[str, Mapping[str, int]]) -> None:
             )
 
 
-def _summarise(params, evaluate, train, held_out) -> dict[str, Any]:
-    """Return what a reader wants to know of the finished model."""
-    out, right = evaluate(params)
-    summary: dict[str, Any] = {
-        "train_pairs": len(train),
-        "held_out_pairs": len(held_out),
-        **out,
-    }
-    if len(right):
-        summary["held_out_accuracy"] = dataclasses.asdict(
-            estimates.proportion_interval(float(right.sum()), len(right))
-        )
-    return summary
+def _accuracy(right: np.ndarray) -> dict[str, Any]:
+    """Return the accuracy with its interval, for the summary; {} without pairs."""
+    if not len(right):
+        return {}
+    found = estimates.proportion_interval(float(right.sum()), len(right))
+    return {"held_out_accuracy": dataclasses.asdict(found)}
