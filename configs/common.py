@@ -185,9 +185,7 @@ def _preference() -> ConfigDict:
     preference.weight_decay = 0.0  # method
     preference.eps = 1e-8  # of Adam; method
     preference.max_grad_norm = 1.0  # method
-    # Tokens of a text: the last are the most that is read. Training packs texts side by
-    # side; held-out ones are padded to the first that fits.
-    preference.lengths = (512,)
+    preference.lengths = (512,)  # tokens of a text: the last are the most that is read
     preference.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
     preference.held_out = 500  # pairs, of prompts that training never sees; method
     preference.eval_every = 50  # updates between looks at held-out pairs

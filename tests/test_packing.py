@@ -15,6 +15,7 @@ from rlcd_jax.job import batching, packed_batches
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import learning, reply_rows
 from rlcd_jax.preference import model, pair_ids
+from rlcd_jax.scoring import rewards
 from rlcd_jax.stages import distill_context, train_preference
 from rlcd_jax.training import losses, packing, train_state
 
@@ -174,8 +175,8 @@ def padded_distill(params, job, per_sequence):
 def padded_preference(params, job):
     ids = [ids for pair in pairs() for ids in (pair.ids_1, pair.ids_2)]
     tokens, mask = batching.pad_left(ids, 24, 0)
-    rewards = heads.scalar_at_last(params["preference"], job.cfg, tokens, mask)
-    both = rewards.reshape(-1, 2)
+    scalars = heads.scalar_per_token(params["preference"], job.cfg, tokens, mask)
+    both = scalars[:, -1].reshape(-1, 2)
     return losses.bradley_terry(both[:, 0], both[:, 1], np.array(LABELS, np.float32))
 
 
@@ -339,6 +340,22 @@ def test_a_packed_ppo_update_equals_the_padded(mesh, micro, statistics):
         )
     )(params)
     assert_equal_steps(ours, theirs)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_rewards_of_packed_texts_are_those_of_each_alone(mesh):
+    job = mesh_world.make_job(MESHES[mesh], "plain")
+    params = mesh_world._params(job, heads.scalar_specs(job.cfg), 1)
+    rng = np.random.default_rng(4)
+    texts = [tuple(rng.integers(1, 250, n).tolist()) for n in [24, 3, 9, 1, 17, 24] * 9]
+    found = rewards.reward_scorer(job, (24,))(params, texts)
+    tokens, mask = batching.pad_left(texts, 24, 0)
+    every = jax.jit(
+        lambda *given: heads.scalar_per_token(given[0], job.cfg, *given[1:])
+    )
+    alone = every(params, tokens, mask)[:, -1]
+    np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-5)
+    assert rewards.reward_scorer(job, (24,))(params, []).shape == (0,)
 
 
 def test_the_size_of_a_batch_is_a_function_of_rows_seed_and_step():

@@ -288,13 +288,3 @@ def scalar_in_rows(
     # the last bit, and not a rounding that Adam makes a step of.
     picked = jnp.take(scalars.reshape(-1), rows["ends"], axis=0)
     return picked + head["bias"].astype(jnp.float32)
-
-
-def scalar_at_last(
-    params: Params, cfg: llama.LlamaConfig, tokens: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """Return the scalar at each row's last counted token, [B] float32."""
-    scalars = scalar_per_token(params, cfg, tokens, mask)
-    length = mask.shape[1]
-    last = length - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    return jnp.take_along_axis(scalars, last[:, None], axis=1)[:, 0]

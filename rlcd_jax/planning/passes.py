@@ -19,6 +19,7 @@ from rlcd_jax.job import trainer
 from rlcd_jax.models import footprint
 from rlcd_jax.planning import messages, sizes
 from rlcd_jax.scoring import reading
+from rlcd_jax.training import packing
 
 Setting = sizes.Setting
 Bytes = Mapping[str, int]  # on a device, by the names of SIZES
@@ -291,6 +292,13 @@ def token_shapes(rows: int, length: int, *more: Any) -> tuple[Any, ...]:
     """
     masks = tuple(jax.ShapeDtypeStruct((rows, length), jnp.bool_) for _ in more)
     return (jax.ShapeDtypeStruct((rows, length), jnp.int32), *masks)
+
+
+def row_shapes(setting: Setting, longest: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Return the shapes of tokens and segments [N, W] of texts up to `longest`."""
+    width = packing.row_width(longest)
+    one = jax.ShapeDtypeStruct((rows_at(setting, width), width), jnp.int32)
+    return one, one
 
 
 def rows_at(setting: Setting, length: int) -> int:

@@ -126,7 +126,7 @@ def preference(setting: Setting) -> list[Program]:
         "held out",
         rewards.reward_program(job),
         (model,),
-        passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+        passes.row_shapes(setting, length),
         held={**state_sizes(learn), "frozen": sharding.device_bytes(model)},
         num_texts=2 * section.held_out * -(-updates // section.eval_every),
     )
@@ -261,7 +261,7 @@ def roll_out(
         "rewards",
         rewards.reward_program(job),
         (frozen["rewards"],),
-        passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+        passes.row_shapes(setting, length),
         held=held,
         num_texts=replies + dev,
     )

@@ -24,6 +24,7 @@ from rlcd_jax.text import dialogue_format, encoding
 from rlcd_jax.training import packing
 
 Params = Any
+Part = tuple[np.ndarray, dict[str, np.ndarray]]  # of `reply_rows.read_parts`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,25 +319,17 @@ class Actor:
         counts = np.array([len(one.reply.tokens) for one in sampled])
         return np.arange(self.section.reply_tokens) < counts[:, None]
 
-    def _parts(
-        self, sampled: Sequence[Sampled]
-    ) -> list[tuple[np.ndarray, tuple[jax.Array, ...]]]:
+    def _parts(self, sampled: Sequence[Sampled]) -> list[Part]:
         """Return what goes through a model at once, as many replies as in updates."""
-        where = sharding.batch_sharding(self.job.mesh)
-        return [
-            (chosen, processes.place(tuple(rows.values()), where))
-            for chosen, rows in reply_rows.read_parts(self.job, self.texts(sampled))
-        ]
+        return list(reply_rows.read_parts(self.job, self.texts(sampled)))
 
-    def _read(
-        self,
-        program: Callable,
-        params: Params,
-        parts: Sequence[tuple[np.ndarray, tuple[jax.Array, ...]]],
-    ) -> Any:
+    def _read(self, program: Callable, params: Params, parts: Sequence[Part]) -> Any:
         """Return what a program says of all replies, in their order."""
+        said, where = [], sharding.batch_sharding(self.job.mesh)
         with jax.set_mesh(self.job.mesh):
-            said = [processes.fetch(program(params, *rows)) for _, rows in parts]
+            for _, rows in parts:
+                placed = processes.place(tuple(rows.values()), where)
+                said.append(processes.fetch(program(params, *placed)))
         back = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
         return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)
 

@@ -106,7 +106,7 @@ class Packer:
         wanted = np.array([[len(text.wanted) for text in one] for one in examples])
         order = _dealt(lengths.sum(axis=1), self.parts)
         rows, starts = np.zeros_like(lengths), np.zeros_like(lengths)
-        needed = states = 0
+        needed, states = 0, min(self.wanted, 1)  # a program reads one, if any
         for part in range(self.parts):
             mine = slice(part, None, self.parts)
             own = lengths[order[mine]]
