@@ -185,7 +185,7 @@ def _preference() -> ConfigDict:
     preference.weight_decay = 0.0  # method
     preference.eps = 1e-8  # of Adam; method
     preference.max_grad_norm = 1.0  # method
-    preference.lengths = (512,)  # tokens; each batch is padded to the first that fits
+    preference.lengths = (512,)  # tokens of a text: the last are the most that is read
     preference.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
     preference.held_out = 500  # pairs, of prompts that training never sees; method
     preference.eval_every = 50  # updates between looks at held-out pairs
@@ -205,7 +205,7 @@ def _distill() -> ConfigDict:
     distill.weight_decay = 0.0  # method
     distill.eps = 1e-8  # method
     distill.max_grad_norm = 1.0  # method
-    distill.lengths = (512,)  # tokens; each batch is padded to the first that fits
+    distill.lengths = (512,)  # tokens of a text: the last are the most that is read
     distill.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
     distill.per_sequence = False  # released: every reply weighs alike, not every token
     distill.eval_every = 100  # updates; nothing is held out, so nothing is looked at

@@ -15,7 +15,8 @@ from rlcd_jax import sharding, tree
 from rlcd_jax.decode import engine
 from rlcd_jax.job import generation, setup
 from rlcd_jax.models import heads, llama
-from rlcd_jax.ppo import learning
+from rlcd_jax.ppo import learning, reply_rows
+from rlcd_jax.preference import pair_ids
 from rlcd_jax.stages import distill_context, train_preference
 
 AXES = ("slices", "data", "fsdp", "tensor")
@@ -46,6 +47,8 @@ def make_job(shape: tuple[int, ...], model: str, **fields: Any) -> setup.Job:
         distill__batch_size=ROWS,
         distill__micro_batch=0,
         policy__update_batch=ROWS,
+        preference__lengths=(LENGTH,),
+        distill__lengths=(LENGTH,),
         policy__prompt_tokens=LENGTH - REPLY,
         policy__reply_tokens=REPLY,
         engine__slots_per_device=fields.pop("slots", 1),
@@ -156,37 +159,38 @@ def greedy(job: setup.Job, params: Any) -> list[tuple[int, ...]]:
 
 
 def _distill_batch(job: setup.Job) -> dict[str, np.ndarray]:
-    tokens, mask = _texts()
-    targets = mask & (np.arange(LENGTH) >= LENGTH // 2)
-    return {"tokens": tokens, "mask": mask, "targets": targets, "weighs": targets}
+    examples = [
+        distill_context.Example(ids, (False,) + (True,) * (len(ids) - 1))
+        for ids in _ids()
+    ]
+    return distill_context.collate(job)(examples)
 
 
 def _preference_batch(job: setup.Job) -> dict[str, np.ndarray]:
-    tokens, mask = _texts()
-    return {
-        "tokens": np.stack([tokens, tokens[::-1]], axis=1),
-        "mask": np.stack([mask, mask[::-1]], axis=1),
-        "prob_2": np.linspace(0, 1, ROWS, dtype=np.float32),
-        "counted": np.ones(ROWS, bool),
-    }
+    ids, labels = _ids(), np.linspace(0, 1, ROWS)
+    pairs = map(pair_ids.TokenPair, ids, ids[::-1], labels)
+    return train_preference.collate(job)(list(pairs))
+
+
+def _ids() -> list[tuple[int, ...]]:
+    """Return the texts without padding."""
+    pairs = zip(*_texts(), strict=True)
+    return [tuple(tokens[mask].tolist()) for tokens, mask in pairs]
 
 
 def _policy_batch(job: setup.Job) -> dict[str, np.ndarray]:
-    tokens, mask = _texts()
     rng = np.random.default_rng(2)
     names = ("logprobs", "values", "advantages", "returns")
     numbers = {n: rng.normal(size=(ROWS, REPLY)).astype(np.float32) for n in names}
-    split = LENGTH - REPLY
-    replies = np.arange(REPLY) < rng.integers(1, REPLY + 1, (ROWS, 1))
-    seen = np.cumsum(np.concatenate([mask[:, :split], replies], axis=1), axis=1)
-    return {
-        "tokens": tokens,
-        "positions": np.maximum(seen - 1, 0).astype(np.int32),
-        "prompt_mask": mask[:, :split],
-        "response_mask": replies,
-        "weighs": replies,
-        **numbers,
-    }
+    counts = rng.integers(1, REPLY + 1, ROWS)
+    replies = np.arange(REPLY) < counts[:, None]
+    texts = [
+        reply_rows.text(job, ids[: LENGTH - REPLY], [7] * count)
+        for ids, count in zip(_ids(), counts, strict=True)
+    ]
+    ((chosen, rows),) = reply_rows.update_batches(job, texts, [np.arange(ROWS)])
+    arrays = {"response_mask": replies, "weighs": replies, **numbers}
+    return {**rows, **{name: array[chosen] for name, array in arrays.items()}}
 
 
 BATCHES = {

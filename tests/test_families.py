@@ -83,8 +83,21 @@ def updates_of(seen, key: str):
     return [one for one in seen.updates if key in one[0]]
 
 
-def unpadded(tokens, mask) -> tuple[int, ...]:
-    return tuple(map(int, tokens[mask]))
+def texts_of(batch, count: int = 1) -> list[tuple[tuple[int, ...], ...]]:
+    """Return the ids of each example's texts, `count` of them, from packed rows."""
+    numbers = range(1, int(batch["segments"].max()) + 1)
+    ids = [
+        tuple(map(int, batch["tokens"][batch["segments"] == number]))
+        for number in numbers
+    ]
+    return [tuple(ids[i : i + count]) for i in range(0, len(ids), count)]
+
+
+def read_tokens(batch, place: int) -> tuple[int, ...]:
+    """Return the tokens whose log-probabilities an example counts, of a whole batch."""
+    following = np.take_along_axis(batch["tokens"], batch["states"] + 1, axis=1)
+    at = batch["at"][place][batch["counted"][place]]
+    return tuple(map(int, following.reshape(-1)[at]))
 
 
 def check_preference(oracle: family_oracle.Oracle, seen, workdir) -> None:
@@ -99,10 +112,8 @@ def check_preference(oracle: family_oracle.Oracle, seen, workdir) -> None:
     metrics = runs.metric_rows(workdir, "preference")
     for number, (batch, params, _) in enumerate(updates):
         margins = []
-        for tokens, mask, prob_2 in zip(
-            batch["tokens"], batch["mask"], batch["prob_2"], strict=True
-        ):
-            keys = [by_ids[unpadded(*side)] for side in zip(tokens, mask, strict=True)]
+        for sides, prob_2 in zip(texts_of(batch, 2), batch["prob_2"], strict=True):
+            keys = [by_ids[side] for side in sides]
             # One dialogue, its better reply where the label says so.
             assert sorted(keys) == [f"{keys[0][:-2]}_0", f"{keys[0][:-2]}_1"]
             assert keys[int(prob_2)].endswith("_0")
@@ -114,8 +125,7 @@ def check_preference(oracle: family_oracle.Oracle, seen, workdir) -> None:
                 )
             else:
                 one, two = (
-                    oracle.scalars(params["preference"], unpadded(*side))[-1]
-                    for side in zip(tokens, mask, strict=True)
+                    oracle.scalars(params["preference"], side)[-1] for side in sides
                 )
             margins.append((two - one) * (2 * prob_2 - 1))
         loss = np.log1p(np.exp(-np.array(margins))).mean()
@@ -131,24 +141,19 @@ def check_preference(oracle: family_oracle.Oracle, seen, workdir) -> None:
 
 def check_distillation(oracle: family_oracle.Oracle, seen, workdir) -> None:
     """Targets are the reply and what ends it, and the first loss is torch's."""
-    batch, _, _ = updates_of(seen, "targets")[0]
+    batch, _, _ = updates_of(seen, "states")[0]
     fixed = {
         oracle.fixed(index, 0)[0]: index
         for index in range(len(family_models.DIALOGUES))
     }
     losses = []
-    for tokens, mask, targets in zip(
-        batch["tokens"], batch["mask"], batch["targets"], strict=True
-    ):
-        ids, marked = unpadded(tokens, mask), targets[mask]
+    for place, (ids,) in enumerate(texts_of(batch)):
         extra = int(oracle.dialogue)  # the EOS after the mark of a dialogue
         if extra:
             assert ids[-1] == 2
         index = fixed[ids[: len(ids) - extra]]
         _, num = oracle.fixed(index, 0)
-        assert marked.tolist() == [False] * (len(ids) - num - extra) + [True] * (
-            num + extra
-        )
+        assert read_tokens(batch, place) == ids[len(ids) - num - extra :]
         losses += (-oracle.golden[f"logprobs_{index}_0"]).tolist()
         if extra:
             losses.append(-float(oracle.golden[f"after_{index}_0"]))
@@ -169,11 +174,7 @@ def check_rollouts(oracle: family_oracle.Oracle, seen) -> None:
             assert one.dialogue.ids == prompt
             num = len(one.reply.tokens)
             ids = [*prompt, *one.reply.tokens]
-            packed = frozen.packed
-            sides = (packed.prompt_mask[row], packed.response_mask[row])
-            counted = np.concatenate(sides)
-            assert unpadded(packed.tokens[row], counted) == tuple(ids)
-            assert packed.response_mask[row].sum() == num
+            assert frozen.mask[row].sum() == num
             reference = numpy_llama.of_reply(oracle.table(None, ids), ids, num)
             if step == 1 and row < family_run.SCRIPTED:
                 scripted += 1
@@ -200,7 +201,7 @@ def check_credit(oracle: family_oracle.Oracle, seen) -> None:
     """The penalised rewards of tokens, advantages and returns, by their formulas."""
     rewards = dict(seen.scored)
     for _, sampled, frozen, before, after in seen.rolled:
-        mask = frozen.packed.response_mask
+        mask = np.asarray(frozen.mask)
         shaped = np.zeros(mask.shape)
         for row, one in enumerate(sampled):
             num = len(one.reply.tokens)
@@ -229,10 +230,10 @@ def check_first_update(seen) -> None:
     advantages, error = batch["advantages"][mask], batch["values"] - batch["returns"]
     loss = -advantages.mean() + 0.1 * 0.5 * (error[mask] ** 2).mean()
     np.testing.assert_allclose(metrics["loss/total"], loss, **family_oracle.NEAR)
-    frozen = seen.rolled[0][2]
-    rows = {row.tobytes(): i for i, row in enumerate(frozen.packed.tokens)}
-    for place, tokens in enumerate(batch["tokens"]):
-        row = rows[np.asarray(tokens).tobytes()]
+    _, sampled, frozen, _, _ = seen.rolled[0]
+    rows = {(*one.dialogue.ids, *one.reply.tokens): i for i, one in enumerate(sampled)}
+    for place, (ids,) in enumerate(texts_of(batch)):
+        row = rows[ids]
         for name in ("logprobs", "values", "advantages", "returns"):
             np.testing.assert_array_equal(
                 batch[name][place], getattr(frozen, name)[row]
@@ -242,10 +243,10 @@ def check_first_update(seen) -> None:
 def check_rewards(oracle: family_oracle.Oracle, seen, workdir, preference) -> None:
     """PPO's preference model reads what it was trained on, and says what it learnt."""
     trained_on = {
-        unpadded(*side)
+        side
         for batch, _, _ in updates_of(seen, "prob_2")
-        for row in zip(batch["tokens"], batch["mask"], strict=True)
-        for side in zip(*row, strict=True)
+        for sides in texts_of(batch, 2)
+        for side in sides
     }
     shown = dict(seen.scored)
     assert trained_on & set(shown)  # the fixed replies, by PPO and in training

@@ -150,16 +150,19 @@ def test_scalar_is_the_head_on_the_hidden_state(params, texts):
     np.testing.assert_allclose(found, want, **CLOSE)
 
 
-def test_scalar_at_last_reads_the_last_token_of_the_text_on_either_side(params):
-    model, text = scalar_params(params), [5, 6, 7]
-    tokens = np.array([[0, 0, *text], [*text, 0, 0]], np.int32)
-    mask = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
-    left, right = heads.scalar_at_last(model, CFG, tokens, jnp.asarray(mask))
-    every = heads.scalar_per_token(
-        model, CFG, np.array([text], np.int32), jnp.ones((1, 3), bool)
-    )
-    assert float(left) == pytest.approx(float(right), abs=2e-5)
-    assert float(left) == pytest.approx(float(every[0, -1]), abs=2e-5)
+def test_scalar_in_rows_is_that_of_each_text_alone(params):
+    model, text, other = scalar_params(params), [5, 6, 7], [9, 8]
+    rows = {
+        "tokens": np.array([[*other, *text], [*text, *other]], np.int32),
+        "segments": np.array([[4, 4, 1, 1, 1], [2, 2, 2, 3, 3]], np.int32),
+        "ends": np.array([[4, 7], [9, 1]], np.int32),
+    }
+    found = heads.scalar_in_rows(model, CFG, jax.tree.map(jnp.asarray, rows))
+    for ids, places in ((text, found[0]), (other, found[1])):
+        every = heads.scalar_per_token(
+            model, CFG, np.array([ids], np.int32), jnp.ones((1, len(ids)), bool)
+        )
+        np.testing.assert_allclose(places, [every[0, -1]] * 2, atol=2e-5)
 
 
 def test_scalar_head_starts_within_its_bound_and_its_specs_fit(params):

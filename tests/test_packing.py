@@ -1,63 +1,372 @@
-"""Rectangles of ids: padding, positions, the response slice."""
+"""Packed rows: every text whole and once, loss and gradient those of padded rows."""
 
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import mesh_world
 import numpy as np
 import pytest
 
-from rlcd_jax.ppo import packing
+from rlcd_jax import sharding
+from rlcd_jax.job import batching, packed_batches
+from rlcd_jax.models import heads, llama
+from rlcd_jax.ppo import learning, reply_rows
+from rlcd_jax.preference import model, pair_ids
+from rlcd_jax.scoring import rewards
+from rlcd_jax.stages import distill_context, train_preference
+from rlcd_jax.training import losses, packing, train_state
+
+MESHES = {"one": (1, 1, 1, 1), "eight": (1, 2, 2, 2)}
+LOSSES = {"distill/loss", "preference/loss", "policy/loss", "value/loss", "loss/total"}
+LABELS = (0.0, 1.0, 0.5, 0.3, 0.9, 1.0, 0.0, 0.7)
 
 
-def _pack(prompts, replies, pad_id=0):
-    return packing.pack(
-        prompts, replies, prompt_length=4, response_length=3, pad_id=pad_id
-    )
+def text_of(length, rng, wanted=0):
+    ids = tuple(rng.integers(1, 250, length).tolist())
+    return packing.Text(ids, tuple(range(length - wanted, length)))
 
 
-def test_pack_by_hand():
-    packed = _pack([[5, 6], [5, 6, 7, 8]], [[1, 2, 3], [4]])
+@hypothesis.given(
+    st.lists(st.integers(2, 40), min_size=4, max_size=40),
+    st.sampled_from([1, 2]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 2, 8]),
+)
+def test_every_text_lies_whole_in_a_row_and_its_states_are_found(
+    lengths, texts, parts, ways
+):
+    rng = np.random.default_rng(0)
+    num = len(lengths) // (texts * parts) * parts
+    hypothesis.assume(num)
+    wanted = 5 if texts == 1 else 0
+    examples = [
+        [
+            text_of(length, rng, min(wanted, length - 1))
+            for length in lengths[i * texts : (i + 1) * texts]
+        ]
+        for i in range(num)
+    ]
+    packer = packing.Packer(48, parts, ways, pad_id=0, wanted=wanted)
+    places = packer.place(examples)
+    out = packer.fill(examples, places, places.size)
+    assert sorted(places.order.tolist()) == list(range(num))
+    assert places.size.rows % ways == 0
+    total = sum(text.length for one in examples for text in one)
+    assert (out["segments"] > 0).sum() == total  # nothing twice, nothing on another
+    assert packing.useful_share(out["segments"]) == total / out["tokens"].size
+    for part in range(parts):
+        tokens = out["tokens"][part::parts].ravel()
+        segments = out["segments"][part::parts].ravel()
+        for place in range(part, num, parts):
+            for k, text in enumerate(examples[places.order[place]]):
+                here = np.flatnonzero(segments == place * texts + k + 1)
+                assert tuple(tokens[here]) == text.ids
+                assert (np.diff(here) == 1).all()
+                assert here[0] // 48 == here[-1] // 48
+                if not wanted:
+                    assert out["ends"][place, k] == here[-1]
+                    continue
+                counted = out["counted"][place]
+                rows, states = np.divmod(out["at"][place], places.size.states)
+                found = rows * 48 + out["states"][part::parts][rows, states]
+                expected = here[list(text.wanted)] - 1
+                np.testing.assert_array_equal(found[counted], expected)
+
+
+def test_a_text_over_the_width_is_refused():
+    packer = packing.Packer(8, 1, 1, pad_id=0, wanted=0)
+    with pytest.raises(ValueError, match="a text has 9 tokens and a row 8"):
+        packer.place([[packing.Text(range(9))]])
+
+
+@hypothesis.given(st.lists(st.integers(1, 30), min_size=1, max_size=300))
+def test_chosen_rows_hold_what_is_needed_at_the_least_price(needed):
+    chosen = packing.choose_rows(needed)
+    assert all(size >= need for size, need in zip(chosen, needed, strict=True))
+    kinds = sorted(set(needed))
+    price = packing.PROGRAM_UPDATES * np.mean(needed)
+    cost = sum(chosen) + price * len(set(chosen))
+    one = kinds[-1] * len(needed) + price
+    each = sum(needed) + price * len(kinds)
+    assert cost <= min(one, each) + 1e-6
+    for low in kinds[:-1]:  # nor is any choice of two numbers cheaper
+        two = sum(low if need <= low else kinds[-1] for need in needed) + 2 * price
+        assert cost <= two + 1e-6
+
+
+# Texts of an example, examples of an update, devices, longest text, updates.
+PAPER = {
+    "distill": (1, 128, 1, 512, 900),
+    "distill on eight": (1, 128, 8, 512, 900),
+    "preference": (2, 16, 1, 512, 2500),
+    "policy": (1, 256, 1, 492, 160),
+    "policy on eight": (1, 256, 8, 492, 160),
+}
+
+
+@pytest.mark.parametrize("stage", PAPER)
+def test_nine_tenths_of_the_papers_lengths_are_useful(stage):
+    # Prompts of hh-rlhf up to 360 tokens: a tenth below 16, the median 86, a tenth
+    # above 273; replies of 40 to 140.
+    rng = np.random.default_rng(1)
+    texts, batch, ways, longest, updates = PAPER[stage]
+    quantiles = np.minimum([4, 16, 45, 86, 150, 273, 360], longest - 140)
+    if "policy" in stage:
+        quantiles = np.minimum(quantiles, 192)  # policy.prompt_tokens
+    width = packing.row_width(longest)
+    packer = packing.Packer(width, 1, ways, pad_id=0, wanted=0)
+    needed, tokens = [], 0
+    for _ in range(updates):
+        prompts = np.interp(
+            rng.random(batch), [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], quantiles
+        )
+        lengths = prompts.astype(int)[:, None] + rng.integers(40, 141, (batch, texts))
+        tokens += lengths.sum()
+        examples = [[packing.Text(range(n)) for n in one] for one in lengths]
+        size = packer.place(examples).size
+        if "policy" in stage:  # each step is sized when it is drawn
+            size = packer.stepped(size, batch)
+        needed.append(size.rows)
+    rows = needed if "policy" in stage else packing.choose_rows(needed)
+    assert len(set(rows)) <= 8  # programs
+    assert tokens / (sum(rows) * width) >= 0.9
+    assert tokens / (len(needed) * batch * texts * longest) < 0.5  # as padded rows
+
+
+def test_positions_and_sight_of_texts_in_a_row():
+    segments = jnp.array([[3, 3, -3, -3, 1, 1, 1, 0]], jnp.int32)
     np.testing.assert_array_equal(
-        packed.tokens, [[0, 0, 5, 6, 1, 2, 3], [5, 6, 7, 8, 4, 0, 0]]
+        heads.positions_of(segments)[0, :7], [0, 1, 1, 1, 0, 1, 2]
     )
-    np.testing.assert_array_equal(
-        packed.positions, [[0, 0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 4, 4]]
+
+
+def ragged():
+    """Return eight texts of 4 to 24 tokens."""
+    return mesh_world._ids()
+
+
+def distill_examples():
+    return [
+        distill_context.Example(ids, tuple(k >= len(ids) // 2 for k in range(len(ids))))
+        for ids in ragged()
+    ]
+
+
+def pairs():
+    ids = ragged()
+    return [
+        pair_ids.TokenPair(*texts) for texts in zip(ids, ids[::-1], LABELS, strict=True)
+    ]
+
+
+def padded_distill(params, job, per_sequence):
+    examples = distill_examples()
+    tokens, mask = batching.pad_left([one.ids for one in examples], 24, 0)
+    targets, _ = batching.pad_left([one.is_reply for one in examples], 24, 0)
+    logprobs = heads.text_logprobs(
+        params["policy"], job.cfg, tokens, mask, chunk_tokens=job.chunk_tokens
     )
-    np.testing.assert_array_equal(packed.prompt_mask, [[0, 0, 1, 1], [1, 1, 1, 1]])
-    np.testing.assert_array_equal(packed.response_mask, [[1, 1, 1], [1, 0, 0]])
-    np.testing.assert_array_equal(
-        packed.mask, [[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0]]
+    return losses.next_token(logprobs, targets.astype(bool), per_sequence=per_sequence)
+
+
+def padded_preference(params, job):
+    ids = [ids for pair in pairs() for ids in (pair.ids_1, pair.ids_2)]
+    tokens, mask = batching.pad_left(ids, 24, 0)
+    scalars = heads.scalar_per_token(params["preference"], job.cfg, tokens, mask)
+    both = scalars[:, -1].reshape(-1, 2)
+    return losses.bradley_terry(both[:, 0], both[:, 1], np.array(LABELS, np.float32))
+
+
+def gradient(job, loss_fn, params, batch, *, parts, weight):
+    run = functools.partial(
+        train_state.accumulate, loss_fn=loss_fn, num_micro=parts, weight=weight
     )
-    np.testing.assert_array_equal(packed.response_tokens, [[1, 2, 3], [4, 0, 0]])
-    assert packed.tokens.dtype == packed.positions.dtype == np.int32
-    assert packed.prompt_mask.dtype == packed.response_mask.dtype == bool
+    rows = sharding.batch_sharding(job.mesh)
+    with jax.set_mesh(job.mesh):
+        return jax.jit(run, in_shardings=(None, rows))(params, batch)
 
 
-def test_pack_masks_ignore_which_id_pads():
-    prompts, replies = [[9, 5, 9]], [[1, 9]]  # 9: end of sequence, used as pad too
-    same, other = _pack(prompts, replies, pad_id=9), _pack(prompts, replies, pad_id=0)
-    for name in ("positions", "prompt_mask", "response_mask"):
-        np.testing.assert_array_equal(getattr(same, name), getattr(other, name))
-    np.testing.assert_array_equal(same.response_mask, [[True, True, False]])
+def assert_equal_steps(ours, theirs):
+    grads, metrics = ours
+    (_, expected), expected_grads = theirs
+    for name in expected.keys() & LOSSES:
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5)
+    scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected_grads))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * scale),
+        grads,
+        expected_grads,
+    )
 
 
-def test_pack_errors_name_the_row_and_the_numbers():
-    with pytest.raises(ValueError, match="prompt 1 has 5 tokens.*prompt_length = 4"):
-        _pack([[1], [1, 2, 3, 4, 5]], [[1], [1]])
-    with pytest.raises(ValueError, match="reply 0 has 4 tokens.*reply_length = 3"):
-        _pack([[1]], [[1, 2, 3, 4]])
-    with pytest.raises(ValueError, match="2 prompts but 1 replies"):
-        _pack([[1], [2]], [[1]])
-    with pytest.raises(ValueError, match="prompt 1 has no token"):
-        _pack([[1], []], [[1], [1]])
+@pytest.mark.parametrize(
+    ("mesh", "micro", "per_sequence"), [("one", 0, False), ("eight", 4, True)]
+)
+def test_packed_distillation_equals_padded(mesh, micro, per_sequence):
+    job = mesh_world.make_job(MESHES[mesh], "plain")
+    with job.config.unlocked():
+        job.config.distill.micro_batch = micro
+        job.config.distill.per_sequence = per_sequence
+    params = {"policy": mesh_world.make_policy(job)}
+    collate = distill_context.collate(job)
+    batch = collate(distill_examples())
+    parts = 2 if micro else 1
+    assert len(batch["tokens"]) < 8 or mesh == "eight"
+    ours = gradient(
+        job,
+        distill_context.distill_loss(job),
+        params,
+        batch,
+        parts=parts,
+        weight="weighs",
+    )
+    theirs = jax.jit(
+        lambda p: jax.value_and_grad(padded_distill, has_aux=True)(p, job, per_sequence)
+    )(params)
+    assert_equal_steps(ours, theirs)
 
 
-def test_response_slice_is_the_position_before_each_response_token():
-    packed = _pack([[5, 6], [5, 6, 7, 8]], [[1, 2, 3], [4]])
-    # A state that tells which position it belongs to.
-    states = np.broadcast_to(np.arange(7)[None, :, None], (2, 7, 2))
-    sliced = packing.response_slice(states, prompt_length=4)
-    assert sliced.shape == (2, 3, 2)
-    np.testing.assert_array_equal(sliced[0, :, 0], [3, 4, 5])
-    # The token that follows the state is the response token.
-    following = np.asarray(packed.tokens)[:, sliced[0, :, 0] + 1]
-    np.testing.assert_array_equal(following, packed.response_tokens)
-    with pytest.raises(ValueError, match="prompt_length is 7"):
-        packing.response_slice(states, prompt_length=7)
+@pytest.mark.parametrize(("mesh", "micro"), [("one", 4), ("eight", 0)])
+def test_packed_preference_equals_padded(mesh, micro):
+    job = mesh_world.make_job(MESHES[mesh], "plain")
+    with job.config.unlocked():
+        job.config.preference.micro_batch = micro
+    scalar = mesh_world._params(job, heads.scalar_specs(job.cfg), 1)
+    params = {"preference": scalar}
+    batch = train_preference.collate(job)(pairs())
+    ours = gradient(
+        job,
+        model.preference_loss(job),
+        params,
+        batch,
+        parts=2 if micro else 1,
+        weight="counted",
+    )
+    theirs = jax.jit(
+        lambda p: jax.value_and_grad(padded_preference, has_aux=True)(p, job)
+    )(params)
+    assert_equal_steps(ours, theirs)
+
+
+def padded_ppo(params, job, batch, texts, prompts):
+    """Return the loss with prompts padded left and replies right, reply by reply."""
+    split, whole = 16, 24
+    tokens = np.full((8, whole), job.text_tokenizer.pad_id, np.int32)
+    mask = np.zeros((8, whole), bool)
+    for row, (text, num) in enumerate(zip(texts, prompts, strict=True)):
+        end = split - num + len(text.ids)
+        tokens[row, split - num : end] = text.ids
+        mask[row, split - num : end] = True
+    positions = heads.positions_of(mask)
+    hidden, _ = llama.hidden_states(params["policy"], job.cfg, tokens, positions, mask)
+    logprobs, _ = heads.token_logprobs(
+        params["policy"],
+        job.cfg,
+        hidden[:, split - 1 : -1],
+        tokens[:, split:],
+        chunk_tokens=job.chunk_tokens,
+        temperature=1.0,
+    )
+    scalars = heads.scalar_per_token(params["value"], job.cfg, tokens, mask)
+    section = job.config.policy
+    how = {"statistics": section.statistics}
+    reply = batch["response_mask"]
+    policy, said = losses.ppo_policy(
+        logprobs,
+        batch["logprobs"],
+        batch["advantages"],
+        reply,
+        clip=section.clip,
+        **how,
+    )
+    value, more = losses.ppo_value(
+        scalars[:, split - 1 : -1],
+        batch["values"],
+        batch["returns"],
+        reply,
+        clip=section.value_clip,
+        **how,
+    )
+    total = policy + section.value_coef * value
+    return total, {**said, **more, "loss/total": total}
+
+
+@pytest.mark.parametrize(
+    ("mesh", "micro", "statistics"),
+    [("one", 4, "padded"), ("eight", 0, "masked"), ("eight", 4, "masked")],
+)
+def test_a_packed_ppo_update_equals_the_padded(mesh, micro, statistics):
+    job = mesh_world.make_job(MESHES[mesh], "plain")
+    with job.config.unlocked():
+        job.config.policy.micro_batch = micro
+        job.config.policy.statistics = statistics
+    params = {
+        "policy": mesh_world.make_policy(job),
+        "value": mesh_world._params(job, heads.scalar_specs(job.cfg), 1),
+    }
+    rng = np.random.default_rng(2)
+    names = ("logprobs", "values", "advantages", "returns")
+    given = {n: rng.normal(size=(8, 8)).astype(np.float32) for n in names}
+    counts = np.array([1, 8, 3, 5, 2, 8, 7, 4])
+    given["logprobs"] = given["logprobs"] - 6  # near those of a random model
+    given["response_mask"] = np.arange(8) < counts[:, None]
+    prompts = [ids[:16] for ids in ragged()]
+    texts = [
+        reply_rows.text(job, ids, rng.integers(1, 250, count).tolist())
+        for ids, count in zip(prompts, counts, strict=True)
+    ]
+    frozen = learning.rollout.Rollout(
+        mask=given["response_mask"],
+        ref_logprobs=given["logprobs"],
+        rewards=given["returns"],
+        scores=np.zeros(8, np.float32),
+        **{name: given[name] for name in names},
+    )
+    batch = next(learning.minibatches(frozen, texts, job, step=1))
+    ours = gradient(
+        job,
+        learning.ppo_loss(job),
+        params,
+        batch,
+        parts=2 if micro else 1,
+        weight="weighs",
+    )
+    theirs = jax.jit(
+        lambda p: jax.value_and_grad(padded_ppo, has_aux=True)(
+            p, job, given, texts, list(map(len, prompts))
+        )
+    )(params)
+    assert_equal_steps(ours, theirs)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_rewards_of_packed_texts_are_those_of_each_alone(mesh):
+    job = mesh_world.make_job(MESHES[mesh], "plain")
+    params = mesh_world._params(job, heads.scalar_specs(job.cfg), 1)
+    rng = np.random.default_rng(4)
+    texts = [tuple(rng.integers(1, 250, n).tolist()) for n in [24, 3, 9, 1, 17, 24] * 9]
+    found = rewards.reward_scorer(job, (24,))(params, texts)
+    tokens, mask = batching.pad_left(texts, 24, 0)
+    every = jax.jit(
+        lambda *given: heads.scalar_per_token(given[0], job.cfg, *given[1:])
+    )
+    alone = every(params, tokens, mask)[:, -1]
+    np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-5)
+    assert rewards.reward_scorer(job, (24,))(params, []).shape == (0,)
+
+
+def test_the_size_of_a_batch_is_a_function_of_rows_seed_and_step():
+    job = mesh_world.make_job(MESHES["one"], "plain")
+    collate = train_preference.collate(job)
+    made = {"seed": 3, "batch_size": 4, "total": 6}
+    first, again = (packed_batches.Batches(pairs(), collate, **made) for _ in "ab")
+    for index in range(6):
+        one, two = first.arrays(index), again.arrays(index)
+        assert one.keys() == two.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+    drawn = [row for index in range(2) for row in first.rows(index)]
+    assert sorted(drawn, key=pairs().index) == pairs()  # an epoch takes each once

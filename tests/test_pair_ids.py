@@ -137,9 +137,9 @@ def test_long_pairs_are_shortened_by_whole_turns_and_counted():
     assert tokens[0] == tokens[1]  # the last turn alone, BOS and all
     found_out = {"of": 4, "dropped": 1, "shortened": 1, "identical": 1}
     assert tokens.too_long == found_out
-    arrays = pair_ids.collate(found, (64,))(tokens)
-    assert (arrays["tokens"] == found.text_tokenizer.bos_id).sum(axis=2).all()
-    assert (arrays["tokens"][:, 0] != arrays["tokens"][:, 1]).any(axis=1).all()
+    for pair in tokens:
+        assert pair.ids_1.count(found.text_tokenizer.bos_id) == 1
+        assert pair.ids_1 != pair.ids_2
 
 
 def test_pairs_of_two_equal_texts_are_left_out_and_counted():
@@ -149,13 +149,6 @@ def test_pairs_of_two_equal_texts_are_left_out_and_counted():
     tokens = pair_ids.to_tokens(found, rows)
     assert [row.id for row in tokens.rows] == ["h0"]
     assert tokens.too_long == length_counts.counts(2, dropped=0, identical=1)
-
-
-def test_collate_cuts_nothing():
-    found = load(preference__lengths=(64,))
-    tokens = pair_ids.to_tokens(found, long_pairs()[:1])
-    with pytest.raises(ValueError, match="the widths are"):
-        pair_ids.collate(found, (16,))(tokens)
 
 
 def test_an_unknown_rule_for_long_texts_is_refused():

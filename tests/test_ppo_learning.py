@@ -8,7 +8,7 @@ import runs
 from rlcd_jax import checkpoint
 from rlcd_jax.job import setup
 from rlcd_jax.models import heads, llama
-from rlcd_jax.ppo import acting, learning
+from rlcd_jax.ppo import acting, learning, reply_rows
 
 
 def test_two_rollouts_of_one_prompt_differ_and_one_can_be_drawn_again():
@@ -31,8 +31,8 @@ def test_policy_stops_when_the_rollout_was_tampered_with(
     workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs", "preference")
     batches = learning.minibatches
 
-    def tampered(frozen, config, step):
-        for batch in batches(frozen, config, step):
+    def tampered(*given):
+        for batch in batches(*given):
             yield {**batch, "logprobs": batch["logprobs"] + 0.1}
 
     monkeypatch.setattr(learning, "minibatches", tampered)
@@ -41,30 +41,36 @@ def test_policy_stops_when_the_rollout_was_tampered_with(
     assert checkpoint.latest_step(workdir / "policy/checkpoints") is None
 
 
-def test_minibatches_take_each_row_once_an_epoch(finished_run):
-    config = runs.tiny_config()
-    rows = config.policy.rollouts
-    packed = learning.packing.pack(
-        [[1, 2]] * rows,
-        [[3] * (index + 1) for index in range(rows)],
-        prompt_length=3,
-        response_length=rows,
-        pad_id=0,
-    )
-    zeros = np.zeros((rows, rows), np.float32)
-    frozen = learning.rollout.Rollout(packed, *[zeros] * 6, scores=np.zeros(rows))
-    lengths = [
-        batch["response_mask"].sum(axis=1).tolist()
-        for batch in learning.minibatches(frozen, config, step=1)
-    ]
-    per_epoch = rows // config.policy.update_batch
-    epochs = [
-        sum(lengths[start : start + per_epoch], [])
-        for start in range(0, len(lengths), per_epoch)
-    ]
-    assert len(epochs) == config.policy.epochs
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(1, rows + 1))
+def test_minibatches_take_each_row_once_an_epoch_with_its_tokens():
+    with runs.devices_by_mesh():
+        job = setup.load_job(runs.tiny_config())
+    section = job.config.policy
+    rows, width = section.rollouts, section.reply_tokens
+    texts = [reply_rows.text(job, [1, 2], [3 + row] * (row + 1)) for row in range(rows)]
+    mask = np.arange(width) < np.arange(1, rows + 1)[:, None]
+    number = np.arange(rows, dtype=np.float32)[:, None] * np.ones(width, np.float32)
+    frozen = learning.rollout.Rollout(mask, *[number] * 6, scores=np.zeros(rows))
+    taken, sizes = [], set()
+    for batch in learning.minibatches(frozen, texts, job, 1):
+        sizes.add(batch["tokens"].shape)
+        states = np.take_along_axis(batch["tokens"], batch["states"] + 1, axis=1)
+        for place, row in enumerate(batch["values"][:, 0].astype(int)):
+            counted = batch["response_mask"][place]
+            assert counted.sum() == row + 1
+            read = states.reshape(-1)[batch["at"][place]][counted]
+            assert read.tolist() == [3 + row] * (row + 1)
+            taken.append(row)
+    assert len(sizes) == 1
+    assert len(taken) == section.epochs * rows
+    for epoch in range(section.epochs):
+        assert sorted(taken[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+
+
+def test_a_prompt_without_a_token_is_refused():
+    with runs.devices_by_mesh():
+        job = setup.load_job(runs.tiny_config())
+    with pytest.raises(ValueError, match="a prompt has no token"):
+        reply_rows.text(job, [], [1])
 
 
 def test_value_model_starts_at_zero_and_policy_at_the_base(finished_run):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from rlcd_jax.ppo import acting, kl_penalty, packing, rollout
+from rlcd_jax.ppo import acting, kl_penalty, rollout
 from rlcd_jax.training import losses, masked
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -27,14 +27,8 @@ PLAIN = dataclasses.replace(CORRECTED, whiten_rewards=False, whiten_advantages=F
 LENGTHS = (4, 2, 1, 3)
 
 
-def _packed(lengths=LENGTHS, pad_id=0, response_length=4):
-    return packing.pack(
-        [[5, 6]] * len(lengths),
-        [list(range(1, n + 1)) for n in lengths],
-        prompt_length=3,
-        response_length=response_length,
-        pad_id=pad_id,
-    )
+def _mask(lengths=LENGTHS, response_length=4):
+    return np.arange(response_length) < np.array(lengths)[:, None]
 
 
 def _arrays(seed=0):
@@ -80,9 +74,9 @@ def test_terminal_rule_refuses_what_would_reward_unfinished_replies():
 
 
 def test_assemble_by_hand():
-    packed = _packed(lengths=(2, 1), response_length=2)
+    mask = _mask(lengths=(2, 1), response_length=2)
     made, metrics = rollout.assemble(
-        packed,
+        mask,
         np.array([[-1.0, -1.0], [-2.0, 0.0]]),
         np.array([[-2.0, -1.5], [-1.0, 0.0]]),
         np.array([[0.5, 0.25], [0.0, 9.0]]),
@@ -115,9 +109,8 @@ def test_assemble_by_hand():
         assert metrics[name].shape == ()
 
 
-def _oracle(packed, logprobs, ref_logprobs, values, scores, *, kl_coef, rules):
+def _oracle(mask, logprobs, ref_logprobs, values, scores, *, kl_coef, rules):
     """Return rewards, advantages, returns of one list of floats after another."""
-    mask = np.asarray(packed.response_mask)
     counted = mask if rules.statistics == "masked" else np.ones_like(mask)
     rewards = np.zeros(mask.shape)
     for row, r in np.argwhere(mask):
@@ -144,9 +137,9 @@ def _oracle(packed, logprobs, ref_logprobs, values, scores, *, kl_coef, rules):
 
 @pytest.mark.parametrize("rules", [RELEASED, CORRECTED])
 def test_assemble_matches_oracle(rules):
-    packed, arrays = _packed(), _arrays(1)
-    made, _ = rollout.assemble(packed, *arrays, kl_coef=0.02, rules=rules)
-    oracle = _oracle(packed, *arrays, kl_coef=0.02, rules=rules)
+    mask, arrays = _mask(), _arrays(1)
+    made, _ = rollout.assemble(mask, *arrays, kl_coef=0.02, rules=rules)
+    oracle = _oracle(mask, *arrays, kl_coef=0.02, rules=rules)
     for name, expected in zip(
         ("rewards", "advantages", "returns"), oracle, strict=True
     ):
@@ -155,9 +148,9 @@ def test_assemble_matches_oracle(rules):
 
 def test_assemble_golden_values():
     """Feed the golden rewards through scores and KL: kl_coef 1, ref = 0."""
-    packed = _packed(lengths=(4, 4))
+    mask = _mask(lengths=(4, 4))
     made, _ = rollout.assemble(
-        packed,
+        mask,
         np.array([[0, 0.1, 0, 0], [0, 0, 0.2, 0]]),
         np.zeros((2, 4)),
         np.array([[0.1, 0.2, 0.3, 0.4], [0, 0.1, 0, -0.1]]),
@@ -174,18 +167,17 @@ def test_assemble_golden_values():
 
 def test_assemble_ignores_padding():
     logprobs, ref_logprobs, values, scores = _arrays(2)
-    packed = _packed()
-    mask = packed.response_mask
+    mask = _mask()
     junk = [np.where(mask, x, 1e6) for x in (logprobs, ref_logprobs, values)]
     wide = [np.pad(x, ((0, 0), (0, 3))) for x in (logprobs, ref_logprobs, values)]
     make = rollout.assemble
     base = make(
-        packed, logprobs, ref_logprobs, values, scores, kl_coef=0.1, rules=CORRECTED
+        mask, logprobs, ref_logprobs, values, scores, kl_coef=0.1, rules=CORRECTED
     )
-    spoiled = make(packed, *junk, scores, kl_coef=0.1, rules=CORRECTED)
+    spoiled = make(mask, *junk, scores, kl_coef=0.1, rules=CORRECTED)
     jax.tree.map(np.testing.assert_array_equal, base, spoiled)
     wider, metrics = make(
-        _packed(response_length=7), *wide, scores, kl_coef=0.1, rules=CORRECTED
+        _mask(response_length=7), *wide, scores, kl_coef=0.1, rules=CORRECTED
     )
     np.testing.assert_allclose(wider.advantages[:, :4], base[0].advantages, **CLOSE)
     assert not np.any(wider.advantages[:, 4:])
@@ -193,29 +185,21 @@ def test_assemble_ignores_padding():
         np.testing.assert_allclose(metrics[name], base[1][name], **CLOSE)
 
 
-def test_assemble_pays_the_last_token_when_the_pad_id_ends_sequences():
-    # The second reply is 1 2 and its last id, 2, is also the pad id.
+def test_assemble_pays_the_last_token():
     _, _, values, scores = _arrays(3)
     zeros = np.zeros((4, 4), np.float32)
-    for pad_id in (0, 2):
-        made, _ = rollout.assemble(
-            _packed(pad_id=pad_id),
-            zeros,
-            zeros,
-            values,
-            scores,
-            kl_coef=0.1,
-            rules=PLAIN,
-        )
-        paid = [np.flatnonzero(row).tolist() for row in np.asarray(made.rewards)]
-        assert paid == [[n - 1] for n in LENGTHS]
+    made, _ = rollout.assemble(
+        _mask(), zeros, zeros, values, scores, kl_coef=0.1, rules=PLAIN
+    )
+    paid = [np.flatnonzero(row).tolist() for row in np.asarray(made.rewards)]
+    assert paid == [[n - 1] for n in LENGTHS]
 
 
 def test_assemble_keeps_fractions_of_rewards_in_float32():
     zeros = np.zeros((4, 4), np.int32)
     scores = np.array([0.9, -1.7, 0.25, 0.5])
     made, metrics = rollout.assemble(
-        _packed(), zeros, zeros, zeros, scores, kl_coef=0.1, rules=PLAIN
+        _mask(), zeros, zeros, zeros, scores, kl_coef=0.1, rules=PLAIN
     )
     np.testing.assert_allclose(np.sum(made.rewards, axis=1), scores, rtol=1e-6)
     for name in ("rewards", "advantages", "returns", "scores", "values", "logprobs"):
@@ -225,23 +209,23 @@ def test_assemble_keeps_fractions_of_rewards_in_float32():
 
 def test_assemble_padded_statistics_differ_and_value_the_padding():
     arrays = _arrays(4)
-    padded, _ = rollout.assemble(_packed(), *arrays, kl_coef=0.1, rules=RELEASED)
-    mask = np.asarray(padded.packed.response_mask)
+    padded, _ = rollout.assemble(_mask(), *arrays, kl_coef=0.1, rules=RELEASED)
+    mask = np.asarray(padded.mask)
     assert np.all(np.asarray(padded.advantages)[~mask] != 0)
     np.testing.assert_allclose(masked.std(padded.advantages, None), 1, rtol=1e-5)
-    corrected, _ = rollout.assemble(_packed(), *arrays, kl_coef=0.1, rules=CORRECTED)
+    corrected, _ = rollout.assemble(_mask(), *arrays, kl_coef=0.1, rules=CORRECTED)
     assert not np.any(np.asarray(corrected.advantages)[~mask])
     np.testing.assert_allclose(masked.std(corrected.advantages, mask), 1, rtol=1e-5)
     np.testing.assert_allclose(masked.mean(corrected.advantages, mask), 0, atol=1e-6)
 
 
 def test_assemble_passes_no_gradient_and_can_be_traced():
-    packed = _packed()
+    mask = _mask()
     arrays = _arrays(5)
 
     def total(logprobs, kl_coef):
         made, _ = rollout.assemble(
-            packed, logprobs, *arrays[1:], kl_coef=kl_coef, rules=CORRECTED
+            mask, logprobs, *arrays[1:], kl_coef=kl_coef, rules=CORRECTED
         )
         return jnp.sum(made.advantages**2) + jnp.sum(made.returns)
 
@@ -251,9 +235,9 @@ def test_assemble_passes_no_gradient_and_can_be_traced():
 
 def test_assemble_refuses_arrays_of_another_response_length():
     logprobs, ref_logprobs, values, scores = _arrays()
-    with pytest.raises(ValueError, match=r"values \(4, 3\), response_mask \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"values \(4, 3\), mask \(4, 4\)"):
         rollout.assemble(
-            _packed(),
+            _mask(),
             logprobs,
             ref_logprobs,
             values[:, 1:],
@@ -269,13 +253,12 @@ def test_assemble_refuses_arrays_of_another_response_length():
 @pytest.mark.parametrize("estimator", kl_penalty.KL_ESTIMATORS)
 def test_first_step_has_no_kl_unit_ratios_and_the_score_as_return(estimator):
     logprobs, _, _, scores = _arrays(6)
-    packed, values = _packed(), np.zeros((4, 4), np.float32)  # the value head is 0
+    mask, values = _mask(), np.zeros((4, 4), np.float32)  # the value head is 0
     rules = dataclasses.replace(PLAIN, kl_estimator=estimator)
     made, metrics = rollout.assemble(
-        packed, logprobs, logprobs, values, scores, kl_coef=0.1, rules=rules
+        mask, logprobs, logprobs, values, scores, kl_coef=0.1, rules=rules
     )
     assert metrics["rollout/kl_per_token"] == metrics["rollout/kl_sum_mean"] == 0
-    mask = np.asarray(packed.response_mask)
     for row, length in enumerate(LENGTHS):
         expected = np.zeros(4)
         expected[length - 1] = scores[row]
@@ -289,7 +272,7 @@ def test_first_step_has_no_kl_unit_ratios_and_the_score_as_return(estimator):
         logprobs[[2, 0]],
         part.logprobs,
         part.advantages,
-        part.packed.response_mask,
+        part.mask,
         clip=0.2,
         statistics="masked",
     )
@@ -298,7 +281,7 @@ def test_first_step_has_no_kl_unit_ratios_and_the_score_as_return(estimator):
         part.values,
         part.values,
         part.returns,
-        part.packed.response_mask,
+        part.mask,
         clip=0.2,
         statistics="masked",
     )
@@ -306,7 +289,7 @@ def test_first_step_has_no_kl_unit_ratios_and_the_score_as_return(estimator):
 
 
 def test_rollout_is_frozen():
-    made, _ = rollout.assemble(_packed(), *_arrays(8), kl_coef=0.1, rules=CORRECTED)
+    made, _ = rollout.assemble(_mask(), *_arrays(8), kl_coef=0.1, rules=CORRECTED)
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.logprobs = made.ref_logprobs
 

@@ -18,7 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, leaving, metrics, progress_bar, sharding
-from rlcd_jax.job import batching, setup, stage_optimizer, trainer, workspace
+from rlcd_jax.job import packed_batches, setup, stage_optimizer, trainer, workspace
 from rlcd_jax.training import train_state
 
 Params = Any
@@ -33,13 +33,13 @@ class Lesson:
     Attributes:
       stage: name of the stage.
       rows: the training rows.
-      collate: rows of one batch -> arrays [B, …].
+      collate: how they become arrays.
       evaluate: parameters -> metrics on held-out rows; {} where there are none.
     """
 
     stage: str
     rows: Sequence[Row]
-    collate: Callable[[Sequence[Row]], Mapping[str, np.ndarray]]
+    collate: packed_batches.Collate
     evaluate: Callable[[Mapping[str, Params]], dict[str, float]]
 
 
@@ -116,9 +116,6 @@ def make_trainer(
       weight: the array of a batch that says how much a part weighs.
     """
     section = job.config[stage]
-    parts = trainer.micro_batches(
-        stage, section.batch_size, section.micro_batch, sharding.batch_ways(job.mesh)
-    )
     return trainer.Trainer(
         job.mesh,
         specs,
@@ -129,15 +126,17 @@ def make_trainer(
             total=updates,
         ),
         loss_fn,
-        num_micro=parts,
+        num_micro=micro_batches(job, stage),
         weight=weight,
     )
 
 
-def batch_rows(rows: Sequence[Row], seed: int, batch_size: int, index: int) -> list:
-    """Return the rows of batch `index`: shuffled anew each epoch, without gaps."""
-    chosen = batching.batch_indices(len(rows), seed, batch_size, index)
-    return [rows[place] for place in chosen]
+def micro_batches(job: setup.Job, stage: str) -> int:
+    """Return in how many parts a supervised stage takes a batch."""
+    section = job.config[stage]
+    return trainer.micro_batches(
+        stage, section.batch_size, section.micro_batch, sharding.batch_ways(job.mesh)
+    )
 
 
 def fit(
@@ -159,10 +158,18 @@ def fit(
       make_params: returns the parameters at the start.
 
     Returns:
-      The last state, and the held-out metrics of the last parameters.
+      The last state, and the held-out metrics of the last parameters with the share of
+      useful tokens in all batches.
     """
     section = config[lesson.stage]
     total = num_updates(section, len(lesson.rows), lesson.stage)
+    batches = packed_batches.Batches(
+        lesson.rows,
+        lesson.collate,
+        seed=config.seed,
+        batch_size=section.batch_size,
+        total=total,
+    )
     with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=KEPT) as saver:
         state, start, _ = program.start_or_resume(saver, make_params)
         if start:
@@ -175,10 +182,7 @@ def fit(
         ):
             bar.done = start
             for step in range(start + 1, total + 1):
-                rows = batch_rows(
-                    lesson.rows, config.seed, section.batch_size, step - 1
-                )
-                state, out = program.update(state, lesson.collate(rows))
+                state, out = program.update(state, batches.arrays(step - 1))
                 shown = trainer.host_metrics(out)
                 if step % section.eval_every == 0 or step == total:
                     held_out = lesson.evaluate(state.params)
@@ -192,7 +196,8 @@ def fit(
                     raise leaving.Left(
                         f"{lesson.stage} is saved at update {step} of {total}"
                     )
-    return state, held_out or lesson.evaluate(state.params)
+    held_out = held_out or lesson.evaluate(state.params)
+    return state, {**held_out, trainer.USEFUL: batches.useful_share()}
 
 
 def fill(rows: Sequence[Row], size: int) -> tuple[list[Row], np.ndarray]:

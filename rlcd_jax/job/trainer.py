@@ -18,11 +18,12 @@ import optax
 
 from rlcd_jax import checkpoint, processes, sharding, tree
 from rlcd_jax.models import table
-from rlcd_jax.training import train_state
+from rlcd_jax.training import packing, train_state
 
 Params = Any
 KEPT = 8  # losses, optimizers and updates of different settings that a process keeps
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
+USEFUL = "rate/useful_tokens"  # metric: of the tokens of all rows, those of a text
 
 
 class Trainer:
@@ -65,10 +66,16 @@ class Trainer:
     def update(
         self, state: train_state.TrainState, batch: Mapping[str, Any]
     ) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
-        """Return the state after one batch, and metrics; the old state is used up."""
+        """Return the state after one batch, and metrics; the old state is used up.
+
+        Args:
+          state: before.
+          batch: of `training.packing`, with what the loss reads beside it.
+        """
         with jax.set_mesh(self.mesh):
             rows = processes.place(dict(batch), self._rows)
-            return self._update(state, rows)
+            state, metrics = self._update(state, rows)
+        return state, {**metrics, USEFUL: packing.useful_share(batch["segments"])}
 
     @property
     def state_shapes(self) -> train_state.TrainState:

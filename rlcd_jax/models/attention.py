@@ -70,7 +70,8 @@ def causal_attention(
       q: [B, T, N, H] float32.
       k: [B, T, K, H] float32.
       v: [B, T, K, H] float32.
-      mask: [B, T] bool, True where a token counts.
+      mask: [B, T] bool, True where a token counts; or int32, numbers of texts, as
+        `llama.hidden_states` takes them.
       kernel: "xla" or "cudnn".
       dtype: of the products' operands.
 
@@ -78,7 +79,7 @@ def causal_attention(
       [B, T, N * H] float32. Rows of a token that does not count are finite.
     """
     batch, length = mask.shape
-    seen = jnp.tril(jnp.ones((length, length), bool)) & mask[:, None, :]  # [B, T, S]
+    seen = jnp.tril(jnp.ones((length, length), bool)) & _counts(mask)  # [B, T, S]
     if kernel == "cudnn":
         # A query that sees no key would be 0/0 in the kernel: it sees itself.
         seen = seen | jnp.eye(length, dtype=bool)
@@ -93,6 +94,13 @@ def causal_attention(
     probs = _softmax(scores, seen[:, None, None])
     out = products.contract("bkgts,bskh->btkgh", probs, v, dtype)
     return out.reshape(batch, length, -1)
+
+
+def _counts(mask: jax.Array) -> jax.Array:
+    """Return [B, T or 1, S] bool: which keys a query may see, were it not for order."""
+    if mask.dtype == jnp.bool_:
+        return mask[:, None, :]
+    return (jnp.abs(mask)[:, :, None] == mask[:, None, :]) & (mask[:, None, :] > 0)
 
 
 def _grouped(q: jax.Array, kv_heads: int) -> jax.Array:

@@ -5,6 +5,7 @@ Letters: B batch, T positions, D model, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -94,6 +95,43 @@ def text_logprobs(
     return jnp.pad(jnp.where(counted, logprobs, 0.0), ((0, 0), (1, 0)))
 
 
+def state_logprobs(
+    params: Params,
+    cfg: llama.LlamaConfig,
+    rows: Mapping[str, jax.Array],
+    *,
+    chunk_tokens: int,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Return the log-probability of the token after each state that is read.
+
+    Args:
+      params: LLaMA weights in training form.
+      cfg: model numbers.
+      rows: "tokens" and "segments" [N, W], "states" [N, C], of `packing.Packer.fill`.
+      chunk_tokens: see `token_logprobs`, as what follows.
+      temperature: divides the logits.
+      with_entropy: whether entropies are wanted too.
+
+    Returns:
+      ([N, C] float32 nats, [N, C] entropies or None).
+    """
+    tokens, segments, states = rows["tokens"], rows["segments"], rows["states"]
+    hidden, _ = llama.hidden_states(
+        params, cfg, tokens, positions_of(segments), segments
+    )
+    return token_logprobs(
+        params,
+        cfg,
+        jnp.take_along_axis(hidden, states[..., None], axis=1),
+        jnp.take_along_axis(tokens, states + 1, axis=1),
+        chunk_tokens=chunk_tokens,
+        temperature=temperature,
+        with_entropy=with_entropy,
+    )
+
+
 def policy_divergence(
     policy: Params,
     reference: Params,
@@ -163,7 +201,18 @@ def unchunked(x: jax.Array, length: int) -> jax.Array:
 
 
 def positions_of(mask: jax.Array) -> jax.Array:
-    """Return [B, T] int32 positions that count True entries from 0, padding or not."""
+    """Return [B, T] int32 positions of tokens in their own texts, from 0.
+
+    Args:
+      mask: [B, T] bool, a text a row: entries that are True are counted. Or int32, as
+        `llama.hidden_states` takes it: texts lie in one piece and count on their own.
+    """
+    if mask.dtype != jnp.bool_:
+        text, seen = jnp.abs(mask), (mask > 0).astype(jnp.int32)
+        count = jnp.cumsum(seen, axis=1)
+        begins = jnp.pad(text[:, 1:] != text[:, :-1], ((0, 0), (1, 0)))
+        before = jax.lax.cummax(jnp.where(begins, count - seen, 0), axis=1)
+        return jnp.maximum(count - before - 1, 0)
     return jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
 
 
@@ -207,7 +256,7 @@ def scalar_per_token(
       params: "trunk" and "head".
       cfg: model numbers.
       tokens: [B, T] int32.
-      mask: [B, T] bool, True where a token counts.
+      mask: [B, T] bool, True where a token counts, or int32 of several texts a row.
     """
     hidden, _ = llama.hidden_states(
         params["trunk"], cfg, tokens, positions_of(mask), mask
@@ -217,11 +266,25 @@ def scalar_per_token(
     return jnp.sum(hidden * weight, axis=-1) + head["bias"].astype(jnp.float32)
 
 
-def scalar_at_last(
-    params: Params, cfg: llama.LlamaConfig, tokens: jax.Array, mask: jax.Array
+def scalar_in_rows(
+    params: Params, cfg: llama.LlamaConfig, rows: Mapping[str, jax.Array]
 ) -> jax.Array:
-    """Return the scalar at each row's last counted token, [B] float32."""
-    scalars = scalar_per_token(params, cfg, tokens, mask)
-    length = mask.shape[1]
-    last = length - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    return jnp.take_along_axis(scalars, last[:, None], axis=1)[:, 0]
+    """Return the scalar at the last token of each text of packed rows.
+
+    Args:
+      params: "trunk" and "head".
+      cfg: model numbers.
+      rows: "tokens" and "segments" [N, W], "ends" [B, K], of `packing.Packer.fill`.
+
+    Returns:
+      [B, K] float32.
+    """
+    segments, head = rows["segments"], params["head"]
+    hidden, _ = llama.hidden_states(
+        params["trunk"], cfg, rows["tokens"], positions_of(segments), segments
+    )
+    scalars = jnp.sum(hidden * head["weight"].astype(jnp.float32), axis=-1)
+    # The bias comes last: where two scalars are subtracted its gradient is then 0 to
+    # the last bit, and not a rounding that Adam makes a step of.
+    picked = jnp.take(scalars.reshape(-1), rows["ends"], axis=0)
+    return picked + head["bias"].astype(jnp.float32)

@@ -288,7 +288,9 @@ def hidden_states(
       tokens: [B, T] int32.
       positions: [B, T] int32, position of each token in its own text, from 0.
       mask: [B, T] bool, True where a token counts; others neither are attended to
-        nor are written to the cache.
+        nor are written to the cache. Without a cache also int32: rows of several
+        texts, whose tokens have the number of their text, and 0 where none is; a
+        negative number sees the text of the positive one and is not seen.
       cache: keys and values of the texts so far (see `models.cached`); None for
         whole texts.
 

@@ -19,6 +19,7 @@ from rlcd_jax.job import trainer
 from rlcd_jax.models import footprint
 from rlcd_jax.planning import messages, sizes
 from rlcd_jax.scoring import reading
+from rlcd_jax.training import packing
 
 Setting = sizes.Setting
 Bytes = Mapping[str, int]  # on a device, by the names of SIZES
@@ -112,7 +113,6 @@ def update(
     program: trainer.Trainer,
     *,
     forward: float,
-    texts: int,
     updates: int,
     beside: Bytes | None = None,
 ) -> Program:
@@ -123,7 +123,6 @@ def update(
       stage: "preference", "distill" or "policy".
       program: its trainer.
       forward: operations of all its forward passes.
-      texts: texts in a row of a batch.
       updates: how many there are.
       beside: what else is held meanwhile.
     """
@@ -136,12 +135,9 @@ def update(
     rows = sizes.batch_bytes(
         setting, batch, unread=program.weight if num_micro == 1 else ""
     )
-    with_logits = stage != "preference"
-    rows_at_once = texts * num_rows // num_micro // setting.ways
+    rows_at_once = num_rows // num_micro // setting.ways
     length = batch["tokens"].shape[-1]
-    wanted = batch["targets" if stage == "distill" else "tokens"].shape[-1]
-    if stage == "policy":
-        wanted = batch["logprobs"].shape[-1]
+    wanted = batch["states"].shape[-1] if "states" in batch else 0
     flops, repeated = footprint.training_flops(cfg, forward)
     models = len(state.params)
     messages_once = messages.of_training(
@@ -164,7 +160,7 @@ def update(
                 rows_at_once,
                 length,
                 models=models,
-                logits=with_logits * logits(setting, num_rows // num_micro, wanted, 2),
+                logits=logits(setting, num_rows // num_micro, wanted, 2),
             ),
         },
         flops=flops,
@@ -245,7 +241,7 @@ def read(
     batch = sum(
         sharding.device_bytes(leaf, where)
         for leaf in jax.tree.leaves(texts)
-        if leaf.shape[0] == rows
+        if leaf.ndim > 1
     )
     scores = 0
     if logit_length:
@@ -296,6 +292,13 @@ def token_shapes(rows: int, length: int, *more: Any) -> tuple[Any, ...]:
     """
     masks = tuple(jax.ShapeDtypeStruct((rows, length), jnp.bool_) for _ in more)
     return (jax.ShapeDtypeStruct((rows, length), jnp.int32), *masks)
+
+
+def row_shapes(setting: Setting, longest: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Return the shapes of tokens and segments [N, W] of texts up to `longest`."""
+    width = packing.row_width(longest)
+    one = jax.ShapeDtypeStruct((rows_at(setting, width), width), jnp.int32)
+    return one, one
 
 
 def rows_at(setting: Setting, length: int) -> int:

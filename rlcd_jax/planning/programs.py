@@ -19,7 +19,7 @@ from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, heads, llama
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
-from rlcd_jax.ppo import acting, learning, packing
+from rlcd_jax.ppo import acting, learning, reply_rows
 from rlcd_jax.scoring import divergence, rewards
 from rlcd_jax.stages import distill_context, evaluate_policy, train_preference
 
@@ -117,7 +117,6 @@ def preference(setting: Setting) -> list[Program]:
         "preference",
         trainer,
         forward=footprint.forward_flops(setting.cfg, tokens, length, logit_tokens=0),
-        texts=2,
         updates=updates,
     )
     specs = heads.scalar_specs(setting.cfg)
@@ -127,7 +126,7 @@ def preference(setting: Setting) -> list[Program]:
         "held out",
         rewards.reward_program(job),
         (model,),
-        passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+        passes.row_shapes(setting, length),
         held={**state_sizes(learn), "frozen": sharding.device_bytes(model)},
         num_texts=2 * section.held_out * -(-updates // section.eval_every),
     )
@@ -170,7 +169,6 @@ def distill(setting: Setting) -> list[Program]:
         forward=footprint.forward_flops(
             setting.cfg, tokens, length, logit_tokens=tokens
         ),
-        texts=1,
         updates=updates,
     )
     return [passes.start(setting, trainer), learn]
@@ -208,7 +206,6 @@ def policy(setting: Setting) -> list[Program]:
         trainer,
         forward=footprint.forward_flops(cfg, tokens, length, logit_tokens=logit_tokens)
         + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
-        texts=1,
         updates=updates,
         beside=step,
     )
@@ -238,14 +235,12 @@ def roll_out(
     job, section = setting.job, setting.job.config.policy
     replies, dev = counts.policy_replies(job.config)
     batch = sizes.update_batch(job, "policy")
-    rows = learning.rows_at_once(job)
-    packed = packing.Packed(
-        **{
-            field.name: jax.ShapeDtypeStruct(
-                (rows, *batch[field.name].shape[1:]), batch[field.name].dtype
-            )
-            for field in dataclasses.fields(packing.Packed)
-        }
+    parts = section.update_batch // reply_rows.rows_at_once(job)
+    rows = tuple(
+        jax.ShapeDtypeStruct(
+            (batch[name].shape[0] // parts, *batch[name].shape[1:]), batch[name].dtype
+        )
+        for name in reply_rows.READ
     )
     models = {"policy": trained["policy"], "values": trained["value"], **frozen}
     for name, program in acting.READINGS.items():
@@ -254,7 +249,7 @@ def roll_out(
             name,
             acting.rows_program(job, program),
             (models[name],),
-            (packed,),
+            rows,
             held=held,
             own="frozen" if name in frozen else "parameters",
             num_texts=replies + dev * (name != "values"),
@@ -266,7 +261,7 @@ def roll_out(
         "rewards",
         rewards.reward_program(job),
         (frozen["rewards"],),
-        passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+        passes.row_shapes(setting, length),
         held=held,
         num_texts=replies + dev,
     )

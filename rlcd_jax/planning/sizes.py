@@ -19,10 +19,10 @@ from rlcd_jax.decode import jitted
 from rlcd_jax.job import setup
 from rlcd_jax.models import llama, table
 from rlcd_jax.planning import chips
-from rlcd_jax.ppo import learning, packing, rollout
+from rlcd_jax.ppo import learning, reply_rows, rollout
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import distill_context
+from rlcd_jax.stages import distill_context, train_preference
 
 Shapes = Any  # tree whose leaves have shape and dtype
 
@@ -93,22 +93,23 @@ def _preference_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
     section = job.config.preference
     ids = (0,) * section.lengths[-1]
     row = pair_ids.TokenPair(ids, ids, prob_2=1.0)
-    collate = pair_ids.collate(job, section.lengths)
-    return collate([row] * section.batch_size)
+    return train_preference.collate(job)([row] * section.batch_size)
 
 
 def _distill_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
     section = job.config.distill
     length = section.lengths[-1]
-    row = distill_context.Example((0,) * length, (True,) * length)
-    collate = distill_context.collate(job, section.lengths, section.per_sequence)
-    return collate([row] * section.batch_size)
+    row = distill_context.Example((0,) * length, (False,) + (True,) * (length - 1))
+    return distill_context.collate(job)([row] * section.batch_size)
 
 
 def _policy_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
     """Return the one minibatch of a rollout that is no larger than an update."""
-    whole = _rollout(job, job.config.policy.update_batch)
-    return next(learning.minibatches(whole, job.config, step=1))
+    section = job.config.policy
+    ids = (0,) * section.prompt_tokens, (0,) * section.reply_tokens
+    texts = [reply_rows.text(job, *ids)] * section.update_batch
+    whole = _rollout(job, section.update_batch)
+    return next(learning.minibatches(whole, texts, job, step=1))
 
 
 def rollout_bytes(job: setup.Job) -> int:
@@ -118,18 +119,11 @@ def rollout_bytes(job: setup.Job) -> int:
 
 def _rollout(job: setup.Job, rows: int) -> rollout.Rollout:
     """Return a rollout of `rows` replies as long as allowed."""
-    prompt, reply = job.config.policy.prompt_tokens, job.config.policy.reply_tokens
-    packed = packing.pack(
-        [(0,) * prompt] * rows,
-        [(0,) * reply] * rows,
-        prompt_length=prompt,
-        response_length=reply,
-        pad_id=0,
-    )
+    reply = job.config.policy.reply_tokens
     names = [field.name for field in dataclasses.fields(rollout.Rollout)]
     numbers = dict.fromkeys(names, np.zeros((rows, reply), np.float32))
     numbers["scores"] = np.zeros(rows, np.float32)
-    return rollout.Rollout(**numbers | {"packed": packed})
+    return rollout.Rollout(**numbers | {"mask": np.ones((rows, reply), bool)})
 
 
 BATCHES = {

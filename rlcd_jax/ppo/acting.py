@@ -17,12 +17,14 @@ from rlcd_jax import processes, records, seeds, sharding
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import batching, generation, lengths, prompt_parts, setup
 from rlcd_jax.pairs import length_counts
-from rlcd_jax.ppo import kl_penalty, learning, packing, rollout
+from rlcd_jax.ppo import kl_penalty, learning, reply_rows, rollout
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading, rewards
 from rlcd_jax.text import dialogue_format, encoding
+from rlcd_jax.training import packing
 
 Params = Any
+Part = tuple[np.ndarray, dict[str, np.ndarray]]  # of `reply_rows.read_parts`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,9 @@ READINGS: dict[str, Callable] = {
 
 
 def rows_program(job: setup.Job, reading_of: Callable) -> Callable[..., Any]:
-    """Return the compiled (params, packed) -> what one of `READINGS` says.
+    """Return the compiled (params, *rows) -> what one of `READINGS` says.
+
+    The rows are the arrays `reply_rows.READ` of a part.
 
     Rows lie in parts on the devices, results whole on each.
     """
@@ -139,9 +143,12 @@ def rows_program(job: setup.Job, reading_of: Callable) -> Callable[..., Any]:
 def _rows_program(
     how: learning.Reading, mesh: jax.sharding.Mesh, reading_of: Callable
 ) -> Callable[..., Any]:
+    def program(params, *rows):
+        return reading_of(params, how, dict(zip(reply_rows.READ, rows, strict=True)))
+
     return jax.jit(
-        lambda params, packed: reading_of(params, how, packed),
-        in_shardings=(None, sharding.batch_sharding(mesh)),
+        program,
+        in_shardings=(None, *reading.batch_of(mesh, len(reply_rows.READ))),
         out_shardings=sharding.replicated(mesh),
     )
 
@@ -162,7 +169,6 @@ class Actor:
         self.sampler = generation.make_engine(
             job, section.prompt_tokens, section.reply_tokens
         )
-        self._rows = learning.rows_at_once(job)
         read = {name: rows_program(job, one) for name, one in READINGS.items()}
         self._logprobs_entropy, self._logprobs, self._values = (
             read[name] for name in ("policy", "reference", "values")
@@ -224,12 +230,10 @@ class Actor:
           The rollout, the notes with the reward scale measured if it was not, and
           metrics.
         """
-        section, packed = self.section, self._pack(sampled)
-        logprobs, entropy = self._by_rows(
-            self._logprobs_entropy, params["policy"], packed
-        )
-        ref_logprobs, _ = self._by_rows(self._logprobs, self._reference, packed)
-        values = self._by_rows(self._values, params["value"], packed)
+        section, parts = self.section, self._parts(sampled)
+        logprobs, entropy = self._read(self._logprobs_entropy, params["policy"], parts)
+        ref_logprobs, _ = self._read(self._logprobs, self._reference, parts)
+        values = self._read(self._values, params["value"], parts)
         raw = self.raw_rewards(sampled)
         if notes.gain is None:
             gain, bias = rollout.score_normalisation(raw)
@@ -242,7 +246,7 @@ class Actor:
             value=float(section.terminal_value),
         )
         frozen, more = _assemble(
-            packed,
+            self._mask(sampled),
             logprobs,
             ref_logprobs,
             values,
@@ -295,33 +299,39 @@ class Actor:
         the clamp of other estimators. The programs are those of the rollout.
         """
         # Full parts only: one of another size would be compiled for.
-        spare = -len(sampled) % self._rows
-        packed = self._pack([*sampled, *[sampled[-1]] * spare])
-        logprobs, _ = self._by_rows(self._logprobs_entropy, policy, packed)
-        ref_logprobs, _ = self._by_rows(self._logprobs, self._reference, packed)
-        ratios = np.where(packed.response_mask, logprobs - ref_logprobs, 0.0)
+        spare = -len(sampled) % reply_rows.rows_at_once(self.job)
+        filled = [*sampled, *[sampled[-1]] * spare]
+        parts = self._parts(filled)
+        logprobs, _ = self._read(self._logprobs_entropy, policy, parts)
+        ref_logprobs, _ = self._read(self._logprobs, self._reference, parts)
+        ratios = np.where(self._mask(filled), logprobs - ref_logprobs, 0.0)
         return ratios.sum(axis=1, dtype=np.float32)[: len(sampled)]
 
-    def _pack(self, sampled: Sequence[Sampled]) -> packing.Packed:
-        return packing.pack(
-            [one.dialogue.ids for one in sampled],
-            [one.reply.tokens for one in sampled],
-            prompt_length=self.section.prompt_tokens,
-            response_length=self.section.reply_tokens,
-            pad_id=self.job.text_tokenizer.pad_id,
-        )
+    def texts(self, sampled: Sequence[Sampled]) -> list[packing.Text]:
+        """Return prompts and replies as the models read them."""
+        return [
+            reply_rows.text(self.job, one.dialogue.ids, one.reply.tokens)
+            for one in sampled
+        ]
 
-    def _by_rows(self, program: Callable, params: Params, packed: Any) -> Any:
-        """Run a program over a few rows at a time, as many as the update takes."""
-        pieces, where = [], sharding.batch_sharding(self.job.mesh)
+    def _mask(self, sampled: Sequence[Sampled]) -> np.ndarray:
+        """Return [B, R] bool, which entries are a token of a reply."""
+        counts = np.array([len(one.reply.tokens) for one in sampled])
+        return np.arange(self.section.reply_tokens) < counts[:, None]
+
+    def _parts(self, sampled: Sequence[Sampled]) -> list[Part]:
+        """Return what goes through a model at once, as many replies as in updates."""
+        return list(reply_rows.read_parts(self.job, self.texts(sampled)))
+
+    def _read(self, program: Callable, params: Params, parts: Sequence[Part]) -> Any:
+        """Return what a program says of all replies, in their order."""
+        said, where = [], sharding.batch_sharding(self.job.mesh)
         with jax.set_mesh(self.job.mesh):
-            for start in range(0, len(packed.tokens), self._rows):
-                part = jax.tree.map(
-                    lambda x, start=start: x[start : start + self._rows], packed
-                )
-                part = processes.place(part, where)
-                pieces.append(processes.fetch(program(params, part)))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+            for _, rows in parts:
+                placed = processes.place(tuple(rows.values()), where)
+                said.append(processes.fetch(program(params, *placed)))
+        back = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
+        return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)
 
 
 def adapt(notes: Notes, shown: Mapping[str, Any], section: ConfigDict) -> Notes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes, sharding
+from rlcd_jax import processes
 from rlcd_jax.job import setup, stage_optimizer, trainer
 from rlcd_jax.models import heads, llama
-from rlcd_jax.ppo import packing, rollout
-from rlcd_jax.training import losses, train_state
+from rlcd_jax.ppo import reply_rows, rollout
+from rlcd_jax.training import losses, packing, train_state
 
 Params = Any
 
@@ -40,7 +40,7 @@ def make_trainer(job: setup.Job) -> trainer.Trainer:
             parts=() if section.joint_clip else ("policy", "value"),
         ),
         ppo_loss(job),
-        num_micro=section.update_batch // rows_at_once(job),
+        num_micro=section.update_batch // reply_rows.rows_at_once(job),
         weight="weighs",
     )
 
@@ -57,18 +57,6 @@ def updates_per_step(section: ConfigDict) -> int:
             f"policy.rollouts={section.rollouts}; choose a divisor"
         )
     return section.epochs * section.rollouts // section.update_batch
-
-
-def rows_at_once(job: setup.Job) -> int:
-    """Return how many replies go through a model at once, in rollout and update."""
-    section = job.config.policy
-    parts = trainer.micro_batches(
-        "policy",
-        section.update_batch,
-        section.micro_batch,
-        sharding.batch_ways(job.mesh),
-    )
-    return section.update_batch // parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,33 +82,44 @@ def reading(job: setup.Job) -> Reading:
 def response_logprobs(
     params: Params,
     how: Reading,
-    packed: packing.Packed,
+    rows: Mapping[str, jax.Array],
     *,
     with_entropy: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Return log-probabilities [B, R] of the response tokens, and entropies.
 
     Rollout and update both call this, so before the first update the ratio is 1.
+    Entries behind a reply are any number.
+
+    Args:
+      params: of a language model.
+      how: as `reading` gives it.
+      rows: the arrays `reply_rows.READ` of a part.
+      with_entropy: whether entropies are wanted too.
     """
-    hidden, _ = llama.hidden_states(
-        params, how.cfg, packed.tokens, packed.positions, packed.mask
-    )
-    before = packing.response_slice(hidden, prompt_length=packed.prompt_mask.shape[1])
-    return heads.token_logprobs(
+    logprobs, entropy = heads.state_logprobs(
         params,
         how.cfg,
-        before,
-        packed.response_tokens,
+        rows,
         chunk_tokens=how.chunk_tokens,
         temperature=how.temperature,
         with_entropy=with_entropy,
     )
+    if entropy is not None:
+        entropy = packing.unpack(entropy, rows["at"])
+    return packing.unpack(logprobs, rows["at"]), entropy
 
 
-def response_values(params: Params, how: Reading, packed: packing.Packed) -> jax.Array:
-    """Return the values [B, R] of the states before the response tokens."""
-    scalars = heads.scalar_per_token(params, how.cfg, packed.tokens, packed.mask)
-    return packing.response_slice(scalars, prompt_length=packed.prompt_mask.shape[1])
+def response_values(
+    params: Params, how: Reading, rows: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Return the values [B, R] of the states before the response tokens.
+
+    Arguments as those of `response_logprobs`, of a value model.
+    """
+    scalars = heads.scalar_per_token(params, how.cfg, rows["tokens"], rows["segments"])
+    values = jnp.take_along_axis(scalars, rows["states"], axis=1)
+    return packing.unpack(values, rows["at"])
 
 
 def ppo_loss(job: setup.Job) -> train_state.LossFn:
@@ -140,19 +139,13 @@ def _loss(
     how: Reading, *, clip: float, value_clip: float, value_coef: float, statistics: str
 ) -> train_state.LossFn:
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        packed = packing.Packed(
-            tokens=batch["tokens"],
-            positions=batch["positions"],
-            prompt_mask=batch["prompt_mask"],
-            response_mask=batch["response_mask"],
-        )
-        logprobs, _ = response_logprobs(params["policy"], how, packed)
-        values = response_values(params["value"], how, packed)
+        logprobs, _ = response_logprobs(params["policy"], how, batch)
+        values = response_values(params["value"], how, batch)
         policy_loss, policy_metrics = losses.ppo_policy(
             logprobs,
             batch["logprobs"],
             batch["advantages"],
-            packed.response_mask,
+            batch["response_mask"],
             clip=clip,
             statistics=statistics,
         )
@@ -160,7 +153,7 @@ def _loss(
             values,
             batch["values"],
             batch["returns"],
-            packed.response_mask,
+            batch["response_mask"],
             clip=value_clip,
             statistics=statistics,
         )
@@ -171,19 +164,24 @@ def _loss(
 
 
 def minibatches(
-    frozen: rollout.Rollout, config: ConfigDict, step: int
+    frozen: rollout.Rollout,
+    texts: Sequence[packing.Text],
+    job: setup.Job,
+    step: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches of one PPO step: each epoch takes all rows in a new order."""
-    section = config.policy
+    """Yield the batches of one PPO step: each epoch takes all rows in a new order.
+
+    Args:
+      frozen: the rollout of the step.
+      texts: the prompts and replies that it is of.
+      job: of the stage.
+      step: of PPO.
+    """
+    config, section = job.config, job.config.policy
     host = processes.fetch(frozen)
-    rows = len(host.scores)
-    mask = host.packed.response_mask
-    weighs = mask if section.statistics == "masked" else np.ones_like(mask)
+    weighs = host.mask if section.statistics == "masked" else np.ones_like(host.mask)
     arrays = {
-        "tokens": host.packed.tokens,
-        "positions": host.packed.positions,
-        "prompt_mask": host.packed.prompt_mask,
-        "response_mask": mask,
+        "response_mask": host.mask,
         "logprobs": host.logprobs,
         "values": host.values,
         "advantages": host.advantages,
@@ -191,16 +189,21 @@ def minibatches(
         "weighs": weighs,
     }
     key = jax.random.key(config.seed)
-    for epoch in range(section.epochs):
-        order = rollout.minibatch_order(
-            key,
-            step=step,
-            epoch=epoch,
-            num_rows=rows,
-            minibatch_size=section.update_batch,
+    orders = [
+        order
+        for epoch in range(section.epochs)
+        for order in np.asarray(
+            rollout.minibatch_order(
+                key,
+                step=step,
+                epoch=epoch,
+                num_rows=len(texts),
+                minibatch_size=section.update_batch,
+            )
         )
-        for chosen in np.asarray(order):
-            yield {name: array[chosen] for name, array in arrays.items()}
+    ]
+    for chosen, rows in reply_rows.update_batches(job, texts, orders):
+        yield {**rows, **{name: array[chosen] for name, array in arrays.items()}}
 
 
 def record(

@@ -2,16 +2,16 @@
 
 The convention of the response axis, stated here once:
 
-* A row is a prompt padded left to P and a reply padded right to R, so the first
-  token of every reply is at position P of [B, P + R].
-* `logprobs[:, r]` is of response token r. It comes from the hidden state at
-  P - 1 + r, which is the state before that token (`packing.response_slice`).
+* Entry [b, r] is of response token r of reply b, padded right to R. Where the model
+  reads that token is another matter: see `training.packing`.
+* `logprobs[:, r]` is of response token r. It comes from the hidden state before that
+  token: for the first one, the last of the prompt.
 * `values[:, r]` is the value of the state before response token r.
 * The score of a reply is paid at its last counted token.
 * Masks are bool, True = counts, and come from lengths, never from token ids: the
   pad id may equal the end-of-sequence id.
 
-Letters: B rows, P prompt, R response. `score_normalisation` and
+Letters: B rows, R response. `score_normalisation` and
 `first_minibatch_check` are host code; the rest may be traced.
 """
 
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax.ppo import credit, kl_penalty, packing
+from rlcd_jax.ppo import credit, kl_penalty
 from rlcd_jax.training import masked
 
 TERMINAL_MODES = ("replace", "subtract", "none")
@@ -35,7 +35,7 @@ class Rollout:
     """Everything that stays fixed while a policy is updated; made by `assemble`.
 
     Attributes:
-      packed: the tokens, positions and masks.
+      mask: [B, R] which entries are a token of a reply.
       logprobs: [B, R] under the policy that wrote the replies ("old").
       ref_logprobs: [B, R] under the reference.
       values: [B, R] of the value model before the update ("old").
@@ -45,7 +45,7 @@ class Rollout:
       scores: [B] after the terminal rule.
     """
 
-    packed: packing.Packed
+    mask: jax.Array
     logprobs: jax.Array
     ref_logprobs: jax.Array
     values: jax.Array
@@ -126,7 +126,7 @@ def terminal_rule(
 
 
 def assemble(
-    packed: packing.Packed,
+    mask: jax.Array,
     logprobs: jax.Array,
     ref_logprobs: jax.Array,
     values: jax.Array,
@@ -145,7 +145,7 @@ def assemble(
     Deviation from the release: there each of 8 processes whitens its own 64 rows.
 
     Args:
-      packed: B prompts and replies.
+      mask: [B, R] which entries are a token of a reply.
       logprobs: [B, R] under the policy, recomputed as the update will.
       ref_logprobs: [B, R] under the reference.
       values: [B, R] before each response token.
@@ -162,8 +162,7 @@ def assemble(
     Source: AlpacaFarm b68d7cf `rl/ppo_trainer.py` `rollout`, `_shape_reward`,
     `_estimate_advantage`.
     """
-    mask = packed.response_mask
-    shapes = {"ref_logprobs": ref_logprobs, "values": values, "response_mask": mask}
+    shapes = {"ref_logprobs": ref_logprobs, "values": values, "mask": mask}
     masked.check_shapes(logprobs=logprobs, **shapes)
     counted = masked.select(mask, statistics=rules.statistics)
     logprobs = masked.keep(logprobs, mask)
@@ -173,7 +172,7 @@ def assemble(
     shaped = credit.shaped_rewards(kl, scores, mask, kl_coef=kl_coef)
     rewards, advantages, returns = _advantages(shaped, values, counted, rules)
     rollout = Rollout(
-        packed=packed,
+        mask=mask,
         logprobs=logprobs,
         ref_logprobs=ref_logprobs,
         values=values,
@@ -208,7 +207,7 @@ def _advantages(
 def _metrics(
     rollout: Rollout, kl: jax.Array, shaped: jax.Array, entropy: jax.Array | None
 ) -> Metrics:
-    mask = rollout.packed.response_mask
+    mask = rollout.mask
     k1 = rollout.logprobs - rollout.ref_logprobs
     lengths = jnp.sum(mask, axis=1).astype(jnp.float32)
     metrics = {

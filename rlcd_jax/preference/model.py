@@ -31,13 +31,7 @@ def preference_loss(job: setup.Job):
 @functools.lru_cache(maxsize=trainer.KEPT)
 def _loss(cfg: llama.LlamaConfig):
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        size, _, length = batch["tokens"].shape
-        rewards = heads.scalar_at_last(
-            params[ITEM],
-            cfg,
-            batch["tokens"].reshape(2 * size, length),
-            batch["mask"].reshape(2 * size, length),
-        ).reshape(size, 2)
+        rewards = heads.scalar_in_rows(params[ITEM], cfg, batch)  # [B, 2]
         return losses.bradley_terry(rewards[:, 0], rewards[:, 1], batch["prob_2"])
 
     return loss_fn

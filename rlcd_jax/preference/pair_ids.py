@@ -7,14 +7,15 @@ else, whether the reply was simulated, sampled by a policy or written by a perso
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from rlcd_jax import records
-from rlcd_jax.job import batching, lengths, setup
+from rlcd_jax.job import lengths, packed_batches, setup
 from rlcd_jax.pairs import shortening, training_texts
 from rlcd_jax.text import encoding
+from rlcd_jax.training import packing
 
 AnyPair = records.Pair | records.HumanPair
 
@@ -89,20 +90,17 @@ def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
     return TokenPairs(tuple(made), tuple(kept), too_long)
 
 
-def collate(
-    job: setup.Job, widths: Sequence[int]
-) -> Callable[[Sequence[TokenPair]], Mapping[str, np.ndarray]]:
-    """Return a function from rows to tokens and mask [B, 2, T], prob_2 [B]."""
+def collate(packer: packing.Packer) -> packed_batches.Collate:
+    """Return how pairs become arrays: two texts each, and "prob_2" [B]."""
+    return packed_batches.Collate(packer, _texts, _numbers)
 
-    def arrays(rows: Sequence[TokenPair]) -> Mapping[str, np.ndarray]:
-        ids = [ids for row in rows for ids in (row.ids_1, row.ids_2)]
-        length = batching.fitting_length(max(map(len, ids)), widths)
-        tokens, mask = batching.pad_left(ids, length, job.text_tokenizer.pad_id)
-        return {
-            "tokens": tokens.reshape(len(rows), 2, length),
-            "mask": mask.reshape(len(rows), 2, length),
-            "prob_2": np.array([row.prob_2 for row in rows], np.float32),
-            "counted": np.ones(len(rows), bool),
-        }
 
-    return arrays
+def _texts(pair: TokenPair) -> tuple[packing.Text, packing.Text]:
+    return packing.Text(pair.ids_1), packing.Text(pair.ids_2)
+
+
+def _numbers(rows: Sequence[TokenPair]) -> Mapping[str, np.ndarray]:
+    return {
+        "prob_2": np.array([row.prob_2 for row in rows], np.float32),
+        "counted": np.ones(len(rows), bool),
+    }

@@ -1,4 +1,4 @@
-"""Rewards of rows of ids by a preference model."""
+"""Rewards of texts by a preference model, which reads them side by side in rows."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlcd_jax import sharding
-from rlcd_jax.job import batching, setup
+from rlcd_jax import processes, sharding
+from rlcd_jax.job import batching, packed_batches, setup
 from rlcd_jax.models import heads, llama
 from rlcd_jax.scoring import reading
+from rlcd_jax.training import packing
 
 Params = Any
 Ids = Sequence[int]
 
 
 def reward_program(job: setup.Job) -> Callable[..., jax.Array]:
-    """Return the compiled (params, tokens [B, T], mask [B, T]) -> rewards [B]."""
+    """Return the compiled (params, tokens, segments [N, W]) -> scalars [N, W]."""
     return _program(job.cfg, job.mesh)
 
 
 @functools.lru_cache(maxsize=reading.KEPT)
 def _program(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Callable:
-    def program(params, tokens, mask):
-        return heads.scalar_at_last(params, cfg, tokens, mask)
+    def program(params, tokens, segments):
+        return heads.scalar_per_token(params, cfg, tokens, segments)
 
     return jax.jit(
         program,
@@ -38,25 +39,35 @@ def _program(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Callable:
 def reward_scorer(
     job: setup.Job, lengths: Sequence[int]
 ) -> Callable[[Params, Sequence[Ids]], np.ndarray]:
-    """Return a function from frozen parameters and rows of ids to rewards [B] float32.
+    """Return a function from frozen parameters and texts of ids to rewards [B] float32.
 
-    Rows of any length are read whole.
+    Texts of any length are read whole.
 
     Args:
       job: of the stage.
-      lengths: rising, the row lengths to compile for; longer rows add to them.
+      lengths: rising; the last is the longest text that the rows are made for, and
+        texts beyond it make wider ones.
     """
-    run = reward_program(job)
+    run, rows_at = reward_program(job), reading.rows_at(job)
 
-    def score(params: Params, rows: Sequence[Ids]) -> np.ndarray:
-        longest = max(map(len, rows), default=0)
+    def score(params: Params, texts: Sequence[Ids]) -> np.ndarray:
+        if not texts:
+            return np.zeros((0,), np.float32)
+        longest = batching.lengths_up_to(max(map(len, texts)), lengths[-1:])[-1]
+        packer = packed_batches.make_packer(job, longest=longest, parts=1)
+        examples = [[packing.Text(ids)] for ids in texts]
+        places, num = packer.place(examples), rows_at(packer.width)
+        total = -(-places.size.rows // num) * num
+        rows = packer.fill(examples, places, packing.Size(total, 0))
         with jax.set_mesh(job.mesh):
-            return batching.map_rows(
-                lambda *arrays: run(params, *reading.placed(job, *arrays)),
-                rows,
-                rows_at=reading.rows_at(job),
-                lengths=batching.lengths_up_to(longest, lengths),
-                pad_id=job.text_tokenizer.pad_id,
-            )
+            scalars = [
+                processes.fetch(run(params, *reading.placed(job, *part)))
+                for part in zip(
+                    np.split(rows["tokens"], total // num),
+                    np.split(rows["segments"], total // num),
+                    strict=True,
+                )
+            ]
+        return np.concatenate(scalars).reshape(-1)[rows["ends"][:, 0]]
 
     return score

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,10 +20,17 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import record_files, records
-from rlcd_jax.job import batching, lengths, setup, supervised, trainer, workspace
+from rlcd_jax.job import (
+    lengths,
+    packed_batches,
+    setup,
+    supervised,
+    trainer,
+    workspace,
+)
 from rlcd_jax.models import heads, llama
 from rlcd_jax.pairs import length_counts, shortening, training_texts
-from rlcd_jax.training import losses
+from rlcd_jax.training import losses, packing
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
@@ -65,7 +72,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     lesson = supervised.Lesson(
         stage="distill",
         rows=examples,
-        collate=collate(job, section.lengths, section.per_sequence),
+        collate=collate(job),
         evaluate=lambda params: {},
     )
     _, shown = supervised.fit(
@@ -142,21 +149,31 @@ def make_examples(
     return examples, {"prompts": prompts, "replies": shortening.count(fitted)}
 
 
-def collate(
-    job: setup.Job, widths: Sequence[int], per_sequence: bool
-) -> Callable[[Sequence[Example]], Mapping[str, np.ndarray]]:
-    """Return a function from rows to tokens, mask and targets [B, T]."""
+def collate(job: setup.Job) -> packed_batches.Collate:
+    """Return how the examples of a batch become arrays."""
+    section = job.config.distill
+    packer = packed_batches.make_packer(
+        job,
+        longest=section.lengths[-1],
+        parts=supervised.micro_batches(job, "distill"),
+        wanted=section.lengths[-1],
+    )
 
-    def arrays(rows: Sequence[Example]) -> Mapping[str, np.ndarray]:
-        length = batching.fitting_length(max(len(row.ids) for row in rows), widths)
-        pad_id = job.text_tokenizer.pad_id
-        tokens, mask = batching.pad_left([row.ids for row in rows], length, pad_id)
-        targets, _ = batching.pad_left([row.is_reply for row in rows], length, 0)
-        targets = targets.astype(bool)
-        weighs = np.ones((len(rows), 1), bool) if per_sequence else targets
-        return {"tokens": tokens, "mask": mask, "targets": targets, "weighs": weighs}
+    def numbers(rows: Sequence[Example]) -> Mapping[str, np.ndarray]:
+        if section.per_sequence:
+            return {"weighs": np.ones((len(rows), 1), bool)}
+        counts = np.array([len(_wanted(row)) for row in rows])
+        return {"weighs": np.arange(packer.wanted) < counts[:, None]}
 
-    return arrays
+    def texts(row: Example) -> tuple[packing.Text]:
+        return (packing.Text(row.ids, _wanted(row)),)
+
+    return packed_batches.Collate(packer, texts, numbers)
+
+
+def _wanted(row: Example) -> np.ndarray:
+    """Return the places of the reply's tokens; nothing predicts a text's first."""
+    return np.flatnonzero(row.is_reply[1:]) + 1
 
 
 def distill_loss(job: setup.Job):
@@ -167,13 +184,13 @@ def distill_loss(job: setup.Job):
 @functools.lru_cache(maxsize=trainer.KEPT)
 def _loss(cfg: llama.LlamaConfig, chunk_tokens: int, per_sequence: bool):
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        logprobs = heads.text_logprobs(
-            params[ITEM],
-            cfg,
-            batch["tokens"],
-            batch["mask"],
-            chunk_tokens=chunk_tokens,
+        packed, _ = heads.state_logprobs(
+            params[ITEM], cfg, batch, chunk_tokens=chunk_tokens
         )
-        return losses.next_token(logprobs, batch["targets"], per_sequence=per_sequence)
+        return losses.next_token(
+            packing.unpack(packed, batch["at"]),
+            batch["counted"],
+            per_sequence=per_sequence,
+        )
 
     return loss_fn

@@ -62,7 +62,8 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
                 prompts = actor.draw_prompts(step)
                 replies = actor.generate(state.params["policy"], prompts, step)
                 frozen, notes, shown = actor.roll_out(state.params, replies, notes)
-                for minibatch in learning.minibatches(frozen, config, step):
+                texts = actor.texts(replies)
+                for minibatch in learning.minibatches(frozen, texts, job, step):
                     state, update_metrics = learner.update(state, minibatch)
                     shown = learning.record(shown, update_metrics, section)
                 notes = acting.adapt(notes, shown, section)

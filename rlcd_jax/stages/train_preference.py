@@ -13,10 +13,19 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax.job import lengths, prompt_parts, setup, supervised, trainer, workspace
+from rlcd_jax.job import (
+    lengths,
+    packed_batches,
+    prompt_parts,
+    setup,
+    supervised,
+    trainer,
+    workspace,
+)
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import agreement, data, model, pair_ids
@@ -61,13 +70,20 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "preference")
     evaluate = agreement.accuracy_on(job, held_out)
+    looks: list[np.ndarray] = []  # which held-out pairs were right; the last is last
+
+    def look(params: Mapping[str, Params]) -> dict[str, float]:
+        out, right = evaluate(params[model.ITEM])
+        looks.append(right)
+        return out
+
     lesson = supervised.Lesson(
         stage="preference",
         rows=train,
-        collate=pair_ids.collate(job, section.lengths),
-        evaluate=lambda params: evaluate(params[model.ITEM])[0],
+        collate=collate(job),
+        evaluate=look,
     )
-    state, _ = supervised.fit(
+    state, shown = supervised.fit(
         config,
         workdir,
         folder,
@@ -76,8 +92,13 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         lambda: {model.ITEM: model.start_params(job)},
     )
     params = state.params[model.ITEM]
-    summary = _summarise(params, evaluate, train, held_out)
-    summary[length_counts.SUMMARY] = too_long
+    summary = {
+        "train_pairs": len(train),
+        "held_out_pairs": len(held_out),
+        **shown,
+        **_accuracy(looks[-1]),
+        length_counts.SUMMARY: too_long,
+    }
     if section.data == "hh_rlhf" or section.human_share:
         part = prompt_parts.load_part(config, job.task, "train", human=True)
         summary["human_pairs_in_other_parts"] = part.shared
@@ -103,6 +124,16 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
         updates=updates,
         weight="counted",
     )
+
+
+def collate(job: setup.Job) -> packed_batches.Collate:
+    """Return how the pairs of a batch become arrays."""
+    packer = packed_batches.make_packer(
+        job,
+        longest=job.config.preference.lengths[-1],
+        parts=supervised.micro_batches(job, "preference"),
+    )
+    return pair_ids.collate(packer)
 
 
 def _lost(
@@ -132,16 +163,9 @@ def _note_too_long(too_long: Mapping[str, Mapping[str, int]]) -> None:
             )
 
 
-def _summarise(params, evaluate, train, held_out) -> dict[str, Any]:
-    """Return what a reader wants to know of the finished model."""
-    out, right = evaluate(params)
-    summary: dict[str, Any] = {
-        "train_pairs": len(train),
-        "held_out_pairs": len(held_out),
-        **out,
-    }
-    if len(right):
-        summary["held_out_accuracy"] = dataclasses.asdict(
-            estimates.proportion_interval(float(right.sum()), len(right))
-        )
-    return summary
+def _accuracy(right: np.ndarray) -> dict[str, Any]:
+    """Return the accuracy with its interval, for the summary; {} without pairs."""
+    if not len(right):
+        return {}
+    found = estimates.proportion_interval(float(right.sum()), len(right))
+    return {"held_out_accuracy": dataclasses.asdict(found)}

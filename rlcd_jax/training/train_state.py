@@ -53,10 +53,10 @@ def update(
 
     Args:
       state: the state before.
-      batch: arrays [B, …].
+      batch: arrays [B, …], or of rows that hold the examples.
       optimizer: as given to `create`.
       loss_fn: mean loss of a part and its metrics, from (parameters, part).
-      num_micro: parts; B must be a multiple.
+      num_micro: parts; the length of each array must be a multiple.
       weight: name of a bool array of the batch: a part weighs as many entries as it
         has True, which makes the sum over parts the mean over the whole batch.
 
@@ -93,12 +93,14 @@ def accumulate(
     if num_micro == 1:
         (_, metrics), grads = grad_fn(params, batch)
         return grads, metrics
-    size = len(batch[weight])
-    if size % num_micro:
-        raise ValueError(f"a batch of {size} rows does not divide in {num_micro} parts")
 
     def split(x: jax.Array) -> jax.Array:
         # Row i goes to part i % num_micro, so that each device keeps its own rows.
+        size = len(x)
+        if size % num_micro:
+            raise ValueError(
+                f"a batch of {size} rows does not divide in {num_micro} parts"
+            )
         parts = x.reshape(size // num_micro, num_micro, *x.shape[1:]).swapaxes(0, 1)
         return sharding.constrain(parts, (None, "batch") + (None,) * (x.ndim - 1))
 

@@ -1,0 +1,266 @@
+"""Texts side by side in rows of one width, so that training computes no padding.
+
+A batch stays the same set of examples, and its loss and gradient stay what they are:
+only where the tokens lie changes. A row holds several texts, each in one piece and
+with a number of its own (`segments`), so that it sees itself alone, from position 0.
+
+Letters: B examples of K texts each, M parts of a batch, N rows of a part, W tokens of
+a row, C states of a row whose next token is wanted, R wanted of a text at most.
+Example i of the arrays and row i of the rows belong to part i % M, as
+`train_state.accumulate` takes them. Host code on lists of ids, except `unpack`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SHORT = 256  # tokens; rows of shorter texts are half as long again
+STEP = 16  # tokens by which widths rise
+PARTS_OF_WIDTH = 8  # C is a multiple of this part of W
+SIZES = 32  # numbers of rows that a part may have, about
+PROGRAM_UPDATES = 20  # updates that one more compiled program is worth
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text as a model reads it.
+
+    Attributes:
+      ids: its tokens.
+      wanted: places of the tokens before which a state is read, rising, from 1.
+      unseen: padding behind it that is computed too: it sees the text at the position
+        of its last token, and no token sees it. For statistics "as released".
+    """
+
+    ids: Sequence[int]
+    wanted: Sequence[int] = ()
+    unseen: int = 0
+
+    @property
+    def length(self) -> int:
+        """The tokens of a row that it takes."""
+        return len(self.ids) + self.unseen
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How many rows a part has, and how many states of a row are read."""
+
+    rows: int
+    states: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where the texts of a batch lie.
+
+    Attributes:
+      order: [B] which example stands at each place of the arrays.
+      rows: [B, K] the row of each text within its part, by place.
+      starts: [B, K] where in the row it begins.
+      size: what the fullest part needs.
+    """
+
+    order: np.ndarray
+    rows: np.ndarray
+    starts: np.ndarray
+    size: Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Packer:
+    """How the batches of a stage are packed.
+
+    Attributes:
+      width: W, as `row_width` gives it.
+      parts: M.
+      ways: devices among which the rows of a part are split.
+      pad_id: stands where no token is.
+      wanted: R, of every batch; 0: no states are read.
+    """
+
+    width: int
+    parts: int
+    ways: int
+    pad_id: int
+    wanted: int
+
+    def place(self, examples: Sequence[Sequence[Text]]) -> Places:
+        """Return where the texts lie: the longest first, each where it fits best.
+
+        Raises:
+          ValueError: a text is longer than a row.
+        """
+        lengths = np.array([[text.length for text in one] for one in examples])
+        if lengths.max() > self.width:
+            raise ValueError(
+                f"a text has {lengths.max()} tokens and a row {self.width}; leave it "
+                "out, shorten it, or allow a longer one"
+            )
+        wanted = np.array([[len(text.wanted) for text in one] for one in examples])
+        order = _dealt(lengths.sum(axis=1), self.parts)
+        rows, starts = np.zeros_like(lengths), np.zeros_like(lengths)
+        needed, states = 0, min(self.wanted, 1)  # a program reads one, if any
+        for part in range(self.parts):
+            mine = slice(part, None, self.parts)
+            own = lengths[order[mine]]
+            row, start = _best_fit(own.ravel().tolist(), self.width)
+            rows[mine], starts[mine] = row.reshape(own.shape), start.reshape(own.shape)
+            needed = max(needed, int(row.max()) + 1)
+            counts = np.bincount(row, weights=wanted[order[mine]].ravel())
+            states = max(states, int(counts.max()))
+        step = -(-self.width // PARTS_OF_WIDTH)
+        return Places(
+            order,
+            rows,
+            starts,
+            Size(
+                rows=_rounded_up(needed, self.ways),
+                states=min(_rounded_up(states, step), self.width),
+            ),
+        )
+
+    def fill(
+        self, examples: Sequence[Sequence[Text]], places: Places, size: Size
+    ) -> dict[str, np.ndarray]:
+        """Return the rows of a batch.
+
+        Args:
+          examples: of the batch.
+          places: of `place`.
+          size: as large as `places.size`, or larger.
+
+        Returns:
+          "tokens" and "segments" [M N, W] int32. Where no states are read, "ends"
+          [B, K] int32: the last token of each text as an index of a part's flattened
+          rows. Else (K = 1) "states" [M N, C] int32, the places in a row of those that
+          are read, "at" [B, R] int32, those of an example as indices of a part's
+          flattened states, and "counted" [B, R] bool, False where "at" is no state.
+        """
+        total = self.parts * size.rows
+        out = {
+            "tokens": np.full((total, self.width), self.pad_id, np.int32),
+            "segments": np.zeros((total, self.width), np.int32),
+        }
+        if not self.wanted:
+            out["ends"] = np.zeros(places.rows.shape, np.int32)
+        else:
+            out["states"] = np.zeros((total, size.states), np.int32)
+            out["at"] = np.zeros((len(examples), self.wanted), np.int32)
+            out["counted"] = np.zeros((len(examples), self.wanted), bool)
+        filled = np.zeros(total, int)  # states of each row
+        for place, example in enumerate(places.order):
+            for k, text in enumerate(examples[example]):
+                row, start = places.rows[place, k], places.starts[place, k]
+                line = row * self.parts + place % self.parts
+                end, number = start + len(text.ids), place * len(examples[0]) + k + 1
+                out["tokens"][line, start:end] = text.ids
+                out["segments"][line, start:end] = number
+                out["segments"][line, end : end + text.unseen] = -number
+                if not self.wanted:
+                    out["ends"][place, k] = row * self.width + end - 1
+                    continue
+                first, num = filled[line], len(text.wanted)
+                filled[line] += num
+                before = start + np.asarray(text.wanted) - 1
+                out["states"][line, first : first + num] = before
+                out["at"][place, :num] = row * size.states + first + np.arange(num)
+                out["counted"][place, :num] = True
+        return out
+
+    def stepped(self, size: Size, texts: int) -> Size:
+        """Return the next size of a few, where later batches are not known yet.
+
+        Args:
+          size: that is needed.
+          texts: of a part: as many rows as it can take.
+        """
+        step = self.ways * max(1, texts // (SIZES * self.ways))
+        return dataclasses.replace(size, rows=_rounded_up(size.rows, step))
+
+
+def useful_share(segments: np.ndarray) -> float:
+    """Return how many of the tokens of rows [N, W] are of a text, in [0, 1]."""
+    return float(np.mean(segments > 0))
+
+
+def row_width(longest: int) -> int:
+    """Return W for texts of at most `longest` tokens.
+
+    The longest text, for most texts are far shorter; where all are short, room for a
+    second one beside it: attention over so few tokens costs little.
+    """
+    return longest if longest >= SHORT else _rounded_up(longest * 3 // 2, STEP)
+
+
+def choose_rows(needed: Sequence[int]) -> list[int]:
+    """Return how many rows the part of each batch of a training gets.
+
+    Every number is compiled once, so few numbers are better than the smallest for
+    each: rows in all, with `PROGRAM_UPDATES` mean batches a number, are fewest.
+
+    Args:
+      needed: by each batch.
+
+    Returns:
+      For each batch a number that is as large or larger.
+    """
+    kinds, counts = np.unique(np.asarray(needed), return_counts=True)
+    price = PROGRAM_UPDATES * float(np.mean(needed))
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]  # of the first kinds
+    for last, size in enumerate(kinds.tolist(), start=1):
+        best.append(
+            min(
+                (cost + price + size * int(counts[first:last].sum()), (*sizes, size))
+                for first, (cost, sizes) in enumerate(best)
+            )
+        )
+    chosen = best[-1][1]
+    return [chosen[bisect.bisect_left(chosen, one)] for one in needed]
+
+
+def unpack(values: jax.Array, at: jax.Array) -> jax.Array:
+    """Return entries of packed rows by example.
+
+    Args:
+      values: [N, C] or [N, W], a number for each state or token of a part's rows.
+      at: [B / M, …] int32, indices of the flattened rows.
+
+    Returns:
+      An array like `at`.
+    """
+    return jnp.take(values.reshape(-1), at, axis=0)
+
+
+def _best_fit(lengths: Sequence[int], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and start of each text: best fit, in falling order of length."""
+    rows, starts = np.zeros(len(lengths), int), np.zeros(len(lengths), int)
+    free: list[tuple[int, int]] = []  # room and number of each row, rising
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        found = bisect.bisect_left(free, (lengths[index], -1))
+        room, row = free.pop(found) if found < len(free) else (width, len(free))
+        rows[index], starts[index] = row, width - room
+        bisect.insort(free, (room - lengths[index], row))
+    return rows, starts
+
+
+def _dealt(totals: np.ndarray, parts: int) -> np.ndarray:
+    """Return an order in which each of the parts has as many tokens, about.
+
+    Falling by tokens they are dealt out forth and back, as players choose teams.
+    """
+    if parts == 1:
+        return np.arange(len(totals))
+    rounds = np.argsort(-totals, kind="stable").reshape(-1, parts)
+    rounds[1::2] = rounds[1::2, ::-1]
+    return rounds.ravel()
+
+
+def _rounded_up(number: int, step: int) -> int:
+    return -(-number // step) * step
