@@ -72,7 +72,7 @@ def _set_up_logs() -> None:
 def _set_up_jax() -> None:
     cache = embedded.default_cache_dir(os.environ) / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     logging.info(
         "jax %s, %d %s device(s) of kind %s, process %d of %d",
         jax.__version__,
