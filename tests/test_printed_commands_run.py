@@ -338,6 +338,7 @@ def as_a_process():
     values, root = flags.FLAGS, python_logging.getLogger()
     before, handlers = {*values}, root.handlers[:]
     filters, verbosity = logging.get_absl_handler().filters[:], logging.get_verbosity()
+    level = logging.get_absl_logger().level
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     settings = {name: getattr(jax.config, name) for name in names}
     try:
@@ -349,6 +350,7 @@ def as_a_process():
         root.handlers[:] = handlers
         logging.get_absl_handler().filters[:] = filters
         logging.set_verbosity(verbosity)
+        logging.get_absl_logger().setLevel(level)
         leaving.ASKED.clear()
         for name, value in settings.items():
             jax.config.update(name, value)
