@@ -182,7 +182,10 @@ def test_folders_of_the_user_do_not_shadow_the_configs(folder, named):
 
 HELPED = {
     "run": ("--stage", "--config.policy.gamma  a finite number, from 0 up to 1 (disc"),
-    "plan": ("--topology", "--config.mesh.tensor  a whole number, from 1 (ways)"),
+    "plan": (
+        "--topology",
+        "--config.mesh.tensor  a whole number, from 1 up to 2147483647 (ways)",
+    ),
     "quickstart": ("--size", "--config.policy.gamma  a finite number"),
     "reproduce": (
         "--dry_run",
