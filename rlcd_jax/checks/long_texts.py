@@ -8,8 +8,7 @@ come, and the longest what may not. The stages count anew what they have.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -17,10 +16,10 @@ from ml_collections import ConfigDict
 from rlcd_jax import records
 from rlcd_jax.checks import rules
 from rlcd_jax.job import lengths, prompt_parts, setup
-from rlcd_jax.pairs import draws, shortening
+from rlcd_jax.pairs import draws, length_counts, shortening
 from rlcd_jax.preference import agreement, data, pair_ids
 from rlcd_jax.stages import distill_context, simulate_pairs
-from rlcd_jax.text import dialogue_format, encoding
+from rlcd_jax.text import encoding
 
 LOOKED = 1000  # texts whose tokens are counted
 LEAST_SHARE = 0.25  # of the prompts that must fit; below it the limit is a mistake
@@ -39,17 +38,10 @@ class Draws:
     num: int
 
 
-def plain_texts(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[str]:
-    """Return prompts without affix, up to where a reply begins."""
-    chat = job.text_tokenizer.chat
-    return [dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in loaded]
-
-
 def sizes(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[int]:
     """Return the tokens of prompts without affix."""
-    return [
-        *map(len, encoding.encode_texts(job.text_tokenizer, plain_texts(job, loaded)))
-    ]
+    _, ids = encoding.encode_prompts(job.text_tokenizer, job.task, loaded)
+    return [*map(len, ids)]
 
 
 def simulated(
@@ -125,14 +117,14 @@ def trained_on(job: setup.Job, stage: str, found: Draws) -> tuple[int, list[str]
             f"{field} leaves no room for a reply to {least['dropped']} of {of_which}; "
             f"{advice(job.config, stage)}"
         )
-    elif _lost(most):
+    elif length_counts.became(most):
         logging.info(
             "%s: of %s, %s whatever is replied, and %s where replies have "
             "pairs.reply_tokens=%d",
             field,
             of_which,
-            _became(least),
-            _became(most),
+            length_counts.became(least) or "none dropped",
+            length_counts.became(most),
             longest,
         )
     return found.num - least["dropped"], told
@@ -158,15 +150,15 @@ def people(job: setup.Job) -> Iterator[str]:
         limited = section.data_limit if section.data == "hh_rlhf" else 0
         rows = data.human_pairs(job.config, job, limited)
         tokens = pair_ids.to_tokens(job, rows[:LOOKED])
+        lost = length_counts.lost(tokens.too_long)
         of_which = _of_which(tokens.too_long["of"], len(rows), "human pairs")
         field = f"preference.lengths[-1]={section.lengths[-1]}"
-        if _too_few(tokens.too_long["of"], _lost(tokens.too_long)):
-            yield (
-                f"{field}: of {of_which}, {_became(tokens.too_long)}; "
-                f"{advice(job.config, 'preference')}"
-            )
-        elif _lost(tokens.too_long):
-            logging.info("%s: of %s, %s", field, of_which, _became(tokens.too_long))
+        became = length_counts.became(tokens.too_long)
+        if _too_few(tokens.too_long["of"], sum(lost.values())):
+            change = advice(job.config, "preference")
+            yield f"{field}: of {of_which}, {became}; {change}"
+        elif lost:
+            logging.info("%s: of %s, %s", field, of_which, became)
         if section.data == "hh_rlhf" and len(rows) != section.data_limit:
             yield from rules.too_few_pairs(job.config, len(rows), 1)
     if section.human_pairs:
@@ -187,13 +179,3 @@ def _of_which(looked: int, num: int, what: str) -> str:
 
 def _too_few(of: int, long: int) -> bool:
     return of - long < LEAST_SHARE * of
-
-
-def _lost(counts: Mapping[str, int]) -> int:
-    return sum(counts.values()) - counts["of"]
-
-
-def _became(counts: Mapping[str, Any]) -> str:
-    """Return what became of texts, in words."""
-    lost = [f"{num} {how}" for how, num in counts.items() if how != "of" and num]
-    return ", ".join(lost) or "none dropped"

@@ -24,3 +24,13 @@ def counts(
     """
     values = (of, dropped, shortened, identical)
     return dict(zip(COUNTED, values, strict=True))
+
+
+def lost(numbers: Mapping[str, int]) -> Mapping[str, int]:
+    """Return what of `counts` was not taken as it is, without what is 0."""
+    return {name: num for name, num in numbers.items() if name != "of" and num}
+
+
+def became(numbers: Mapping[str, int]) -> str:
+    """Return `lost` in words: "3 dropped, 1 shortened"; "" where nothing was."""
+    return ", ".join(f"{num} {name}" for name, num in lost(numbers).items())

@@ -20,7 +20,7 @@ from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import kl_penalty, learning, reply_rows, rollout
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading, rewards
-from rlcd_jax.text import dialogue_format, encoding
+from rlcd_jax.text import encoding
 from rlcd_jax.training import packing
 
 Params = Any
@@ -105,9 +105,7 @@ def dev_prompts(job: setup.Job) -> tuple[list[EncodedPrompt], Mapping[str, int]]
 
 def _fitting(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[EncodedPrompt]:
     """Return the prompts that `policy.prompt_tokens` has room for."""
-    chat = job.text_tokenizer.chat
-    texts = [dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in loaded]
-    rows = encoding.encode_texts(job.text_tokenizer, texts)
+    texts, rows = encoding.encode_prompts(job.text_tokenizer, job.task, loaded)
     return [
         EncodedPrompt(prompt.id, text, tuple(ids))
         for prompt, text, ids in zip(loaded, texts, rows, strict=True)

@@ -36,7 +36,7 @@ from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import rewards
 from rlcd_jax.scoring import divergence, letters
 from rlcd_jax.statistics import tables
-from rlcd_jax.text import dialogue_format, encoding
+from rlcd_jax.text import encoding
 
 Params = Any
 CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
@@ -188,16 +188,8 @@ def find_systems(
 
 def check_lengths(job: setup.Job, prompts: list[records.Prompt]) -> None:
     """Refuse prompts that with a reply, or a judge's question, are over the context."""
-    _, ids = _as_ids(job, prompts)
+    _, ids = encoding.encode_prompts(job.text_tokenizer, job.task, prompts)
     lengths.check(job, "evaluate", max(map(len, ids), default=0))
-
-
-def _as_ids(
-    job: setup.Job, prompts: list[records.Prompt]
-) -> tuple[list[str], list[list[int]]]:
-    chat = job.text_tokenizer.chat
-    texts = [dialogue_format.plain_prompt(prompt, job.task, chat) for prompt in prompts]
-    return texts, encoding.encode_texts(job.text_tokenizer, texts)
 
 
 def answer_all(
@@ -210,7 +202,7 @@ def answer_all(
     section = job.config.evaluate
     clean = cleanup(section)
     prompts = prompt_parts.repeat_prompts(prompts, section.samples_per_prompt)
-    texts, ids = _as_ids(job, prompts)
+    texts, ids = encoding.encode_prompts(job.text_tokenizer, job.task, prompts)
     sampler = generation.make_engine(
         job,
         max(map(len, ids)),

@@ -152,14 +152,13 @@ def _lost(
 def _note_too_long(too_long: Mapping[str, Mapping[str, int]]) -> None:
     """Say what was left out or shortened before any training, if anything was."""
     for what, counts in too_long.items():
-        lost = {how: number for how, number in counts.items() if how != "of" and number}
-        if lost:
+        if became := length_counts.became(counts):
             logging.warning(
                 "preference: of %d %s, %s (by preference.lengths; identical: of two "
                 "replies that are the same, which compare nothing)",
                 counts["of"],
                 what,
-                ", ".join(f"{number} {how}" for how, number in lost.items()),
+                became,
             )
 
 

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import tokenizers
 
-from rlcd_jax.text import tokenizer
+from rlcd_jax import records, tasks
+from rlcd_jax.text import dialogue_format, tokenizer
 
 PART = 512  # texts in the fast tokenizer at once: what it says of them is large
 
@@ -30,6 +31,19 @@ def encode_texts(
         for start in range(0, len(texts), PART)
         for encoding in text_tokenizer.encode_batch(texts[start : start + PART])
     ]
+
+
+def encode_prompts(
+    text_tokenizer: tokenizer.Tokenizer,
+    task: tasks.Task,
+    prompts: Sequence[records.Prompt],
+) -> tuple[list[str], list[list[int]]]:
+    """Return the texts of prompts without affix, up to the reply, and their ids."""
+    texts = [
+        dialogue_format.plain_prompt(prompt, task, text_tokenizer.chat)
+        for prompt in prompts
+    ]
+    return texts, encode_texts(text_tokenizer, texts)
 
 
 def join_reply(
