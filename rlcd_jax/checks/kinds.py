@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,28 @@ class Field:
     wanted: str = ""
     path: bool = False
     argument: str = ""
+
+
+def problems(
+    known: Mapping[str, Field], values: Mapping[str, Any], others: str
+) -> list[str]:
+    """Return a line for each value that is missing, of no field, or not accepted.
+
+    Args:
+      known: the fields that a config has, by dotted name.
+      values: of a config, likewise.
+      others: what is said of a value of no field.
+    """
+    told = [f"{name} is missing in the config" for name in known.keys() - values]
+    told += [
+        f"{name} is no field of a config; {others}" for name in values.keys() - known
+    ]
+    lines = (
+        problem(field, name, values[name])
+        for name, field in known.items()
+        if name in values
+    )
+    return sorted(told) + [line for line in lines if line]
 
 
 def problem(field: Field, name: str, value: Any) -> str:

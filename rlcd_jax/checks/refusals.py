@@ -130,19 +130,8 @@ def verdict(
 def problems(config: ConfigDict) -> list[str]:
     """Return a line for each field whose value is not accepted."""
     values = dotted.flatten(config.to_dict())
-    told = [
-        f"{name} is missing in the config" for name in fields.FIELDS.keys() - values
-    ]
-    told += [
-        f"{name} is no field of a config; accepted: those of configs.common"
-        for name in values.keys() - fields.FIELDS.keys()
-    ]
-    lines = (
-        kinds.problem(field, name, values[name])
-        for name, field in fields.FIELDS.items()
-        if name in values
-    )
-    return sorted(told) + [line for line in lines if line]
+    others = "accepted: those of configs.common"
+    return kinds.problems(fields.FIELDS, values, others)
 
 
 def _tell(check: Callable[[], Sequence[str] | None]) -> list[str]:

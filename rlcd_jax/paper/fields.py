@@ -85,14 +85,12 @@ OPEN = ("judge.price_input", "judge.price_output")  # None: not given
 
 def problems(config: ConfigDict) -> list[str]:
     """Return a line for each field whose value is not accepted: of tables and runs."""
-    given = dotted.flatten(config.to_dict())
-    told = [f"{name} is missing in the config" for name in FIELDS.keys() - given]
-    for name, value in given.items():
-        of_run = name.startswith(RUN)
-        known = fields.FIELDS if of_run else FIELDS
-        field = known.get(name.removeprefix(RUN))
-        if field is None:
-            told.append(f"{name} is no field of a config; see --help")
-        elif value is not None or not (of_run or name in OPEN):
-            told.append(kinds.problem(field, name, value))
-    return [line for line in told if line]
+    values = dotted.flatten(config.to_dict())
+    of_runs = {RUN + name: field for name, field in fields.FIELDS.items()}
+    of_runs = {name: field for name, field in of_runs.items() if name in values}
+    unset = {name for name in (*of_runs, *OPEN) if values.get(name, "") is None}
+    return kinds.problems(
+        {name: one for name, one in (FIELDS | of_runs).items() if name not in unset},
+        {name: one for name, one in values.items() if name not in unset},
+        "see --help",
+    )
