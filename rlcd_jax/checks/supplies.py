@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -62,10 +62,7 @@ class Look:
 def sources(look: Look) -> Iterator[str]:
     """Yield what the stages about to run would miss of other stages and runs."""
     config, left = look.config, look.left
-    readers = {name for name in left if "simulate" in STAGES[name].reads}
-    if config.preference.data != "pairs":
-        readers -= {"preference"}
-    if readers and "simulate" not in left and look.workdir is not None:
+    if _readers(config, left) and "simulate" not in left and look.workdir is not None:
         path = look.folder("simulate") / "pairs.jsonl"
         if not path.exists():
             yield f"{path} does not exist; {_again(look, 'simulate')}"
@@ -199,7 +196,7 @@ def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
         yield from told
         if not (num := drawn.num):
             return
-        for stage in _readers(look):
+        for stage in _learners(config, look.left):
             texts, told = long_texts.trained_on(job, stage, drawn)
             yield from told
             if not told:
@@ -209,7 +206,8 @@ def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
 
 def _from_pairs(look: Look) -> Iterator[str]:
     """Yield which stages have too little of the pairs that there are."""
-    reading, folder = _readers(look), look.folder("simulate")
+    about = look.left if look.job else look.stages
+    reading, folder = _learners(look.config, about), look.folder("simulate")
     if not reading or folder is None or not (folder / "pairs.jsonl").exists():
         return
     rows = record_files.read_jsonl(folder / "pairs.jsonl", records.Pair)
@@ -219,12 +217,21 @@ def _from_pairs(look: Look) -> Iterator[str]:
     yield from _rows(look, len(rows), left)
 
 
-def _readers(look: Look) -> list[str]:
-    """Return which of the stages about to run are trained on the run's own pairs."""
-    human = look.config.preference.data != "pairs"
-    readers = ("distill",) if human else ("preference", "distill")
-    about = look.left if look.job else look.stages
-    return [stage for stage in readers if stage in about]
+def _readers(config: ConfigDict, names: Collection[str]) -> list[str]:
+    """Return which of the stages read the run's own pairs."""
+    human = config.preference.data != "pairs"
+    return [
+        stage.name
+        for stage in STAGES.values()
+        if stage.name in names
+        and "simulate" in stage.reads
+        and not (human and stage.name == "preference")
+    ]
+
+
+def _learners(config: ConfigDict, names: Collection[str]) -> list[str]:
+    """Return which of the stages are trained on the run's own pairs."""
+    return [name for name in _readers(config, names) if STAGES[name].supervised]
 
 
 def _rows(look: Look, pairs: int, left: Mapping[str, int]) -> Iterator[str]:
