@@ -53,24 +53,27 @@ class Collate:
     texts: Callable[[Row], Sequence[packing.Text]]
     numbers: Callable[[Sequence[Row]], Mapping[str, np.ndarray]]
 
-    def size(self, rows: Sequence[Row]) -> packing.Size:
-        """Return what a batch of these examples needs."""
-        return self.packer.place([self.texts(row) for row in rows]).size
+    def __call__(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        """Return the arrays of a batch, as large as it needs: see `fill`."""
+        places = self.packer.place([self.texts(row) for row in rows])
+        return self.fill(rows, places, places.size)
 
-    def __call__(
-        self, rows: Sequence[Row], size: packing.Size | None = None
+    def fill(
+        self, rows: Sequence[Row], places: packing.Places, size: packing.Size
     ) -> dict[str, np.ndarray]:
         """Return the arrays of a batch: see `packing.Packer.fill`.
 
         Args:
           rows: the examples.
-          size: to fill; None: what they need.
+          places: of their texts.
+          size: to fill, as large as `places.size` or larger.
         """
         examples = [self.texts(row) for row in rows]
-        places = self.packer.place(examples)
         ordered = [rows[index] for index in places.order]
-        filled = self.packer.fill(examples, places, size or places.size)
-        return {**filled, **self.numbers(ordered)}
+        return {
+            **self.packer.fill(examples, places, size),
+            **self.numbers(ordered),
+        }
 
 
 class Batches:
@@ -98,24 +101,22 @@ class Batches:
             batching.batch_indices(len(rows), seed, batch_size, index)
             for index in range(total)
         ]
-        sizes = [collate.size(self.rows(index)) for index in range(total)]
-        states = max(size.states for size in sizes)
+        self._places, self._tokens = [], 0
+        for index in range(total):
+            examples = [collate.texts(row) for row in self.rows(index)]
+            self._places.append(collate.packer.place(examples))
+            self._tokens += sum(text.length for one in examples for text in one)
+        needed = [places.size for places in self._places]
+        states = max(size.states for size in needed)
         self.sizes = [
             packing.Size(number, states)
-            for number in packing.choose_rows([size.rows for size in sizes])
+            for number in packing.choose_rows([size.rows for size in needed])
         ]
 
     def useful_share(self) -> float:
         """Return how many of the tokens of all batches are of a text, in [0, 1]."""
-        packer, collate = self._collate.packer, self._collate
-        tokens = sum(
-            text.length
-            for index in range(len(self.sizes))
-            for row in self.rows(index)
-            for text in collate.texts(row)
-        )
-        rows = sum(size.rows for size in self.sizes)
-        return tokens / (packer.parts * packer.width * rows)
+        packer, rows = self._collate.packer, sum(size.rows for size in self.sizes)
+        return self._tokens / (packer.parts * packer.width * rows)
 
     def rows(self, index: int) -> list[Row]:
         """Return the examples of a batch: shuffled anew each epoch, without gaps."""
@@ -123,4 +124,6 @@ class Batches:
 
     def arrays(self, index: int) -> dict[str, np.ndarray]:
         """Return the arrays of a batch."""
-        return self._collate(self.rows(index), self.sizes[index])
+        return self._collate.fill(
+            self.rows(index), self._places[index], self.sizes[index]
+        )
