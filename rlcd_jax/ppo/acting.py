@@ -24,7 +24,8 @@ from rlcd_jax.text import encoding
 from rlcd_jax.training import packing
 
 Params = Any
-Part = tuple[np.ndarray, dict[str, np.ndarray]]  # of `reply_rows.read_parts`
+# Which replies go through a model at once, and their rows, `reply_rows.READ`.
+Part = tuple[np.ndarray, tuple[jax.Array, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +131,8 @@ READINGS: dict[str, Callable] = {
 def rows_program(job: setup.Job, reading_of: Callable) -> Callable[..., Any]:
     """Return the compiled (params, *rows) -> what one of `READINGS` says.
 
-    The rows are the arrays `reply_rows.READ` of a part.
-
-    Rows lie in parts on the devices, results whole on each.
+    The rows are the arrays `reply_rows.READ` of a part. They lie in parts on the
+    devices, results whole on each.
     """
     return _rows_program(learning.reading(job), job.mesh, reading_of)
 
@@ -318,16 +318,20 @@ class Actor:
         return np.arange(self.section.reply_tokens) < counts[:, None]
 
     def _parts(self, sampled: Sequence[Sampled]) -> list[Part]:
-        """Return what goes through a model at once, as many replies as in updates."""
-        return list(reply_rows.read_parts(self.job, self.texts(sampled)))
+        """Return what goes through a model at once, as many replies as in updates.
+
+        It lies on the devices already, for all the models that read it.
+        """
+        where = sharding.batch_sharding(self.job.mesh)
+        return [
+            (chosen, processes.place(tuple(rows.values()), where))
+            for chosen, rows in reply_rows.read_parts(self.job, self.texts(sampled))
+        ]
 
     def _read(self, program: Callable, params: Params, parts: Sequence[Part]) -> Any:
         """Return what a program says of all replies, in their order."""
-        said, where = [], sharding.batch_sharding(self.job.mesh)
         with jax.set_mesh(self.job.mesh):
-            for _, rows in parts:
-                placed = processes.place(tuple(rows.values()), where)
-                said.append(processes.fetch(program(params, *placed)))
+            said = [processes.fetch(program(params, *rows)) for _, rows in parts]
         back = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
         return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)
 
