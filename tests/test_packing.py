@@ -189,9 +189,11 @@ def gradient(job, loss_fn, params, batch, *, parts, weight):
         return jax.jit(run, in_shardings=(None, rows))(params, batch)
 
 
-def assert_equal_steps(ours, theirs):
+def assert_step_is_that_of(padded, params, ours):
+    """Compare a packed step with a padded loss of the same parameters and examples."""
     grads, metrics = ours
-    (_, expected), expected_grads = theirs
+    step = jax.jit(jax.value_and_grad(padded, has_aux=True))
+    (_, expected), expected_grads = step(params)
     for name in expected.keys() & LOSSES:
         np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5)
     scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected_grads))
@@ -223,10 +225,7 @@ def test_packed_distillation_equals_padded(mesh, micro, per_sequence):
         parts=parts,
         weight="weighs",
     )
-    theirs = jax.jit(
-        lambda p: jax.value_and_grad(padded_distill, has_aux=True)(p, job, per_sequence)
-    )(params)
-    assert_equal_steps(ours, theirs)
+    assert_step_is_that_of(lambda p: padded_distill(p, job, per_sequence), params, ours)
 
 
 @pytest.mark.parametrize(("mesh", "micro"), [("one", 4), ("eight", 0)])
@@ -245,10 +244,7 @@ def test_packed_preference_equals_padded(mesh, micro):
         parts=2 if micro else 1,
         weight="counted",
     )
-    theirs = jax.jit(
-        lambda p: jax.value_and_grad(padded_preference, has_aux=True)(p, job)
-    )(params)
-    assert_equal_steps(ours, theirs)
+    assert_step_is_that_of(lambda p: padded_preference(p, job), params, ours)
 
 
 def padded_ppo(params, job, batch, texts, prompts):
@@ -334,12 +330,10 @@ def test_a_packed_ppo_update_equals_the_padded(mesh, micro, statistics):
         parts=2 if micro else 1,
         weight="weighs",
     )
-    theirs = jax.jit(
-        lambda p: jax.value_and_grad(padded_ppo, has_aux=True)(
-            p, job, given, texts, list(map(len, prompts))
-        )
-    )(params)
-    assert_equal_steps(ours, theirs)
+    numbers = list(map(len, prompts))
+    assert_step_is_that_of(
+        lambda p: padded_ppo(p, job, given, texts, numbers), params, ours
+    )
 
 
 @pytest.mark.parametrize("mesh", MESHES)
