@@ -6,14 +6,12 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+import compiling
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time of these tests goes to the compiler, whose programs run for
-# milliseconds: without what makes them fast it takes half as long. Where programs run
-# for longer, `whole_compiling` gives it back.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+for name, value in compiling.ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiling.flags(8)}"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402  the flags above must be set before the first import

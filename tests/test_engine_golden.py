@@ -8,7 +8,6 @@ import os
 import pathlib
 
 import numpy as np
-from whole_compiling import whole_compiling  # noqa: F401
 
 from rlcd_jax.decode import engine
 from rlcd_jax.weights import embedded, resolve

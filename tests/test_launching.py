@@ -10,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 
+import compiling
 import pytest
 import runs
 import yaml
@@ -298,7 +299,7 @@ def test_the_jobs_of_a_table_make_the_table_of_the_plain_command(
         input=text,
         env=os.environ
         | {"PATH": f"{cluster}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-        | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        | {"XLA_FLAGS": compiling.QUICK, "JAX_PLATFORMS": "cpu"},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -1,25 +1,22 @@
 """In a world whose attribute is computed from the text, RLCD must raise it.
 
-A tiny LLaMA learns a language in which a reply is six words, "ha" or "no". After the
-header "Assistant (glad):" most words are "ha", after "Assistant (grim):" most are
-"no", and after the plain header half of them. Contrast prompts, a preference model and
-PPO then have to find out that "ha" is wanted, from nothing but the affixes.
+A tiny LLaMA has learnt (``golden/make_world.py``) a language in which a reply is six
+words, "ha" or "no". After the header "Assistant (glad):" most words are "ha", after
+"Assistant (grim):" most are "no", and after the plain header half of them. Contrast
+prompts, a preference model and PPO then have to find out that "ha" is wanted, from
+nothing but the affixes.
 """
 
-import dataclasses
 import json
 import pathlib
 
-import jax
 import numpy as np
-import optax
 import pytest
+import runs
 from whole_compiling import whole_compiling  # noqa: F401
 
 from configs import rlcd
 from rlcd_jax import record_files
-from rlcd_jax.job import batching
-from rlcd_jax.models import heads, llama, presets
 from rlcd_jax.ppo import learning
 from rlcd_jax.stages import (
     evaluate_policy,
@@ -27,50 +24,12 @@ from rlcd_jax.stages import (
     train_policy,
     train_preference,
 )
-from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.training import losses
-from rlcd_jax.weights import hf
 
 HERE = pathlib.Path(__file__).parent
-WORDS = ("ha", "no")
-SHARE = {"glad": 0.85, "grim": 0.15, None: 0.5}  # of "ha" by affix
 SUBJECTS = "sun rain tea cat dog sea hill road town bird tree lake".split()
 VERBS = "see draw like find know want".split()
 MARGIN = 0.2  # by which the share of "ha" must rise; the start is near 0.5
-CFG = dataclasses.replace(presets.get_preset("tiny"), dtype="float32", remat="none")
-
-
-def text_of(rng: np.random.Generator) -> str:
-    affix = (None, "glad", "grim")[rng.integers(3)]
-    question = f"{rng.choice(VERBS)} the {rng.choice(SUBJECTS)}"
-    header = "Assistant:" if affix is None else f"Assistant ({affix}):"
-    reply = " ".join(WORDS[int(rng.random() > SHARE[affix])] for _ in range(6))
-    return f"Human: {question}\n\n{header} {reply}\n\nHuman:"
-
-
-def language_model() -> llama.Params:
-    """Return a tiny LLaMA that has learnt the language from samples of it."""
-    rng, text_tokenizer = np.random.default_rng(0), byte_tokenizer.make()
-    params = llama.init_params(CFG, jax.random.key(0))
-    optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, 400))
-    state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, state, tokens, mask):
-        def loss(params):
-            logprobs = heads.text_logprobs(
-                params, CFG, tokens, mask, chunk_tokens=10_000
-            )
-            return -logprobs.sum() / mask.sum()
-
-        grads = jax.grad(loss)(params)
-        updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(400):
-        rows = [text_tokenizer.encode(text_of(rng)) for _ in range(32)]
-        params, state = step(params, state, *batching.pad_left(rows, 72, 256))
-    return params
 
 
 def share_of_ha(reply: str) -> float:
@@ -80,11 +39,8 @@ def share_of_ha(reply: str) -> float:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> pathlib.Path:
-    """Return a folder with the base model, the prompts and the task."""
+    """Return a folder with the prompts; the base model is a golden one."""
     folder = tmp_path_factory.mktemp("world")
-    text_tokenizer = byte_tokenizer.make()
-    hf.export(folder / "base", language_model(), CFG)
-    text_tokenizer.save(folder / "base")
     rows = [
         {"id": f"{verb}-{subject}", "turns": [{"role": "human", "text": text}]}
         for verb in VERBS
@@ -98,10 +54,11 @@ def world(tmp_path_factory) -> pathlib.Path:
 
 def config_of(world: pathlib.Path):
     config = rlcd.get_config(
-        f"task={HERE / 'world.toml'},model=hf:{world / 'base'},size=quick"
+        f"task={HERE / 'world.toml'},model=hf:{HERE / 'golden/world'},size=quick"
     )
     config.model.dtype = "float32"
     config.model.remat = "none"
+    config.mesh.data = 1  # one device works faster than eight pretended ones
     config.prompts.source = str(world / "prompts.jsonl")
     config.pairs.samples_per_prompt = 4
     config.pairs.temperature = 1.0
@@ -112,7 +69,7 @@ def config_of(world: pathlib.Path):
     config.preference.batch_size = 16
     config.preference.epochs = 4
     config.preference.learning_rate = 2e-3
-    config.policy.steps = 16
+    config.policy.steps = 12
     config.policy.rollouts = 64
     config.policy.update_batch = 32
     config.policy.epochs = 2
@@ -134,14 +91,16 @@ def preference_run(world, tmp_path_factory) -> pathlib.Path:
     """Return a workdir in which pairs and preference model are made."""
     workdir = tmp_path_factory.mktemp("run")
     config = config_of(world)
-    simulate_pairs.simulate_pairs(config, workdir)
-    train_preference.train_preference(config, workdir)
+    with runs.devices_by_mesh():
+        simulate_pairs.simulate_pairs(config, workdir)
+        train_preference.train_preference(config, workdir)
     return workdir
 
 
 def shares(config, workdir) -> dict[str, float]:
-    train_policy.train_policy(config, workdir)
-    evaluate_policy.evaluate_policy(config, workdir)
+    with runs.devices_by_mesh():
+        train_policy.train_policy(config, workdir)
+        evaluate_policy.evaluate_policy(config, workdir)
     rows = record_files.read_jsonl(
         workdir / "evaluate" / "samples.jsonl", evaluate_policy.Answer
     )

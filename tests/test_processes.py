@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+import compiling
 import pytest
 import runs
 
@@ -28,8 +29,6 @@ SECONDS = 600.0  # for a command on the busiest of machines
 # On the same four devices as (data, fsdp) the programs are the same ones, whoever
 # drives the devices; what differs is the order in which gloo adds.
 LOSS_TOLERANCE = 1e-4
-# Compilation is most of the time, and these programs are too small to profit from it.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SHAPE = {  # few programs, which take most of the time
     "mesh.data": 2,
     "mesh.fsdp": 2,
@@ -68,7 +67,7 @@ class Job:
         self.logs = [folder / f"{time.monotonic_ns()}-{i}.log" for i in range(count)]
         with socket.create_server(("127.0.0.1", 0)) as one:
             port = one.getsockname()[1]
-        flags = f"{QUICK} --xla_force_host_platform_device_count={4 // count}"
+        flags = compiling.flags(4 // count)
         environ = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-m", *command, f"--workdir={workdir}"]
         self.processes = []
