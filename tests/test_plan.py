@@ -27,13 +27,12 @@ from rlcd_jax.planning import (
     gpu_targets,
     passes,
     plan,
-    programs,
     sizes,
     tables,
 )
 from rlcd_jax.ppo import learning
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import train_preference
+from rlcd_jax.stages import STAGES, train_preference
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 # Two parts a batch: an update that takes its batch whole leaves an array unread.
@@ -316,7 +315,7 @@ def test_plan_stage_says_what_the_stage_would():
 def test_verdict_does_not_guess_the_memory_of_a_host():
     made = plan.make_plan(runs.tiny_config(**MESH), chips.parse_topology("cpu:8"))
     assert {made.verdict(stage) for stage in made.stages} == {plan.UNKNOWN}
-    assert [stage.name for stage in made.stages] == list(programs.PROGRAMS)
+    assert [stage.name for stage in made.stages] == list(STAGES)
     assert all(made.seconds(p) is None for s in made.stages for p in s.programs)
 
 
@@ -553,7 +552,7 @@ def test_memory_share_is_of_gpus():
             chips.CHIPS[name].with_memory_share(share)
 
 
-@pytest.mark.parametrize("stage", sorted(sizes.BATCHES))
+@pytest.mark.parametrize("stage", sorted(advice.BATCHES))
 def test_update_batch_grows_with_its_fields(stage):
     config = runs.tiny_config(**MESH)
     field = {"policy": "update_batch"}.get(stage, "batch_size")

@@ -1,5 +1,6 @@
 """A stage is declared once: a row of the table is all that launcher and readers need."""
 
+import dataclasses
 import importlib
 import sys
 import types
@@ -10,6 +11,7 @@ import runs
 from rlcd_jax import pipeline, report, stages
 from rlcd_jax.job import workspace
 from rlcd_jax.paper import graph
+from rlcd_jax.planning import chips, plan
 from rlcd_jax.report import reading
 
 COUNTING = stages.Stage(
@@ -68,6 +70,31 @@ def test_another_config_of_what_a_new_stage_depends_on_is_refused(
             pipeline.run_stages(other, str(workdir), ("counting",), **run)
 
 
+def test_a_new_stage_that_trains_is_planned_by_its_file(monkeypatch):
+    """It has a row and a section of the config; the planner asks its file."""
+    row = dataclasses.replace(stages.STAGES["preference"], name="twin", section="twin")
+    monkeypatch.setitem(stages.STAGES, row.name, row)
+    config = runs.tiny_config()
+    with config.unlocked():
+        config.twin = config.preference
+    made = plan.make_plan(
+        config, chips.parse_topology("h100:1"), ("preference", "twin")
+    )
+    first, second = made.stages
+    # The reading of held-out pairs is the preference model's own.
+    assert [one.name for one in second.programs] == ["start", "update"]
+    for one, other in zip(first.programs, second.programs, strict=False):
+        assert (one.held, one.flops) == (other.held, other.flops)
+
+
+def test_a_new_stage_without_a_model_is_planned(with_counting):
+    made = plan.make_plan(
+        runs.tiny_config(), chips.parse_topology("h100:1"), ("counting",)
+    )
+    assert [one.held for one in made.stages[0].programs] == [0]
+    assert made.works
+
+
 def test_every_row_names_a_file_with_its_function():
     for stage in stages.STAGES.values():
         module = importlib.import_module(f"rlcd_jax.stages.{stage.module}")
@@ -88,7 +115,6 @@ def test_rows_say_which_stages_train_and_which_write_replies():
     table = stages.STAGES.values()
     supervised = [stage for stage in table if stage.supervised]
     assert [stage.name for stage in supervised] == ["preference", "distill"]
-    assert all(callable(stage.load().make_trainer) for stage in supervised)
     config = runs.tiny_config()
     for stage in table:
         section = config[stage.section]

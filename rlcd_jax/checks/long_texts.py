@@ -18,7 +18,7 @@ from rlcd_jax.checks import rules
 from rlcd_jax.job import lengths, prompt_parts, setup
 from rlcd_jax.pairs import draws, length_counts, shortening
 from rlcd_jax.preference import agreement, data, pair_ids
-from rlcd_jax.stages import distill_context, simulate_pairs
+from rlcd_jax.stages import STAGES, simulate_pairs
 from rlcd_jax.text import encoding
 
 LOOKED = 1000  # texts whose tokens are counted
@@ -103,7 +103,7 @@ def trained_on(job: setup.Job, stage: str, found: Draws) -> tuple[int, list[str]
 
     Args:
       job: of the run.
-      stage: "preference" or "distill".
+      stage: its name.
       found: the draws, of which no reply is known.
     """
     field = f"{stage}.lengths[-1]={job.config[stage].lengths[-1]}"
@@ -135,12 +135,10 @@ def pairs_left(job: setup.Job, stage: str, rows: Sequence[records.Pair]) -> int:
 
     Args:
       job: of the run.
-      stage: "preference" or "distill".
+      stage: its name.
       rows: all pairs.
     """
-    if stage == "preference":
-        return len(pair_ids.to_tokens(job, rows))
-    return len(distill_context.make_examples(job, rows)[0])
+    return STAGES[stage].load().num_rows(job, rows)
 
 
 def people(job: setup.Job) -> Iterator[str]:

@@ -200,7 +200,7 @@ def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
             texts, told = long_texts.trained_on(job, stage, drawn)
             yield from told
             if not told:
-                left[stage] = texts * (labels if stage == "preference" else 1)
+                left[stage] = texts * _labels(config, stage)
     yield from _rows(look, num * labels, left)
 
 
@@ -229,6 +229,11 @@ def _readers(config: ConfigDict, names: Collection[str]) -> list[str]:
     ]
 
 
+def _labels(config: ConfigDict, name: str) -> int:
+    """Return the rows that a stage has of a draw: pairs, one a label, or one reply."""
+    return len(config.pairs.labels) if STAGES[name].texts == 2 else 1
+
+
 def _learners(config: ConfigDict, names: Collection[str]) -> list[str]:
     """Return which of the stages are trained on the run's own pairs."""
     return [name for name in _readers(config, names) if STAGES[name].supervised]
@@ -249,13 +254,15 @@ def _rows(look: Look, pairs: int, left: Mapping[str, int]) -> Iterator[str]:
     if "preference" in look.stages and config.preference.data == "pairs":
         yield from (told := list(rules.too_few_pairs(config, pairs, group)))
         short -= {"preference"} if told else set()
-    rows, size = pairs // labels, config.distill.batch_size
-    if "distill" in look.stages and rows < size:
-        short -= {"distill"}
-        yield (
-            f"distill: {rows} training rows are fewer than one batch of "
-            f"distill.batch_size={size}; lower it, or take more pairs"
-        )
+    rows = pairs // labels
+    for stage in (STAGES[name] for name in look.stages):
+        field = f"{stage.section}.{stage.batch}"
+        if stage.texts == 1 and rows < (size := config[stage.section][stage.batch]):
+            short -= {stage.name}
+            yield (
+                f"{stage.name}: {rows} training rows are fewer than one batch of "
+                f"{field}={size}; lower it, or take more pairs"
+            )
     for name in sorted(short):
         yield (
             f"{name}: {left[name]} of at most {pairs} pairs are not over "

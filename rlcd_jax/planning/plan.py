@@ -16,6 +16,7 @@ from rlcd_jax import sharding, tree
 from rlcd_jax.job import setup
 from rlcd_jax.models import llama, presets, table
 from rlcd_jax.planning import chips, counts, passes, programs, sizes
+from rlcd_jax.stages import STAGES
 from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.weights import resolve
 
@@ -244,12 +245,10 @@ def verdict(stage: StagePlan, chip: chips.Chip, rates: Rates) -> str:
 
 def plan_stage(setting: sizes.Setting, name: str) -> StagePlan:
     """Return the plan of one stage; its own refusal becomes the plan's problem."""
-    if name not in programs.PROGRAMS:
-        raise ValueError(
-            f"unknown stage {name!r}; accepted: {', '.join(programs.PROGRAMS)}"
-        )
+    if name not in STAGES:
+        raise ValueError(f"unknown stage {name!r}; accepted: {', '.join(STAGES)}")
     try:
-        return StagePlan(name, tuple(programs.PROGRAMS[name](setting)))
+        return StagePlan(name, tuple(programs.of_stage(setting, name)))
     except ValueError as error:
         return StagePlan(name, (), str(error))
 

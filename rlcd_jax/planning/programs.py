@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import sharding
+from rlcd_jax import sharding, stages
 from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
@@ -21,7 +21,7 @@ from rlcd_jax.models import footprint, heads, llama
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, reply_rows
 from rlcd_jax.scoring import divergence, rewards
-from rlcd_jax.stages import distill_context, evaluate_policy, train_preference
+from rlcd_jax.stages import evaluate_policy
 
 Program = passes.Program
 Setting = sizes.Setting
@@ -108,70 +108,66 @@ def load(setting: Setting, drawn: drawing.Drawing, held: passes.Bytes) -> Progra
 def preference(setting: Setting) -> list[Program]:
     """Return the programs of preference training: update and held-out rewards."""
     job, section = setting.job, setting.job.config.preference
-    length = section.lengths[-1]
-    updates = supervised.num_updates(section, num_pairs(setting), "preference")
-    tokens = updates * 2 * section.batch_size * length
-    trainer = train_preference.make_trainer(job, updates)
-    learn = passes.update(
-        setting,
-        "preference",
-        trainer,
-        forward=footprint.forward_flops(setting.cfg, tokens, length, logit_tokens=0),
-        updates=updates,
-    )
-    specs = heads.scalar_specs(setting.cfg)
-    model = sizes.model_shapes(setting, specs, frozen=True)
+    learn = train(setting, "preference")
+    model = sizes.model_shapes(setting, heads.scalar_specs(setting.cfg), frozen=True)
+    updates = num_updates(setting, "preference")
     look = passes.read(
         setting,
         "held out",
         rewards.reward_program(job),
         (model,),
-        passes.row_shapes(setting, length),
-        held={**state_sizes(learn), "frozen": sharding.device_bytes(model)},
+        passes.row_shapes(setting, section.lengths[-1]),
+        held={**state_sizes(learn[-1]), "frozen": sharding.device_bytes(model)},
         num_texts=2 * section.held_out * -(-updates // section.eval_every),
     )
-    return [passes.start(setting, trainer), learn, look]
+    return [*learn, look]
 
 
-def num_pairs(setting: Setting) -> int:
-    """Return the pairs that a preference model is trained on, if none is dropped.
+def train(setting: Setting, name: str) -> list[Program]:
+    """Return the start and the update of a stage that trains on texts that are there.
+
+    The stage's own file says what an update reads.
+    """
+    job, section = setting.job, setting.job.config[stages.STAGES[name].section]
+    module = stages.STAGES[name].load()
+    updates, length = num_updates(setting, name), section.lengths[-1]
+    tokens = updates * section.batch_size * stages.STAGES[name].texts * length
+    trainer = module.make_trainer(job, updates)
+    learn = passes.update(
+        setting,
+        name,
+        trainer,
+        forward=footprint.forward_flops(
+            setting.cfg, tokens, length, logit_tokens=tokens * module.LOGITS
+        ),
+        updates=updates,
+    )
+    return [passes.start(setting, trainer), learn]
+
+
+def num_updates(setting: Setting, name: str) -> int:
+    """Return the updates of a stage that trains on texts, if none is dropped.
 
     Raises:
-      ValueError: all of them would be held out.
+      ValueError: all pairs would be held out, or an epoch has no whole batch.
     """
-    rows, section = setting.preference_pairs, setting.job.config.preference
-    if rows <= section.held_out:
+    stage = stages.STAGES[name]
+    section = setting.job.config[stage.section]
+    rows = setting.pairs if stage.texts == 1 else setting.preference_pairs
+    held_out = section.get("held_out", 0)
+    if rows <= held_out:
         raise ValueError(
-            f"preference.held_out={section.held_out} takes all of the {rows} pairs "
+            f"{stage.section}.held_out={held_out} takes all of the {rows} pairs "
             f"that there are at most; accepted here: below {rows}, so that some are "
             "left to train on; lower it, or make more pairs with "
             "pairs.samples_per_prompt"
         )
-    return rows - section.held_out
+    return supervised.num_updates(section, rows - held_out, name)
 
 
 def state_sizes(learn: Program) -> dict[str, int]:
     """Return what is held of a training's state between its updates."""
     return {name: learn.given[name] for name in ("parameters", "moments")}
-
-
-def distill(setting: Setting) -> list[Program]:
-    """Return the programs of context distillation."""
-    job, section = setting.job, setting.job.config.distill
-    length = section.lengths[-1]
-    updates = supervised.num_updates(section, setting.pairs, "distill")
-    tokens = updates * section.batch_size * length
-    trainer = distill_context.make_trainer(job, updates)
-    learn = passes.update(
-        setting,
-        "distill",
-        trainer,
-        forward=footprint.forward_flops(
-            setting.cfg, tokens, length, logit_tokens=tokens
-        ),
-        updates=updates,
-    )
-    return [passes.start(setting, trainer), learn]
 
 
 def policy(setting: Setting) -> list[Program]:
@@ -327,10 +323,19 @@ def evaluate(setting: Setting) -> list[Program]:
     return programs
 
 
+# Those of stages that train on texts are `train`'s, and these of some of them more.
 PROGRAMS: dict[str, Callable[[Setting], list[Program]]] = {
     "simulate": simulate,
     "preference": preference,
-    "distill": distill,
     "policy": policy,
     "evaluate": evaluate,
 }
+
+
+def of_stage(setting: Setting, name: str) -> list[Program]:
+    """Return the programs of a stage, in the order in which they run."""
+    if name in PROGRAMS:
+        return PROGRAMS[name](setting)
+    if stages.STAGES[name].supervised:
+        return train(setting, name)
+    return [Program("on the host", {})]

@@ -14,15 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlcd_jax import sharding, tree
+from rlcd_jax import sharding, stages, tree
 from rlcd_jax.decode import jitted
 from rlcd_jax.job import setup
 from rlcd_jax.models import llama, table
 from rlcd_jax.planning import chips
 from rlcd_jax.ppo import learning, reply_rows, rollout
-from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import distill_context, train_preference
 
 Shapes = Any  # tree whose leaves have shape and dtype
 
@@ -82,25 +80,13 @@ def update_batch(job: setup.Job, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
 
     They are those of a batch of rows as long as allowed, made by the stage itself.
     """
-    batch = BATCHES[stage](job)
+    drawn = stage == "policy"
+    make = _policy_batch if drawn else stages.STAGES[stage].load().largest_batch
+    batch = make(job)
     return {
         name: jax.ShapeDtypeStruct(array.shape, array.dtype)
         for name, array in batch.items()
     }
-
-
-def _preference_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
-    section = job.config.preference
-    ids = (0,) * section.lengths[-1]
-    row = pair_ids.TokenPair(ids, ids, prob_2=1.0)
-    return train_preference.collate(job)([row] * section.batch_size)
-
-
-def _distill_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
-    section = job.config.distill
-    length = section.lengths[-1]
-    row = distill_context.Example((0,) * length, (False,) + (True,) * (length - 1))
-    return distill_context.collate(job)([row] * section.batch_size)
 
 
 def _policy_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
@@ -124,13 +110,6 @@ def _rollout(job: setup.Job, rows: int) -> rollout.Rollout:
     numbers = dict.fromkeys(names, np.zeros((rows, reply), np.float32))
     numbers["scores"] = np.zeros(rows, np.float32)
     return rollout.Rollout(**numbers | {"mask": np.ones((rows, reply), bool)})
-
-
-BATCHES = {
-    "preference": _preference_batch,
-    "distill": _distill_batch,
-    "policy": _policy_batch,
-}
 
 
 def batch_bytes(

@@ -5,8 +5,10 @@ What may not: anything that a second stage needs; that has a package below.
 
 The table is plain data and imports no stage, so everything may read it: the launcher,
 the work folders, the planner, the report, the graph of the paper's runs. A new stage is
-a file with a function of its name, and a row here; if it trains on texts that are
-there, the file has `make_trainer(job, updates)` too.
+a file with a function of its name, and a row here. If it trains on texts that are
+there, the file also says how, for the checks and the planner: `make_trainer(job,
+updates)`, `largest_batch(job)`, `num_rows(job, pairs)`, and with `LOGITS` whether an
+update makes the logits of all tokens.
 """
 
 import dataclasses
@@ -30,6 +32,7 @@ class Stage:
       reads: names of the stages whose files it reads.
       makes: what it leaves, in words.
       batch: the field of its section with the rows of an update; "": it trains nothing.
+      texts: of a row that is there, 2 of a pair; 0: it is not trained on texts.
       draws: whether it writes replies.
     """
 
@@ -40,6 +43,7 @@ class Stage:
     reads: tuple[str, ...]
     makes: str
     batch: str = ""
+    texts: int = 0
     draws: bool = False
 
     def run(self, config: Any, workdir: Any) -> dict[str, Any]:
@@ -53,7 +57,7 @@ class Stage:
     @property
     def supervised(self) -> bool:
         """Whether it trains on texts that are there."""
-        return bool(self.batch) and not self.draws
+        return self.texts > 0
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -82,6 +86,7 @@ STAGES = {
             ("simulate",),
             "preference model",
             batch="batch_size",
+            texts=2,
         ),
         Stage(
             "distill",
@@ -91,6 +96,7 @@ STAGES = {
             ("simulate",),
             "context-distilled policy",
             batch="batch_size",
+            texts=1,
         ),
         Stage(
             "policy",

@@ -34,6 +34,7 @@ from rlcd_jax.training import losses, packing
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
+LOGITS = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +170,19 @@ def collate(job: setup.Job) -> packed_batches.Collate:
         return (packing.Text(row.ids, _wanted(row)),)
 
     return packed_batches.Collate(packer, texts, numbers)
+
+
+def largest_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
+    """Return the arrays of a batch whose texts are all as long as allowed."""
+    section = job.config.distill
+    length = section.lengths[-1]
+    row = Example((0,) * length, (False,) + (True,) * (length - 1))
+    return collate(job)([row] * section.batch_size)
+
+
+def num_rows(job: setup.Job, rows: Sequence[records.Pair]) -> int:
+    """Return how many examples the pairs give."""
+    return len(make_examples(job, rows)[0])
 
 
 def _wanted(row: Example) -> np.ndarray:

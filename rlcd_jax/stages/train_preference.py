@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlcd_jax import records
 from rlcd_jax.job import (
     lengths,
     packed_batches,
@@ -32,6 +33,7 @@ from rlcd_jax.preference import agreement, data, model, pair_ids
 from rlcd_jax.statistics import estimates
 
 Params = Any
+LOGITS = False  # an update reads a scalar head
 
 
 def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -134,6 +136,19 @@ def collate(job: setup.Job) -> packed_batches.Collate:
         parts=supervised.micro_batches(job, "preference"),
     )
     return pair_ids.collate(packer)
+
+
+def largest_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
+    """Return the arrays of a batch whose texts are all as long as allowed."""
+    section = job.config.preference
+    ids = (0,) * section.lengths[-1]
+    row = pair_ids.TokenPair(ids, ids, prob_2=1.0)
+    return collate(job)([row] * section.batch_size)
+
+
+def num_rows(job: setup.Job, rows: Sequence[records.Pair]) -> int:
+    """Return how many of the pairs can be trained on."""
+    return len(pair_ids.to_tokens(job, rows))
 
 
 def _lost(
