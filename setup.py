@@ -13,6 +13,7 @@ CORE = [
     "gguf>=0.17",
     "tensorflow-datasets>=4.9.9",
     "array-record>=0.8",
+    "pyarrow>=16",
     "grain>=0.2.12",
     "ml-collections>=1.1",
     "etils[epath]>=1.12",

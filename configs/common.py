@@ -173,8 +173,10 @@ def _engine() -> ConfigDict:
 
 def _preference() -> ConfigDict:
     preference = ConfigDict()
-    preference.data = "pairs"  # "pairs": the run's own; "hh_rlhf": human pairs
-    preference.data_limit = 0  # human pairs to train on, 0: all but the held out
+    # "pairs": the run's own; "hh_rlhf": human pairs; or a file of somebody's pairs:
+    # "trl:FILE", "alpaca_farm:FILE" (the released CSV too), "rlcd:FILE" of a run.
+    preference.data = "pairs"
+    preference.data_limit = 0  # of pairs that are not the run's own, 0: all
     preference.human_share = 0.0  # of human pairs among the run's own; Table 40: 0.2
     preference.epochs = 1  # method
     preference.batch_size = 16  # pairs an update; method

@@ -237,9 +237,9 @@ def test_no_config_breaks_a_rule(size):
                 "preference__human_share": 0.2,
                 "prompts__hh_dir": "x",
             },
-            "takes human ones alone",
+            "takes none of the run.s",
         ),
-        ({"preference__data_limit": 9}, "data_limit=9 limits human pairs"),
+        ({"preference__data_limit": 9}, "data_limit=9 limits pairs that are not"),
         (
             {
                 "preference__data": "hh_rlhf",

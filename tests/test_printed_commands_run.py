@@ -24,6 +24,7 @@ import runs
 from absl import flags, logging
 
 from rlcd_jax import leaving, record_files, records
+from rlcd_jax.datasets import comparisons
 
 # What cannot run on a machine like this one, and why; it is parsed all the same.
 ONE_MACHINE = "takes two machines; other tests run two processes"
@@ -151,7 +152,7 @@ def small(name, words):
     """Return a command's name and words, in the form --flag=value, made small."""
     if not words and name in HELP_ALONE:
         return name, "--help"
-    if "--help" in words or name in ("task", "weights", "report", "launch"):
+    if "--help" in words or name in ("task", "weights", "report", "launch", "pairs"):
         return name, *words
     given = join_values(words)
     given = [word for word in given if (name, word) not in NOT_HERE]
@@ -305,6 +306,11 @@ def lay(place, world, line):
         reads = {"workdir": "study"}
     if name == "report" and "--compare" in words:
         del reads["workdir"]
+    if name == "pairs":
+        if words[0] == "export":
+            copy(world, "run", root_of(place, words[1]))
+        own = record_files.read_jsonl(world / "run/pairs/pairs.jsonl", records.Pair)
+        comparisons.write(f"trl:{place / 'theirs.parquet'}", own)
     if name == "task" and words[0] == "new":
         (place / words[1]).unlink()
     for flag, value in flags_of(words):
@@ -375,6 +381,8 @@ LEAVES = {
     "human make": ("{workdir}/annotators/annotator-1.csv", "{workdir}/key"),
     "human read": ("{workdir}/results/table.md",),
     "launch": (),
+    "pairs": (),
+    "pairs import": ("{out}",),
     "plan": (),
     "quickstart": ("{workdir}/evaluate/table.md", "{workdir}/report.html"),
     "report": ("{workdir}/report.html",),
@@ -391,6 +399,7 @@ LEAVES = {
 # What a command says; the rest of what it says is for people.
 SAYS = {
     "bench": r'"what": "(decode|simulate)"',
+    "pairs": r"wrote \d+ pairs to",
     "plan": r"fits|does not say",
     "plan --format": r"program\tparameters\t",
     "launch": r"sbatch --parsable",

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlcd_jax import records, stages
 from rlcd_jax.checks import kinds
+from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama
@@ -151,8 +152,14 @@ _SUPERVISED = {
     "checkpoint_every": _count(500, 1, "updates"),
 }
 _PREFERENCE = _SUPERVISED | {
-    "data": _choice("pairs", "hh_rlhf"),
-    "data_limit": _count(0, 0, "human pairs; 0: all"),
+    "data": _text(
+        "pairs",
+        "",
+        pattern=rf"pairs|hh_rlhf|({'|'.join(comparisons.FORMATS)}):.+",
+        wanted="pairs, hh_rlhf, or the format and path of a file, as in trl:FILE "
+        f"({', '.join(comparisons.FORMATS)})",
+    ),
+    "data_limit": _count(0, 0, "pairs that are not the run's own; 0: all"),
     "human_share": _number(0.0, 0, "share of the pairs", high=1, open_high=True),
     "held_out": _count(500, 0, "pairs"),
     "human_pairs": _count(0, 0, "pairs"),

@@ -141,15 +141,18 @@ def pairs_left(job: setup.Job, stage: str, rows: Sequence[records.Pair]) -> int:
     return STAGES[stage].load().num_rows(job, rows)
 
 
-def people(job: setup.Job) -> Iterator[str]:
-    """Yield that human pairs are too few, or too few within the lengths."""
+def others(job: setup.Job) -> Iterator[str]:
+    """Yield that pairs not the run's own are too few, or too few within the lengths."""
     section = job.config.preference
-    if section.human_share or section.data == "hh_rlhf":
-        limited = section.data_limit if section.data == "hh_rlhf" else 0
-        rows = data.human_pairs(job.config, job, limited)
+    if section.human_share or section.data != "pairs":
+        if section.data in ("pairs", "hh_rlhf"):
+            limited = section.data_limit if section.data == "hh_rlhf" else 0
+            rows, what = data.human_pairs(job.config, job, limited), "human pairs"
+        else:
+            rows, what = data.others_pairs(job.config, job), "pairs"
         tokens = pair_ids.to_tokens(job, rows[:LOOKED])
         lost = length_counts.lost(tokens.too_long)
-        of_which = _of_which(tokens.too_long["of"], len(rows), "human pairs")
+        of_which = _of_which(tokens.too_long["of"], len(rows), what)
         field = f"preference.lengths[-1]={section.lengths[-1]}"
         became = length_counts.became(tokens.too_long)
         if _too_few(tokens.too_long["of"], sum(lost.values())):
@@ -157,7 +160,7 @@ def people(job: setup.Job) -> Iterator[str]:
             yield f"{field}: of {of_which}, {became}; {change}"
         elif lost:
             logging.info("%s: of %s, %s", field, of_which, became)
-        if section.data == "hh_rlhf" and len(rows) != section.data_limit:
+        if section.data != "pairs" and len(rows) != section.data_limit:
             yield from rules.too_few_pairs(job.config, len(rows), 1)
     if section.human_pairs:
         agreement.human_tokens(job)

@@ -68,19 +68,19 @@ def _preference(config: ConfigDict) -> Iterator[str]:
             "it to a folder with hh-rlhf, or set preference.human_pairs=0, "
             "preference.human_share=0 and preference.data='pairs'"
         )
-    if section.data == "hh_rlhf" and section.human_share:
+    if section.data != "pairs" and section.human_share:
         yield (
             f"preference.human_share={section.human_share} mixes human pairs among "
-            "the run's own, and preference.data='hh_rlhf' takes human ones alone; set "
-            "one of them back"
+            f"the run's own, and preference.data={section.data!r} takes none of the "
+            "run's; set one of them back"
         )
     if section.data == "pairs" and section.data_limit:
         yield (
-            f"preference.data_limit={section.data_limit} limits human pairs, and "
-            "preference.data='pairs' takes none; set preference.data='hh_rlhf' or "
-            "preference.data_limit=0"
+            f"preference.data_limit={section.data_limit} limits pairs that are not "
+            "the run's own, and preference.data='pairs' takes none; set "
+            "preference.data='hh_rlhf' or preference.data_limit=0"
         )
-    if section.data == "hh_rlhf" and section.data_limit:
+    if section.data != "pairs" and section.data_limit:
         yield from too_few_pairs(config, section.data_limit, 1)
 
 

@@ -83,7 +83,7 @@ def sources(look: Look) -> Iterator[str]:
     if "evaluate" in left:
         yield from _other_runs(look)
     if "preference" in left:
-        yield from _people(look)
+        yield from _others(look)
 
 
 def _again(look: Look, stage: str) -> str:
@@ -140,20 +140,21 @@ def _of_this_model(
         yield f"{said}: {error}"
 
 
-def _people(look: Look) -> Iterator[str]:
-    """Yield what is missing of human pairs."""
+def _others(look: Look) -> Iterator[str]:
+    """Yield what is missing of pairs that are not the run's own."""
     section, task = look.config.preference, look.job.task
-    if not (section.human_pairs or section.human_share or section.data == "hh_rlhf"):
-        return
-    if not task.hh_config:
+    people = section.human_pairs or section.human_share or section.data == "hh_rlhf"
+    if people and not task.hh_config:
         yield (
             f"human pairs are asked for, and task {task.name!r} has no hh-rlhf subset; "
             "set preference.human_pairs=0, preference.human_share=0 and "
             "preference.data='pairs'"
         )
-    else:
+        return
+    if people:
         hh_rlhf.local_files(task.hh_config, look.config.prompts.hh_dir)
-        yield from long_texts.people(look.job)
+    if people or section.data != "pairs":
+        yield from long_texts.others(look.job)
 
 
 def counts(look: Look) -> Iterator[str]:

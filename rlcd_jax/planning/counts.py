@@ -7,7 +7,7 @@ import re
 from ml_collections import ConfigDict
 
 from rlcd_jax import tasks
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import comparisons, hh_rlhf
 from rlcd_jax.job import prompt_parts
 
 SLICE = re.compile(r"\w+(\[(?P<start>(-?\d+%?)?):(?P<stop>(-?\d+%?)?)\])?")
@@ -86,6 +86,9 @@ def preference_pairs(config: ConfigDict, task: tasks.Task) -> int:
     if section.data == "hh_rlhf":
         known = hh_rlhf.SIZES.get(task.hh_config, {"train": 0})["train"]
         return section.data_limit or known
+    if section.data != "pairs":
+        there = len(comparisons.read(section.data, seed=config.seed).rows)
+        return min(section.data_limit or there, there)
     return num_pairs(config, task) * len(config.pairs.labels)
 
 

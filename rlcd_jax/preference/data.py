@@ -5,11 +5,13 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import record_files, records, seeds
-from rlcd_jax.datasets import hh_rlhf, parts
+from rlcd_jax.datasets import comparisons, hh_rlhf, parts
 from rlcd_jax.job import prompt_parts, setup, workspace
+from rlcd_jax.text import dialogue_format
 
 AnyPair = records.Pair | records.HumanPair
 
@@ -28,7 +30,9 @@ def load_pairs(
     section = config.preference
     if section.data == "hh_rlhf":
         rows = human_pairs(config, job, section.data_limit)
-    elif section.data == "pairs":
+    elif section.data != "pairs":
+        rows = others_pairs(config, job)
+    else:
         path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
         if not path.exists():
             raise ValueError(f"{path} does not exist; run --stage=simulate first")
@@ -36,10 +40,6 @@ def load_pairs(
         if section.human_share:
             people = human_pairs(config, job, 0)
             rows = mix_human(rows, people, section.human_share, config.seed)
-    else:
-        raise ValueError(
-            f"preference.data={section.data!r}; accepted: 'pairs', 'hh_rlhf'"
-        )
     by_prompt = parts.by_prompt(rows)
     order = sorted(
         by_prompt, key=lambda name: seeds.seed_words(config.seed, "held_out", name)
@@ -84,6 +84,24 @@ def mix_human(
 
     kept = sorted(rows, key=order)[count:]
     return [*kept, *sorted(people, key=order)[:count]]
+
+
+def others_pairs(config: ConfigDict, job: setup.Job) -> list[records.HumanPair]:
+    """Return the pairs of the file that `preference.data` names, up to its limit.
+
+    Prompts are written in the format of the run's task, as those of its own pairs are.
+    """
+    section = config.preference
+    found = comparisons.read(section.data, seed=config.seed)
+    if found.said():
+        logging.warning("preference.data=%s: %s", section.data, found.said())
+    pairs = []
+    for row in found.rows[: section.data_limit or None]:
+        prompt = records.Prompt(row.id, row.turns)
+        chat = job.text_tokenizer.chat
+        text = dialogue_format.plain_prompt(prompt, job.task, chat)
+        pairs.append(comparisons.to_pair(row, text))
+    return pairs
 
 
 def human_pairs(

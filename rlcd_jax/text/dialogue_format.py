@@ -70,6 +70,20 @@ def parse_dialogue(text: str) -> tuple[tuple[records.Turn, ...], str]:
     return tuple(turns), reply
 
 
+def read_prompt(text: str) -> tuple[records.Turn, ...]:
+    """Return the turns of a dialogue that waits for the assistant.
+
+    Of a text that is no such dialogue, one human turn.
+    """
+    try:
+        turns, reply = parse_dialogue(text)
+    except ValueError:
+        turns, reply = (), ""
+    if turns and not reply:
+        return turns
+    return (records.Turn("human", text.strip()),)
+
+
 def _add_turn(turns: list[records.Turn], role: str, words: str) -> None:
     words = words.strip()
     if turns and turns[-1].role == role:

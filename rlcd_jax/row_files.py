@@ -1,0 +1,150 @@
+"""Files of rows that others write and read: JSON Lines, a JSON list, CSV, Parquet.
+
+The ending of the name says which. Rows are mappings by column; each comes with its
+place, "file:line" or "file, row n", for the messages of who reads its fields.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from rlcd_jax import jsonl, local_paths, record_files
+
+ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+MAX_BYTES = 1 << 31  # of a file that is read at once
+Row = tuple[str, Mapping[str, Any]]
+
+
+def read(path: epath.PathLike) -> list[Row]:
+    """Return the rows of a file, each with its place.
+
+    Raises:
+      ValueError: there is no such file, its ending is not one of `ENDINGS`, or what is
+        in it is damaged or no table; it names the file, and the line where it can.
+    """
+    path = epath.Path(local_paths.check(path, "file"))
+    ending = check_ending(path)
+    try:
+        size = path.stat().length
+        if size > MAX_BYTES:
+            raise ValueError(
+                f"{path} has {size} bytes; accepted: at most {MAX_BYTES}, so split it"
+            )
+        if ending == ".jsonl":
+            return [(f"{path}:{number}", row) for number, row in jsonl.read(path)]
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    read_bytes = {".json": _json, ".csv": _csv, ".parquet": _parquet}[ending]
+    return list(read_bytes(data, str(path)))
+
+
+def write(path: epath.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same columns, whole or not at all.
+
+    Raises:
+      ValueError: there are no rows, or the ending is not one of `ENDINGS`.
+    """
+    path = epath.Path(local_paths.check(path, "file"))
+    ending = check_ending(path)
+    if not rows:
+        raise ValueError(f"there are no rows to write to {path}")
+    if ending == ".jsonl":
+        record_files.write_jsonl(path, rows)
+    elif ending == ".json":
+        record_files.write_json(path, list(rows))
+    elif ending == ".csv":
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        record_files.write_text(path, text.getvalue())
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}.tmp"
+        pq.write_table(pa.Table.from_pylist(list(rows)), temporary)
+        temporary.replace(path)
+
+
+def check_ending(path: epath.PathLike) -> str:
+    """Return the ending of a file's name, if it is one of `ENDINGS`."""
+    ending = epath.Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise ValueError(
+            f"{path}: the ending {ending!r} is no table's; accepted: "
+            f"{', '.join(ENDINGS)}"
+        )
+    return ending
+
+
+def _json(data: bytes, where: str) -> Iterator[Row]:
+    rows = jsonl.parse(data.removeprefix(jsonl.BOM), where)
+    if not isinstance(rows, list):
+        raise ValueError(
+            f"{where} holds a {type(rows).__name__}; accepted: a list of objects (of "
+            "one object a line the name ends in .jsonl)"
+        )
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{where}, row {number}: a {type(row).__name__}; accepted: an object"
+            )
+        yield f"{where}, row {number}", row
+
+
+def _csv(data: bytes, where: str) -> Iterator[Row]:
+    try:
+        text = data.removeprefix(jsonl.BOM).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not text in UTF-8 ({error})") from error
+    # Replies hold any character, and are as long as they are.
+    before = csv.field_size_limit(len(text) + 1)
+    try:
+        table = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = next(table, [])
+        if not header or len(set(header)) < len(header):
+            raise ValueError(
+                f"{where}: the first line is {header}; accepted: the names of the "
+                "columns, each once"
+            )
+        for cells in table:
+            here = f"{where}:{table.line_num}"
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{here}: {len(cells)} cells, and the first line names "
+                    f"{len(header)} columns; give as many"
+                )
+            yield here, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{where}:{table.line_num}: not CSV ({error})") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _parquet(data: bytes, where: str) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = file.schema_arrow.names
+        doubled = sorted(name for name in {*names} if names.count(name) > 1)
+        rows = [] if doubled else file.read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{where}: not a whole Parquet file ({first})") from error
+    if doubled:
+        raise ValueError(f"{where}: the column {doubled[0]!r} is there twice")
+    for number, row in enumerate(rows, start=1):
+        yield f"{where}, row {number}", row
+
+
+def show(value: Any) -> str:
+    """Return a cell as a message shows it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
