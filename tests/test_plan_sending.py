@@ -98,6 +98,26 @@ def test_an_update_sends_about_what_is_compiled(shape, axis):
     assert planned.moved.total / planned.runs == pytest.approx(measured, rel=0.6)
 
 
+def test_a_layer_that_is_made_again_is_not_gathered_again():
+    """A backward pass gathers each weight once, for the layer made anew and for it."""
+
+    def gathered(remat: str) -> int:
+        config = runs.tiny_config(
+            prompts__limit=0,
+            mesh__fsdp=8,
+            preference__batch_size=8,
+            model__dtype="bfloat16",
+            model__remat=remat,
+        )
+        mesh = sharding.make_mesh(1, 8, 1)
+        setting = plan.setting_on(config, mesh, chips.CHIPS["cpu"])
+        stage = plan.plan_stage(setting, "preference")
+        one = next(one for one in stage.programs if one.name == "update")
+        return compiled.measure(one, mesh).collectives["all-gather"][1]
+
+    assert gathered("full") == pytest.approx(gathered("none"), rel=0.05)
+
+
 def test_a_program_that_cannot_be_printed_is_measured_all_the_same():
     class Silent:
         def as_text(self):
