@@ -48,6 +48,28 @@ def test_count_reads_loops_starts_and_groups():
     assert set(found) == {"all-gather", "all-reduce", "reduce-scatter"}
 
 
+@pytest.mark.parametrize(
+    ("groups", "ways"),
+    [
+        ("{{0,1},{2,3}}", 2),
+        ("[2,4]<=[8]", 4),
+        ("mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", 4),
+        ("mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}", 4),
+        ("mesh['a'=4,'b'=2] {'b','a'}", 8),
+        ("mesh['a'=4,'b'=2] {'a':(1)2}", 2),
+        ("{}", 8),
+    ],
+)
+def test_groups_are_read_in_each_form_that_xla_prints(groups, ways):
+    text = f"""HloModule f
+ENTRY %main (x: f32[8,4]) -> f32[8,4] {{
+  ROOT %r = f32[8,4]{{1,0}} all-gather(%x), replica_groups={groups}, dimensions={{0}}
+}}
+"""
+    sent = 8 * 4 * 4 * (ways - 1) // ways
+    assert collectives.count(text, 8) == {"all-gather": (1, sent)}
+
+
 def test_count_tells_the_results_of_several_arrays_from_their_operands():
     lines = (
         "%r = ((f32[8,4], f32[16,4]), (f32[2,4], f32[4,4])) reduce-scatter-start(%x)",
