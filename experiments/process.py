@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The processes of a job talk by gRPC, which would ask a site's web proxy for them.
+os.environ.setdefault("grpc_proxy", "")
 
 import jax  # noqa: E402
 from absl import logging  # noqa: E402

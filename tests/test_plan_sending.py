@@ -48,6 +48,28 @@ def test_count_reads_loops_starts_and_groups():
     assert set(found) == {"all-gather", "all-reduce", "reduce-scatter"}
 
 
+@pytest.mark.parametrize(
+    ("groups", "ways"),
+    [
+        ("{{0,1},{2,3}}", 2),
+        ("[2,4]<=[8]", 4),
+        ("mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", 4),
+        ("mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}", 4),
+        ("mesh['a'=4,'b'=2] {'b','a'}", 8),
+        ("mesh['a'=4,'b'=2] {'a':(1)2}", 2),
+        ("{}", 8),
+    ],
+)
+def test_groups_are_read_in_each_form_that_xla_prints(groups, ways):
+    text = f"""HloModule f
+ENTRY %main (x: f32[8,4]) -> f32[8,4] {{
+  ROOT %r = f32[8,4]{{1,0}} all-gather(%x), replica_groups={groups}, dimensions={{0}}
+}}
+"""
+    sent = 8 * 4 * 4 * (ways - 1) // ways
+    assert collectives.count(text, 8) == {"all-gather": (1, sent)}
+
+
 def test_count_tells_the_results_of_several_arrays_from_their_operands():
     lines = (
         "%r = ((f32[8,4], f32[16,4]), (f32[2,4], f32[4,4])) reduce-scatter-start(%x)",
@@ -96,6 +118,26 @@ def test_an_update_sends_about_what_is_compiled(shape, axis):
     measured = sum(size for _, size in found.collectives.values())
     # The same order: compilers differ in what they gather in which dtype.
     assert planned.moved.total / planned.runs == pytest.approx(measured, rel=0.6)
+
+
+def test_a_layer_that_is_made_again_is_not_gathered_again():
+    """A backward pass gathers each weight once, for the layer made anew and for it."""
+
+    def gathered(remat: str) -> int:
+        config = runs.tiny_config(
+            prompts__limit=0,
+            mesh__fsdp=8,
+            preference__batch_size=8,
+            model__dtype="bfloat16",
+            model__remat=remat,
+        )
+        mesh = sharding.make_mesh(1, 8, 1)
+        setting = plan.setting_on(config, mesh, chips.CHIPS["cpu"])
+        stage = plan.plan_stage(setting, "preference")
+        one = next(one for one in stage.programs if one.name == "update")
+        return compiled.measure(one, mesh).collectives["all-gather"][1]
+
+    assert gathered("full") == pytest.approx(gathered("none"), rel=0.05)
 
 
 def test_a_program_that_cannot_be_printed_is_measured_all_the_same():

@@ -69,6 +69,7 @@ class Job:
             port = one.getsockname()[1]
         flags = compiling.flags(4 // count)
         environ = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        environ["http_proxy"] = "http://127.0.0.1:9"  # many clusters have one
         words = [sys.executable, "-m", *command, f"--workdir={workdir}"]
         self.processes = []
         for index, log in enumerate(self.logs):

@@ -129,6 +129,7 @@ class Engine:
             string_states=self._string_states,
             mesh=self.mesh,
             weights=self.weights,
+            platform=jax.default_backend(),
         )
         budget = plan.device_budget(self.mesh) if budget is None else budget
         if budget is not None:

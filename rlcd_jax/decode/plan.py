@@ -47,6 +47,7 @@ def estimate(
     string_states: int,
     mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None,
     weights: str,
+    platform: str,
 ) -> Memory:
     """Return the memory that decoding needs on each device.
 
@@ -58,6 +59,7 @@ def estimate(
       string_states: rows of the table of strings.
       mesh: of the engine, whose devices need not exist; None: one device.
       weights: "whole" or "split"; see `layout.WEIGHTS`.
+      platform: "cpu", "gpu" or "tpu".
 
     Returns:
       Bytes a device.
@@ -74,7 +76,8 @@ def estimate(
             sharding.device_bytes(cache, where.cache),
         )
     entry = held[1] / num_slots / sizes.lives[-1]  # of one slot, on each device
-    work = dict(_work(cfg, sizes, num_slots, num_steps, layout.ways(mesh), entry))
+    ways = layout.ways(mesh)
+    work = dict(_work(cfg, sizes, num_slots, num_steps, ways, entry, platform))
     tables = tree.count_bytes(jitted.table_shapes(cfg, num_slots, string_states))
     return Memory(weights=held[0], cache=held[1], tables=tables, work=work)
 
@@ -86,8 +89,10 @@ def _work(
     num_steps: int,
     ways: tuple[int, int],
     entry: float,
+    platform: str,
 ) -> Iterator[tuple[str, int]]:
     """Yield the work space of each program; `entry` of all slots' bytes on a device."""
+    scores = 1 if platform == "tpu" else 2  # arrays: XLA's softmax is in place on TPUs
     (slot_ways, tensor_ways), length = ways, sizes.lives[-1]
     sampler = 3 * FLOAT * num_slots / slot_ways * cfg.vocab_size
     window = num_slots * num_steps * entry * (cfg.attention == "xla")
@@ -97,7 +102,7 @@ def _work(
             continue
         seen = width + length * copies
         heads = cfg.layout.kv_heads * cfg.layout.group
-        wide = max(3 * cfg.mlp_dim, 2 * heads * seen) / tensor_ways
+        wide = max(3 * cfg.mlp_dim, scores * heads * seen) / tensor_ways
         tokens = FLOAT * rows * width / slot_ways * (wide + 2 * cfg.embed_dim)
         new = rows * entry * (width + length * copies)
         yield f"prefill {width}" + " on copies" * copies, int(tokens + new)

@@ -293,14 +293,22 @@ def overlay(rows: Cache, window: Cache, start: jax.Array, count: jax.Array) -> C
       start: [B] int32, place of the window's first entry.
       count: [B] int32, how many of its entries are taken.
     """
-
-    def move(buffer: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-        index = _places(buffer, start, axis)
-        wanted = jnp.clip(index, 0, new.shape[axis] - 1)
-        taken = (index >= 0) & (index < count.reshape(-1, 1, 1, 1))
-        return jnp.where(taken, jnp.take_along_axis(new, wanted, axis=axis), buffer)
-
-    return _move_bits(move, rows, window)
+    moved: list[jax.Array] = []  # keys and values of one layer after the other
+    axes = length_axes("xla")
+    for layer in zip(rows.k, window.k, rows.v, window.v, strict=True):
+        for buffer, new, axis in ((*layer[:2], axes.k), (*layer[2:], axes.v)):
+            new = _bits(new)
+            if moved:
+                # All windows that were moved at once would be as much as the rows.
+                new, moved[-1] = jax.lax.optimization_barrier((new, moved[-1]))
+            index = _places(buffer, start, axis)
+            wanted = jnp.clip(index, 0, new.shape[axis] - 1)
+            taken = (index >= 0) & (index < count.reshape(-1, 1, 1, 1))
+            there = jnp.take_along_axis(new, wanted, axis=axis)
+            moved.append(jnp.where(taken, there, _bits(buffer)))
+    dtype = rows.k[0].dtype
+    buffers = [jax.lax.bitcast_convert_type(one, dtype) for one in moved]
+    return Cache(k=tuple(buffers[::2]), v=tuple(buffers[1::2]))
 
 
 def _places(buffer: jax.Array, start: jax.Array, axis: int) -> jax.Array:

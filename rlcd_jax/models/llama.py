@@ -17,6 +17,7 @@ residual stream, norms and softmax are float32.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -258,10 +259,32 @@ def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
     return products.product(inner, layer["down"], cfg.dtype)
 
 
+def _cast_once(layer: Params, cfg: LlamaConfig) -> Params:
+    """Return a layer whose matrices are cast, and gathered over fsdp, for all to read.
+
+    Where a backward pass makes the layer again, a compiler would otherwise gather each
+    matrix once for that and once more for the gradient. (Where it keeps all instead,
+    it would keep these too, gathered.)
+    """
+
+    def one(name: str, weight: jax.Array) -> jax.Array | products.CastOnce:
+        axes = specs[name].axes[1:]
+        if len(axes) < 2:
+            return weight
+        axes = tuple("activation" if axis == "embed" else axis for axis in axes)
+        cast = sharding.constrain(weight.astype(cfg.dtype), axes)
+        return products.CastOnce(jax.lax.stop_gradient(cast), weight)
+
+    specs = param_specs(cfg)["layers"]
+    return {name: one(name, weight) for name, weight in layer.items()}
+
+
 def _block(layer, cfg, x, angles, attend) -> jax.Array:
     """Return the residual stream after one layer; `attend(q, k, v)` mixes tokens."""
     if "q" in layer:
         layer = head_layout.spread(layer, cfg.layout, cfg.head_dim)
+    if "q" in layer and cfg.remat != "none":
+        layer = _cast_once(layer, cfg)
     q, k, v = _project_heads(layer, cfg, rms_norm(x, layer["attn_norm"], cfg.norm_eps))
     mixed = attend(attention.rotate(q, angles), attention.rotate(k, angles), v)
     if cfg.split_decode:
@@ -320,12 +343,16 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
 
         return _block(layer, cfg, x, angles, attend), None
 
+    stacked = isinstance(layers, dict)
+    # Passes of a scan are loops of their own, so nothing undoes the checkpoint; the
+    # barriers that it has elsewhere would make a compiler gather float32 weights.
+    remat = functools.partial(jax.checkpoint, prevent_cse=not stacked)
     if cfg.remat == "full":
-        step = jax.checkpoint(step)
+        step = remat(step)
     elif cfg.remat == "dots":
         policy = jax.checkpoint_policies.save_only_these_names(products.NAME)
-        step = jax.checkpoint(step, policy=policy)
-    if isinstance(layers, dict):
+        step = remat(step, policy=policy)
+    if stacked:
         return jax.lax.scan(step, x, layers)[0]
     for layer in layers:
         x, _ = step(x, layer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +110,14 @@ def _backward_cast(spec: str, dtype: str, saved, cotangent: jax.Array):
 contract_cast.defvjp(_forward_cast, _backward_cast)
 
 
-def product(x: jax.Array, weight: jax.Array, dtype: str) -> jax.Array:
+class CastOnce(NamedTuple):
+    """A weight for `product`, cast before: see `contract_cast`."""
+
+    cast: jax.Array
+    whole: jax.Array
+
+
+def product(x: jax.Array, weight: jax.Array | CastOnce, dtype: str) -> jax.Array:
     """Return `x @ weight.T` in float32.
 
     Args:
@@ -123,7 +131,9 @@ def product(x: jax.Array, weight: jax.Array, dtype: str) -> jax.Array:
     """
     lead = "abce"[: x.ndim - 1]
     rows_first = f"{lead}i,oi->{lead}o"
-    if math.prod(x.shape[:-1]) > FEW_ROWS:
+    if isinstance(weight, CastOnce):
+        out = contract_cast(rows_first, x, *weight, dtype)
+    elif math.prod(x.shape[:-1]) > FEW_ROWS:
         out = contract(rows_first, x, weight, dtype)
     else:
         out = jax.lax.platform_dependent(

@@ -8,6 +8,7 @@ it among n devices, twice that to sum it.
 from __future__ import annotations
 
 import collections
+import math
 import re
 from collections.abc import Iterator
 
@@ -29,6 +30,12 @@ _TRIPS = re.compile(r'known_trip_count"?:? ?\{"?n"?:"?(\d+)')
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
+# Axes of a mesh, and those along which a group lies: mesh['a'=2,'b'=4] {'b'}.
+_OF_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\([^{]*\))? *\{([^}]*)\}"
+)
+_AXIS = re.compile(r"'([^']+)'=(\d+)")
+_ALONG = re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")  # 'b', or a part of it: 'b':(1)2
 
 
 def count(text: str, num_devices: int) -> dict[str, tuple[int, int]]:
@@ -102,6 +109,10 @@ def _bytes(dtype: str, shape: str) -> int:
 
 def _ways(line: str, num_devices: int) -> int:
     listed, counted = _LISTED.search(line), _COUNTED.search(line)
+    if of_mesh := _OF_MESH.search(line):
+        axes = dict(_AXIS.findall(of_mesh[1]))
+        along = _ALONG.findall(of_mesh[2])
+        return math.prod(int(part or axes[name]) for name, part in along)
     if listed:
         return len(listed[1].split(","))
     return int(counted[2]) if counted else num_devices

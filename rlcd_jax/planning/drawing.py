@@ -63,7 +63,12 @@ def _build(
     works = jitted.works(made, cfg, sizes_of, features=features, **common)
     return Built(
         memory=decode_plan.estimate(
-            cfg, sizes_of, num_steps=num_steps, weights=shape.weights, **common
+            cfg,
+            sizes_of,
+            num_steps=num_steps,
+            weights=shape.weights,
+            platform=platform,
+            **common,
         ),
         works=tuple(
             EngineProgram(
