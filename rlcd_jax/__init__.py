@@ -24,7 +24,7 @@ a module that is named beside its package has left it for the floor where it is 
     records, record_files, metrics, checkpoint, done_mark: what files hold
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     fetched: files of a model as others wrote them, read or told why not
-    fingerprints: 64 bits of each array, to know it again
+    fingerprints, item_forms: 64 bits of each array, to know it again
     processes, leaving: what the processes of a job do together
     stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
     local_paths, dotted, pulse: where files may lie; fields by name; signs of life

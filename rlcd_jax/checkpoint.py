@@ -27,13 +27,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rlcd_jax import fingerprints, jsonl, local_paths, processes, pulse, tree
+from rlcd_jax import item_forms, jsonl, local_paths, processes, pulse, tree
 
 Tree = Any
 META, HASHES = "meta", "hashes"  # what of a step is JSON
 DROPPED = ".dropped-"  # before step and name of an item whose files are being deleted
 DAMAGED = ".damaged-"  # before a step that was damaged, and was gone on from without
-MOST_NAMED = 8  # parameters that one error message names
 # Of an array in a file: read whole even where a device needs a part of it.
 CHUNK_BYTES = 2**24
 
@@ -132,7 +131,9 @@ class Checkpointer:
             _check_item(name, item)
         args = {name: _save_args(item) for name, item in items.items()}
         args[META] = ocp.args.JsonSave(dict(meta))
-        hashes: dict[str, Any] = {n: _described(item) for n, item in items.items()}
+        hashes: dict[str, Any] = {
+            n: item_forms.described(item) for n, item in items.items()
+        }
         hashes[META] = _json_hash(meta)
         hashes[HASHES] = _json_hash(hashes)  # of all of the others
         args[HASHES] = ocp.args.JsonSave(hashes)
@@ -226,20 +227,13 @@ def restore(
         restored = reader.restore(path, args=ocp.args.Composite(**args))
     changed = [] if hashes[META] == _json_hash(restored[META]) else [META]
     for name in abstract:
-        for key, value in _described(restored[name]).items():
+        for key, value in item_forms.described(restored[name]).items():
             if hashes[name][key] != value:
                 changed.append(f"{name}/{key}")
     if changed:
-        told = _listed([f"{name} is not as it was saved" for name in changed])
+        told = item_forms.listed([f"{name} is not as it was saved" for name in changed])
         raise Damaged(f"checkpoint {path} is damaged:{told}")
     return {name: restored[name] for name in abstract}, restored[META]
-
-
-def _described(item: Tree) -> dict[str, str]:
-    """Return type, shape and fingerprint of each array of an item, by its path."""
-    forms = {name: _form(leaf) for name, leaf in tree.flatten_names(item).items()}
-    hashes = fingerprints.of_tree(item)
-    return {name: f"{_shown(form)} {hashes[name]}" for name, form in forms.items()}
 
 
 def _json_hash(value: Any) -> str:
@@ -293,7 +287,7 @@ def _fitting_reader(
         hashes = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / HASHES)
         if hashes.pop(HASHES) != _json_hash(hashes):
             raise ValueError(f"{HASHES} are not as they were saved")
-        forms = {name: _saved_forms(hashes[name]) for name in saved_items}
+        forms = {name: item_forms.saved_forms(hashes[name]) for name in saved_items}
     unknown = sorted(set(abstract) - set(saved_items))
     if unknown:
         was_there = unknown[0] in hashes
@@ -304,16 +298,20 @@ def _fitting_reader(
         )
     lines = []
     for name, item in abstract.items():
-        lines += _differences(name, _forms(item), forms[name])
+        lines += item_forms.differences(name, item_forms.forms(item), forms[name])
     if lines:
         _refuse(path, lines)
     with _whole(path), _reader(saved_items) as reader:
         metadata = reader.metadata(path).item_metadata
         for name in abstract:
-            lines += _differences(name, _forms(metadata[name].tree), forms[name])
+            lines += item_forms.differences(
+                name, item_forms.forms(metadata[name].tree), forms[name]
+            )
     if lines:
         told = "the description of its arrays is not that of what was saved"
-        raise Damaged(f"checkpoint {path} is damaged: {told}:{_listed(lines)}")
+        raise Damaged(
+            f"checkpoint {path} is damaged: {told}:{item_forms.listed(lines)}"
+        )
     needs = (_read_at_once(item, metadata[n].tree) for n, item in abstract.items())
     with _reader(saved_items, max(needs, default=0)) as reader:
         yield reader, hashes
@@ -466,7 +464,7 @@ def _read_at_once(wanted: Tree, saved: Tree) -> int:
 
 def _chunk_bytes(leaf: Any, chunk: tuple[int, ...] | None) -> int:
     """Return the bytes of the chunks of the neediest shard of an array."""
-    shape, dtype = _form(leaf)
+    shape, dtype = item_forms.form(leaf)
     shards = [(slice(None),) * len(shape)]
     where = getattr(leaf, "sharding", None)
     if where is not None and shape == tuple(leaf.shape):
@@ -504,57 +502,9 @@ def _check_item(name: str, item: Tree) -> None:
         raise ValueError(f"item {name!r} is empty; leave it out")
 
 
-def _form(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and dtype of a leaf as saved; typed keys are saved as words."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(
-            jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        )
-    return tuple(leaf.shape), np.dtype(leaf.dtype)
-
-
-def _forms(item: Tree) -> dict[str, str]:
-    """Return type and shape of each leaf of an item, by its path."""
-    return {name: _shown(_form(x)) for name, x in tree.flatten_names(item).items()}
-
-
-def _shown(form: tuple[tuple[int, ...], np.dtype]) -> str:
-    return f"{form[1]}{list(form[0])}"
-
-
-def _saved_forms(described: Mapping[str, str]) -> dict[str, str]:
-    """Return type and shape of what was saved, without the fingerprints."""
-    return {name: text.rpartition(" ")[0] for name, text in described.items()}
-
-
-def _differences(
-    name: str, wanted: Mapping[str, str], saved: Mapping[str, str]
-) -> list[str]:
-    """Name the leaves of an item that are not as they were saved."""
-    lines = []
-    for key in sorted(wanted.keys() | saved.keys()):
-        if key not in saved:
-            lines.append(f"{name}/{key} is not in the checkpoint")
-        elif key not in wanted:
-            lines.append(f"{name}/{key} is in the checkpoint but was not asked for")
-        elif wanted[key] != saved[key]:
-            lines.append(
-                f"{name}/{key} was saved as {saved[key]} but {wanted[key]} was asked "
-                "for"
-            )
-    return lines
-
-
 def _refuse(path: epath.Path, lines: list[str]) -> None:
     """Raise the one error about all that does not fit."""
     raise ValueError(
-        f"checkpoint {path} does not fit:{_listed(lines)}\n"
+        f"checkpoint {path} does not fit:{item_forms.listed(lines)}\n"
         "Use the model and optimizer settings of the run that saved it (config.json)"
     )
-
-
-def _listed(lines: list[str]) -> str:
-    """Return lines as a message shows them, the first ones of many."""
-    rest = len(lines) - MOST_NAMED
-    more = [f"and {rest} more"] if rest > 0 else []
-    return "".join(f"\n  {line}" for line in [*lines[:MOST_NAMED], *more])

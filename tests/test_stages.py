@@ -381,3 +381,14 @@ def test_pairs_are_not_drawn_again_when_only_the_mark_is_missing(tmp_path, monke
     runs.run(config, workdir, "simulate")
     assert (workdir / "pairs" / "pairs.jsonl").read_bytes() == before
     assert runs.metric_rows(workdir, "simulate") == rows
+
+
+def test_blocks_that_a_kill_has_left_go_when_the_stage_is_skipped(
+    finished_run, tmp_path
+):
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    left = workdir / "pairs" / "parts" / "pairs-00000000.jsonl"
+    left.parent.mkdir()
+    left.touch()
+    runs.run(runs.tiny_config(), workdir, "simulate")
+    assert not left.parent.exists()

@@ -249,9 +249,8 @@ def refuse_if_written(workdir: str | pathlib.Path) -> None:
 
 def _remove_leftovers(folder: pathlib.Path) -> None:
     """Remove what a run that was killed had not written whole."""
-    stage_folders = [folder / stage.folder for stage in stages.STAGES.values()]
-    for place in (folder, *stage_folders, *(one / "samples" for one in stage_folders)):
-        for path in (*place.glob(".*.tmp"), *place.glob("metrics.jsonl.new")):
+    for pattern in ("metrics.jsonl.new", ".*.tmp", "*/.*.tmp", "*/samples/.*.tmp"):
+        for path in folder.glob(pattern):
             logging.info("%s was left half written, and is removed", path)
             path.unlink(missing_ok=True)
 

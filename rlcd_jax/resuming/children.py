@@ -15,13 +15,18 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rlcd_jax import stages
 from rlcd_jax.job import joining
 from rlcd_jax.resuming import moments
 
 # A run as its command does it, of (config as a dict, workdir); a function by its name,
 # since it goes to another process.
 Run = Callable[[Mapping[str, Any], str], None]
-PRELOADED = ("rlcd_jax.pipeline", "rlcd_jax.resuming.children")
+PRELOADED = (
+    "rlcd_jax.pipeline",
+    "rlcd_jax.resuming.children",
+    *(f"rlcd_jax.stages.{stage.module}" for stage in stages.STAGES.values()),
+)
 FAILED = 1
 LINES = 15  # of a log that a message shows
 HIT = "hit"

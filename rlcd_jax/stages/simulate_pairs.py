@@ -51,7 +51,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         listed. Asking for part 1/1 draws what they lack.
     """
     if workspace.finished(config, workdir, "simulate"):
-        return workspace.summary(workdir, "simulate")
+        return _done_before(workdir)
     folder = workspace.stage_folder(workdir, "simulate")
 
     def lacks() -> list[str]:
@@ -87,7 +87,7 @@ def simulate_part(
       The summary of the stage if it is whole now, else None.
     """
     if workspace.finished(config, workdir, "simulate"):
-        return workspace.summary(workdir, "simulate")
+        return _done_before(workdir)
     own = setup.own_devices(config)
     job = setup.load_job(config, own)
     lengths.check(job, "simulate")
@@ -119,6 +119,16 @@ def simulate_part(
             return _put_together(config, workdir, prompts, shared)
 
     return processes.by_writer(put_together)
+
+
+def _done_before(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Return the summary of the stage, which is done.
+
+    A run that was killed between the mark and the end has left blocks.
+    """
+    if processes.is_writer():
+        blocks.remove(workspace.stage_folder(workdir, "simulate"))
+    return workspace.summary(workdir, "simulate")
 
 
 def block_places(config: ConfigDict) -> Sequence[int]:
