@@ -64,9 +64,13 @@ class Regular(ocp.checkpoint_managers.PreservationPolicy):
         """Return which of the steps, in rising order, stay."""
         del context
         steps = [one.step for one in checkpoints]
-        regular = [s for s in steps if s % self.every == 0 or s == self.last]
-        stay = {*regular[-self.keep :], *steps[-1:]}
+        stay = self.of(steps)
         return [step in stay for step in steps]
+
+    def of(self, steps: Sequence[int]) -> set[int]:
+        """Return which of the steps, in rising order, stay."""
+        regular = [s for s in steps if s % self.every == 0 or s == self.last]
+        return {*regular[-self.keep :], *steps[-1:]}
 
 
 class Checkpointer:
@@ -96,6 +100,8 @@ class Checkpointer:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or None, got {value}")
         self.folder = _absolute(folder)
+        if regular is not None:
+            _finish_deletions(self.folder, regular)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max_to_keep,
             keep_period=keep_period,
@@ -189,6 +195,17 @@ class Checkpointer:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _finish_deletions(folder: epath.Path, regular: Regular) -> None:
+    """Delete steps of which a run that was killed was deleting the files."""
+    if processes.is_writer():
+        steps = _steps(folder)
+        for step in {*steps} - regular.of(steps):
+            (folder / str(step)).rename(folder / f"{DROPPED}{step}")
+        for left in folder.glob(f"{DROPPED}*"):
+            left.rmtree()
+    processes.barrier("old checkpoints are deleted")
 
 
 def latest_step(folder: str | os.PathLike[str]) -> int | None:

@@ -46,16 +46,23 @@ def of_tree(arrays: Tree) -> dict[str, str]:
 @functools.lru_cache(maxsize=1)
 def _program() -> Any:
     """Return the compiled (arrays) -> sums [N, 2] uint32: an array is read once."""
-    return jax.jit(lambda leaves: jnp.stack([_sums(leaf) for leaf in leaves]))
+    return jax.jit(lambda leaves: jnp.stack([sums(leaf) for leaf in leaves]))
 
 
-def _sums(array: jax.Array) -> jax.Array:
+def sums(array: jax.Array) -> jax.Array:
     """Return the two sums of an array, [2] uint32."""
     words = _words(array)
     places = _places(words.shape)
-    return jnp.stack(
-        [jnp.sum(_mix(words ^ _mix(places + jnp.uint32(s)))) for s in _SEEDS]
+    mixed = tuple(_mix(words ^ _mix(places + jnp.uint32(seed))) for seed in _SEEDS)
+    # One reduction of both: the compiler then holds none of what it adds, where it
+    # would hold several copies of the array for two.
+    added = jax.lax.reduce(
+        mixed,
+        (jnp.uint32(0),) * len(mixed),
+        lambda one, other: tuple(a + b for a, b in zip(one, other, strict=True)),
+        tuple(range(words.ndim)),
     )
+    return jnp.stack(added)
 
 
 def _words(array: jax.Array) -> jax.Array:

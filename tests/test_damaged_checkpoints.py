@@ -195,3 +195,15 @@ def test_steps_saved_because_a_run_left_take_no_place_of_others():
     assert undisturbed == [40, 50]
     assert left([7, 20, 33, 40, 45, 50], policy) == undisturbed
     assert left([7, 20, 33], policy) == [20, 33]
+
+
+def test_a_deletion_that_a_kill_ended_half_way_is_ended(program, saved, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    shutil.copytree(folder / "2", folder / "3")  # whole, and so 1 was to go
+    (folder / "1" / "policy" / "manifest.ocdbt").unlink()
+    (folder / ".dropped-0").mkdir()
+    keep = checkpoint.Regular(keep=2, every=1, last=9)
+    with checkpoint.Checkpointer(folder, regular=keep) as saver:
+        assert saver.steps() == [2, 3]
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]

@@ -73,3 +73,10 @@ def test_keys_have_one_too():
     assert fingerprints.of_tree([keys]) == fingerprints.of_tree(
         [jax.random.key_data(keys)]
     )
+
+
+def test_no_copy_of_an_array_is_made_for_its_fingerprint():
+    array = jnp.ones((1024, 256), jnp.float32)
+    program = jax.jit(fingerprints.sums).lower(array).compile()
+    needed = program.memory_analysis()
+    assert needed.temp_size_in_bytes < array.nbytes / 100
