@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 
+import compiling
 import numpy as np
 import pytest
 import runs
@@ -27,7 +28,7 @@ SMALL = {
 
 def test_a_killed_run_leaves_what_an_undisturbed_one_leaves(tmp_path, monkeypatch):
     """The short form of `experiments.verify_resume`."""
-    monkeypatch.setenv("XLA_FLAGS", "")  # children with one device
+    monkeypatch.setenv("XLA_FLAGS", compiling.flags(1))  # of the children
     said = []
     verdict = verify.verify(
         runs.tiny_config(**SMALL),
