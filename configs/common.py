@@ -107,6 +107,10 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     # Whether a stage that is done keeps its optimizer's moments: two thirds of its
     # checkpoints, which no stage and no export reads; without them it cannot go on.
     config.keep_moments = False
+    # Latest checkpoints of a stage that stay: of two, one is whole if the other is not.
+    config.keep_checkpoints = 2
+    # Without a step, reply or save for so long a process shows its stacks; 0: never.
+    config.stall_minutes = 30.0
     config.model = ConfigDict()
     config.model.spec = fields["model"]
     config.model.cache_dir = ""  # of the embedded model; "": ~/.cache/rlcd_jax

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -67,6 +69,23 @@ def run(config: ConfigDict) -> None:
             preset=fresh.to_dict(),
             part=part,
         )
+
+
+def run_all(values: Mapping[str, Any], workdir: str) -> None:
+    """Run all stages of a config, given as a dict, in a process that does no more."""
+    config = ConfigDict(values)
+
+    def work() -> None:
+        with process.job(config, workdir, job_flags.ALONE, stage=stages.ALL, part=""):
+            pipeline.run_stages(
+                config,
+                workdir,
+                stages.named(stages.ALL, config),
+                cache_dir=str(embedded.default_cache_dir(os.environ)),
+                preset=None,
+            )
+
+    command.for_people(work)
 
 
 def start() -> None:

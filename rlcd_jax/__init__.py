@@ -8,6 +8,7 @@ a module that is named beside its package has left it for the floor where it is 
     paper: the published tables, their runs and figures
     command_line: what is typed becomes a config; its fields as --help lists them
     pipeline, planning, bench, weights.exchange: a run, beforehand, how fast, in and out
+    resuming, replaying: whether a killed run ends as another; one draw again
     checks: whether a run can go through, told before it begins
     report, diagnosis: what a run has left, as pages and tables
     stages.*, human: the five stages; studies with people
@@ -24,9 +25,10 @@ a module that is named beside its package has left it for the floor where it is 
     records, record_files, metrics, checkpoint, done_mark: what files hold
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     fetched: files of a model as others wrote them, read or told why not
+    fingerprints, item_forms: 64 bits of each array, to know it again
     processes, leaving: what the processes of a job do together
     stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
-    local_paths, dotted: where files may lie; fields by dotted name
+    local_paths, dotted, pulse: where files may lie; fields by name; signs of life
 """
 
 __version__ = "0.1.0"

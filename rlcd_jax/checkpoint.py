@@ -5,14 +5,21 @@ A checkpoint is `folder/<step>/` with one subfolder for each item (`params`,
 keys, the KL coefficient, the position in the data, the hash of the config. A step
 appears under its name only when it is whole, so a crash leaves the step before. Arrays
 are saved in the dtype they live in, and can be restored into any sharding.
+
+Beside them lies `hashes`: a fingerprint of each array, taken before it was written.
+What is restored is held against it, so that a flipped bit is named and not computed
+with; and a step of which a file is gone or cut is told from one that does not fit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
+import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,14 +27,50 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rlcd_jax import local_paths, processes, tree
+from rlcd_jax import item_forms, jsonl, local_paths, processes, pulse, tree
 
 Tree = Any
-META = "meta"
+META, HASHES = "meta", "hashes"  # what of a step is JSON
 DROPPED = ".dropped-"  # before step and name of an item whose files are being deleted
-MOST_NAMED = 8  # parameters that one error message names
+DAMAGED = ".damaged-"  # before a step that was damaged, and was gone on from without
 # Of an array in a file: read whole even where a device needs a part of it.
 CHUNK_BYTES = 2**24
+
+
+class Damaged(ValueError):
+    """The files of a step are not those that were saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Regular(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the latest regular steps, and the very latest, regular or not.
+
+    A step that was saved because somebody asked the run to leave takes no place of
+    another: in the end the same steps are there, whenever that was.
+
+    Attributes:
+      keep: how many of the latest regular steps stay.
+      every: regular steps are those that it divides.
+      last: and this one.
+    """
+
+    keep: int
+    every: int
+    last: int
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: Any
+    ) -> list[bool]:
+        """Return which of the steps, in rising order, stay."""
+        del context
+        steps = [one.step for one in checkpoints]
+        stay = self.of(steps)
+        return [step in stay for step in steps]
+
+    def of(self, steps: Sequence[int]) -> set[int]:
+        """Return which of the steps, in rising order, stay."""
+        regular = [s for s in steps if s % self.every == 0 or s == self.last]
+        return {*regular[-self.keep :], *steps[-1:]}
 
 
 class Checkpointer:
@@ -40,6 +83,7 @@ class Checkpointer:
       folder: of the checkpoints; made when absent.
       max_to_keep: how many of the latest checkpoints stay; None keeps all.
       keep_period: steps divisible by this stay for ever; None makes no exception.
+      regular: which stay, instead of these two.
       asynchronous: False makes `save` return when the step is on disk.
     """
 
@@ -47,17 +91,21 @@ class Checkpointer:
         self,
         folder: str | os.PathLike[str],
         *,
-        max_to_keep: int | None,
+        max_to_keep: int | None = None,
         keep_period: int | None = None,
+        regular: Regular | None = None,
         asynchronous: bool = True,
     ) -> None:
         for name, value in (("max_to_keep", max_to_keep), ("keep_period", keep_period)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or None, got {value}")
         self.folder = _absolute(folder)
+        if regular is not None:
+            _finish_deletions(self.folder, regular)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max_to_keep,
             keep_period=keep_period,
+            preservation_policy=regular,
             create=True,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=asynchronous,
@@ -89,8 +137,15 @@ class Checkpointer:
             _check_item(name, item)
         args = {name: _save_args(item) for name, item in items.items()}
         args[META] = ocp.args.JsonSave(dict(meta))
+        hashes: dict[str, Any] = {
+            n: item_forms.described(item) for n, item in items.items()
+        }
+        hashes[META] = _json_hash(meta)
+        hashes[HASHES] = _json_hash(hashes)  # of all of the others
+        args[HASHES] = ocp.args.JsonSave(hashes)
         if not self._manager.save(int(step), args=ocp.args.Composite(**args)):
             raise RuntimeError(f"Orbax did not save step {step} in {self.folder}")
+        pulse.beat(f"a save of step {step} in {self.folder.parent.name}")
 
     def restore(
         self, step: int, abstract: Mapping[str, Tree]
@@ -98,6 +153,21 @@ class Checkpointer:
         """Restore one step; see `checkpoint.restore`."""
         self.wait()
         return restore(self.folder, step, abstract)
+
+    def set_aside(self, step: int) -> str:
+        """Take a damaged step out of the way; return where its files are now.
+
+        They are kept for whoever wants to look at them, until the stage is done.
+        """
+        self.wait()
+        aside = self.folder / f"{DAMAGED}{step}"
+        if processes.is_writer():
+            if aside.exists():
+                aside.rmtree()
+            (self.folder / str(step)).rename(aside)
+        processes.barrier(f"step {step} is set aside")
+        self._manager.reload()
+        return str(aside)
 
     def latest_step(self) -> int | None:
         """Return the latest step in the folder, one being saved included, or None."""
@@ -127,9 +197,25 @@ class Checkpointer:
         self.close()
 
 
+def _finish_deletions(folder: epath.Path, regular: Regular) -> None:
+    """Delete steps of which a run that was killed was deleting the files."""
+    if processes.is_writer():
+        steps = _steps(folder)
+        for step in {*steps} - regular.of(steps):
+            (folder / str(step)).rename(folder / f"{DROPPED}{step}")
+        for left in folder.glob(f"{DROPPED}*"):
+            left.rmtree()
+    processes.barrier("old checkpoints are deleted")
+
+
 def latest_step(folder: str | os.PathLike[str]) -> int | None:
     """Return the latest whole step in `folder`; None when there is none."""
     return max(_steps(_absolute(folder)), default=None)
+
+
+def whole_steps(folder: str | os.PathLike[str]) -> list[int]:
+    """Return the whole steps in `folder`, in rising order."""
+    return _steps(_absolute(folder))
 
 
 def restore(
@@ -147,15 +233,42 @@ def restore(
       The items asked for, with the structure of `abstract`, and the JSON object.
 
     Raises:
+      Damaged: what is there is not what was saved; the message names it.
       ValueError: the step or an item is not there, or a parameter is missing, unknown
         or has another shape or dtype; the message names it.
     """
     args = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
     args[META] = ocp.args.JsonRestore()
     path = _absolute(folder) / str(step)
-    with _fitting_reader(folder, step, abstract) as reader:
+    with _fitting_reader(folder, step, abstract) as (reader, hashes), _whole(path):
         restored = reader.restore(path, args=ocp.args.Composite(**args))
+    changed = [] if hashes[META] == _json_hash(restored[META]) else [META]
+    for name in abstract:
+        for key, value in item_forms.described(restored[name]).items():
+            if hashes[name][key] != value:
+                changed.append(f"{name}/{key}")
+    if changed:
+        told = item_forms.listed([f"{name} is not as it was saved" for name in changed])
+        raise Damaged(f"checkpoint {path} is damaged:{told}")
     return {name: restored[name] for name in abstract}, restored[META]
+
+
+def _json_hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@contextlib.contextmanager
+def _whole(path: epath.Path) -> Iterator[None]:
+    """Tell whatever goes wrong in reading a step as damage of its files."""
+    try:
+        yield
+    except Exception as error:  # of the many libraries that have a part in it
+        said = str(error).strip().partition("\n")[0][:300]
+        raise Damaged(
+            f"checkpoint {path} is damaged, or cannot be read: "
+            f"{type(error).__name__}: {said}"
+        ) from error
 
 
 def check(
@@ -178,27 +291,47 @@ def check(
 @contextlib.contextmanager
 def _fitting_reader(
     folder: str | os.PathLike[str], step: int, abstract: Mapping[str, Tree]
-) -> Iterator[ocp.Checkpointer]:
-    """Open a step that has these items in these shapes; see `restore`."""
+) -> Iterator[tuple[ocp.Checkpointer, dict[str, Any]]]:
+    """Open a step that has these items in these shapes, with its hashes; see `restore`.
+
+    What was saved is known from the hashes: where what Orbax says of the files differs,
+    they are damaged.
+    """
     folder = _absolute(folder)
     saved_items = _items(folder, step)
+    path = folder / str(step)
+    with _whole(path):
+        hashes = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / HASHES)
+        if hashes.pop(HASHES) != _json_hash(hashes):
+            raise ValueError(f"{HASHES} are not as they were saved")
+        forms = {name: item_forms.saved_forms(hashes[name]) for name in saved_items}
     unknown = sorted(set(abstract) - set(saved_items))
     if unknown:
-        raise ValueError(
+        was_there = unknown[0] in hashes
+        raise (Damaged if was_there else ValueError)(
             f"checkpoint {folder}/{step} has no item {unknown[0]!r}; it has "
-            f"{', '.join(saved_items)}"
+            f"{', '.join(saved_items) or 'none'}"
+            + (", and it was saved with it" if was_there else "")
         )
-    path = folder / str(step)
-    with _reader(saved_items) as reader:
-        metadata = reader.metadata(path).item_metadata
     lines = []
     for name, item in abstract.items():
-        lines += _differences(name, item, metadata[name].tree)
+        lines += item_forms.differences(name, item_forms.forms(item), forms[name])
     if lines:
         _refuse(path, lines)
+    with _whole(path), _reader(saved_items) as reader:
+        metadata = reader.metadata(path).item_metadata
+        for name in abstract:
+            lines += item_forms.differences(
+                name, item_forms.forms(metadata[name].tree), forms[name]
+            )
+    if lines:
+        told = "the description of its arrays is not that of what was saved"
+        raise Damaged(
+            f"checkpoint {path} is damaged: {told}:{item_forms.listed(lines)}"
+        )
     needs = (_read_at_once(item, metadata[n].tree) for n, item in abstract.items())
     with _reader(saved_items, max(needs, default=0)) as reader:
-        yield reader
+        yield reader, hashes
 
 
 def _reader(names: Collection[str], most_bytes: int | None = None) -> ocp.Checkpointer:
@@ -209,8 +342,21 @@ def _reader(names: Collection[str], most_bytes: int | None = None) -> ocp.Checkp
         name: ocp.StandardCheckpointHandler(restore_concurrent_gb=most_gb)
         for name in names
     }
-    handlers[META] = ocp.JsonCheckpointHandler()
+    handlers |= {name: ocp.JsonCheckpointHandler() for name in (META, HASHES)}
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
+
+
+def array_hashes(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
+    """Return by item and path what lies beside a step's arrays: type, shape and hash.
+
+    Of what was saved, also where items were deleted since; what else was noted with the
+    step is no part of it.
+
+    Raises:
+      ValueError: it is not there, or is damaged.
+    """
+    hashes = jsonl.read_object(_absolute(folder) / str(step) / HASHES / "metadata")
+    return {name: of for name, of in hashes.items() if name not in (META, HASHES)}
 
 
 def item_names(folder: str | os.PathLike[str], step: int) -> list[str]:
@@ -237,6 +383,8 @@ def keep_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
 def drop_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
     """Delete these items of every step, such as an optimizer's moments.
 
+    And what is left of steps that were damaged.
+
     An item goes at once, by its name, and then its files; so a kill leaves it whole or
     not at all, and what is left of its files goes with the next call. The step's other
     items can be read at any moment.
@@ -247,14 +395,22 @@ def drop_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
       names: items to delete; a step may lack them.
     """
     folder = _absolute(folder)
-    for left in folder.glob(f"{DROPPED}*"):
-        left.rmtree()
+    for kind in (DROPPED, DAMAGED):
+        for left in folder.glob(f"{kind}*"):
+            left.rmtree()
     for step in _steps(folder):
         for name in names:
             place = folder / str(step) / name
             if place.exists():
                 # Not beside the other items: Orbax would read what is left of it.
                 place.rename(folder / f"{DROPPED}{step}-{name}").rmtree()
+
+
+def keep_latest(folder: str | os.PathLike[str]) -> None:
+    """Delete all steps but the latest; see `drop_items` for what a kill leaves."""
+    folder = _absolute(folder)
+    for step in _steps(folder)[:-1]:
+        (folder / str(step)).rename(folder / f"{DROPPED}{step}").rmtree()
 
 
 def abstract_like(item: Tree, sharding: Any = None) -> Tree:
@@ -300,8 +456,8 @@ def _items(folder: epath.Path, step: int) -> list[str]:
             f"{folder} has no checkpoint of step {step}; it has "
             f"{', '.join(map(str, steps)) or 'none'}"
         )
-    inside = (folder / str(step)).iterdir()
-    return sorted(path.name for path in inside if path.is_dir() and path.name != META)
+    inside = (path for path in (folder / str(step)).iterdir() if path.is_dir())
+    return sorted(path.name for path in inside if path.name not in (META, HASHES))
 
 
 def _read_at_once(wanted: Tree, saved: Tree) -> int:
@@ -325,7 +481,7 @@ def _read_at_once(wanted: Tree, saved: Tree) -> int:
 
 def _chunk_bytes(leaf: Any, chunk: tuple[int, ...] | None) -> int:
     """Return the bytes of the chunks of the neediest shard of an array."""
-    shape, dtype = _form(leaf)
+    shape, dtype = item_forms.form(leaf)
     shards = [(slice(None),) * len(shape)]
     where = getattr(leaf, "sharding", None)
     if where is not None and shape == tuple(leaf.shape):
@@ -351,7 +507,7 @@ def _save_args(item: Tree) -> ocp.args.StandardSave:
 
 def _check_item(name: str, item: Tree) -> None:
     """Refuse what Orbax would not save, or not save as it is."""
-    if name == META or "/" in name:
+    if name in (META, HASHES) or "/" in name:
         raise ValueError(f"{name!r} cannot be the name of an item; choose another")
     for path, leaf in tree.flatten_names(item).items():
         if not isinstance(leaf, jax.Array | np.ndarray):
@@ -363,39 +519,9 @@ def _check_item(name: str, item: Tree) -> None:
         raise ValueError(f"item {name!r} is empty; leave it out")
 
 
-def _form(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and dtype of a leaf as saved; typed keys are saved as words."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(
-            jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        )
-    return tuple(leaf.shape), np.dtype(leaf.dtype)
-
-
-def _differences(name: str, wanted: Tree, saved: Tree) -> list[str]:
-    """Name the leaves of an item that are not as they were saved."""
-    want = {key: _form(leaf) for key, leaf in tree.flatten_names(wanted).items()}
-    have = {key: _form(leaf) for key, leaf in tree.flatten_names(saved).items()}
-    lines = []
-    for key in sorted(want.keys() | have.keys()):
-        if key not in have:
-            lines.append(f"{name}/{key} is not in the checkpoint")
-        elif key not in want:
-            lines.append(f"{name}/{key} is in the checkpoint but was not asked for")
-        elif want[key] != have[key]:
-            lines.append(
-                f"{name}/{key} was saved as {have[key][1]}{list(have[key][0])} but "
-                f"{want[key][1]}{list(want[key][0])} was asked for"
-            )
-    return lines
-
-
 def _refuse(path: epath.Path, lines: list[str]) -> None:
     """Raise the one error about all that does not fit."""
-    shown = "\n  ".join(lines[:MOST_NAMED])
-    rest = len(lines) - MOST_NAMED
-    more = f"\n  and {rest} more" if rest > 0 else ""
     raise ValueError(
-        f"checkpoint {path} does not fit:\n  {shown}{more}\n"
+        f"checkpoint {path} does not fit:{item_forms.listed(lines)}\n"
         "Use the model and optimizer settings of the run that saved it (config.json)"
     )

@@ -39,13 +39,24 @@ def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def mark_done(
-    folder: epath.PathLike, config: Mapping[str, Any], summary: Mapping[str, Any]
+    folder: epath.PathLike,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    contents: Mapping[str, Any] | None = None,
 ) -> None:
-    """Mark a stage's folder as finished under `config`; written last, atomically."""
+    """Mark a stage's folder as finished under `config`; written last, atomically.
+
+    Args:
+      folder: of the stage.
+      config: what its result depends on.
+      summary: of the stage.
+      contents: hashes of what it has read and written; None: it is no stage of a run.
+    """
     mark = {
         "config_hash": config_hash(config),
         "config": json.loads(_canonical(config)),
         "summary": dict(summary),
+        "contents": dict(contents or {}),
     }
     record_files.write_json(epath.Path(folder) / DONE, mark)
 
@@ -81,9 +92,28 @@ def read_summary(folder: epath.PathLike) -> dict[str, Any]:
     return _read(path)["summary"]
 
 
+def read_contents(folder: epath.PathLike) -> dict[str, Any]:
+    """Return the hashes of what a finished stage has read and written, by name.
+
+    Raises:
+      ValueError: the mark is damaged.
+    """
+    path = epath.Path(folder) / DONE
+    contents = _read(path)["contents"]
+    for name, hashes in contents.items():
+        if not isinstance(hashes, dict):
+            raise ValueError(
+                f"{path} is no mark of a stage: its contents have {name!r} as "
+                f"{json.dumps(hashes)[:40]}; restore the file, or delete {path.parent} "
+                "to run the stage again"
+            )
+    return contents
+
+
 def _read(path: epath.Path) -> dict[str, Any]:
     mark = jsonl.read_object(path)
-    kinds = {"config_hash": str, "config": dict, "summary": dict}
+    kinds = {"config_hash": str, "config": dict, "summary": dict, "contents": dict}
+    mark.setdefault("contents", {})  # of marks before there were any
     for name, kind in kinds.items():
         if not isinstance(mark.get(name), kind):
             raise ValueError(

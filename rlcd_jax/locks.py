@@ -35,6 +35,7 @@ def held(
     *,
     beat: float = BEAT,
     stale: float = STALE,
+    refuse: str = "",
 ) -> Iterator[None]:
     """Hold the lock of a file; wait for it as long as somebody else has it.
 
@@ -45,13 +46,16 @@ def held(
       say: told who is waited for, and whose lock was left behind.
       beat: seconds between two touches.
       stale: seconds without a touch after which a holder on another host is dead.
+      refuse: what somebody else is doing who has it, in words: then it is not waited
+        for, but for the time in which a dead holder is told from one that lives.
 
     Raises:
-      ValueError: the file system has no locks.
+      ValueError: the file system has no locks, or the lock is another's and `refuse`
+        is given.
     """
     place = pathlib.Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    file = _acquire(place, say, stale)
+    file = _acquire(place, say, stale, refuse)
     over = threading.Event()
     beats = threading.Thread(target=_beat, args=(file, beat, over), daemon=True)
     try:
@@ -71,9 +75,9 @@ def _me() -> dict[str, str | int]:
     return {"host": platform.node(), "pid": os.getpid(), "since": since}
 
 
-def _acquire(path: pathlib.Path, say: Say, stale: float) -> TextIO:
+def _acquire(path: pathlib.Path, say: Say, stale: float, refuse: str) -> TextIO:
     """Return the open file once its lock is ours."""
-    told, touched, since = "", 0, time.monotonic()
+    told, touched, since, looks = "", 0, time.monotonic(), 0
     while True:
         file = open(path, "a+", encoding="utf-8")  # opened anew: NFS then looks again
         free = _try(file, path)
@@ -84,7 +88,13 @@ def _acquire(path: pathlib.Path, say: Say, stale: float) -> TextIO:
             return file
         about = os.fstat(file.fileno()).st_mtime_ns
         if about != touched:
-            touched, since = about, time.monotonic()
+            touched, since, looks = about, time.monotonic(), looks + 1
+        if refuse and (not free or looks > 1):  # it is held, or was touched meanwhile
+            file.close()
+            raise ValueError(
+                f"{refuse} by {holder or 'another process'} ({path}); wait for it, end "
+                "it, or choose another folder"
+            )
         if free and time.monotonic() - since > stale:
             say(f"{path}: no sign of {holder} for {stale:.0f} seconds; taken over")
             return file

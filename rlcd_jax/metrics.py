@@ -19,10 +19,13 @@ import numpy as np
 import tensorboardX
 from absl import logging
 
-from rlcd_jax import jsonl, local_paths, processes
+from rlcd_jax import jsonl, local_paths, processes, pulse
 
 FILE_NAME = "metrics.jsonl"
 RESERVED = ("stage", "step", "wall_time")
+# Last parts of the names of what clocks say, in rows, summaries and marks. All else is
+# the same in every run of a config, however often it was stopped.
+CLOCKS = ("wall_time", "seconds", "tokens_per_second")
 
 
 class MetricWriter:
@@ -91,6 +94,7 @@ class MetricWriter:
         ordered = {name: fetched[name] for name in metrics}
         values = _as_numbers(ordered, self.stage, step)
         self._last_step = step
+        pulse.beat(f"the metrics of {self.stage} {step}")
         if self._file is None or self._tensorboard is None:
             return values
         now = time.time()
@@ -123,6 +127,11 @@ class MetricWriter:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def is_clock(name: str) -> bool:
+    """Say whether a metric, or a field of a summary, is what a clock says."""
+    return name.rpartition("/")[2] in CLOCKS
 
 
 def read_metrics(

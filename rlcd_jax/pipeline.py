@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark, leaving, processes, report, stages
+from rlcd_jax import checkpoint, done_mark, leaving, processes, report, stages
 from rlcd_jax.checks import refusals
-from rlcd_jax.job import trainer, workspace
+from rlcd_jax.job import trainer, watchdog, workspace
 from rlcd_jax.pairs import work_parts
 from rlcd_jax.stages import simulate_pairs
 
@@ -46,8 +47,25 @@ def run_stages(
             config.model.cache_dir = cache_dir
     own = _read_part(part, names) if part else None
     refusals.check_run(config, workdir, names)
-    workspace.open_run(config, workdir)
-    workspace.check_shared(workdir)
+    with contextlib.ExitStack() as held:
+        if own is None:
+            held.enter_context(workspace.only_writer(workdir))
+        else:
+            processes.by_writer(lambda: workspace.refuse_if_written(workdir))
+        workspace.open_run(config, workdir)
+        workspace.check_shared(workdir)
+        held.enter_context(watchdog.watching(workdir, config.stall_minutes))
+        _run(config, workdir, names, own, preset)
+
+
+def _run(
+    config: ConfigDict,
+    workdir: str,
+    names: Sequence[str],
+    own: work_parts.WorkPart | None,
+    preset: Mapping[str, Any] | None,
+) -> None:
+    """Run stages, in a folder that is ours, of a config that was checked."""
     _drop_moments(config, workdir)
     for name in names:
         leaving.leave_if_asked(f"{name} is not begun")
@@ -74,6 +92,8 @@ def _drop_moments(config: ConfigDict, workdir: str) -> None:
     for name in stages.STAGES if processes.is_writer() else ():
         folder = workspace.stage_folder(workdir, name)
         if (folder / done_mark.DONE).exists():
+            if stages.STAGES[name].supervised:  # nothing reads what was before the end
+                checkpoint.keep_latest(folder / "checkpoints")
             trainer.drop_moments(folder / "checkpoints")
     processes.barrier("moments of finished stages are deleted")
 

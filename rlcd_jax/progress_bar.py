@@ -11,6 +11,8 @@ import rich.console
 import rich.progress
 from absl import logging
 
+from rlcd_jax import pulse
+
 
 class Progress:
     """Shows how far a loop is: a bar on a terminal, else a log line now and then.
@@ -55,6 +57,7 @@ class Progress:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Add `count` finished units; `note` is shown after the figures."""
         self.done += count
+        pulse.beat(f"{self.what}: {self.done} of {self.total or 'many'} {self.unit}")
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=count, note=note)
         elif self._clock() - self._told >= self._every_seconds:

@@ -16,18 +16,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, pipeline, sharding, tree
+from rlcd_jax import checkpoint, metrics, pipeline, sharding, tree
 from rlcd_jax import stages as stage_table
 from rlcd_jax.job import workspace
 from rlcd_jax.weights import embedded
-
-# What clocks say; everything else in metrics.jsonl must repeat.
-CLOCKS = (
-    "wall_time",
-    "generate/tokens_per_second",
-    "generate/seconds",
-    "simulate/seconds",
-)
 
 # The smallest job whose numbers mean something: replies of a random model never end
 # by themselves, so the terminal rule is off; rates are large enough to move weights.
@@ -125,7 +117,15 @@ def metric_rows(workdir: pathlib.Path, stage: str) -> list[dict]:
     """Return the metrics of a stage without what clocks say."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["stage"] == stage]
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
+    return [without_clocks(row) for row in rows]
+
+
+def without_clocks(value):
+    """Return what a file says without what clocks say, which alone may differ."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if not metrics.is_clock(k)}
+        return {name: without_clocks(one) for name, one in kept.items()}
+    return value
 
 
 def saved_arrays(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -133,9 +133,8 @@ def saved_arrays(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     arrays = {}
-    for item in sorted((folder / str(step)).iterdir()):
-        if item.is_dir() and item.name != checkpoint.META:
-            read = ocp.PyTreeCheckpointer().restore(item)
-            named = tree.flatten_names(read)
-            arrays |= {f"{item.name}/{k}": np.asarray(v) for k, v in named.items()}
+    for item in checkpoint.item_names(folder, step):
+        read = ocp.PyTreeCheckpointer().restore(folder / str(step) / item)
+        named = tree.flatten_names(read)
+        arrays |= {f"{item}/{k}": np.asarray(v) for k, v in named.items()}
     return arrays

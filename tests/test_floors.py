@@ -191,6 +191,7 @@ COMPILES = (
     "stages",
     "planning",
     "bench",
+    "fingerprints",  # of arrays as they lie: no shardings of its own
 )
 
 

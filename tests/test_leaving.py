@@ -15,11 +15,11 @@ def _nobody_asks():
     leaving.ASKED.clear()
 
 
-@pytest.mark.parametrize("stage", ["preference", "policy"])
+@pytest.mark.parametrize("stage", ["preference", "distill", "policy"])
 def test_a_stage_that_leaves_goes_on_to_the_same_numbers(
     stage, finished_run, tmp_path, monkeypatch
 ):
-    needed = {"preference": ("pairs",), "policy": ("pairs", "preference")}[stage]
+    needed = ("pairs", "preference") if stage == "policy" else ("pairs",)
     # Of a run that saves seldom, so that leaving saves a step of its own.
     config = runs.tiny_config(**{f"{stage}__checkpoint_every": 100})
     whole = runs.copy_run(finished_run, tmp_path / "whole", *needed)
@@ -52,6 +52,26 @@ def test_simulate_leaves_between_its_parts(tmp_path, monkeypatch):
         for name in ("cut", "whole")
     )
     assert ours == theirs
+
+
+def test_evaluate_leaves_between_systems_and_is_begun_anew(
+    finished_run, tmp_path, monkeypatch
+):
+    needed = ("pairs", "preference", "distill", "policy")
+    workdir = runs.copy_run(finished_run, tmp_path / "run", *needed)
+    asked = iter((False, True))
+    with monkeypatch.context() as patch:
+        patch.setattr(leaving, "asked", lambda: next(asked))
+        with pytest.raises(leaving.Left, match="evaluate keeps nothing before its end"):
+            runs.run(runs.tiny_config(), workdir, "evaluate")
+    assert not (workdir / "evaluate" / "DONE").exists()
+    runs.run(runs.tiny_config(), workdir, "evaluate")
+    for name in ("samples.jsonl", "verdicts.jsonl", "table.json"):
+        ours, theirs = (
+            (folder / "evaluate" / name).read_bytes()
+            for folder in (finished_run, workdir)
+        )
+        assert ours == theirs, name
 
 
 def test_asked_follows_the_event():

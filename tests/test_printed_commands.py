@@ -31,7 +31,7 @@ from rlcd_jax.planning import chips, plan
 ROOT, SOURCES, START = printed.ROOT, printed.SOURCES, printed.START
 PRINTED, commands_of, words_of = printed.PRINTED, printed.commands_of, printed.words_of
 # Commands that take a config, by their own definition of flags.
-WITH_CONFIG = ("run", "plan", "reproduce")
+WITH_CONFIG = ("run", "plan", "reproduce", "verify_resume")
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ def test_printed_command_works(where, line, folder, monkeypatch):
 
 def test_guide_task_is_enough_for_its_smoke_run(folder, monkeypatch):
     (folder / "polite.toml").write_text(made_inputs.guide_task())
-    words = [words_of(line)[1] for _, line in PRINTED if "size=smoke" in line]
+    smoke = [line for _, line in PRINTED if "task=polite.toml" in line]
+    words = [words_of(line)[1] for line in smoke if "size=smoke" in line]
     assert len(words) == 1
     check_run(config_of("run", words[0], monkeypatch).config, needs_weights=True)
 

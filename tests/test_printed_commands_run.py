@@ -60,6 +60,8 @@ AGAIN = {
     "report --workdir runs/rlcd --studies": "report of RUN with studies",
     "report --workdir runs --compare runs/rlcd": "report that compares RUN, RUN2",
     "diagnose --workdir=runs/polite ": "diagnose of RUN",
+    "verify_resume ": "test_resuming does, with fewer kills",
+    "replay ": "test_replaying does",
     "human make --samples=RUN/evaluate/samples.jsonl --systems rlcd base --per": (
         "human make into FOLDER"
     ),

@@ -1,7 +1,7 @@
 """Two real processes on loopback, each with two fake devices, against one with four.
 
 One job of two processes is asked to leave, started again, loses a process, and is
-started again; what it leaves in the end is what one process leaves that nobody
+started again, once as one process and once more as two; what it leaves in the end is what one process leaves that nobody
 disturbed. Everything goes through the commands of a user.
 """
 
@@ -154,6 +154,10 @@ def two(tmp_path_factory):
     killed = time.monotonic()
     statuses = lost.wait()
     gone = time.monotonic() - killed
+    alone = Job(folder, RUN, workdir, 1)  # the same devices, of one process
+    alone.until(has_row(workdir, "preference", 6))
+    alone.processes[0].send_signal(signal.SIGTERM)
+    assert alone.wait() == [AGAIN], alone.text(0)[-2000:]
     last = Job(folder, RUN, workdir, 2)
     last.done()
     story = {"left": (left, asked), "lost": (statuses, lost, gone), "last": last}

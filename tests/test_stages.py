@@ -1,6 +1,7 @@
 """The stages together: files, skipping, refusing, resuming, one from another's file."""
 
 import json
+import shutil
 
 import jax
 import made_pair
@@ -50,7 +51,7 @@ def assert_same_checkpoints(one, other, step):
         np.testing.assert_array_equal(array, second[name], err_msg=name)
         assert array.dtype == second[name].dtype, name
     folders = [checkpoint.restore(folder, step, {})[1] for folder in (one, other)]
-    assert folders[0] == folders[1]
+    assert runs.without_clocks(folders[0]) == runs.without_clocks(folders[1])
 
 
 # --- the files of a run ---------------------------------------------------------------
@@ -342,3 +343,52 @@ def test_policy_counts_the_prompts_that_it_has_no_room_for():
     assert none["dropped"] == 0 and counts["of"] == len(whole) == none["of"]
     assert counts["dropped"] == len(whole) - len(some) > 0
     assert dev_counts["of"] - dev_counts["dropped"] >= len(dev)
+
+
+@pytest.mark.parametrize("stage", ["preference", "distill", "policy", "evaluate"])
+def test_a_run_killed_before_its_mark_leaves_the_same_mark(
+    stage, finished_run, tmp_path
+):
+    """The last checkpoint is whole, and nothing of what follows it is there."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    folder = workspace.stage_folder(workdir, stage)
+    for name in (done_mark.DONE, "summary.json"):
+        (folder / name).unlink()
+    runs.run(runs.tiny_config(), workdir, stage)
+    for name in (done_mark.DONE, "summary.json"):
+        ours, theirs = (
+            json.loads((run / folder.name / name).read_text())
+            for run in (finished_run, workdir)
+        )
+        assert runs.without_clocks(ours) == runs.without_clocks(theirs), name
+        assert list(ours) == list(theirs)
+    for name in ("preference", "distill", "policy", "simulate"):
+        assert runs.metric_rows(finished_run, name) == runs.metric_rows(workdir, name)
+
+
+def test_pairs_are_not_drawn_again_when_only_the_mark_is_missing(tmp_path, monkeypatch):
+    config, workdir = runs.tiny_config(), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace, "write_done", stop_after(workspace.write_done, 0))
+        with pytest.raises(Stop):
+            runs.run(config, workdir, "simulate")
+    before = (workdir / "pairs" / "pairs.jsonl").read_bytes()
+    rows = runs.metric_rows(workdir, "simulate")
+    monkeypatch.setattr(
+        simulate_pairs, "drawer", lambda job: pytest.fail("pairs are drawn again")
+    )
+    runs.run(config, workdir, "simulate")
+    assert (workdir / "pairs" / "pairs.jsonl").read_bytes() == before
+    assert runs.metric_rows(workdir, "simulate") == rows
+
+
+def test_blocks_that_a_kill_has_left_go_when_the_stage_is_skipped(
+    finished_run, tmp_path
+):
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    left = workdir / "pairs" / "parts" / "pairs-00000000.jsonl"
+    left.parent.mkdir()
+    left.touch()
+    runs.run(runs.tiny_config(), workdir, "simulate")
+    assert not left.parent.exists()

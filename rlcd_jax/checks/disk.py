@@ -7,10 +7,12 @@ import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
 
+from absl import logging
+
 from rlcd_jax.checks import supplies
-from rlcd_jax.job import setup, supervised, trainer, workspace
+from rlcd_jax.job import setup, trainer, workspace
 from rlcd_jax.ppo import choosing, learning
-from rlcd_jax.stages import STAGES, train_policy
+from rlcd_jax.stages import STAGES
 
 GIB = 2**30
 UPDATES = 1000  # of a training; the schedule has no part in the sizes
@@ -47,7 +49,7 @@ def room(job: setup.Job, names: Sequence[str]) -> Room:
 
 
 def problems(look: supplies.Look) -> Iterator[str]:
-    """Yield that the disk has no room for the checkpoints of the run."""
+    """Yield that the disk has no room for the run's checkpoints; say their size."""
     if look.workdir is None:
         return
     workdir = pathlib.Path(look.workdir)
@@ -60,6 +62,9 @@ def problems(look: supplies.Look) -> Iterator[str]:
     )
     needed = room(look.job, look.left)
     free = shutil.disk_usage(workspace.nearest_folder(workdir)).free
+    if needed.peak:
+        told = "checkpoints: up to %.2f GiB at once, %.2f when done; %.1f are free"
+        logging.info(told, *(n / GIB for n in (needed.peak, needed.after, free)))
     if needed.peak - there > free:
         yield (
             f"the checkpoints of {', '.join(look.left)} take up to "
@@ -81,13 +86,15 @@ def _stage_room(job: setup.Job, name: str) -> Room:
         saved = learning.make_trainer(job).saved_bytes
     whole = sum(saved.values())
     stays = whole - (0 if job.config.keep_moments else saved[trainer.OPTIMIZER])
-    section = job.config[name]
+    section, kept = job.config[name], job.config.keep_checkpoints
     if stage.supervised:
         # How many updates there are is known when the pairs are drawn.
-        return Room((supervised.KEPT + 1) * whole, supervised.KEPT * stays)
+        # Of the steps before the last, none is kept without its moments.
+        after = kept * stays if job.config.keep_moments else stays
+        return Room((kept + 1) * whole, after)
     saves = -(-section.steps // section.checkpoint_every)
-    peak = min(saves, train_policy.KEPT + 1) * whole
-    after = min(saves, train_policy.KEPT) * stays
+    peak = min(saves, kept + 1) * whole
+    after = min(saves, kept) * stays
     if section.choose == choosing.DEV_SCORE:
         chosen = saved[choosing.ITEM]
         return Room(peak + min(saves, choosing.KEPT) * chosen, after + chosen)

@@ -84,6 +84,8 @@ _RUN = {
     "official_wording": _text("", "folder of a checkout", empty=True, path=True),
     "stages": _choices(("simulate", "preference"), *stages.STAGES, ordered=True),
     "keep_moments": _flag(False),
+    "stall_minutes": _number(30.0, 0, "minutes; 0: never", high=1e5),
+    "keep_checkpoints": _count(2, 2, "steps", high=1000),
 }
 _MODEL = {
     "spec": _text("smollm2-135m", "a model spec", argument="model"),

@@ -16,7 +16,8 @@ from rlcd_jax import dotted
 
 PACKAGES = ("jax", "jaxlib", "numpy", "tokenizers")  # whose versions change numbers
 OWN_CACHES = ("model.cache_dir", "prompts.data_dir", "run.model.cache_dir")  # a host's
-WHOLE = 64 * 2**20  # bytes of a file that is read whole; of others, both ends
+WHOLE = 64 * 2**20  # bytes of a file that is read whole
+PIECES = 64  # of larger files, of one MiB each, from the first to the last
 
 
 def gather(
@@ -25,7 +26,7 @@ def gather(
     """Return what a process is about to do, with what, as names and values.
 
     Files and folders that a config names are there by a hash of what is in them; of
-    large files, weights mostly, by their size and both ends.
+    large files, weights mostly, by their size, both ends and pieces between.
 
     Args:
       config: as a nested dict.
@@ -42,7 +43,7 @@ def gather(
             continue
         facts[f"--config.{name}"] = json.dumps(value, default=str)
         texts = value if isinstance(value, list | tuple) else [value]
-        for path in (_as_path(one) for one in texts if isinstance(one, str)):
+        for path in (as_path(one) for one in texts if isinstance(one, str)):
             if path is not None:
                 facts[f"contents of {path} (--config.{name})"] = content_hash(path)
     return facts
@@ -51,18 +52,20 @@ def gather(
 def content_hash(path: pathlib.Path) -> str:
     """Return 16 hexadecimal digits of a file's content, or a folder's with its names.
 
-    Hidden files are no content.
+    Hidden files are no content. Of a file over `WHOLE` pieces are read: other weights
+    differ everywhere.
     """
     total = hashlib.blake2b(digest_size=8)
     for file in _files(path):
         total.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         with open(file, "rb") as opened:
-            if file.stat().st_size <= WHOLE:
+            size = file.stat().st_size
+            if size <= WHOLE:
                 total.update(opened.read())
-            else:
+                continue
+            for piece in range(PIECES):
+                opened.seek((size - 2**20) * piece // (PIECES - 1))
                 total.update(opened.read(2**20))
-                opened.seek(-(2**20), os.SEEK_END)
-                total.update(opened.read())
     return total.hexdigest()
 
 
@@ -87,7 +90,7 @@ def _code() -> str:
     return f"{rlcd_jax.__version__} {total.hexdigest()}"
 
 
-def _as_path(text: str) -> pathlib.Path | None:
+def as_path(text: str) -> pathlib.Path | None:
     """Return the file or folder that a value names, if this host has it.
 
     A value may be the path, or end in it: "hf:PATH", "gguf:PATH", "name=PATH".

@@ -169,9 +169,28 @@ def cache_dir(config: ConfigDict) -> pathlib.Path:
     return pathlib.Path(config.model.cache_dir or "~/.cache/rlcd_jax").expanduser()
 
 
-def restore_params(job: Job, folder: pathlib.Path, item: str, specs: Params) -> Params:
-    """Return one item of the latest checkpoint in `folder`, on the mesh."""
-    step = checkpoint.latest_step(folder)
+def restore_params(
+    job: Job,
+    folder: pathlib.Path,
+    item: str,
+    specs: Params,
+    step: int | None = None,
+) -> Params:
+    """Return one item of a checkpoint in `folder`, on the mesh.
+
+    Args:
+      job: of the stage.
+      folder: of checkpoints.
+      item: its name.
+      specs: its parameter table.
+      step: of the checkpoint; None: the latest.
+
+    Raises:
+      Damaged: it is not what was saved; no other step is taken in its place, whose
+        parameters would be others than those of the stage's summary.
+      ValueError: there is none, or it does not fit.
+    """
+    step = checkpoint.latest_step(folder) if step is None else step
     if step is None:
         raise ValueError(
             f"{folder} holds no checkpoint; run the stage that makes it first"
@@ -184,5 +203,11 @@ def restore_params(job: Job, folder: pathlib.Path, item: str, specs: Params) -> 
         table.abstract_params(specs),
         shardings,
     )
-    items, _ = checkpoint.restore(folder, step, {item: abstract})
+    try:
+        items, _ = checkpoint.restore(folder, step, {item: abstract})
+    except checkpoint.Damaged as error:
+        raise checkpoint.Damaged(
+            f"{error}\nRestore its files from a copy, or delete {folder.parent} to "
+            "make it again"
+        ) from error
     return items[item]

@@ -23,7 +23,6 @@ from rlcd_jax.training import train_state
 
 Params = Any
 Row = Any
-KEPT = 1  # latest checkpoints that stay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +169,8 @@ def fit(
         batch_size=section.batch_size,
         total=total,
     )
-    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=KEPT) as saver:
+    keep = checkpoint.Regular(config.keep_checkpoints, section.checkpoint_every, total)
+    with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
         state, start, _ = program.start_or_resume(saver, make_params)
         if start:
             logging.info("%s: goes on from update %d", lesson.stage, start)

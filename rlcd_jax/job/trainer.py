@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import optax
+from absl import logging
 
 from rlcd_jax import checkpoint, processes, sharding, tree
 from rlcd_jax.models import table
@@ -141,12 +142,31 @@ class Trainer:
         Args:
           folder: checkpoints of the stage.
           make: returns the parameters at the start; called if there is none.
+
+        A damaged checkpoint is named and set aside, and the one before is taken.
+
+        Raises:
+          ValueError: there are checkpoints and all are damaged.
         """
-        step = folder.latest_step()
-        if step is None:
-            return self.create(make()), 0, {}
-        state, meta = self.restore(folder, step)
-        return state, step, meta
+        steps = folder.steps()
+        for step in reversed(steps):
+            try:
+                state, meta = self.restore(folder, step)
+            except checkpoint.Damaged as error:
+                aside = folder.set_aside(step)
+                logging.error("%s\nIts files are now in %s", error, aside)
+                continue
+            if step < steps[-1]:
+                told = "checkpoint of step %d is damaged: goes on from step %d, before"
+                logging.warning(told, steps[-1], step)
+            return state, step, meta
+        if steps:
+            raise ValueError(
+                f"no checkpoint in {folder.folder} is whole: steps "
+                f"{', '.join(map(str, steps))} are damaged and set aside; start the "
+                "same command again to train anew, or restore the files"
+            )
+        return self.create(make()), 0, {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,12 +229,14 @@ def drop_moments(folder: str | os.PathLike[str]) -> None:
 
 
 def has_moments(folder: str | os.PathLike[str]) -> bool:
-    """Say whether the latest checkpoint is one that a training can go on from.
+    """Say whether a checkpoint is one that a training can go on from.
 
     Without any checkpoint it starts anew, which it can.
     """
-    step = checkpoint.latest_step(folder)
-    return step is None or OPTIMIZER in checkpoint.item_names(folder, step)
+    steps = checkpoint.whole_steps(folder)
+    return not steps or any(
+        OPTIMIZER in checkpoint.item_names(folder, step) for step in steps
+    )
 
 
 def micro_batches(name: str, batch_size: int, micro_batch: int, ways: int) -> int:

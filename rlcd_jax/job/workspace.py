@@ -7,6 +7,7 @@ folder is refused with the fields that differ, and never mixes with what is ther
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -15,20 +16,31 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import done_mark, jsonl, local_paths, processes, record_files, stages
+from rlcd_jax import (
+    done_mark,
+    jsonl,
+    local_paths,
+    locks,
+    processes,
+    record_files,
+    stages,
+)
+from rlcd_jax.job import changes, contents
 
-# Fields that change how a run is computed and not what: another machine may resume.
-FREE = ("cache_dir", "chunk_tokens", "remat", "attention", "data_dir", "hh_dir")
 # What may lie in a folder before the first run: of a file system, of a plan, logs.
 BESIDE = ("lost+found", "plan.json", "log", "stdout", "stderr")
 LOGS = (".log", ".out", ".err", "log.txt")
 SEEN_SECONDS = 10.0  # after which a file that another host made must be there
+LOCK = ".lock"  # of a workdir, held by the run that writes it
+INPUTS = "inputs.json"  # of a stage: hashes of what it reads, from when it began
+AGAIN = "Restore what was there, choose another workdir, or delete {} to run it again"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rlcd_jax")
 
 
@@ -40,20 +52,20 @@ def stage_folder(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
 def stage_config(config: ConfigDict, stage: str) -> dict[str, Any]:
     """Return the part of the config that a stage's result depends on."""
     whole = config.to_dict()
-    part = {name: whole[name] for name in stages.STAGES[stage].sections}
-    for name in ("model", "prompts"):
-        part[name] = {k: v for k, v in part[name].items() if k not in FREE}
-    return part
+    names = stages.STAGES[stage].sections
+    return {name: changes.bound(name, whole[name]) for name in names}
 
 
 def finished(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> bool:
-    """Say whether a stage is done under this config.
+    """Say whether a stage is done under this config, with what is there now.
 
     Raises:
-      ValueError: the stage was begun or done under another config.
+      ValueError: the stage was begun or done under another config, or what it has read
+        or written is not the same any more.
     """
     folder, part = stage_folder(workdir, stage), stage_config(config, stage)
     if processes.agreed(done_mark.check_done(folder, part)):
+        processes.by_writer(lambda: _check_done_contents(config, workdir, stage))
         logging.info("%s: done before, skipped", stage)
         return True
     begun = folder / "config.json"
@@ -66,7 +78,54 @@ def finished(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> boo
                 f"{folder} was begun with another config:\n  {shown}\nChoose another "
                 "workdir, restore these values, or delete that folder"
             )
+    processes.by_writer(lambda: _check_begun_contents(config, workdir, stage))
     return False
+
+
+def _check_done_contents(
+    config: ConfigDict, workdir: str | pathlib.Path, stage: str
+) -> None:
+    """Refuse a finished stage whose inputs or results are others than they were."""
+    folder = stage_folder(workdir, stage)
+    mark = done_mark.read_contents(folder)
+    if not mark:
+        return  # made by hand, or before marks held any
+    now = contents.inputs(config, workdir, stage)
+    # A stage that is done reads nothing any more: what is gone harms nobody.
+    before = {k: v for k, v in mark.get("inputs", {}).items() if k in now}
+    lines = contents.changed(before, now)
+    own = contents.changed(mark.get("outputs", {}), contents.outputs(folder))
+    if lines := [*lines, *(f"{folder.name}/{line}" for line in own)]:
+        listed = "\n  ".join(lines)
+        raise ValueError(
+            f"{folder} is done, and since then:\n  {listed}\n{AGAIN.format(folder)}"
+        )
+
+
+def _check_begun_contents(
+    config: ConfigDict, workdir: str | pathlib.Path, stage: str
+) -> None:
+    """Refuse to go on, or to begin, with other things than what was there before."""
+    folder, lines = stage_folder(workdir, stage), []
+    now = contents.inputs(config, workdir, stage)
+    if (folder / INPUTS).exists():
+        before = jsonl.read_object(folder / INPUTS)
+        told = f"{folder} was begun, and since then"
+        lines = contents.changed(before, now)
+    else:
+        told = f"{stage} cannot begin"
+        for name in stages.STAGES[stage].reads:
+            read = stage_folder(workdir, name)
+            if not (read / done_mark.DONE).exists():
+                continue
+            written = done_mark.read_contents(read).get("outputs", {})
+            for path, value in written.items():
+                where = f"{read.name}/{path}"
+                if where in now and now[where] != value:
+                    lines.append(f"{where} has changed since {name} was done")
+    if lines:
+        listed = "\n  ".join(lines)
+        raise ValueError(f"{told}:\n  {listed}\n{AGAIN.format(folder)}")
 
 
 def begin(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
@@ -75,6 +134,8 @@ def begin(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> pathli
     if processes.is_writer():
         folder.mkdir(parents=True, exist_ok=True)
         record_files.write_json(folder / "config.json", stage_config(config, stage))
+        found = contents.inputs(config, workdir, stage)
+        record_files.write_json(folder / INPUTS, found)
     processes.barrier(f"{stage} begins")
     return folder
 
@@ -104,7 +165,11 @@ def write_done(
     """Write a stage's summary and its DONE mark; the writer's part of `finish`."""
     folder = stage_folder(workdir, stage)
     record_files.write_json(folder / "summary.json", summary)
-    done_mark.mark_done(folder, stage_config(config, stage), summary)
+    held = {
+        "inputs": contents.inputs(config, workdir, stage),
+        "outputs": contents.outputs(folder),
+    }
+    done_mark.mark_done(folder, stage_config(config, stage), summary, held)
 
 
 def summary(workdir: str | pathlib.Path, stage: str) -> dict[str, Any]:
@@ -154,6 +219,42 @@ def nearest_folder(path: pathlib.Path) -> pathlib.Path:
     return next((p for p in (path, *path.parents) if p.exists()), path)
 
 
+@contextlib.contextmanager
+def only_writer(workdir: str | pathlib.Path) -> Iterator[None]:
+    """Be the only run that writes a workdir; readers ask nobody.
+
+    Raises:
+      ValueError: another run writes it; its host, process and start are named.
+    """
+    folder = pathlib.Path(workdir)
+    busy = f"workdir {folder} is being written"
+    with contextlib.ExitStack() as held:
+
+        def take() -> None:
+            lock = locks.held(folder / LOCK, logging.info, refuse=busy)
+            held.enter_context(lock)
+            _remove_leftovers(folder)
+
+        processes.by_writer(take)
+        yield
+
+
+def refuse_if_written(workdir: str | pathlib.Path) -> None:
+    """Refuse a workdir that a whole run writes; parts of one may write it at once."""
+    path = pathlib.Path(workdir) / LOCK
+    if path.exists():
+        with only_writer(workdir):
+            pass
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Remove what a run that was killed had not written whole."""
+    for pattern in ("metrics.jsonl.new", ".*.tmp", "*/.*.tmp", "*/samples/.*.tmp"):
+        for path in folder.glob(pattern):
+            logging.info("%s was left half written, and is removed", path)
+            path.unlink(missing_ok=True)
+
+
 def open_run(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """Write `config.json` and `environment.json` of a run.
 
@@ -166,6 +267,10 @@ def open_run(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     def write() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if (folder / "config.json").exists():
+                before = jsonl.read_object(folder / "config.json")
+                for line in changes.told(before, config.to_dict()):
+                    logging.info("%s", line)
             record_files.write_json(folder / "config.json", config.to_dict())
             record_files.write_json(folder / "environment.json", environment())
         except OSError as error:

@@ -23,7 +23,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import done_mark, leaving, locks, processes, stages
-from rlcd_jax.job import workspace
+from rlcd_jax.job import changes, workspace
 
 # What the stages that only tables need depend on; workspace knows the others.
 SECTIONS = {
@@ -112,8 +112,7 @@ def identity(
         whole = config.to_dict()
         part = {name: whole[name] for name in SECTIONS[stage]}
         for name in {"model", "prompts"} & part.keys():
-            section = part[name].items()
-            part[name] = {k: v for k, v in section if k not in workspace.FREE}
+            part[name] = changes.bound(name, part[name])
     else:
         part = workspace.stage_config(config, stage)
     return {

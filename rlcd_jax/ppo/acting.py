@@ -189,12 +189,22 @@ class Actor:
         return [self.prompts[index] for index in indices]
 
     def generate(
-        self, policy: Params, prompts: Sequence[EncodedPrompt], step: int
+        self,
+        policy: Params,
+        prompts: Sequence[EncodedPrompt],
+        step: int,
+        first: int = 0,
     ) -> list[Sampled]:
         """Return one reply to each prompt, keyed by (seed, step, place, prompt).
 
         Step 0 stands for dev prompts: all checkpoints draw with the same keys, so
         that their replies differ by the weights alone.
+
+        Args:
+          policy: its parameters.
+          prompts: to answer.
+          step: of PPO.
+          first: place of the first of them in the step.
         """
         generation.load(self.sampler, policy, self.job.mesh)
         seed, task = self.job.config.seed, self.job.task
@@ -207,7 +217,7 @@ class Actor:
                 temperature=float(self.section.temperature),
                 stop_strings=task.stop_strings,
             )
-            for place, dialogue in enumerate(prompts)
+            for place, dialogue in enumerate(prompts, start=first)
         ]
         what = f"rollout {step}" if step else "dev prompts"
         replies = generation.generate(self.sampler, asked, what)

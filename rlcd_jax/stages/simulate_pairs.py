@@ -51,7 +51,7 @@ def simulate_pairs(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         listed. Asking for part 1/1 draws what they lack.
     """
     if workspace.finished(config, workdir, "simulate"):
-        return workspace.summary(workdir, "simulate")
+        return _done_before(workdir)
     folder = workspace.stage_folder(workdir, "simulate")
 
     def lacks() -> list[str]:
@@ -87,11 +87,11 @@ def simulate_part(
       The summary of the stage if it is whole now, else None.
     """
     if workspace.finished(config, workdir, "simulate"):
-        return workspace.summary(workdir, "simulate")
+        return _done_before(workdir)
     own = setup.own_devices(config)
     job = setup.load_job(config, own)
     lengths.check(job, "simulate")
-    prompts, shared = _prompts(config)
+    prompts, shared = run_prompts(config)
     places = blocks.starts(len(prompts), config.pairs.part_prompts)
     blocks.check_part(part, len(places))
     folder = workspace.begin(config, workdir, "simulate")
@@ -121,12 +121,22 @@ def simulate_part(
     return processes.by_writer(put_together)
 
 
+def _done_before(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Return the summary of the stage, which is done.
+
+    A run that was killed between the mark and the end has left blocks.
+    """
+    if processes.is_writer():
+        blocks.remove(workspace.stage_folder(workdir, "simulate"))
+    return workspace.summary(workdir, "simulate")
+
+
 def block_places(config: ConfigDict) -> Sequence[int]:
     """Return where the blocks of a run begin, by the number of the first prompt."""
-    return blocks.starts(len(_prompts(config)[0]), config.pairs.part_prompts)
+    return blocks.starts(len(run_prompts(config)[0]), config.pairs.part_prompts)
 
 
-def _prompts(config: ConfigDict) -> tuple[list[records.Prompt], int]:
+def run_prompts(config: ConfigDict) -> tuple[list[records.Prompt], int]:
     """Return a run's prompts, each as often as it is drawn; how many others have."""
     own = prompt_parts.load_part(config, setup.load_task(config), "train")
     prompts = list(own.prompts)[: config.prompts.limit or None]
@@ -150,7 +160,7 @@ def _draw_together(
     places: Sequence[int],
 ) -> None:
     """Draw blocks with all processes of the job, and write each when it is whole."""
-    draw, size = _drawer(job), job.config.pairs.part_prompts
+    draw, size = drawer(job), job.config.pairs.part_prompts
     for number, start in enumerate(places, start=1):
         leaving.leave_if_asked(f"{number - 1} of {len(places)} blocks are drawn")
         logging.info("simulate: block %d of %d", number, len(places))
@@ -176,7 +186,7 @@ def _draw_apart(
     logging.info(told, index, count, len(own), len(places))
     size = job.config.pairs.part_prompts
     if own:
-        draw = _drawer(job)
+        draw = drawer(job)
         for start in own:
             if notes.is_leaving():
                 break
@@ -184,7 +194,7 @@ def _draw_apart(
     notes.wait_for_all()
 
 
-def _drawer(job: setup.Job) -> Draw:
+def drawer(job: setup.Job) -> Draw:
     """Return what draws and labels the pairs of a block, its engine loaded."""
     config = job.config
     rows, numbers = grid_rows(config), settings(config)

@@ -24,7 +24,7 @@ from rlcd_jax.ppo import acting, choosing, learning
 from rlcd_jax.preference import model
 
 Params = Any
-KEPT = 2  # latest checkpoints that stay
+LAST = "last"  # in a checkpoint's JSON: the metrics of its step, for the summary
 
 
 def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -46,12 +46,15 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     learner = learning.make_trainer(job)
     folder = workspace.begin(config, workdir, "policy")
     _set_frozen(actor, workdir)
-    last: dict[str, float] = {}
-    with checkpoint.Checkpointer(folder / "checkpoints", max_to_keep=KEPT) as saver:
+    keep = checkpoint.Regular(
+        config.keep_checkpoints, section.checkpoint_every, section.steps
+    )
+    with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
         state, start, meta = learner.start_or_resume(
             saver, lambda: _start_params(job, workdir)
         )
         notes = acting.Notes.from_meta(meta, section)
+        last: dict[str, float] = dict(meta.get(LAST, {}))
         with (
             choosing.Choice(actor, folder, saver, start, meta) as choice,
             metrics.MetricWriter(workdir, "policy", resumed_step=start or None) as out,
@@ -73,7 +76,8 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
                 bar.advance(1, f"score {last['rollout/score_mean']:.2f}")
                 leaves = step < section.steps and leaving.asked()
                 if saves or leaves:
-                    learner.save(saver, step, state, notes.as_meta() | choice.as_meta())
+                    noted = notes.as_meta() | choice.as_meta() | {LAST: last}
+                    learner.save(saver, step, state, noted)
                 if leaves:
                     raise leaving.Left(f"policy is saved at step {step}")
             chosen = choice.finish(section.steps)
