@@ -20,7 +20,7 @@ a module that is named beside its package has left it for the floor where it is 
     text, decode: dialogues, tokenizers; drawing replies
     models, training, tasks: the LLaMA; losses and updates; a task is data
     statistics, paper.appendix_n, paper.published: figures with intervals
-    records, record_files, metrics, checkpoint, done_mark: what files hold
+    records, record_files, metrics, metric_rows, checkpoint, done_mark: what files hold
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     fetched: files of a model as others wrote them, read or told why not
     processes, leaving: what the processes of a job do together

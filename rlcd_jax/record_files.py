@@ -11,6 +11,22 @@ from etils import epath
 
 from rlcd_jax import jsonl, local_paths, schema
 
+# What a record is known by: those of its fields that are in the first row with any.
+KNOWN_BY = (
+    ("id",),
+    ("item",),
+    (
+        "prompt_id",
+        "draw",
+        "sampling",
+        "side",
+        "judge",
+        "system",
+        "system_1",
+        "system_2",
+    ),
+)
+
 # --- files ----------------------------------------------------------------------------
 
 
@@ -57,15 +73,34 @@ def read_jsonl(
       A row without the field `draw` is of a prompt's only draw; with a "#" in its
       prompt id, where older files wrote the draw, it is refused.
     """
-    rows = []
+    rows: list[Any] = []
+    first: dict[Any, int] = {}  # of what a record is known by, its line
     for number, row in jsonl.read(path, drop_truncated=drop_truncated):
         try:
             if cls is not dict:
                 row = schema.from_dict(cls, with_draw(cls, row))
+                _refuse_double(row, first, number)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
         rows.append(row)
     return rows
+
+
+def _refuse_double(row: Any, first: dict[Any, int], number: int) -> None:
+    """Refuse a record that an earlier line of its file has too."""
+    names = next(
+        filter(None, ([n for n in r if hasattr(row, n)] for r in KNOWN_BY)), ()
+    )
+    key = tuple(getattr(row, name) for name in names)
+    line = first.setdefault(key, number) if key else number
+    if line != number:
+        told = ", ".join(
+            f"{name!r} {schema.shown(getattr(row, name))}" for name in names
+        )
+        raise ValueError(
+            f"line {line} has a record of {told} too; accepted: each once; remove one "
+            "of the two lines"
+        )
 
 
 def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:

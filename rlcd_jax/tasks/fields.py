@@ -19,6 +19,8 @@ CleanupMode = Literal["corrected", "released"]
 Unfinished = Literal["reject", "cut_sentence", "keep"]
 TEXT_GROUPS = ("affixes", "systems", "scoring", "judge_questions", "prompts")
 SPLITS = ("train", "dev", "test")
+HH_CONFIGS = ("harmless-base", "helpful-base")  # subsets of hh-rlhf
+MOST_TOKENS = 2**31 - 1
 # What each lexicon can measure: a task whose attribute is another is not scored by it.
 LEXICONS = {"vader": ("cheerful", "happy", "joyful", "optimistic", "positive")}
 HEADER_BREAKERS = re.compile(r"[()\r\n]")  # an affix stands in parentheses in a header
@@ -79,7 +81,7 @@ class CleanupRules:
     mode: CleanupMode = "corrected"
     role_names: tuple[str, ...] = schema.filled(default=("Human", "Assistant"))
     unfinished: Unfinished = "reject"
-    min_characters: int = schema.between(1, default=1)
+    min_characters: int = schema.between(1, MOST_TOKENS, default=1)
 
     def __post_init__(self):
         schema.validate(self, exact=False)
@@ -125,8 +127,8 @@ class TaskFile:
     lead_in: str = ""
     stop_strings: tuple[str, ...] | None = None
     forbidden_strings: tuple[str, ...] = ("\\", "\\\\", "`", "```")
-    prompt_tokens: int = schema.between(1, default=192)
-    reply_tokens: int = schema.between(1, default=300)
+    prompt_tokens: int = schema.between(1, MOST_TOKENS, default=192)
+    reply_tokens: int = schema.between(1, MOST_TOKENS, default=300)
     hh_config: str = ""
     judge_questions: dict[str, str] = dataclasses.field(default_factory=dict)
     lexicon: Lexicon | None = None
@@ -235,6 +237,11 @@ def _broken_prompts(held: TaskFile) -> Iterator[str]:
         yield (
             "no prompts; accepted: 'prompts.file' (JSONL, relative to the task file), "
             "'prompts.texts' (a list of texts) or 'hh_config' (prompts of hh-rlhf)"
+        )
+    if held.hh_config and held.hh_config not in HH_CONFIGS:
+        yield (
+            f"field 'hh_config' is {schema.shown(held.hh_config)}; accepted: "
+            f"{schema.listed(HH_CONFIGS)}"
         )
     first: dict[str, int] = {}
     for index, text in enumerate(prompts.texts):
