@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from etils import epath
@@ -58,7 +58,11 @@ def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
 
 
 def read_jsonl(
-    path: epath.PathLike, cls: type = dict, *, drop_truncated: bool = False
+    path: epath.PathLike,
+    cls: type = dict,
+    *,
+    drop_truncated: bool = False,
+    only: Collection[str] | None = None,
 ) -> list[Any]:
     """Return the records of a file, in order; empty lines are skipped.
 
@@ -67,6 +71,7 @@ def read_jsonl(
       cls: a record class of this module, or `dict` for the plain objects.
       drop_truncated: leave out a last line that a killed writer cut short, instead of
         refusing the file.
+      only: fields of the lines that the records are made of; None: all.
 
     Returns:
       A list of `cls`. A broken line is a ValueError that names file, line and field.
@@ -78,7 +83,8 @@ def read_jsonl(
     for number, row in jsonl.read(path, drop_truncated=drop_truncated):
         try:
             if cls is not dict:
-                row = schema.from_dict(cls, with_draw(cls, row))
+                taken = {k: v for k, v in row.items() if only is None or k in only}
+                row = schema.from_dict(cls, with_draw(cls, taken))
                 _refuse_double(row, first, number)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlcd_jax import jsonl, record_files, schema
+from rlcd_jax import jsonl, record_files, records, schema
 from rlcd_jax.human import sheets
 from rlcd_jax.human import study as studies
 
@@ -47,7 +47,7 @@ class Judgment:
     rating: int = schema.between(studies.LOWEST, studies.HIGHEST)
     score_2: int = schema.between(studies.LOWEST, studies.HIGHEST)
     seconds: float | None = schema.between(0.0)
-    draw: int | None = schema.between(0, default=None)
+    draw: int | None = schema.between(0, records.MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)

@@ -138,8 +138,9 @@ def _of_slurm(environ: Mapping[str, str]) -> Hosts | None:
         return None
     if "SLURM_STEP_NODELIST" not in environ or "SLURM_LOCALID" not in environ:
         raise ValueError(
-            f"SLURM gave this job {environ['SLURM_NTASKS']} tasks, and this process "
-            "was not started by srun; write `srun python …`, or ask for --ntasks=1 "
+            f"SLURM gave this job {environ['SLURM_NTASKS'][:40]} tasks, and this "
+            "process was not started by srun; write `srun python …`, or ask for "
+            "--ntasks=1 "
             "(or unset SLURM_NTASKS) for a single process"
         )
     nodes = expand_nodes(environ["SLURM_STEP_NODELIST"])
@@ -203,13 +204,15 @@ def _tasks_per_node(
     for one in filter(None, environ.get(name, "").split(",")):
         match = re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?", one)
         if not match or len(tasks) + int(match[2] or 1) > MOST:
-            raise ValueError(f"{name}={environ[name]!r}; accepted: such as 8(x2),4")
+            raise ValueError(
+                f"{name}={environ[name][:40]!r}; accepted: such as 8(x2),4"
+            )
         tasks += [int(match[1])] * int(match[2] or 1)
     if not tasks and count % num_nodes == 0:
         tasks = [count // num_nodes] * num_nodes
     if len(tasks) != num_nodes or sum(tasks) != count:
         raise ValueError(
-            f"SLURM_NTASKS={count}, but {name}={environ.get(name, '')!r} on "
+            f"SLURM_NTASKS={count}, but {name}={environ.get(name, '')[:40]!r} on "
             f"{num_nodes} nodes has {sum(tasks)} tasks; give srun the same --ntasks "
             "as the job"
         )
@@ -296,7 +299,7 @@ def _devices_by_hand(environ: Mapping[str, str]) -> tuple[int, ...]:
     known = all(re.fullmatch("[0-9]{1,5}", one) for one in words)
     if not known or len(set(words)) < len(words):
         raise ValueError(
-            f"{DEVICES}={environ[DEVICES]!r}; accepted: numbers, each once: 0,1,2,3"
+            f"{DEVICES}={environ[DEVICES][:40]!r}; accepted: numbers, each once: 0,1,2"
         )
     return tuple(map(int, words))
 
@@ -313,8 +316,8 @@ def _checked(hosts: Hosts) -> Hosts | None:
     known = bool(re.fullmatch(r"\S+", host)) and host.isprintable() and colon
     if not (known and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
         raise ValueError(
-            f"the address of process 0 is {hosts.coordinator!r}; accepted: HOST:PORT, "
-            "such as 10.0.0.2:8476"
+            f"the address of process 0 is {hosts.coordinator[:80]!r}; accepted: "
+            "HOST:PORT, such as 10.0.0.2:8476"
         )
     return hosts
 

@@ -144,20 +144,21 @@ def broken_rules(held: TaskFile) -> Iterator[str]:
     """Yield what does not fit together in a task file of well formed fields."""
     if not re.fullmatch(r"[\w .-]+", held.name):
         yield (
-            f"field 'name' is {held.name!r}; accepted: letters, digits, blanks, '_', "
-            "'-' and '.', because ids of prompts begin with it"
+            f"field 'name' is {schema.shown(held.name)}; accepted: letters, digits, "
+            "blanks, '_', '-' and '.', because ids of prompts begin with it"
         )
     for index, pair in enumerate(held.affixes):
         yield from _broken_pair(pair, f"affixes[{index}]")
     if held.prompt_template.count("{text}") != 1:
         yield (
-            f"field 'prompt_template' is {held.prompt_template!r}; accepted: text that "
-            "holds '{text}' exactly once"
+            f"field 'prompt_template' is {schema.shown(held.prompt_template)}; "
+            "accepted: text that holds '{text}' exactly once"
         )
     if held.format == "chat" and held.stop_strings:
         yield (
-            f"field 'stop_strings' is {list(held.stop_strings)}; accepted: an empty "
-            "list when format is 'chat', where the end-of-turn token ends a reply"
+            f"field 'stop_strings' is {schema.shown(list(held.stop_strings))}; "
+            "accepted: an empty list when format is 'chat', where the end-of-turn "
+            "token ends a reply"
         )
     for name in ("stop_strings", "forbidden_strings"):
         if "" in (getattr(held, name) or ()):
@@ -167,8 +168,10 @@ def broken_rules(held: TaskFile) -> Iterator[str]:
     roles = list(held.cleanup.role_names)
     if len(roles) != 2 or (held.format == "dialogue" and roles != names):
         yield (
-            f"field 'cleanup.role_names' is {roles}; accepted: two names, human first, "
-            f"which in the dialogue format are those of the markers, {names}"
+            f"field 'cleanup.role_names' is {schema.shown(roles)}; accepted: two "
+            "names, "
+            "human first, which in the dialogue format are those of the markers, "
+            f"{schema.shown(names)}"
         )
     for name, text in held.judge_questions.items():
         if schema.is_blank(text):
@@ -210,21 +213,24 @@ def _broken_lexicon(held: TaskFile) -> Iterator[str]:
         return
     if lexicon.name not in LEXICONS:
         yield (
-            f"field 'lexicon.name' is {lexicon.name!r}; accepted: "
+            f"field 'lexicon.name' is {schema.shown(lexicon.name)}; accepted: "
             f"{schema.listed(LEXICONS)}"
         )
         return
     if lexicon.attribute not in LEXICONS[lexicon.name]:
         yield (
-            f"field 'lexicon.attribute' is {lexicon.attribute!r}; accepted, being what "
-            f"{lexicon.name!r} measures: {schema.listed(LEXICONS[lexicon.name])}. For "
+            f"field 'lexicon.attribute' is {schema.shown(lexicon.attribute)}; "
+            "accepted, "
+            f"being what {lexicon.name!r} measures: "
+            f"{schema.listed(LEXICONS[lexicon.name])}. For "
             "any other attribute take [lexicon] out: a language model then judges"
         )
     elif lexicon.attribute != attribute:
         yield (
-            f"field 'lexicon.attribute' is {lexicon.attribute!r}, but the attribute of "
-            f"the task is {attribute!r} (field 'attribute', else the name); accepted: "
-            "the same. Take [lexicon] out (a language model then judges), or say in "
+            f"field 'lexicon.attribute' is {schema.shown(lexicon.attribute)}, but the "
+            f"attribute of the task is {schema.shown(attribute)} (field 'attribute', "
+            "else the name); accepted: the same. Take [lexicon] out (a language model "
+            "then judges), or say in "
             "'attribute' that the task is about what the lexicon measures"
         )
 
@@ -247,7 +253,10 @@ def _broken_prompts(held: TaskFile) -> Iterator[str]:
     for index, text in enumerate(prompts.texts):
         name, words = f"prompts.texts[{index}]", " ".join(text.split())
         if schema.is_blank(words):
-            yield f"field '{name}' is {text!r}; accepted: text that is not blank"
+            yield (
+                f"field '{name}' is {schema.shown(text)}; accepted: text that is not "
+                "blank"
+            )
         elif words in first:
             yield (
                 f"field '{name}' is {schema.shown(text)}, as is "
