@@ -23,7 +23,7 @@ a module that is named beside its package has left it for the floor where it is 
     records, record_files, metrics, metric_rows, checkpoint, done_mark: what files hold
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     fetched: files of a model as others wrote them, read or told why not
-    processes, leaving: what the processes of a job do together
+    processes, leaving, outages: what processes do together; what the machine refuses
     stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
     local_paths, dotted: where files may lie; fields by dotted name
 """
