@@ -256,6 +256,9 @@ def _policy() -> ConfigDict:
     # Largest |ratio - 1| on the first minibatch. In bfloat16 single tokens are rounded
     # otherwise where their text lies beside others: 0.07 was seen with SmolLM2.
     policy.ratio_tolerance = 0.25
+    # Largest mean difference of a drawn token's log-probability between the engine,
+    # which may hold bfloat16, and the trainer; looked at in every step.
+    policy.engine_tolerance = 0.1  # nats
     policy.checkpoint_every = 20  # PPO steps; method
     # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
     # step and ends; "skip" leaves the update out, notes it, and counts it.

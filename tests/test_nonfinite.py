@@ -10,7 +10,7 @@ import pytest
 import runs
 
 from rlcd_jax.job import nonfinite, packed_batches
-from rlcd_jax.ppo import learning
+from rlcd_jax.ppo import learning, rollout
 from rlcd_jax.training import train_state
 
 
@@ -130,3 +130,23 @@ def test_ppo_stops_or_skips(finished_run, tmp_path, monkeypatch, rule):
     assert summary["skipped_updates"] == 1.0 and path.exists()
     rows = runs.metric_rows(workdir, "policy")
     assert [row[nonfinite.SKIPPED] for row in rows[:3]] == [0.0, 0.25, 0.0][: len(rows)]
+
+
+def test_the_engine_is_held_against_the_trainer():
+    drawn = [(-1.0, -2.0), (-0.5,)]
+    read = np.array([[-1.0, -2.1, np.nan], [-0.5, np.nan, np.nan]])
+    found = rollout.engine_check(drawn, read, tolerance=0.1)
+    assert found["rollout/engine_gap_max"] == pytest.approx(0.1)
+    assert found["rollout/engine_gap_mean"] == pytest.approx(0.1 / 3)
+    with pytest.raises(ValueError, match="differ by 0.0333 nats a token in the mean"):
+        rollout.engine_check(drawn, read, tolerance=0.01)
+    with pytest.raises(ValueError, match="differ by nan"):
+        rollout.engine_check([(np.nan,)], read[:1], tolerance=1.0)
+    assert rollout.engine_check([()], read[:1], tolerance=0.1) == dict.fromkeys(
+        found, 0
+    )
+
+
+def test_a_run_writes_how_far_the_engine_is_from_the_trainer(finished_run):
+    rows = runs.metric_rows(finished_run, "policy")
+    assert rows and all(0 <= row["rollout/engine_gap_mean"] < 1e-3 for row in rows)

@@ -192,6 +192,7 @@ _POLICY = {
     "reply_tokens": _count(300, 1, "tokens"),
     "temperature": _temperature(),
     "ratio_tolerance": _above(0.05, 0, "largest |ratio - 1|"),
+    "engine_tolerance": _above(0.1, 0, "mean nats a token"),
     "checkpoint_every": _count(20, 1, "PPO steps"),
     "nonfinite": _choice(*nonfinite.RULES),
     "dev_prompts": _count(64, 0, "prompts; 0: none"),
