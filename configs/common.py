@@ -196,6 +196,9 @@ def _preference() -> ConfigDict:
     preference.held_out = 500  # pairs, of prompts that training never sees; method
     preference.eval_every = 50  # updates between looks at held-out pairs
     preference.checkpoint_every = 500  # updates; the last is always saved
+    # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
+    # step and ends; "skip" leaves the update out, notes it, and counts it.
+    preference.nonfinite = "stop"
     preference.human_pairs = 0  # agreement with this many human pairs; method: 2000
     return preference
 
@@ -216,6 +219,9 @@ def _distill() -> ConfigDict:
     distill.per_sequence = False  # released: every reply weighs alike, not every token
     distill.eval_every = 100  # updates; nothing is held out, so nothing is looked at
     distill.checkpoint_every = 500  # updates; the last is always saved
+    # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
+    # step and ends; "skip" leaves the update out, notes it, and counts it.
+    distill.nonfinite = "stop"
     return distill
 
 
@@ -256,7 +262,13 @@ def _policy() -> ConfigDict:
     # Largest |ratio - 1| on the first minibatch. In bfloat16 single tokens are rounded
     # otherwise where their text lies beside others: 0.07 was seen with SmolLM2.
     policy.ratio_tolerance = 0.25
+    # Largest mean difference of a drawn token's log-probability between the engine,
+    # which may hold bfloat16, and the trainer; looked at in every step.
+    policy.engine_tolerance = 0.1  # nats
     policy.checkpoint_every = 20  # PPO steps; method
+    # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
+    # step and ends; "skip" leaves the update out, notes it, and counts it.
+    policy.nonfinite = "stop"
     # Held-out prompts of the part dev that each checkpoint answers; 0: none.
     policy.dev_prompts = 64
     # Which checkpoint is the policy: "last", the method; "dev_score": the one whose

@@ -121,4 +121,10 @@ def _read(path: epath.Path) -> dict[str, Any]:
                 f"{json.dumps(mark.get(name))[:40]}; restore the file, or delete "
                 f"{path.parent} to run the stage again"
             )
+    if mark["config_hash"] != config_hash(mark["config"]):
+        raise ValueError(
+            f"{path} is damaged: its 'config' is not the one of which its "
+            f"'config_hash' was made; restore the file, or delete {path.parent} to run "
+            "the stage again"
+        )
     return mark

@@ -59,19 +59,15 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
         )
     refuse_pointer(path, content.lstrip())
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_object)
+        value = jsonl.strict(content)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not JSON (it is not UTF-8); {REMEDY}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply; {REMEDY}") from error
-    except KeyError as error:
-        raise ValueError(
-            f"{path} has the key {error} twice in one object; keep the right one"
-        ) from error
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} is not JSON: it {_looks(content)} ({error}); {REMEDY}"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {REMEDY}") from error
     if not isinstance(value, dict):
         raise ValueError(
             f"{path} holds {show(value)}; accepted: a JSON object ({{...}}); {REMEDY}"
@@ -96,14 +92,6 @@ def show(value: Any) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of a JSON file; a KeyError names the key that is twice there."""
-    double = jsonl.first_double(pairs)
-    if double is not None:
-        raise KeyError(double)
-    return dict(pairs)
 
 
 def _looks(content: bytes) -> str:

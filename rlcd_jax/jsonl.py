@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
 BOM = b"\xef\xbb\xbf"
 MAX_DEPTH = 100  # of lists and objects in each other
+_ENDLESS = re.compile(r"NaN|Infinity|\d[eE]\+?\d|\d{308}")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a surrogate pair, or what looks like it
 
 
 def parse(text: str | bytes, where: str) -> Any:
@@ -28,11 +31,48 @@ def parse(text: str | bytes, where: str) -> Any:
       ValueError: it starts with `where` and says what is wrong.
     """
     try:
-        return _value(text)
+        return strict(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: not JSON ({error})") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def strict(text: str | bytes) -> Any:
+    """Return the value of a text, as `parse` does, with no place in the message.
+
+    Raises:
+      JSONDecodeError, UnicodeDecodeError: it is no JSON at all.
+      ValueError: it is, and holds what is refused.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=single_names,
+            parse_constant=_Endless,
+            parse_float=_float,
+        )
+        deep = text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value)
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ValueError(
+            f"nested too deeply: lists and objects are more than {MAX_DEPTH} deep in "
+            "each other; accepted: fewer"
+        )
+    if _ENDLESS.search(text):  # or what looks like it
+        _refuse_endless(value)
+    if _HALF.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                "a text holds half of a surrogate pair (\\ud800 to \\udfff), which is "
+                "no character; write the whole pair"
+            ) from error
+    return value
 
 
 def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
@@ -98,7 +138,7 @@ def read(
 
 def _is_cut(line: bytes) -> bool:
     try:
-        _value(line)
+        strict(line)
     except (json.JSONDecodeError, UnicodeDecodeError):
         return True
     except ValueError:
@@ -111,36 +151,6 @@ def split_lines(data: bytes) -> list[bytes]:
     return data.removeprefix(BOM).split(b"\n")
 
 
-def _value(text: str | bytes) -> Any:
-    """Return the value; JSONDecodeError and UnicodeDecodeError mean: no JSON at all."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8")
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-        )
-        deep = text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value)
-    except RecursionError:
-        deep = True
-    if deep:
-        raise ValueError(
-            f"lists and objects are more than {MAX_DEPTH} deep in each other; "
-            "accepted: fewer"
-        )
-    if "\\u" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                "a text holds half of a surrogate pair (\\ud800 to \\udfff), which is "
-                "no character; write the whole pair"
-            ) from error
-    return value
-
-
 def first_double(pairs: Sequence[tuple[str, Any]]) -> str | None:
     """Return the first name that an object of JSON has again; None: all are its own."""
     seen = set()
@@ -151,22 +161,37 @@ def first_double(pairs: Sequence[tuple[str, Any]]) -> str | None:
     return None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def single_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as `object_pairs_hook`; refuse a name twice in it."""
     double = first_double(pairs)
     if double is not None:
         raise ValueError(f"field {double!r} is there twice in one object; give one")
     return dict(pairs)
 
 
-def _constant(name: str) -> float:
-    raise ValueError(f"a value is {name}; accepted: a finite number, or null")
+class _Endless(str):
+    """What stands for NaN, infinity or a number beyond a float until it is refused."""
 
 
-def _float(text: str) -> float:
+def _float(text: str) -> float | _Endless:
     value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"a value is {text[:20]}; accepted: a finite number, or null")
-    return value
+    return value if math.isfinite(value) else _Endless(text[:20])
+
+
+def _refuse_endless(value: Any, path: str = "") -> None:
+    """Raise a ValueError that names the first field without a finite number."""
+    if isinstance(value, _Endless):
+        where = f" (field {path!r})" if path else ""
+        raise ValueError(
+            f"a value is {value}{where}; accepted: a finite number, or null"
+        )
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        inner = ((f"{path}.{k}" if path else k, one) for k, one in value.items())
+    elif isinstance(value, list):
+        inner = ((f"{path}[{i}]", one) for i, one in enumerate(value))
+    for name, one in inner:
+        _refuse_endless(one, name)
 
 
 def _is_deep(value: Any) -> bool:

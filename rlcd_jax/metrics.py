@@ -19,10 +19,9 @@ import numpy as np
 import tensorboardX
 from absl import logging
 
-from rlcd_jax import jsonl, local_paths, processes, pulse
+from rlcd_jax import local_paths, metric_rows, processes, pulse
 
-FILE_NAME = "metrics.jsonl"
-RESERVED = ("stage", "step", "wall_time")
+FILE_NAME, RESERVED = metric_rows.FILE_NAME, metric_rows.RESERVED
 # Last parts of the names of what clocks say, in rows, summaries and marks. All else is
 # the same in every run of a config, however often it was stopped.
 CLOCKS = ("wall_time", "seconds", "tokens_per_second")
@@ -148,7 +147,7 @@ def read_metrics(
       by a crash is left out; a broken line elsewhere is a ValueError with its number.
     """
     path = pathlib.Path(workdir) / FILE_NAME
-    rows = _read_rows(path) if path.exists() else []
+    rows = metric_rows.read(path) if path.exists() else []
     return [row for row in rows if stage is None or row["stage"] == stage]
 
 
@@ -181,28 +180,11 @@ def _as_numbers(
     return values
 
 
-def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the rows of the file; a last line that was cut short is left out."""
-    rows = []
-    for number, row in jsonl.read(path, drop_truncated=True):
-        for name, kind, accepted in (
-            ("stage", str, "text"),
-            ("step", int, "a whole number"),
-        ):
-            if name not in row or type(row[name]) is not kind:
-                raise ValueError(
-                    f"{path}:{number}: field {name!r} is {row.get(name)!r}; accepted: "
-                    f"{accepted}; remove the line to go on"
-                )
-        rows.append(row)
-    return rows
-
-
 def _forget_later_rows(path: pathlib.Path, stage: str, step: int | None) -> None:
     """Rewrite the file without this stage's rows after `step`, in one move."""
     if not path.exists():
         return
-    rows = _read_rows(path)
+    rows = metric_rows.read(path)
     kept = [
         row
         for row in rows

@@ -10,7 +10,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, done_mark, leaving, processes, report, stages
+from rlcd_jax import checkpoint, done_mark, leaving, outages, processes, report, stages
 from rlcd_jax.checks import refusals
 from rlcd_jax.job import trainer, watchdog, workspace
 from rlcd_jax.pairs import work_parts
@@ -70,15 +70,17 @@ def _run(
     for name in names:
         leaving.leave_if_asked(f"{name} is not begun")
         started = time.monotonic()
-        if own is None:
-            stages.STAGES[name].run(config, workdir)
-        elif simulate_pairs.simulate_part(config, workdir, own) is None:
-            logging.info("part %s is whole; the others are not yet", own)
-            return
+        with outages.told(f"stage {name}"):
+            if own is None:
+                stages.STAGES[name].run(config, workdir)
+            elif simulate_pairs.simulate_part(config, workdir, own) is None:
+                logging.info("part %s is whole; the others are not yet", own)
+                return
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
         _drop_moments(config, workdir)
     if processes.is_writer():
-        logging.info("report: %s", report.write_report(workdir, preset=preset))
+        with outages.told("the report"):
+            logging.info("report: %s", report.write_report(workdir, preset=preset))
     processes.barrier("the report is written")
 
 

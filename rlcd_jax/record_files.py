@@ -4,12 +4,28 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from etils import epath
 
 from rlcd_jax import jsonl, local_paths, schema
+
+# What a record is known by: those of its fields that are in the first row with any.
+KNOWN_BY = (
+    ("id",),
+    ("item",),
+    (
+        "prompt_id",
+        "draw",
+        "sampling",
+        "side",
+        "judge",
+        "system",
+        "system_1",
+        "system_2",
+    ),
+)
 
 # --- files ----------------------------------------------------------------------------
 
@@ -42,7 +58,11 @@ def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
 
 
 def read_jsonl(
-    path: epath.PathLike, cls: type = dict, *, drop_truncated: bool = False
+    path: epath.PathLike,
+    cls: type = dict,
+    *,
+    drop_truncated: bool = False,
+    only: Collection[str] | None = None,
 ) -> list[Any]:
     """Return the records of a file, in order; empty lines are skipped.
 
@@ -51,21 +71,42 @@ def read_jsonl(
       cls: a record class of this module, or `dict` for the plain objects.
       drop_truncated: leave out a last line that a killed writer cut short, instead of
         refusing the file.
+      only: fields of the lines that the records are made of; None: all.
 
     Returns:
       A list of `cls`. A broken line is a ValueError that names file, line and field.
       A row without the field `draw` is of a prompt's only draw; with a "#" in its
       prompt id, where older files wrote the draw, it is refused.
     """
-    rows = []
+    rows: list[Any] = []
+    first: dict[Any, int] = {}  # of what a record is known by, its line
     for number, row in jsonl.read(path, drop_truncated=drop_truncated):
         try:
             if cls is not dict:
-                row = schema.from_dict(cls, with_draw(cls, row))
+                taken = {k: v for k, v in row.items() if only is None or k in only}
+                row = schema.from_dict(cls, with_draw(cls, taken))
+                _refuse_double(row, first, number)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
         rows.append(row)
     return rows
+
+
+def _refuse_double(row: Any, first: dict[Any, int], number: int) -> None:
+    """Refuse a record that an earlier line of its file has too."""
+    names = next(
+        filter(None, ([n for n in r if hasattr(row, n)] for r in KNOWN_BY)), ()
+    )
+    key = tuple(getattr(row, name) for name in names)
+    line = first.setdefault(key, number) if key else number
+    if line != number:
+        told = ", ".join(
+            f"{name!r} {schema.shown(getattr(row, name))}" for name in names
+        )
+        raise ValueError(
+            f"line {line} has a record of {told} too; accepted: each once; remove one "
+            "of the two lines"
+        )
 
 
 def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:

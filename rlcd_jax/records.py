@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from rlcd_jax import schema
 
+MOST = 2**31 - 1  # of a count
+
 Role = Literal["human", "assistant"]
 Side = Literal["positive", "negative", "plain"]
 Finish = Literal["eos", "stop", "length"]
@@ -36,7 +38,7 @@ class Prompt:
 
     id: str
     turns: tuple[Turn, ...]
-    draw: int | None = schema.between(0, default=None)
+    draw: int | None = schema.between(0, MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -96,31 +98,47 @@ class Pair:
     source_prompt_2: str
     raw_1: str
     raw_2: str
-    tries_1: int = schema.between(1)
-    tries_2: int = schema.between(1)
+    tries_1: int = schema.between(1, MOST)
+    tries_2: int = schema.between(1, MOST)
     finish_1: Finish
     finish_2: Finish
-    num_tokens_1: int = schema.between(0)
-    num_tokens_2: int = schema.between(0)
-    affix_index: int | None = schema.between(0)
+    num_tokens_1: int = schema.between(0, MOST)
+    num_tokens_2: int = schema.between(0, MOST)
+    affix_index: int | None = schema.between(0, MOST)
     sampling: Sampling
     labels: Labels
     scoring: dict | None
     generator: str
-    seed: int
+    seed: int = schema.between(0, 2**32 - 1)
     temperature: float = schema.between(0.0)
     top_p: float = schema.between(0.0, 1.0)
-    top_k: int = schema.between(0)
+    top_k: int = schema.between(0, MOST)
     alpha: float
     draw: int | None = schema.between(
-        0, default=None
+        0, MOST, default=None
     )  # of the prompt; None: there is one
 
     def __post_init__(self):
         schema.validate(self)
-        for name in ("reply_1", "reply_2"):
+        for name in ("id", "prompt_id", "prompt", "reply_1", "reply_2"):
             if schema.is_blank(getattr(self, name)):
                 raise ValueError(f"field '{name}' is empty; accepted: text")
+        sides = {"contrast": {"positive", "negative"}, "same": {"plain"}}
+        if {self.side_1, self.side_2} != sides[self.sampling]:
+            raise ValueError(
+                f"fields 'side_1' and 'side_2' are {self.side_1!r} and "
+                f"{self.side_2!r}; accepted where 'sampling' is {self.sampling!r}: "
+                f"{schema.listed(sorted(sides[self.sampling]))}"
+            )
+        better = float(self.side_2 == "positive")
+        if self.labels == "construction" and (
+            self.sampling == "same" or self.prob_2 != better
+        ):
+            raise ValueError(
+                f"fields 'labels', 'sampling' and 'prob_2' are {self.labels!r}, "
+                f"{self.sampling!r} and {self.prob_2}; accepted by construction: "
+                "'contrast', and 1.0 where 'side_2' is 'positive', else 0.0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +153,10 @@ class Dropped:
     sampling: Sampling
     side: Side
     reason: str
-    tries: int = schema.between(0)
+    tries: int = schema.between(0, MOST)
     reasons: tuple[str, ...]
     raws: tuple[str, ...]
-    draw: int | None = schema.between(0, default=None)
+    draw: int | None = schema.between(0, MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)

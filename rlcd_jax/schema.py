@@ -100,7 +100,8 @@ def _accepted(hint: Any) -> str:
     return f"an object with the fields of {hint.__name__} ({names})"
 
 
-def _is_number(value: Any, hint: type) -> bool:
+def is_number(value: Any, hint: type) -> bool:
+    """Say whether a value is a whole number (`int`), or any finite one (`float`)."""
     kinds = int if hint is int else (int, float)
     if not isinstance(value, kinds) or isinstance(value, bool):
         return False
@@ -131,7 +132,7 @@ def _coerce(value: Any, declared: Any, name: str, found: Found, exact: bool) -> 
             key: _coerce(entry, args[1], f"{name}.{key}", found, exact)
             for key, entry in value.items()
         }
-    if hint in (int, float) and _is_number(value, hint):
+    if hint in (int, float) and is_number(value, hint):
         return hint(value)
     if hint in (str, dict, bool) and isinstance(value, hint):
         return value

@@ -1,5 +1,6 @@
 """record_files: broken lines are named, files are written whole or not at all."""
 
+import dataclasses
 import json
 
 import pytest
@@ -28,8 +29,20 @@ def test_jsonl_round_trip_keeps_every_record(tmp_path):
     prompt = records.Prompt("p2", (records.Turn("human", "line\nline"),))
     for record in (make_pair(scoring={"logit_a": 0.5}), dropped, prompt):
         path = tmp_path / "x.jsonl"
-        record_files.write_jsonl(path, [record, record])
-        assert record_files.read_jsonl(path, type(record)) == [record, record]
+        record_files.write_jsonl(path, [record])
+        assert record_files.read_jsonl(path, type(record)) == [record]
+
+
+def test_a_record_that_is_there_twice_is_refused(tmp_path):
+    dropped = records.Dropped("p1", "t", "same", "plain", "", 1, ("",), ("",))
+    path = tmp_path / "x.jsonl"
+    for record, other in ((make_pair(), {"id": "q"}), (dropped, {"draw": 1})):
+        again = dataclasses.replace(record, **other)
+        record_files.write_jsonl(path, [record, again])
+        assert record_files.read_jsonl(path, type(record)) == [record, again]
+        record_files.write_jsonl(path, [record, again, record])
+        with pytest.raises(ValueError, match=r"x.jsonl:3: line 1 has a record of .*p"):
+            record_files.read_jsonl(path, type(record))
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_parse_task_unknown_fields_are_named_with_the_near_one():
     ("group", "field", "value", "message"),
     [
         (None, "format", "story", "'format' is 'story'.*'dialogue', 'chat'"),
-        (None, "prompt_tokens", 0, "'prompt_tokens' is 0.*at least 1"),
+        (None, "prompt_tokens", 0, "'prompt_tokens' is 0.*from 1 to"),
         (None, "reply_tokens", True, "'reply_tokens' is True.*whole number"),
         (None, "affixes", "none", "'affixes' is 'none'.*positive, negative"),
         (None, "affixes", [], r"'affixes' is \[\].*one entry or more"),
@@ -196,7 +196,7 @@ def test_parse_task_unknown_fields_are_named_with_the_near_one():
         (None, "judge_questions", {"x": " "}, "'judge_questions.x' is blank"),
         ("cleanup", "mode", "loose", "'cleanup.mode'.*'corrected', 'released'"),
         ("cleanup", "role_names", ["Human"], "'cleanup.role_names'.*two names"),
-        ("cleanup", "min_characters", 0, "'cleanup.min_characters' is 0.*at least 1"),
+        ("cleanup", "min_characters", 0, "'cleanup.min_characters' is 0.*from 1 to"),
         ("prompts", "train", 1.5, "'prompts.train' is 1.5.*from 0.0 to 1.0"),
         ("prompts", "train", 0.5, "train/dev/test.*add up to 1"),
         ("prompts", "texts", ["a"], "'prompts.file' and 'prompts.texts' are both"),

@@ -706,7 +706,7 @@ def test_files_that_are_read_where_they_are_must_be_whole(name, tmp_path):
     path.rmdir()
     if name.endswith(".json"):
         path.write_text('{"a": 1, "b": {"c": 1, "c": 2}}')
-        with pytest.raises(ValueError, match=f"{name} has the key 'c' twice"):
+        with pytest.raises(ValueError, match=f"{name}: field 'c' is there twice"):
             tk.load_tokenizer(path.parent)
 
 

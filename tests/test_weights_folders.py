@@ -170,13 +170,13 @@ def test_the_index_and_its_files_must_agree(take):
         ("[]", "holds a list"),
         ('{"weight_map": {}}', "weight_map is a dict of 0"),
         ('{"weight_map": [1]}', "weight_map is a list of 1"),
-        ('{"weight_map": {"a": "b", "a": "c"}}', "has the key 'a' twice"),
+        ('{"weight_map": {"a": "b", "a": "c"}}', "field 'a' is there twice"),
         ("[" * 200_000, "nested too deeply"),
         ('{"a":' * 200_000, "nested too deeply"),
         ("version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         ("<html>404</html>", "is not JSON"),
         ("", "is not JSON"),
-        ('{"a": ' + "9" * 5000 + "}", "is not JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
     ],
 )
 def test_json_files_that_are_none_are_named(content, said, take):
@@ -319,7 +319,7 @@ def test_read_config_bounds_every_count(field, take):
     raw = json.loads((folder / "config.json").read_text())
     for value in ABSURD:
         (folder / "config.json").write_text(json.dumps(raw | {field: value}))
-        with pytest.raises(ValueError, match=f"config.json: {field} is .*; accepted"):
+        with pytest.raises(ValueError, match=f"config.json: .*{field}.*; accepted"):
             hf.read_config(folder)
 
 
@@ -327,8 +327,8 @@ def test_read_config_bounds_every_count(field, take):
     ("fields", "said"),
     [
         ({"rms_norm_eps": 0}, "rms_norm_eps is 0; accepted: above 0"),
-        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
-        ({"rope_theta": float("inf")}, "rope_theta is inf"),
+        ({"rms_norm_eps": float("nan")}, r"NaN \(field 'rms_norm_eps'\)"),
+        ({"rope_theta": float("inf")}, r"Infinity \(field 'rope_theta'\)"),
         ({"rope_theta": "1e4"}, "rope_theta is '1e4'; accepted: a number"),
         ({"rope_theta": 10**400}, "rope_theta is a number of 1329 bits"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; accepted: true or"),

@@ -11,6 +11,7 @@ from rlcd_jax import records, stages
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout
+from rlcd_jax.job import nonfinite
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import reply_cleanup, shortening
@@ -152,6 +153,7 @@ _SUPERVISED = {
     "too_long": _choice(*shortening.RULES),
     "eval_every": _count(50, 1, "updates"),
     "checkpoint_every": _count(500, 1, "updates"),
+    "nonfinite": _choice(*nonfinite.RULES),
 }
 _PREFERENCE = _SUPERVISED | {
     "data": _text(
@@ -199,7 +201,9 @@ _POLICY = {
     "reply_tokens": _count(300, 1, "tokens"),
     "temperature": _temperature(),
     "ratio_tolerance": _above(0.05, 0, "largest |ratio - 1|"),
+    "engine_tolerance": _above(0.1, 0, "mean nats a token"),
     "checkpoint_every": _count(20, 1, "PPO steps"),
+    "nonfinite": _choice(*nonfinite.RULES),
     "dev_prompts": _count(64, 0, "prompts; 0: none"),
     "choose": _choice(*choosing.RULES),
     "kl_limit": _number(0.0, 0, "nats a reply; 0: no limit"),

@@ -19,10 +19,11 @@ from etils import epath
 
 from rlcd_jax import done_mark, jsonl, records, seeds
 from rlcd_jax.datasets import preparing
+from rlcd_jax.tasks import fields as task_fields
 from rlcd_jax.text import dialogue_format
 
 URL = "https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main"
-CONFIGS = ("harmless-base", "helpful-base")
+CONFIGS = task_fields.HH_CONFIGS
 SPLITS = ("train", "test")
 # Lines of the official files, for forecasts that read none. Source: the data card.
 SIZES = {
@@ -30,7 +31,7 @@ SIZES = {
     "helpful-base": {"train": 43_835, "test": 2_354},
 }
 TEXTS = ("id", "prompt", "chosen", "rejected")
-ROW = "a JSON object with the texts 'chosen' and 'rejected'"
+ROW = "a JSON object of the texts 'chosen' and 'rejected'"
 # Bounds of what is expanded, far above the official files (longest line 40 kB, largest
 # file 0.1 GB): a small file can be packed that fills any memory or disk.
 MAX_LINE_BYTES = 1 << 24
@@ -125,6 +126,11 @@ def read_rows(path: epath.PathLike) -> Iterator[tuple[str, str]]:
             raise ValueError(f"{error}; accepted: {ROW}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{where}: the line is {_shown(row)}; accepted: {ROW}")
+        unknown = [name for name in row if name not in ("chosen", "rejected")]
+        if unknown:
+            raise ValueError(
+                f"{where}: the line has a field {_shown(unknown[0])}; accepted: {ROW}"
+            )
         for name in ("chosen", "rejected"):
             if not isinstance(row.get(name), str):
                 is_there = _shown(row[name]) if name in row else "missing"

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from rlcd_jax import record_files, records, tasks
+from absl import logging
+
+from rlcd_jax import record_files, records, schema, tasks
 from rlcd_jax.diagnosis import label_noise, pair_readings
 from rlcd_jax.judging import judges
 from rlcd_jax.statistics import tables
 
-SCORE_FIELDS = ("id", "score_1", "score_2")
+
+@dataclasses.dataclass(frozen=True)
+class PairScores:
+    """What a trusted judge gave to the two replies of a pair; higher is better."""
+
+    id: str = schema.filled()
+    score_1: float
+    score_2: float
+
+    def __post_init__(self):
+        schema.validate(self)
 
 
 def files_table(
@@ -53,14 +66,14 @@ def read_scores(
     """Return the score of each (prompt, reply) in the pairs.
 
     Raises:
-      ValueError: a row lacks a field, or a pair its scores.
+      ValueError: a row lacks a field or has a wrong one, a pair has no scores, or has
+        them twice.
     """
-    by_pair = {}
-    for number, row in enumerate(record_files.read_jsonl(path), start=1):
-        absent = [field for field in SCORE_FIELDS if field not in row]
-        if absent:
-            raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
-        by_pair[row["id"]] = (float(row["score_1"]), float(row["score_2"]))
+    rows = record_files.read_jsonl(path, PairScores)
+    by_pair = {row.id: (row.score_1, row.score_2) for row in rows}
+    others = len(by_pair.keys() - {pair.id for pair in pairs})
+    if others:
+        logging.warning("%s: %d rows are of none of these pairs", path, others)
     lacking = [pair.id for pair in pairs if pair.id not in by_pair]
     if lacking:
         raise ValueError(

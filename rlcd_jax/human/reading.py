@@ -5,6 +5,7 @@ All problems of all files are named at once, each with its file, line and field.
 
 from __future__ import annotations
 
+import collections
 import csv
 import dataclasses
 import io
@@ -12,15 +13,22 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlcd_jax import jsonl, record_files, schema
+from rlcd_jax import jsonl, record_files, records, schema
 from rlcd_jax.human import sheets
 from rlcd_jax.human import study as studies
 
 SUM = studies.LOWEST + studies.HIGHEST  # of the two systems' scores: 9
 SHOWN_PROBLEMS = 20
+# Fields of what a page saves: of the file, and of an answer.
+OF_FILE = ("study", "annotator", "answers")
+OF_ANSWER = ("study", "item", "answer", "seconds")
+# Numbers as a spreadsheet writes them: 3, 3.0, 2.5, 1E-3.
+PLAIN = re.compile(r"\s*[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?\s*", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Judgment:
     rating: int = schema.between(studies.LOWEST, studies.HIGHEST)
     score_2: int = schema.between(studies.LOWEST, studies.HIGHEST)
     seconds: float | None = schema.between(0.0)
-    draw: int | None = schema.between(0, default=None)
+    draw: int | None = schema.between(0, records.MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -112,10 +120,52 @@ def read_key(
                 "'experiments.human make' wrote, with its key"
             )
     path = folder / sheets.STUDY_FILE
-    facts = jsonl.parse_object(path.read_bytes(), str(path))
-    study = schema.from_dict(studies.Study, facts)
+    facts = jsonl.read_object(path)
+    try:
+        study = schema.from_dict(studies.Study, facts)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     lines = record_files.read_jsonl(folder / sheets.KEY_FILE, studies.KeyLine)
+    _check_counts(study, lines, folder / sheets.KEY_FILE)
+    _check_repeats(lines, folder / sheets.KEY_FILE)
     return study, {line.item: line for line in lines}
+
+
+def _check_counts(
+    study: studies.Study, lines: Sequence[studies.KeyLine], path: pathlib.Path
+) -> None:
+    """Refuse a key that lost or gained lines since the study was made."""
+    found = collections.Counter((line.annotator, line.kind) for line in lines)
+    counts = {"pair": study.per_annotator, "repeat": study.repeats, "gold": study.gold}
+    wanted = collections.Counter(
+        {(name, kind): n for name in study.annotators for kind, n in counts.items()}
+    )
+    for name, kind in sorted(found.keys() | wanted.keys()):
+        if found[name, kind] != wanted[name, kind]:
+            raise ValueError(
+                f"{path} has {found[name, kind]} lines of kind {kind!r} for annotator "
+                f"{name!r}, and {path.with_name(sheets.STUDY_FILE).name} says "
+                f"{wanted[name, kind]}; restore both files"
+            )
+
+
+def _check_repeats(lines: Sequence[studies.KeyLine], path: pathlib.Path) -> None:
+    """Refuse a repeat that shows no pair of its own sheet with the sides changed."""
+    shown = {line.item: line for line in lines if line.kind == "pair"}
+    for line in lines:
+        if line.kind != "repeat" and line.repeat_of is None:
+            continue
+        wanted = None
+        if line.kind == "repeat" and line.repeat_of in shown:
+            pair = shown[line.repeat_of]
+            other = {"A": "B", "B": "A"}[pair.side_2]
+            wanted = (pair.annotator, pair.prompt_id, pair.draw, other)
+        if wanted != (line.annotator, line.prompt_id, line.draw, line.side_2):
+            raise ValueError(
+                f"{path}: item {line.item!r} is of kind {line.kind!r} with repeat_of "
+                f"{line.repeat_of!r}; accepted: in repeats alone, the item of a pair "
+                "of the same annotator and prompt, shown with the sides changed"
+            )
 
 
 def unblind(rating: int, side_2: studies.Side) -> int:
@@ -164,15 +214,28 @@ def _rows(path: pathlib.Path, name: str, problems: list[str]) -> Iterator[_Row]:
 
 def _json_rows(text: str, name: str) -> Iterator[_Row]:
     """Yield the answers of the page's JSON file; their place is the list's index."""
-    value = json.loads(text)  # a wrong number is told with its answer
+    # A wrong number is told with its answer.
+    value = json.loads(text, object_pairs_hook=jsonl.single_names)
     answers = value.get("answers") if isinstance(value, dict) else None
     if not isinstance(answers, list):
         raise ValueError("it has no list 'answers'; accepted: a file that a page saved")
+    _refuse_unknown(value, OF_FILE, "it")
     for index, answer in enumerate(answers):
         where = f"{name}: answers[{index}]"
         if not isinstance(answer, dict):
             raise ValueError(f"answers[{index}] is not an object")
-        yield _Row(where, {"study": value.get("study"), **answer})
+        _refuse_unknown(answer, OF_ANSWER, f"answers[{index}]")
+        known = {name: value.get(name) for name in ("study", "annotator")}
+        yield _Row(where, known | answer)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    unknown = [field for field in given if field not in known]
+    if unknown:
+        raise ValueError(
+            f"{what} has the field {schema.shown(unknown[0])}; accepted: "
+            f"{', '.join(known)}"
+        )
 
 
 def _csv_rows(text: str, name: str) -> Iterator[_Row]:
@@ -188,8 +251,16 @@ def _csv_rows(text: str, name: str) -> Iterator[_Row]:
             + ", ".join(sheets.ANSWER_COLUMNS)
         )
     start = reader.line_num + 1
+    double = jsonl.first_double([(column, None) for column in columns if column])
+    if double is not None:
+        raise ValueError(f"line 1 has the column {double!r} twice; give one")
     for cells in reader:
         if any(cell.strip() for cell in cells):
+            if any(cell.strip() for cell in cells[len(columns) :]):
+                raise ValueError(
+                    f"line {start} has {len(cells)} cells and line 1 {len(columns)}; "
+                    "a text with the delimiter in it must stand in quotes"
+                )
             cells += [""] * (len(columns) - len(cells))
             yield _Row(f"{name}:{start}", dict(zip(columns, cells, strict=False)))
         start = reader.line_num + 1
@@ -213,6 +284,11 @@ def _take(
     elif not isinstance(item, str) or item not in key:
         problems.append(
             f"{row.where}: field 'item' is {item!r}; accepted: an item of the key"
+        )
+    elif row.values.get("annotator") not in (key[item].annotator, None):
+        problems.append(
+            f"{row.where}: field 'item' is {item!r}, which {key[item].annotator} was "
+            f"given, in a file of {schema.shown(row.values['annotator'])}"
         )
     elif _is_blank(row.values.get("answer")):
         if not partial:
@@ -245,12 +321,18 @@ def _is_blank(value: Any) -> bool:
 
 def _rating(value: Any) -> int | None:
     """Return a rating in range, else None; spreadsheets may write 3 as 3.0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    whole = not isinstance(value, bool) and number.is_integer()
+    number = _number(value)
+    whole = number is not None and number.is_integer()
     return int(number) if whole and 1 <= number <= studies.HIGHEST else None
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of a JSON file, or of a cell of digits; None: it is none."""
+    if isinstance(value, str):
+        return float(value) if PLAIN.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < sys.maxsize else None
 
 
 def _seconds(values: Mapping[str, Any]) -> float | None:
@@ -258,11 +340,8 @@ def _seconds(values: Mapping[str, Any]) -> float | None:
     value = values.get("seconds")
     if _is_blank(value):
         return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return math.inf
-    return number if 0 <= number < math.inf else math.inf
+    number = _number(value)
+    return number if number is not None and 0 <= number < math.inf else math.inf
 
 
 def _absent(

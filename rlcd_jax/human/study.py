@@ -28,22 +28,37 @@ class Study:
     first. `shared` of an annotator's `per_annotator` pairs are judged by everyone.
     """
 
-    id: str
-    task: str
-    question_name: str
-    question: str
-    system_1: str
-    system_2: str
-    annotators: tuple[str, ...]
-    per_annotator: int = schema.between(1)
-    shared: int = schema.between(0)
-    repeats: int = schema.between(0)
-    gold: int = schema.between(0)
-    identical: int = schema.between(0)
+    id: str = schema.filled()
+    task: str = schema.filled()
+    question_name: str = schema.filled()
+    question: str = schema.filled()
+    system_1: str = schema.filled()
+    system_2: str = schema.filled()
+    annotators: tuple[str, ...] = schema.filled()
+    per_annotator: int = schema.between(1, records.MOST)
+    shared: int = schema.between(0, records.MOST)
+    repeats: int = schema.between(0, records.MOST)
+    gold: int = schema.between(0, records.MOST)
+    identical: int = schema.between(0, records.MOST)
     seed: int
 
     def __post_init__(self):
         schema.validate(self)
+        if len(set(self.annotators)) < len(self.annotators):
+            raise ValueError(
+                f"field 'annotators' is {schema.shown(self.annotators)}; accepted: "
+                "each once"
+            )
+        if self.system_1 == self.system_2:
+            raise ValueError(
+                f"field 'system_2' is {self.system_2!r}, as is 'system_1'; accepted: "
+                "two systems"
+            )
+        if self.shared > self.per_annotator:
+            raise ValueError(
+                f"field 'shared' is {self.shared}; accepted: up to 'per_annotator', "
+                f"{self.per_annotator}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +75,7 @@ class KeyLine:
     prompt_id: str
     side_2: Side
     repeat_of: str | None
-    draw: int | None = schema.between(0, default=None)
+    draw: int | None = schema.between(0, records.MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)

@@ -134,18 +134,8 @@ def read_samples(path: pathlib.Path) -> list[verdicts.JudgedReply]:
     """
     if not path.is_file():
         raise ValueError(f"{path} is not there; name a run's evaluate/samples.jsonl")
-    samples = []
-    for number, row in enumerate(record_files.read_jsonl(path), start=1):
-        absent = [field for field in SAMPLE_FIELDS if field not in row]
-        if absent:
-            raise ValueError(f"{path}: row {number} has no field {absent[0]!r}")
-        try:
-            whole = record_files.with_draw(verdicts.JudgedReply, row)
-            fields = {name: whole[name] for name in (*SAMPLE_FIELDS, "draw")}
-            samples.append(verdicts.JudgedReply(**fields))
-        except ValueError as error:
-            raise ValueError(f"{path}: row {number}: {error}") from error
-    return samples
+    names = (*SAMPLE_FIELDS, "draw")
+    return record_files.read_jsonl(path, verdicts.JudgedReply, only=names)
 
 
 def _task_of_run(samples: pathlib.Path) -> str:

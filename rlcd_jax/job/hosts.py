@@ -17,6 +17,15 @@ COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # host:port of process 0
 COUNT = "JAX_NUM_PROCESSES"
 INDEX = "JAX_PROCESS_ID"
 DEVICES = "JAX_LOCAL_DEVICE_IDS"  # of this process, "0,1"
+MOST = 100_000  # processes of a job, nodes of a list, and devices of a host
+LONGEST_LIST = 1_000_000  # characters
+# Of a name: letters, digits and these; a range is in brackets.
+_NAME = r"[\w.:-]+"
+NODES = re.compile(
+    rf"{_NAME}(\[\d{{1,9}}(-\d{{1,9}})?(,\d{{1,9}}(-\d{{1,9}})?)*\][\w.:-]*)?"
+    rf"(,{_NAME}(\[\d{{1,9}}(-\d{{1,9}})?(,\d{{1,9}}(-\d{{1,9}})?)*\][\w.:-]*)?)*",
+    re.ASCII,
+)
 TPU_PORT = 8482  # JAX's own choice; 8470 to 8479 are taken by the TPU runtime
 
 
@@ -129,14 +138,21 @@ def _of_slurm(environ: Mapping[str, str]) -> Hosts | None:
         return None
     if "SLURM_STEP_NODELIST" not in environ or "SLURM_LOCALID" not in environ:
         raise ValueError(
-            f"SLURM gave this job {environ['SLURM_NTASKS']} tasks, and this process "
-            "was not started by srun; write `srun python …`, or ask for --ntasks=1 "
+            f"SLURM gave this job {environ['SLURM_NTASKS'][:40]} tasks, and this "
+            "process was not started by srun; write `srun python …`, or ask for "
+            "--ntasks=1 "
             "(or unset SLURM_NTASKS) for a single process"
         )
     nodes = expand_nodes(environ["SLURM_STEP_NODELIST"])
     count, index = _number(environ, "SLURM_NTASKS"), _number(environ, "SLURM_PROCID")
     tasks = _tasks_per_node(environ, len(nodes), count)
     node = _number(environ, "SLURM_NODEID") if "SLURM_NODEID" in environ else 0
+    place = _number(environ, "SLURM_LOCALID")
+    if node >= len(nodes) or place >= tasks[node]:
+        raise ValueError(
+            f"SLURM_NODEID={node} and SLURM_LOCALID={place} are of no task of "
+            f"{len(nodes)} nodes with {tasks[:8]} tasks; start the command by srun"
+        )
     names = tuple(n for n, num in zip(nodes, tasks, strict=True) for _ in range(num))
     in_blocks = "cyclic" not in environ.get("SLURM_DISTRIBUTION", "block")
     return Hosts(
@@ -144,14 +160,16 @@ def _of_slurm(environ: Mapping[str, str]) -> Hosts | None:
         coordinator=f"{nodes[0]}:{_port(environ['SLURM_JOB_ID'])}",
         count=count,
         index=index,
-        devices=_own_devices(environ, _number(environ, "SLURM_LOCALID"), tasks[node]),
+        devices=_own_devices(environ, place, tasks[node]),
         names=names if in_blocks or max(tasks) == 1 else (),
     )
 
 
 def expand_nodes(listed: str) -> list[str]:
     """Return the names in a list of SLURM's: "gpu[01-03,7],login" has five."""
-    names = []
+    names: list[str] = []
+    if not (len(listed) <= LONGEST_LIST and NODES.fullmatch(listed)):
+        raise _strange_nodes(listed)
     for prefix, ranges, suffix in re.findall(
         r"([^,\[]+)(?:\[([^\]]*)\])?([^,\[]*)", listed
     ):
@@ -160,9 +178,21 @@ def expand_nodes(listed: str) -> list[str]:
             continue
         for part in ranges.split(","):
             low, _, high = part.partition("-")
-            for number in range(int(low), int(high or low) + 1):
-                names.append(f"{prefix}{number:0{len(low)}d}{suffix}")
+            first, last = int(low), int(high or low)
+            if not first <= last < first + MOST - len(names):
+                raise _strange_nodes(listed)
+            names += [
+                f"{prefix}{number:0{len(low)}d}{suffix}"
+                for number in range(first, last + 1)
+            ]
     return names
+
+
+def _strange_nodes(listed: str) -> ValueError:
+    return ValueError(
+        f"SLURM_STEP_NODELIST is {listed[:80]!r}; accepted: names of up to {MOST} "
+        "nodes, such as gpu[01-03,7],login"
+    )
 
 
 def _tasks_per_node(
@@ -172,15 +202,17 @@ def _tasks_per_node(
     name = "SLURM_STEP_TASKS_PER_NODE"
     tasks: list[int] = []
     for one in filter(None, environ.get(name, "").split(",")):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", one)
-        if not match:
-            raise ValueError(f"{name}={environ[name]!r}; accepted: such as 8(x2),4")
+        match = re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?", one)
+        if not match or len(tasks) + int(match[2] or 1) > MOST:
+            raise ValueError(
+                f"{name}={environ[name][:40]!r}; accepted: such as 8(x2),4"
+            )
         tasks += [int(match[1])] * int(match[2] or 1)
     if not tasks and count % num_nodes == 0:
         tasks = [count // num_nodes] * num_nodes
     if len(tasks) != num_nodes or sum(tasks) != count:
         raise ValueError(
-            f"SLURM_NTASKS={count}, but {name}={environ.get(name, '')!r} on "
+            f"SLURM_NTASKS={count}, but {name}={environ.get(name, '')[:40]!r} on "
             f"{num_nodes} nodes has {sum(tasks)} tasks; give srun the same --ntasks "
             "as the job"
         )
@@ -199,6 +231,13 @@ def _of_tpu(environ: Mapping[str, str]) -> Hosts | None:
         own = _number(environ, "MEGASCALE_SLICE_ID") if slices > 1 else 0
     if len(names) * slices == 1:
         return None
+    worker = _number(environ, "TPU_WORKER_ID")
+    if worker >= len(names) or own >= slices or not all(map(_is_name, names)):
+        raise ValueError(
+            f"TPU_WORKER_ID={worker} of {len(names)} hosts ({listed[:80]!r}), slice "
+            f"{own} of {slices}; accepted: a host's name for each worker, and numbers "
+            "of one of them"
+        )
     first = environ.get("MEGASCALE_COORDINATOR_ADDRESS") if slices > 1 else names[0]
     if not first:
         raise ValueError(
@@ -209,7 +248,7 @@ def _of_tpu(environ: Mapping[str, str]) -> Hosts | None:
         source="TPU slice" if slices == 1 else f"{slices} TPU slices",
         coordinator=f"{first.partition(':')[0]}:{TPU_PORT}",
         count=len(names) * slices,
-        index=_number(environ, "TPU_WORKER_ID") + own * len(names),
+        index=worker + own * len(names),
         names=tuple(names) if slices == 1 else (),
     )
 
@@ -227,18 +266,23 @@ def _own_devices(
       place: of the process on its host, from 0.
       tasks: processes on the host.
     """
+    if place >= tasks:
+        raise ValueError(
+            f"the launcher calls this process number {place} of {tasks} on its host; "
+            f"accepted: numbers from 0 to {tasks - 1}"
+        )
     if tasks == 1:
         return None
     shown = environ.get("CUDA_VISIBLE_DEVICES")
     total = environ.get("SLURM_GPUS_ON_NODE", "")
     seen = len([one for one in shown.split(",") if one]) if shown is not None else None
-    if seen is None and total.isdigit():
+    if seen is None and _is_count(total):
         seen = int(total)
     if seen is None:
         return (place,)  # not known; on CPUs it means nothing
     if seen == 0:
         return None
-    if seen == 1 or (total.isdigit() and seen * tasks == int(total)):
+    if seen == 1 or (_is_count(total) and seen * tasks == int(total)):
         return None  # each sees its own
     if seen % tasks:
         raise ValueError(
@@ -252,40 +296,52 @@ def _own_devices(
 
 def _devices_by_hand(environ: Mapping[str, str]) -> tuple[int, ...]:
     words = [one.strip() for one in environ[DEVICES].split(",")]
-    if not all(one.isdigit() for one in words):
-        raise ValueError(f"{DEVICES}={environ[DEVICES]!r}; accepted: numbers, 0,1,2,3")
+    known = all(re.fullmatch("[0-9]{1,5}", one) for one in words)
+    if not known or len(set(words)) < len(words):
+        raise ValueError(
+            f"{DEVICES}={environ[DEVICES][:40]!r}; accepted: numbers, each once: 0,1,2"
+        )
     return tuple(map(int, words))
 
 
 def _checked(hosts: Hosts) -> Hosts | None:
     if hosts.count == 1 and hosts.index == 0:
         return None
-    if not 0 <= hosts.index < hosts.count:
+    if not 0 <= hosts.index < hosts.count <= MOST:
         raise ValueError(
             f"{hosts.source}: process {hosts.index} of {hosts.count}; accepted: "
-            f"processes 0 to {hosts.count - 1}"
+            f"processes 0 to {hosts.count - 1}, of up to {MOST}"
         )
     host, colon, port = hosts.coordinator.rpartition(":")
-    if not (host and colon and port.isdigit() and 0 < int(port) < 2**16):
+    known = bool(re.fullmatch(r"\S+", host)) and host.isprintable() and colon
+    if not (known and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
         raise ValueError(
-            f"the address of process 0 is {hosts.coordinator!r}; accepted: HOST:PORT, "
-            "such as 10.0.0.2:8476"
+            f"the address of process 0 is {hosts.coordinator[:80]!r}; accepted: "
+            "HOST:PORT, such as 10.0.0.2:8476"
         )
     return hosts
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ.get(name, "")
-    if not text.strip().isdigit():
-        shown = repr(text) if text else "not set"
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
+        shown = repr(text[:40]) if text else "not set"
         raise ValueError(f"{name} is {shown}; accepted: a whole number from 0")
     return int(text)
 
 
 def _port(job: str) -> int:
     """Return a port that jobs on one host seldom share, above the ephemeral ones."""
-    number = int(job) if job.isdigit() else zlib.crc32(job.encode())
+    number = int(job) if re.fullmatch("[0-9]{1,18}", job) else zlib.crc32(job.encode())
     return 61440 + number % 4096
+
+
+def _is_name(text: str) -> bool:
+    return bool(re.fullmatch(r"[\w.:\[\]-]+", text, re.ASCII))
+
+
+def _is_count(text: str) -> bool:
+    return bool(re.fullmatch("[0-9]{1,5}", text))
 
 
 def _all(names: Iterable[str]) -> str:

@@ -118,6 +118,10 @@ class Batches:
         packer, rows = self._collate.packer, sum(size.rows for size in self.sizes)
         return self._tokens / (packer.parts * packer.width * rows)
 
+    def numbers(self, index: int) -> list[int]:
+        """Return which of the examples a batch has, counted from 0."""
+        return list(map(int, self._chosen[index]))
+
     def rows(self, index: int) -> list[Row]:
         """Return the examples of a batch: shuffled anew each epoch, without gaps."""
         return [self._rows[place] for place in self._chosen[index]]

@@ -8,6 +8,8 @@ number of hosts changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +20,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, leaving, metrics, progress_bar, sharding
-from rlcd_jax.job import packed_batches, setup, stage_optimizer, trainer, workspace
+from rlcd_jax.job import (
+    nonfinite,
+    packed_batches,
+    setup,
+    stage_optimizer,
+    trainer,
+    workspace,
+)
 from rlcd_jax.training import train_state
 
 Params = Any
@@ -174,6 +183,7 @@ def fit(
         state, start, _ = program.start_or_resume(saver, make_params)
         if start:
             logging.info("%s: goes on from update %d", lesson.stage, start)
+        watch = nonfinite.Watch(section.nonfinite, folder, lesson.stage)
         resumed = start or None
         held_out: dict[str, float] = {}
         with (
@@ -182,13 +192,25 @@ def fit(
         ):
             bar.done = start
             for step in range(start + 1, total + 1):
-                state, out = program.update(state, batches.arrays(step - 1))
-                shown = trainer.host_metrics(out)
+                batch = batches.arrays(step - 1)
+                state, out = program.update(state, batch)
+                shown = watch.finite(
+                    trainer.host_metrics(out),
+                    step,
+                    facts={
+                        "seed": config.seed,
+                        "rows": batches.numbers(step - 1),
+                        "ids": _ids(batches.rows(step - 1)),
+                    },
+                    norms=functools.partial(program.norms, state, batch),
+                    save=functools.partial(_save_before, program, saver, step, state),
+                )
                 if step % section.eval_every == 0 or step == total:
                     held_out = lesson.evaluate(state.params)
                     shown |= held_out
                 writer.write(step, shown)
-                bar.advance(1, f"loss {shown[f'{lesson.stage}/loss']:.3f}")
+                loss = shown.get(f"{lesson.stage}/loss", math.nan)
+                bar.advance(1, f"loss {loss:.3f}")
                 leaves = step < total and leaving.asked()
                 if step % section.checkpoint_every == 0 or step == total or leaves:
                     program.save(saver, step, state, {"stage": lesson.stage})
@@ -197,7 +219,29 @@ def fit(
                         f"{lesson.stage} is saved at update {step} of {total}"
                     )
     held_out = held_out or lesson.evaluate(state.params)
-    return state, {**held_out, trainer.USEFUL: batches.useful_share()}
+    skipped = nonfinite.count(metrics.read_metrics(workdir, lesson.stage))
+    return state, {
+        **held_out,
+        trainer.USEFUL: batches.useful_share(),
+        "skipped_updates": skipped,
+    }
+
+
+def _ids(rows: Sequence[Row]) -> list[str]:
+    """Return what the examples of a batch are known by; [] where they do not say it."""
+    return [str(row.id) for row in rows if hasattr(row, "id")]
+
+
+def _save_before(
+    program: trainer.Trainer,
+    saver: checkpoint.Checkpointer,
+    step: int,
+    state: train_state.TrainState,
+) -> int | None:
+    """Save the state before a step of which nothing is in it; return where it is."""
+    if step - 1 > (saver.latest_step() or 0):
+        program.save(saver, step - 1, state, {"before": step})
+    return saver.latest_step()
 
 
 def fill(rows: Sequence[Row], size: int) -> tuple[list[Row], np.ndarray]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 URL = "http://metadata.google.internal/computeMetadata/v1/instance/attributes"
 FLAVOR = {"Metadata-Flavor": "Google"}
 DEVICES = ("/dev/accel0", "/dev/vfio/0")  # one is there on a TPU VM
+LONGEST = 2**20  # bytes of an attribute
 # Variables that say that the server need not, or must not, be asked.
 INSTEAD = ("TPU_SKIP_MDS_QUERY", "TPU_WORKER_HOSTNAMES")
 
@@ -38,8 +39,8 @@ def read(name: str) -> str | None:
     request = urllib.request.Request(f"{URL}/{name}", headers=FLAVOR)
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
-            return answer.read().decode()
-    except OSError:
+            return answer.read(LONGEST).decode()
+    except (OSError, UnicodeDecodeError):
         return None
 
 

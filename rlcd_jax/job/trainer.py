@@ -57,6 +57,7 @@ class Trainer:
         )
         self._abstract, self.shardings = made.abstract, made.shardings
         self._create, self._update = made.create, made.update
+        self._norms = made.norms
         self._rows = sharding.batch_sharding(mesh)
 
     def create(self, params: Mapping[str, Params]) -> train_state.TrainState:
@@ -77,6 +78,21 @@ class Trainer:
             rows = processes.place(dict(batch), self._rows)
             state, metrics = self._update(state, rows)
         return state, {**metrics, USEFUL: packing.useful_share(batch["segments"])}
+
+    def norms(
+        self, state: train_state.TrainState, batch: Mapping[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        """Return norms of "parameters" and "gradients" by layer, on the host.
+
+        It is compiled when it is first asked for: when something is not finite.
+
+        Args:
+          state: is kept.
+          batch: as of `update`.
+        """
+        with jax.set_mesh(self.mesh):
+            rows = processes.place(dict(batch), self._rows)
+            return processes.fetch(self._norms(state.params, rows))
 
     @property
     def state_shapes(self) -> train_state.TrainState:
@@ -177,6 +193,7 @@ class _Programs:
     shardings: train_state.TrainState
     create: Callable
     update: Callable
+    norms: Callable
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -214,7 +231,18 @@ def _programs(
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    return _Programs(abstract, shardings, create, update)
+
+    def norms_by_layer(params: Params, batch: train_state.Batch):
+        grads, _ = train_state.accumulate(
+            params, batch, loss_fn, num_micro=num_micro, weight=weight
+        )
+        return {
+            "parameters": train_state.norms(params),
+            "gradients": train_state.norms(grads),
+        }
+
+    norms = jax.jit(norms_by_layer, out_shardings=sharding.replicated(mesh))
+    return _Programs(abstract, shardings, create, update, norms)
 
 
 def drop_moments(folder: str | os.PathLike[str]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import logging
 
-from rlcd_jax import record_files
+from rlcd_jax import jsonl, record_files, schema
 from rlcd_jax.judging import budget as budgets
 from rlcd_jax.judging import completions, secrets, wire
 from rlcd_jax.judging.settings import ApiSettings
@@ -32,6 +32,7 @@ SYSTEM_MESSAGE = "You are a careful and fair judge of replies."
 LONGEST_PAUSE = 60.0  # seconds between two tries
 BYTES_A_TOKEN = 3  # below the usual 4, so that estimates are high rather than low
 TOKENS_A_MESSAGE = 8
+LONGEST_REASON = 100  # characters of our own words on a reply, for a message
 GROWTH = 4  # times the tokens when an answer was cut before its first word
 
 
@@ -85,7 +86,9 @@ class ChatApi:
         """Return what asking would cost, each call tried once; asks nothing."""
         bodies = [_body(self.settings, text) for text in texts]
         keyed = {self._key(body): body for body in bodies}
-        new = {key: body for key, body in keyed.items() if self._read(key) is None}
+        new = {
+            key: body for key, body in keyed.items() if self._read(key, body) is None
+        }
         given = sum(_tokens(body) for body in new.values())
         written = len(new) * self.settings.most_tokens(self.settings.max_tokens)
         cost = self._cost(given, written)
@@ -137,7 +140,7 @@ class ChatApi:
     def _ask(self, send: wire.Send, body: dict[str, Any]) -> str | None:
         """Return one answer; None when there is none after all tries."""
         settings, key = self.settings, self._key(body)
-        cached = self._read(key)
+        cached = self._read(key, body)
         if cached is not None:
             return cached
         reason, limit, number = "", settings.max_tokens, 0
@@ -222,10 +225,11 @@ class ChatApi:
     ) -> tuple[completions.Completion, float]:
         """Return what a reply says, and what it cost."""
         try:
-            completion = completions.read_completion(json.loads(data))
+            completion = completions.read_completion(_plain_json(data))
             wrong = ""
         except (ValueError, RecursionError) as error:
-            wrong = str(error) if type(error) is ValueError else "no JSON"
+            is_own = type(error) is ValueError and len(str(error)) <= LONGEST_REASON
+            wrong = str(error) if is_own else "no JSON"
         if wrong:
             shown = secrets.excerpt(data, self._wire.hide)
             raise wire.TryAgain(f"not a chat completion, {wrong}: {shown!r}")
@@ -276,15 +280,24 @@ class ChatApi:
     def _path(self, key: str) -> pathlib.Path:
         return pathlib.Path(self.settings.cache) / key[:2] / f"{key}.json"
 
-    def _read(self, key: str) -> str | None:
+    def _read(self, key: str, body: Mapping[str, Any]) -> str | None:
         """Return a cached answer, or None; an empty one never was an answer."""
         path = self._path(key)
         if not path.exists():
             return None
-        try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["answer"]) or None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is not a cached answer; remove it") from error
+        kept = jsonl.read_object(path)
+        answer, request = kept.get("answer"), kept.get("request")
+        if not isinstance(answer, str) or not isinstance(request, dict):
+            raise ValueError(
+                f"{path} is not a cached answer: its 'answer' is "
+                f"{schema.shown(answer)}; remove it"
+            )
+        if kept.get("base_url") != self._wire.address.shown or request != body:
+            raise ValueError(
+                f"{path} is the cached answer to another question than its name says; "
+                "remove it"
+            )
+        return answer or None
 
     def _check_price(self, price: Price) -> None:
         settings, spent = self.settings, self.budget.spent
@@ -316,6 +329,11 @@ def _body(settings: ApiSettings, text: str) -> dict[str, Any]:
         "temperature": 0,
         "max_tokens": settings.max_tokens,
     }
+
+
+def _plain_json(data: bytes) -> Any:
+    """Return the value of a reply; half a surrogate pair is told apart later."""
+    return json.loads(data, object_pairs_hook=jsonl.single_names)
 
 
 def _tokens(body: Mapping[str, Any]) -> int:

@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
+
 THOUGHT = re.compile(r"\A\s*<(think|thinking)>.*?(</\1>\s*|\Z)", re.DOTALL)
 THOUGHT_END = re.compile(r"</(?:think|thinking)>")
 TEXT_PARTS = ("text", "output_text")
 REFUSED = "[refused]"
+MOST_TOKENS = 10**8  # of one question or answer, far above any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +49,16 @@ def read_completion(reply: Any) -> Completion:
     if not isinstance(choices, list) or not choices:
         error = reply.get("error")
         raise ValueError("an error as an answer" if error else "no choices")
+    if len(choices) > 1:
+        raise ValueError(f"{len(choices)} choices where one was asked for")
     choice = choices[0]
     message = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(message, Mapping):
         raise ValueError("a choice without a message")
+    if message.get("role") not in ("assistant", None):
+        raise ValueError("a message that is not the assistant's")
+    if not isinstance(choice.get("finish_reason"), str | None):
+        raise ValueError("a finish_reason that is no text")
     content = _content(message.get("content"))
     text = without_thoughts(content)
     finish = choice.get("finish_reason")
@@ -96,5 +105,11 @@ def without_thoughts(text: str) -> str:
 
 def _count(usage: Any, name: str) -> int | None:
     """Return a number of tokens as the interface tells it."""
-    value = usage.get(name) if isinstance(usage, Mapping) else None
-    return value if type(value) is int and value >= 0 else None
+    value = usage.get(name) if isinstance(usage, Mapping) else usage
+    if value is None:
+        return None
+    if type(value) is int and 0 <= value <= MOST_TOKENS:
+        return value
+    told = "the server counts %s as %.40r: the price of its answers is estimated"
+    logging.log_first_n(logging.WARNING, told, 5, name, value)
+    return None

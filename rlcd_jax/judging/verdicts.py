@@ -19,7 +19,9 @@ class JudgedReply:
     system: str
     prompt: str
     reply: str
-    draw: int | None = schema.between(0, default=None)  # of the prompt; None: one
+    draw: int | None = schema.between(
+        0, records.MOST, default=None
+    )  # of the prompt; None: one
 
     def __post_init__(self):
         schema.validate(self)
@@ -33,7 +35,7 @@ class Score:
     judge: str
     system: str
     score: float
-    draw: int | None = schema.between(0, default=None)
+    draw: int | None = schema.between(0, records.MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)
@@ -54,14 +56,14 @@ class Verdict:
     system_1: str
     system_2: str
     winner: Literal["1", "2", "tie", "none"]
-    length_1: int
-    length_2: int
+    length_1: int = schema.between(0, records.MOST)
+    length_2: int = schema.between(0, records.MOST)
     score_1: float | None = None
     score_2: float | None = None
-    flips: int = 0
-    unparsed: int = 0
+    flips: int = schema.between(0, records.MOST, default=0)
+    unparsed: int = schema.between(0, records.MOST, default=0)
     answers: tuple[str, ...] = ()
-    draw: int | None = schema.between(0, default=None)
+    draw: int | None = schema.between(0, records.MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)

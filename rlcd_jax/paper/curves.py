@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from rlcd_jax import record_files
+from rlcd_jax import metric_rows
 from rlcd_jax.paper import cells, graph, node_stages, nodes
 from rlcd_jax.report import plots
 from rlcd_jax.statistics import estimates, tables
@@ -80,7 +80,7 @@ def _metrics(
     """Return the rows of the chosen policy, one a PPO step."""
     chosen = graph.folder(recipes.setup.root, recipes.policy(method, task, seed))
     run = pathlib.Path(chosen / node_stages.CHOSEN).resolve().parent
-    return record_files.read_jsonl(run / "metrics.jsonl", drop_truncated=True)
+    return metric_rows.read(run / metric_rows.FILE_NAME)
 
 
 def _lines(

@@ -241,6 +241,11 @@ class Actor:
         section, parts = self.section, self._parts(sampled)
         logprobs, entropy = self._read(self._logprobs_entropy, params["policy"], parts)
         ref_logprobs, _ = self._read(self._logprobs, self._reference, parts)
+        checked = rollout.engine_check(
+            [one.reply.sampled_logprobs for one in sampled],
+            processes.fetch(logprobs),
+            tolerance=section.engine_tolerance,
+        )
         values = self._read(self._values, params["value"], parts)
         raw = self.raw_rewards(sampled)
         if notes.gain is None:
@@ -264,7 +269,7 @@ class Actor:
             entropy=entropy,
         )
         speed = generation.engine_metrics(self.sampler)
-        shown = {**processes.fetch({**metrics, **more}), **speed}
+        shown = {**processes.fetch({**metrics, **more}), **speed, **checked}
         shown["rollout/reward_mean"] = float(raw.mean())
         return frozen, notes, shown
 

@@ -207,14 +207,13 @@ def minibatches(
 
 
 def record(
-    shown: dict[str, Any], update: Mapping[str, jax.Array], section: ConfigDict
+    shown: dict[str, Any], update: Mapping[str, float], section: ConfigDict
 ) -> dict[str, Any]:
     """Add the metrics of one update to those of the step.
 
     The first update of a step is checked: it sees the policy that wrote the rollout.
     """
-    update = trainer.host_metrics(update)
-    if "updates" not in shown:
+    if "updates" not in shown and not update[train_state.SKIPPED]:
         rollout.first_minibatch_check(update, tolerance=section.ratio_tolerance)
     return {**shown, "updates": [*shown.get("updates", []), update]}
 
@@ -222,9 +221,10 @@ def record(
 def finish_metrics(shown: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of a step: those of its updates are averaged."""
     updates = shown.get("updates", [])
+    names = dict.fromkeys(name for update in updates for name in update)
     means = {
-        name: float(np.mean([update[name] for update in updates]))
-        for name in (updates[0] if updates else {})
+        name: float(np.mean([one[name] for one in updates if name in one]))
+        for name in names
     }
     rest = {k: float(v) for k, v in shown.items() if k != "updates"}
     return {**rest, **means}

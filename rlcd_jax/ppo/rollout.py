@@ -16,6 +16,7 @@ Letters: B rows, R response. `score_normalisation` and
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -275,6 +276,42 @@ def first_minibatch_check(metrics: dict[str, float], *, tolerance: float) -> Non
             "than the rollout did: compare the weights, temperature, precision, "
             "positions and masks of the two."
         )
+
+
+def engine_check(
+    drawn: Sequence[Sequence[float]], read: np.ndarray, *, tolerance: float
+) -> dict[str, float]:
+    """Compare the engine's log-probabilities with the trainer's; return metrics.
+
+    Both are of the tokens that were drawn, under the distribution they were drawn from.
+    The engine may hold other numbers (bfloat16, a cache), but a mean that is far from 0
+    says that it holds other weights, positions or temperatures.
+
+    Args:
+      drawn: of each reply, the engine's natural logs, a token each.
+      read: [B, R] the trainer's; entries behind a reply are any number.
+      tolerance: accepted mean |difference|, nats a token.
+
+    Returns:
+      `rollout/engine_gap_mean` and `rollout/engine_gap_max`, nats.
+
+    Raises:
+      ValueError: the mean is larger, or not finite.
+    """
+    gaps = [
+        np.abs(np.asarray(mine, np.float64) - np.asarray(row[: len(mine)], np.float64))
+        for mine, row in zip(drawn, read, strict=True)
+    ]
+    gap = np.concatenate(gaps) if gaps else np.zeros(0)
+    mean, most = (float(gap.mean()), float(gap.max())) if gap.size else (0.0, 0.0)
+    if not mean <= tolerance:
+        raise ValueError(
+            f"the engine and the trainer differ by {mean:.3g} nats a token in the mean "
+            f"(at most {most:.3g}) about replies that the engine has just drawn; "
+            f"accepted: policy.engine_tolerance={tolerance:g}. Compare what both hold: "
+            "weights, precision (engine.weights), positions, temperature"
+        )
+    return {"rollout/engine_gap_mean": mean, "rollout/engine_gap_max": most}
 
 
 def score_normalisation(scores: np.ndarray) -> tuple[float, float]:

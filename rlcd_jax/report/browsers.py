@@ -38,7 +38,9 @@ def samples(runs: Mapping[str, reading.Run]) -> dict[str, Any] | Missing:
             if title in rows:
                 rows[title]["facts"] += lines
     if not rows:
-        return next(iter(runs.values())).samples
+        first = next(iter(runs.values())).samples
+        is_told = isinstance(first, Missing)
+        return first if is_told else Missing("evaluate/samples.jsonl is empty")
     kept = list(rows.values())[:MAX_PROMPTS]
     return _browser({"": kept}, "prompts", len(rows))
 

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from rlcd_jax import done_mark, jsonl, record_files, records, stages
+from rlcd_jax import done_mark, jsonl, metric_rows, record_files, records, stages
 from rlcd_jax.human import results
 from rlcd_jax.statistics.estimates import Missing
 
@@ -89,7 +89,7 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
         config=config,
         environment=_part(folder, "environment.json", _json_object),
         stages=tuple(_stage(folder, name, config) for name in stages.STAGES),
-        metrics=_part(folder, "metrics.jsonl", _metrics),
+        metrics=_part(folder, "metrics.jsonl", metric_rows.read),
         pairs=_part(folder, "pairs/pairs.jsonl", _records(records.Pair)),
         dropped=_part(folder, "pairs/dropped.jsonl", _records(records.Dropped)),
         samples=_part(folder, "evaluate/samples.jsonl", _lines(*SAMPLE_FIELDS)),
@@ -193,23 +193,6 @@ def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
 def is_number(value: Any) -> bool:
     """Say whether a JSON value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the rows of the metrics, in which times are numbers and steps whole."""
-    rows = _lines("stage")(path)
-    for number, row in enumerate(rows, start=1):
-        if type(row.get("step")) is not int:
-            raise ValueError(
-                f"row {number}: 'step' is {row.get('step')!r:.40}, which is no number "
-                "of a step"
-            )
-        for name, value in row.items():
-            if name.endswith("seconds") and not is_number(value):
-                raise ValueError(
-                    f"row {number}: {name!r} is {value!r:.40}, which is no number"
-                )
-    return rows
 
 
 def _summary(path: pathlib.Path) -> dict[str, Any]:

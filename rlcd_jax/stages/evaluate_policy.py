@@ -24,6 +24,7 @@ from rlcd_jax import (
     processes,
     record_files,
     records,
+    schema,
     seeds,
     stages,
 )
@@ -51,9 +52,12 @@ class Answer:
     prompt: str
     reply: str
     finish: str
-    num_tokens: int
+    num_tokens: int = schema.between(0)
     divergence: float  # KL(system || base) along the reply, nats
-    draw: int | None = None  # of several replies to the prompt; None: there is one
+    draw: int | None = schema.between(0, default=None)  # of the prompt; None: one
+
+    def __post_init__(self):
+        schema.validate(self)
 
 
 def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:

@@ -9,6 +9,8 @@ and, where a checkpoint is chosen by them, `policy/chosen`.
 
 from __future__ import annotations
 
+import functools
+import math
 import pathlib
 import time
 from typing import Any
@@ -17,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, leaving, metrics, progress_bar
-from rlcd_jax.job import setup, workspace
+from rlcd_jax.job import nonfinite, setup, trainer, workspace
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import acting, choosing, learning
@@ -49,6 +51,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     keep = checkpoint.Regular(
         config.keep_checkpoints, section.checkpoint_every, section.steps
     )
+    watch = nonfinite.Watch(section.nonfinite, folder, "policy")
     with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
         state, start, meta = learner.start_or_resume(
             saver, lambda: _start_params(job, workdir)
@@ -66,14 +69,27 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
                 replies = actor.generate(state.params["policy"], prompts, step)
                 frozen, notes, shown = actor.roll_out(state.params, replies, notes)
                 texts = actor.texts(replies)
-                for minibatch in learning.minibatches(frozen, texts, job, step):
-                    state, update_metrics = learner.update(state, minibatch)
-                    shown = learning.record(shown, update_metrics, section)
-                notes = acting.adapt(notes, shown, section)
+                facts = {"seed": config.seed, "prompts": [one.id for one in prompts]}
+                drawn = watch.finite(shown, step, facts=facts, save=saver.latest_step)
+                usable = nonfinite.SKIPPED not in drawn
+                shown = drawn
+                for n, minibatch in enumerate(
+                    learning.minibatches(frozen, texts, job, step) if usable else ()
+                ):
+                    state, out_metrics = learner.update(state, minibatch)
+                    update = watch.finite(
+                        trainer.host_metrics(out_metrics),
+                        step,
+                        facts=facts | {"minibatch": n},
+                        norms=functools.partial(learner.norms, state, minibatch),
+                        save=saver.latest_step,
+                    )
+                    shown = learning.record(shown, update, section)
+                notes = acting.adapt(notes, shown, section) if usable else notes
                 saves = step % section.checkpoint_every == 0 or step == section.steps
                 dev = choice.look(step, state.params["policy"]) if saves else {}
                 last = out.write(step, learning.finish_metrics(shown) | dev)
-                bar.advance(1, f"score {last['rollout/score_mean']:.2f}")
+                bar.advance(1, f"score {last.get('rollout/score_mean', math.nan):.2f}")
                 leaves = step < section.steps and leaving.asked()
                 if saves or leaves:
                     noted = notes.as_meta() | choice.as_meta() | {LAST: last}
@@ -87,10 +103,17 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         length_counts.SUMMARY: actor.too_long,
         **last,
         **chosen,
+        "skipped_updates": _skipped(workdir, section),
         "seconds": time.monotonic() - started,
     }
     logging.info("policy: %s", summary)
     return workspace.finish(config, workdir, "policy", summary)
+
+
+def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
+    """Return how many updates were left out; a row has the share of its step's."""
+    rows = metrics.read_metrics(workdir, "policy")
+    return nonfinite.count(rows) * learning.updates_per_step(section)
 
 
 def _set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:

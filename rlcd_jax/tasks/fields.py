@@ -19,6 +19,8 @@ CleanupMode = Literal["corrected", "released"]
 Unfinished = Literal["reject", "cut_sentence", "keep"]
 TEXT_GROUPS = ("affixes", "systems", "scoring", "judge_questions", "prompts")
 SPLITS = ("train", "dev", "test")
+HH_CONFIGS = ("harmless-base", "helpful-base")  # subsets of hh-rlhf
+MOST_TOKENS = 2**31 - 1
 # What each lexicon can measure: a task whose attribute is another is not scored by it.
 LEXICONS = {"vader": ("cheerful", "happy", "joyful", "optimistic", "positive")}
 HEADER_BREAKERS = re.compile(r"[()\r\n]")  # an affix stands in parentheses in a header
@@ -79,7 +81,7 @@ class CleanupRules:
     mode: CleanupMode = "corrected"
     role_names: tuple[str, ...] = schema.filled(default=("Human", "Assistant"))
     unfinished: Unfinished = "reject"
-    min_characters: int = schema.between(1, default=1)
+    min_characters: int = schema.between(1, MOST_TOKENS, default=1)
 
     def __post_init__(self):
         schema.validate(self, exact=False)
@@ -125,8 +127,8 @@ class TaskFile:
     lead_in: str = ""
     stop_strings: tuple[str, ...] | None = None
     forbidden_strings: tuple[str, ...] = ("\\", "\\\\", "`", "```")
-    prompt_tokens: int = schema.between(1, default=192)
-    reply_tokens: int = schema.between(1, default=300)
+    prompt_tokens: int = schema.between(1, MOST_TOKENS, default=192)
+    reply_tokens: int = schema.between(1, MOST_TOKENS, default=300)
     hh_config: str = ""
     judge_questions: dict[str, str] = dataclasses.field(default_factory=dict)
     lexicon: Lexicon | None = None
@@ -142,20 +144,21 @@ def broken_rules(held: TaskFile) -> Iterator[str]:
     """Yield what does not fit together in a task file of well formed fields."""
     if not re.fullmatch(r"[\w .-]+", held.name):
         yield (
-            f"field 'name' is {held.name!r}; accepted: letters, digits, blanks, '_', "
-            "'-' and '.', because ids of prompts begin with it"
+            f"field 'name' is {schema.shown(held.name)}; accepted: letters, digits, "
+            "blanks, '_', '-' and '.', because ids of prompts begin with it"
         )
     for index, pair in enumerate(held.affixes):
         yield from _broken_pair(pair, f"affixes[{index}]")
     if held.prompt_template.count("{text}") != 1:
         yield (
-            f"field 'prompt_template' is {held.prompt_template!r}; accepted: text that "
-            "holds '{text}' exactly once"
+            f"field 'prompt_template' is {schema.shown(held.prompt_template)}; "
+            "accepted: text that holds '{text}' exactly once"
         )
     if held.format == "chat" and held.stop_strings:
         yield (
-            f"field 'stop_strings' is {list(held.stop_strings)}; accepted: an empty "
-            "list when format is 'chat', where the end-of-turn token ends a reply"
+            f"field 'stop_strings' is {schema.shown(list(held.stop_strings))}; "
+            "accepted: an empty list when format is 'chat', where the end-of-turn "
+            "token ends a reply"
         )
     for name in ("stop_strings", "forbidden_strings"):
         if "" in (getattr(held, name) or ()):
@@ -165,8 +168,10 @@ def broken_rules(held: TaskFile) -> Iterator[str]:
     roles = list(held.cleanup.role_names)
     if len(roles) != 2 or (held.format == "dialogue" and roles != names):
         yield (
-            f"field 'cleanup.role_names' is {roles}; accepted: two names, human first, "
-            f"which in the dialogue format are those of the markers, {names}"
+            f"field 'cleanup.role_names' is {schema.shown(roles)}; accepted: two "
+            "names, "
+            "human first, which in the dialogue format are those of the markers, "
+            f"{schema.shown(names)}"
         )
     for name, text in held.judge_questions.items():
         if schema.is_blank(text):
@@ -208,21 +213,24 @@ def _broken_lexicon(held: TaskFile) -> Iterator[str]:
         return
     if lexicon.name not in LEXICONS:
         yield (
-            f"field 'lexicon.name' is {lexicon.name!r}; accepted: "
+            f"field 'lexicon.name' is {schema.shown(lexicon.name)}; accepted: "
             f"{schema.listed(LEXICONS)}"
         )
         return
     if lexicon.attribute not in LEXICONS[lexicon.name]:
         yield (
-            f"field 'lexicon.attribute' is {lexicon.attribute!r}; accepted, being what "
-            f"{lexicon.name!r} measures: {schema.listed(LEXICONS[lexicon.name])}. For "
+            f"field 'lexicon.attribute' is {schema.shown(lexicon.attribute)}; "
+            "accepted, "
+            f"being what {lexicon.name!r} measures: "
+            f"{schema.listed(LEXICONS[lexicon.name])}. For "
             "any other attribute take [lexicon] out: a language model then judges"
         )
     elif lexicon.attribute != attribute:
         yield (
-            f"field 'lexicon.attribute' is {lexicon.attribute!r}, but the attribute of "
-            f"the task is {attribute!r} (field 'attribute', else the name); accepted: "
-            "the same. Take [lexicon] out (a language model then judges), or say in "
+            f"field 'lexicon.attribute' is {schema.shown(lexicon.attribute)}, but the "
+            f"attribute of the task is {schema.shown(attribute)} (field 'attribute', "
+            "else the name); accepted: the same. Take [lexicon] out (a language model "
+            "then judges), or say in "
             "'attribute' that the task is about what the lexicon measures"
         )
 
@@ -236,11 +244,19 @@ def _broken_prompts(held: TaskFile) -> Iterator[str]:
             "no prompts; accepted: 'prompts.file' (JSONL, relative to the task file), "
             "'prompts.texts' (a list of texts) or 'hh_config' (prompts of hh-rlhf)"
         )
+    if held.hh_config and held.hh_config not in HH_CONFIGS:
+        yield (
+            f"field 'hh_config' is {schema.shown(held.hh_config)}; accepted: "
+            f"{schema.listed(HH_CONFIGS)}"
+        )
     first: dict[str, int] = {}
     for index, text in enumerate(prompts.texts):
         name, words = f"prompts.texts[{index}]", " ".join(text.split())
         if schema.is_blank(words):
-            yield f"field '{name}' is {text!r}; accepted: text that is not blank"
+            yield (
+                f"field '{name}' is {schema.shown(text)}; accepted: text that is not "
+                "blank"
+            )
         elif words in first:
             yield (
                 f"field '{name}' is {schema.shown(text)}, as is "

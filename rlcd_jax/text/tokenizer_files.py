@@ -27,6 +27,7 @@ from rlcd_jax.text import backends, setting_files
 
 # Classes that put a BOS in front of a text unless a setting says otherwise.
 BOS_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer")
+TRAINED = ("bos_token", "eos_token", "unk_token")  # what a model was trained with
 BYTE_SPACE = "\u0120"  # how a byte-level vocabulary writes a space
 TEMPLATE_FILE = "chat_template.json"  # of processors; tokenizers have a .jinja file
 
@@ -40,13 +41,14 @@ def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
     setting_files.check_links(folder)
     raw = fetched.read_object(folder / "tokenizer.json")
     settings = fetched.read_optional(folder / "tokenizer_config.json")
-    for name in ("special_tokens_map.json", "added_tokens.json"):
-        # Refused here if damaged; transformers uses it.
-        fetched.read_optional(folder / name)
+    # Refused here if damaged; transformers uses it.
+    fetched.read_optional(folder / "special_tokens_map.json")
+    fetched.read_optional(folder / "added_tokens.json")
     wrapped = _wrap(folder)
     backend = backends.plain(wrapped.backend_tokenizer)
     _check_added(raw, backend, folder / "tokenizer.json")
     named = {k: str(v) for k, v in wrapped.special_tokens_map.items() if v}
+    _check_named(raw, named, folder)
     names = {k: v for k, v in named.items() if backend.token_to_id(v) is not None}
     bos_id = _bos(backend, folder / "tokenizer.json")
     _check_bos(bos_id, settings, backend, folder)
@@ -114,6 +116,27 @@ def _check_added(
                 f"{path} gives the added token {token['content']!r} the id "
                 f"{token['id']}, but with its vocabulary it has the id {token_id}; the "
                 "file was changed by hand: fetch it again"
+            )
+
+
+def _check_named(
+    raw: Mapping[str, Any], named: Mapping[str, str], folder: pathlib.Path
+) -> None:
+    """Refuse a BOS, EOS or unknown token that tokenizer.json does not have.
+
+    transformers appends a token for each name that it does not know. Of a padding token
+    that is what is meant; a model that never saw its own EOS is one of a damaged name.
+    """
+    model = raw.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    known = {token["content"] for token in raw.get("added_tokens") or ()}
+    known |= {one[0] for one in vocab} if isinstance(vocab, list) else set(vocab or ())
+    for name in TRAINED:
+        if name in named and named[name] not in known:
+            raise ValueError(
+                f"the settings beside the tokenizer.json of {folder} name the {name} "
+                f"{fetched.show(named[name])}, which tokenizer.json does not have; "
+                "restore the settings"
             )
 
 

@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import optax
 
 from rlcd_jax import sharding
+from rlcd_jax import tree as trees
 
 Params = Any
 Batch = Mapping[str, jax.Array]
 # (parameters, batch) -> (loss, metrics); every value a float32 scalar.
 LossFn = Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+SKIPPED = "optimizer/skipped"  # metric: 1 where an update was left out, else 0
 
 
 @flax.struct.dataclass
@@ -61,8 +63,9 @@ def update(
         has True, which makes the sum over parts the mean over the whole batch.
 
     Returns:
-      The state after, and the metrics, weighted likewise, with `optimizer/grad_norm`
-      and `optimizer/update_norm`.
+      The state after, and the metrics, weighted likewise, with `optimizer/grad_norm`,
+      `optimizer/update_norm` and `SKIPPED`. Where a metric or a norm is not finite the
+      state is that before.
     """
     grads, metrics = accumulate(
         state.params, batch, loss_fn, num_micro=num_micro, weight=weight
@@ -78,7 +81,24 @@ def update(
         opt_state=opt_state,
         updates=state.updates + 1,
     )
-    return new, metrics
+    fine = jnp.all(jnp.stack([jnp.isfinite(one) for one in metrics.values()]))
+    state = jax.tree.map(
+        lambda after, before: jnp.where(fine, after, before), new, state
+    )
+    return state, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
+
+
+def norms(tree: Params) -> dict[str, jax.Array]:
+    """Return the norm of each array by its name; of stacked layers, [L], each layer's.
+
+    Others have one norm, [1].
+    """
+    out = {}
+    for name, leaf in trees.flatten_names(tree).items():
+        stacked = name.split("/")[0] == "layers" or "/layers/" in name
+        rows = leaf.reshape(leaf.shape[0] if stacked else 1, -1)
+        out[name] = jnp.linalg.norm(rows.astype(jnp.float32), axis=1)
+    return out
 
 
 def accumulate(

@@ -33,6 +33,11 @@ NEEDED_FIELDS = (
     "intermediate_size",
     "num_attention_heads",
 )
+# Fields of LLaMA-3's rope scaling.
+LLAMA3 = (
+    *("factor", "low_freq_factor", "high_freq_factor"),
+    "original_max_position_embeddings",
+)
 
 
 def read(folder: str | pathlib.Path) -> dict[str, Any]:
@@ -76,8 +81,10 @@ def from_dict(
             "heads, and an even head_dim; restore the file"
         )
     theta, scaling = _rope(raw, origin)
+    vocab_size = fields.integer(raw, "vocab_size", origin, fields.MOST_IDS)
+    _check_unused(raw, origin)
     return llama.LlamaConfig(
-        vocab_size=fields.integer(raw, "vocab_size", origin, fields.MOST_IDS),
+        vocab_size=vocab_size,
         num_layers=fields.integer(raw, "num_hidden_layers", origin, fields.MOST_LAYERS),
         embed_dim=dim,
         mlp_dim=fields.integer(raw, "intermediate_size", origin, fields.MOST_MLP),
@@ -104,21 +111,60 @@ def _check_kind(raw: Mapping[str, Any], origin: str, role: str) -> None:
     wanted = scalar.ARCHITECTURES[role]
     listed = raw.get("architectures") or [wanted]
     # The first files of LLaMA 1 are of a class "LLaMAForCausalLM".
-    if not isinstance(listed, list) or wanted.lower() not in (
-        str(one).lower() for one in listed
+    if not isinstance(listed, list) or any(
+        str(one).lower() != wanted.lower() for one in listed
     ):
         raise ValueError(
             f"{origin}: architectures is {fetched.show(raw['architectures'])} "
             f"({str(listed)[:60]}); accepted: {wanted}"
         )
     for field, accepted in FIXED_FIELDS.items():
-        if raw.get(field) not in accepted:
+        if not _is_one_of(raw.get(field), accepted):
             raise ValueError(
                 f"{origin}: {field} is {fetched.show(raw[field])}; accepted: "
                 f"{accepted[0]!r}; such a model is not a LLaMA in this sense"
                 + " (save a quantised one in bfloat16 first)"
                 * field.endswith("config")
             )
+
+
+def _is_one_of(value: Any, accepted: tuple[Any, ...]) -> bool:
+    """Say whether a value is one of some; true is not 1, and 0 not false."""
+    return any(
+        value == one and isinstance(value, bool) == isinstance(one, bool)
+        for one in accepted
+    )
+
+
+def _check_unused(raw: Mapping[str, Any], origin: str) -> None:
+    """Refuse wrong values of fields that nothing here is computed from.
+
+    A folder with one is damaged, and others who read it would trip over it.
+    """
+    most = raw["vocab_size"] - 1
+    for field, least in (
+        ("bos_token_id", 0),
+        ("eos_token_id", 0),
+        ("pad_token_id", -1),
+    ):
+        given = raw.get(field)
+        many = given if field == "eos_token_id" and isinstance(given, list) else [given]
+        for one in many:
+            fields.integer({field: one}, field, origin, most, absent=0, least=least)
+    for field in ("use_cache",):
+        fields.switch(raw, field, origin, absent=True)
+    for field in ("torch_dtype", "dtype", "_name_or_path", "transformers_version"):
+        if not isinstance(raw.get(field), str | None):
+            raise ValueError(
+                f"{origin}: {field} is {fetched.show(raw[field])}; accepted: a text; "
+                "restore the file"
+            )
+    for field in ("attention_dropout", "initializer_range"):
+        if raw.get(field) != 0:
+            fields.number(raw, field, origin, 1.0, absent=1.0)
+        elif isinstance(raw[field], bool):
+            fields.number(raw, field, origin, 1.0)
+    fields.integer(raw, "pretraining_tp", origin, fields.MOST_HEADS, absent=1)
 
 
 def _rope(
@@ -142,12 +188,23 @@ def _rope(
             "values of rope_theta; remove one of them"
         )
     scaling = old or new
-    if scaling.get("partial_rotary_factor") not in (1, None):
+    if not _is_one_of(scaling.get("partial_rotary_factor"), (1, None)):
         raise ValueError(
             f"{origin}: partial_rotary_factor is "
             f"{fetched.show(scaling['partial_rotary_factor'])}; accepted: 1"
         )
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if scaling.get("type") not in (kind, None):
+        raise ValueError(
+            f"{origin}: rope_type is {fetched.show(kind)} and type "
+            f"{fetched.show(scaling['type'])} in the settings of rope; remove one"
+        )
+    unused = [name for name in LLAMA3 if scaling.get(name) is not None]
+    if kind == "default" and unused:
+        raise ValueError(
+            f"{origin}: {unused[0]} is {fetched.show(scaling[unused[0]])} in a rope "
+            "scaling of type 'default', which has none; remove it, or name the type"
+        )
     nested = [name for name, value in scaling.items() if isinstance(value, dict)]
     if nested or kind not in ("default", "llama3"):
         what = f"for each kind of layer ({nested[0]})" if nested else ""
@@ -171,9 +228,8 @@ def _theta(rope: Mapping[str, Any], raw: Mapping[str, Any], origin: str) -> floa
 
 
 def _llama3(scaling: Mapping[str, Any], origin: str) -> llama.RopeScaling:
-    lengths = "original_max_position_embeddings"
-    factors = ("factor", "low_freq_factor", "high_freq_factor")
-    for field in (*factors, lengths):
+    *factors, lengths = LLAMA3
+    for field in LLAMA3:
         if scaling.get(field) is None:
             raise ValueError(f"{origin}: the llama3 rope scaling lacks {field!r}")
     factor, low, high = (

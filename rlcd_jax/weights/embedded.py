@@ -37,9 +37,21 @@ def default_cache_dir(environ: Mapping[str, str]) -> pathlib.Path:
 
     Args:
       environ: the environment, which the caller passes.
+
+    Raises:
+      ValueError: it names neither, and the system knows no home of this user.
     """
     base = environ.get("XDG_CACHE_HOME", "")
-    folder = pathlib.Path(base) if base else pathlib.Path.home() / ".cache"
+    home = environ.get("HOME", "")
+    if not base and not home:
+        try:
+            home = str(pathlib.Path.home())
+        except RuntimeError as error:
+            raise ValueError(
+                "there is no HOME to keep models and compiled programs in; set "
+                "XDG_CACHE_HOME to a folder that can be written"
+            ) from error
+    folder = pathlib.Path(base) if base else pathlib.Path(home) / ".cache"
     return folder / "rlcd_jax"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import safetensors
 
-from rlcd_jax import fetched, local_paths
+from rlcd_jax import fetched, local_paths, schema
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -49,7 +49,9 @@ def _weight_map(folder: pathlib.Path) -> dict[str, pathlib.Path] | pathlib.Path:
         return single
     if not index.is_file():
         raise ValueError(f"{folder} has no weights ({WEIGHTS}){_instead(folder)}")
-    listed = fetched.read_object(index).get("weight_map")
+    said = fetched.read_object(index)
+    listed = said.get("weight_map")
+    _check_facts(said, index)
     if not isinstance(listed, dict) or not listed:
         raise ValueError(
             f"{index}: weight_map is {fetched.show(listed)}; accepted: an object from "
@@ -63,6 +65,25 @@ def _weight_map(folder: pathlib.Path) -> dict[str, pathlib.Path] | pathlib.Path:
             "download the folder again"
         )
     return paths
+
+
+def _check_facts(said: Mapping[str, Any], index: pathlib.Path) -> None:
+    """Refuse what an index says beside its table, where it is damaged."""
+    unknown = [name for name in said if name not in ("metadata", "weight_map")]
+    facts = said.get("metadata", {})
+    size = facts.get("total_size", 0) if isinstance(facts, dict) else None
+    is_size = schema.is_number(size, float) and size >= 0 and size == int(size)
+    if unknown or not is_size:
+        shown = (
+            f"has a field {fetched.show(unknown[0])}"
+            if unknown
+            else f"has the metadata {fetched.show(facts)}, total_size "
+            f"{fetched.show(size)}"
+        )
+        raise ValueError(
+            f"{index} {shown}; accepted: weight_map, and metadata with a whole number "
+            "total_size; restore the file"
+        )
 
 
 def _inside(file: Any, index: pathlib.Path) -> str:
