@@ -284,6 +284,9 @@ def test_a_run_starts_from_somebodys_pairs_and_ends_with_a_table(tmp_path):
     assert summary["train_pairs"] + summary["held_out_pairs"] == len(asked)
     assert "rlcd" in (tmp_path / "run/evaluate/table.md").read_text()
     assert not (tmp_path / "run/pairs").exists()
+    path.write_text(path.read_text().replace("love", "hate"))
+    with runs.devices_by_mesh(), pytest.raises(ValueError, match="data=.* has changed"):
+        runs.run_checked(config, tmp_path / "run", ("preference",))
 
 
 def test_wrong_pairs_end_before_the_first_stage(tmp_path):

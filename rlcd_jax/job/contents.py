@@ -19,6 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, done_mark, stages, tasks
+from rlcd_jax.datasets import comparisons
 from rlcd_jax.job import facts, setup
 from rlcd_jax.weights import resolve
 
@@ -46,6 +47,11 @@ def inputs(config: ConfigDict, workdir: str | os.PathLike[str], stage: str) -> d
         for name, value in outputs(folder).items():
             if name in _read_of(config, stage, read):
                 found[f"{folder.name}/{name}"] = value
+    data = config.preference.data
+    if stage == "preference" and data not in ("pairs", "hh_rlhf"):
+        path = pathlib.Path(comparisons.split_name(data)[1])
+        if path.is_file():
+            found[f"preference.data={data}"] = file_hash(path)
     if stage == "evaluate":
         found |= dict(_of_other_runs(config))
     return found
