@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import runs
 
-from rlcd_jax import record_files, records
+from rlcd_jax import done_mark, record_files, records
 from rlcd_jax.decode import requests
 from rlcd_jax.job import generation, trainer
 from rlcd_jax.ppo import acting
@@ -201,6 +201,7 @@ def config_of(name: str, spec: str, folder: pathlib.Path):
         policy__learning_rate=1e-2,
         policy__checkpoint_every=100,
         policy__dev_prompts=1,
+        policy__engine_tolerance=1e3,  # the engine has not drawn the fixed replies
         evaluate__prompts=2,
         evaluate__reply_tokens=8,
         evaluate__judges=(*JUDGES.get(name, ()), "preference"),
@@ -217,6 +218,8 @@ def fix_replies(workdir: pathlib.Path) -> None:
         one, two = (better, worse) if pair.side_1 == "positive" else (worse, better)
         fixed.append(dataclasses.replace(pair, reply_1=one, reply_2=two))
     record_files.write_jsonl(path, fixed)
+    # They are not what the mark says was drawn; without one they are given pairs.
+    (path.parent / done_mark.DONE).unlink()
 
 
 def run(name: str, folder: pathlib.Path) -> tuple[Watched, Any, pathlib.Path]:

@@ -484,7 +484,8 @@ def test_what_other_stages_and_runs_leave_must_be_there(finished_run, tmp_path):
     assert "evaluate.preference_judge=" in line
     (tmp_path / "run/pairs/pairs.jsonl").unlink()
     (line,) = told("simulate", "preference")
-    assert "marked as done, so delete" in line
+    assert "run/pairs is done, and since then" in line
+    assert "pairs/pairs.jsonl is not there any more" in line
 
 
 def test_other_runs_are_of_this_model(finished_run, tmp_path):
