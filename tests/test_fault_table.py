@@ -1,23 +1,26 @@
 """Each row of the fault table happens, and its message is the one that is shown."""
 
+import ast
 import pathlib
 import re
 
 import faults
+import faults_of_runs
 import pytest
 
-PAGE = pathlib.Path(__file__).parents[1] / "experiments" / "docs" / "faults.md"
+HERE = pathlib.Path(__file__).parent
+PAGE = HERE.parent / "experiments" / "docs" / "faults.md"
 FEWEST = 40
 
 
 def rendered() -> str:
     """Return the tables of the page, as the rows are."""
-    lines = []
-    for group in dict.fromkeys(row.group for row in faults.FAULTS):
+    lines, rows = [], (*faults.FAULTS, *faults_of_runs.ROWS)
+    for group in dict.fromkeys(row.group for row in rows):
         lines += [f"## {group}", "", "| fault | what you see |", "|---|---|"]
         lines += [
             f"| {row.fault} | {_shown(row.sees)} |"
-            for row in faults.FAULTS
+            for row in rows
             if row.group == group
         ]
         lines.append("")
@@ -30,9 +33,17 @@ def _shown(sees: str) -> str:
 
 def test_the_page_shows_the_rows_that_are_tested():
     assert len(faults.FAULTS) >= FEWEST
-    named = [(row.group, row.fault) for row in faults.FAULTS]
+    rows = (*faults.FAULTS, *faults_of_runs.ROWS)
+    named = [(row.group, row.fault) for row in rows]
     assert len(set(named)) == len(named)
     assert PAGE.read_text("utf-8").endswith(rendered())
+
+
+@pytest.mark.parametrize("row", faults_of_runs.ROWS, ids=lambda row: row.fault[:60])
+def test_a_fault_of_a_run_has_its_test(row):
+    file, _, function = row.test.partition("::")
+    tree = ast.parse((HERE / f"{file}.py").read_text("utf-8"))
+    assert function in [one.name for one in tree.body if hasattr(one, "name")]
 
 
 @pytest.mark.parametrize("row", faults.FAULTS, ids=lambda row: row.fault[:60])
