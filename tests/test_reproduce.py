@@ -157,7 +157,7 @@ def test_killed_and_started_again_makes_every_node_once(world):
 def test_finished_nodes_keep_weights_and_no_moments(world):
     items = (world.root / "nodes").glob("*/*/checkpoints/*/*")
     names = {path.name for path in items if path.is_dir()}
-    assert names == {"preference", "policy", "meta"}
+    assert names == {"preference", "policy", "meta", "hashes"}
 
 
 def test_a_second_command_makes_nothing(world):
