@@ -110,7 +110,7 @@ def test_command_errors_name_what_is_wrong(tmp_path, capsys):
     ]
     assert "is not there" in run_command(capsys, *make)[1].err
     path.write_text('{"prompt_id": "p", "system": "s", "prompt": "Hi"}\n')
-    assert "row 1 has no field 'reply'" in run_command(capsys, *make)[1].err
+    assert "samples.jsonl:1: missing field 'reply'" in run_command(capsys, *make)[1].err
     record_files.write_jsonl(path, make_samples())
     assert "name the task with --task" in run_command(capsys, *make)[1].err
     make += ["--task", "harmless"]
