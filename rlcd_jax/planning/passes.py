@@ -245,7 +245,8 @@ def read(
     )
     scores = 0
     if logit_length:
-        scores = logits(setting, rows, logit_length, 1 + len(models))
+        # One array a model: what is read off them is fused into what reduces them.
+        scores = logits(setting, rows, logit_length, len(models))
     made = working(
         setting,
         -(-rows // setting.ways),
