@@ -197,7 +197,8 @@ def _preference() -> ConfigDict:
     preference.eval_every = 50  # updates between looks at held-out pairs
     preference.checkpoint_every = 500  # updates; the last is always saved
     # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
-    # step and ends; "skip" leaves the update out, notes it, and counts it.
+    # step and ends; "skip" leaves the update out, notes it, and counts it; "rollback"
+    # goes back to the checkpoint before, leaves out all batches since, and counts them.
     preference.nonfinite = "stop"
     preference.human_pairs = 0  # agreement with this many human pairs; method: 2000
     return preference
@@ -220,7 +221,8 @@ def _distill() -> ConfigDict:
     distill.eval_every = 100  # updates; nothing is held out, so nothing is looked at
     distill.checkpoint_every = 500  # updates; the last is always saved
     # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
-    # step and ends; "skip" leaves the update out, notes it, and counts it.
+    # step and ends; "skip" leaves the update out, notes it, and counts it; "rollback"
+    # goes back to the checkpoint before, leaves out all batches since, and counts them.
     distill.nonfinite = "stop"
     return distill
 
@@ -267,7 +269,8 @@ def _policy() -> ConfigDict:
     policy.engine_tolerance = 0.1  # nats
     policy.checkpoint_every = 20  # PPO steps; method
     # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
-    # step and ends; "skip" leaves the update out, notes it, and counts it.
+    # step and ends; "skip" leaves the update out, notes it, and counts it; "rollback"
+    # goes back to the checkpoint before, leaves out all batches since, and counts them.
     policy.nonfinite = "stop"
     # Held-out prompts of the part dev that each checkpoint answers; 0: none.
     policy.dev_prompts = 64

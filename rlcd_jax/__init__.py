@@ -8,7 +8,8 @@ a module that is named beside its package has left it for the floor where it is 
     paper: the published tables, their runs and figures
     command_line: what is typed becomes a config; its fields as --help lists them
     pipeline, planning, bench, weights.exchange: a run, beforehand, how fast, in and out
-    resuming, replaying: whether a killed run ends as another; one draw again
+    resuming: whether a killed run ends as another
+    replaying, step_replays: one draw again; one update again
     checks: whether a run can go through, told before it begins
     report, diagnosis: what a run has left, as pages and tables
     stages.*, human: the five stages; studies with people

@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import gzip
 import json
+import math
 import os
 import pathlib
 import struct
@@ -37,12 +38,13 @@ from rlcd_jax import (
     records,
     report,
     schema,
+    step_replays,
     tasks,
 )
 from rlcd_jax.checks import refusals
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.human import reading, sheets
-from rlcd_jax.job import hosts, signals, workspace
+from rlcd_jax.job import hosts, nonfinite, signals, workspace
 from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.models import llama
 from rlcd_jax.text import tokenizer as tk
@@ -95,6 +97,7 @@ def told(call: Callable, *args: object, **named: object) -> str:
 PLACES, INPUTS, MODELS = "Folders and machines", "Prompts, tasks, pairs", "Models"
 DATA, PEOPLE, JUDGES = "hh-rlhf", "Human studies", "Judges"
 RUNS, JOBS = "A run's own files", "Jobs and signals"
+NUMBERS = "Numbers that are not finite"
 
 
 @fault(
@@ -832,6 +835,90 @@ def _(place):
     page = report.write_report(place).read_text()
     assert "<script>alert" not in page and "<img src=x" not in page
     return ""
+
+
+# --- numbers that are not finite ------------------------------------------------------
+
+
+def _not_finite(place: pathlib.Path, rule: str, rollbacks: int = 0) -> str:
+    """Return what a training says when the loss of its step 8 is NaN."""
+    made = nonfinite.Rollbacks(((1, 1), (2, 2), (3, 3))[:rollbacks])
+    watch = nonfinite.Watch(
+        rule, place / "run" / "policy", "policy", every=5, rollbacks=made
+    )
+    with mock.patch.object(nonfinite.logging, "warning") as warned:
+        shown = {"policy/loss": math.nan}
+        try:
+            told_last = told(watch.finite, shown, 8, facts={}, save=lambda: 5)
+        except nonfinite.RolledBack as asked:
+            assert asked.rollbacks.spans[-1] == (6, 8)
+            told_last = ""
+    assert (place / "run" / "policy" / "nonfinite" / "000008.json").exists()
+    return told_last or warned.call_args.args[0] % warned.call_args.args[1:]
+
+
+_AGAIN = "python -m experiments.replay --workdir … --step policy/8"
+
+
+@fault(
+    NUMBERS,
+    "a loss, gradient or reward is not finite, with nonfinite='stop'",
+    "policy, step 8: not finite: policy/loss = nan; nothing of it is in the "
+    "parameters. … has the ids of the batch, and norms by layer. The same command goes "
+    f"on from step 5 and comes to this step again; … This step again, alone: {_AGAIN}",
+)
+def _(place):
+    return _not_finite(place, nonfinite.STOP)
+
+
+@fault(
+    NUMBERS,
+    "the same with nonfinite='skip'",
+    "policy, step 8: not finite: policy/loss = nan; the update is left out, see …; "
+    f"again, alone: {_AGAIN}",
+)
+def _(place):
+    return _not_finite(place, nonfinite.SKIP)
+
+
+@fault(
+    NUMBERS,
+    "the same with nonfinite='rollback'",
+    "policy, step 8: not finite: policy/loss = nan; back to step 5, and the batches of "
+    "steps 6 to 8 are left out: rollback 1 of 3 at most, see …; the step again, "
+    f"alone: {_AGAIN}",
+)
+def _(place):
+    return _not_finite(place, nonfinite.ROLLBACK)
+
+
+@fault(
+    NUMBERS,
+    "the same once more than a stage goes back",
+    "policy, step 8: not finite: policy/loss = nan, after 3 rollbacks, the most that a "
+    "stage makes; nothing of it is in the parameters. …",
+)
+def _(place):
+    return _not_finite(place, nonfinite.ROLLBACK, nonfinite.MOST_ROLLBACKS)
+
+
+@fault(
+    NUMBERS,
+    "a step is to be made again whose stage trains nothing",
+    "step 'simulate/3'; accepted: STAGE/STEP with a stage that trains (preference, "
+    "distill, policy) and a step from 1, such as preference/40",
+)
+def _(place):
+    return told(step_replays.replay_step, place, "simulate/3")
+
+
+@fault(
+    NUMBERS,
+    "a step is to be made again in a folder that is no run",
+    "…config.json is not there; give the --workdir of a run",
+)
+def _(place):
+    return told(step_replays.replay_step, place, "policy/3")
 
 
 # --- jobs -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 CHECKPOINTS, CONTENT = "Checkpoints", "What was changed since"
+NUMBERS = "Numbers that are not finite"
 STOPPED, WRITERS = "Stopped and killed", "Two at once, and none that moves"
 
 
@@ -218,5 +219,24 @@ ROWS = (
         "--config.policy.gamma: 1.0 on process 0 (…), 0.5 on process 1 (…); all leave "
         "before anything is made",
         f"{_PROCESSES}::test_processes_that_differ_are_refused_on_all_before_anything",
+    ),
+    Told(
+        NUMBERS,
+        "a run that went back is killed then, and goes on",
+        "nothing: the same batches are left out, and it ends with the same numbers",
+        "test_nonfinite::test_a_run_goes_back_and_ends_the_same_if_it_is_killed",
+    ),
+    Told(
+        NUMBERS,
+        "a step that was not finite is made again, and is so no more",
+        "preference, step 2 is finite not as in …nonfinite/000002.json: …",
+        "test_step_replays::test_the_command_of_a_note_makes_the_step_again",
+    ),
+    Told(
+        NUMBERS,
+        "the optimizer's moments of a step to be made again are deleted",
+        "…: preference is done and the optimizer's moments are deleted, so no step of "
+        "it can be made again; more stays with --config.keep_moments",
+        "test_step_replays::test_a_stage_that_is_done_and_has_no_moments_says_so",
     ),
 )

@@ -9,6 +9,7 @@ import optax
 import pytest
 import runs
 
+from rlcd_jax import checkpoint, leaving, metrics
 from rlcd_jax.job import nonfinite, packed_batches
 from rlcd_jax.ppo import learning, rollout
 from rlcd_jax.training import train_state
@@ -29,11 +30,11 @@ def test_an_update_that_is_not_finite_changes_nothing():
             state, batch, optimizer, loss, num_micro=1, weight="mask"
         )
 
-    same, metrics = update([1.0, np.nan, 1.0])
-    assert metrics[train_state.SKIPPED] == 1.0
+    same, shown = update([1.0, np.nan, 1.0])
+    assert shown[train_state.SKIPPED] == 1.0
     assert jax.tree.all(jax.tree.map(np.array_equal, same, state))
-    other, metrics = update([1.0, 2.0, 1.0])
-    assert metrics[train_state.SKIPPED] == 0.0 and other.updates == 1
+    other, shown = update([1.0, 2.0, 1.0])
+    assert shown[train_state.SKIPPED] == 0.0 and other.updates == 1
     assert not np.array_equal(other.params["layers"], state.params["layers"])
 
 
@@ -56,17 +57,35 @@ def test_a_watch_lets_finite_metrics_through(tmp_path):
 @pytest.fixture
 def poisoned(monkeypatch):
     """Make a label of the second batch NaN while the patch holds."""
+    with monkeypatch.context() as patch:
+        poison(patch, 2)
+        yield patch
+
+
+def poison(patch, *steps):
+    """Make a label of the batches of these steps NaN."""
     right = packed_batches.Batches.arrays
 
     def arrays(self, index):
         batch = dict(right(self, index))
-        if index == 1:
+        if index + 1 in steps:
             batch["prob_2"] = np.full_like(batch["prob_2"], np.nan)
         return batch
 
-    with monkeypatch.context() as patch:
-        patch.setattr(packed_batches.Batches, "arrays", arrays)
-        yield patch
+    patch.setattr(packed_batches.Batches, "arrays", arrays)
+
+
+def poison_ppo(patch, step):
+    """Make the advantages of the second minibatch of a step of PPO infinite."""
+    right = learning.minibatches
+
+    def minibatches(frozen, texts, job, number):
+        for place, batch in enumerate(right(frozen, texts, job, number)):
+            if (number, place) == (step, 1):
+                batch["advantages"] = np.full_like(batch["advantages"], np.inf)
+            yield batch
+
+    patch.setattr(learning, "minibatches", minibatches)
 
 
 def test_a_run_stops_leaves_a_note_and_goes_on_to_the_same(
@@ -106,17 +125,9 @@ def test_a_run_that_skips_counts_what_it_left_out(finished_run, tmp_path, poison
     assert (workdir / "preference" / nonfinite.FOLDER / "000002.json").exists()
 
 
-@pytest.mark.parametrize("rule", nonfinite.RULES)
+@pytest.mark.parametrize("rule", ["stop", "skip"])
 def test_ppo_stops_or_skips(finished_run, tmp_path, monkeypatch, rule):
-    right = learning.minibatches
-
-    def minibatches(frozen, texts, job, step):
-        for number, batch in enumerate(right(frozen, texts, job, step)):
-            if (step, number) == (2, 1):
-                batch["advantages"] = np.full_like(batch["advantages"], np.inf)
-            yield batch
-
-    monkeypatch.setattr(learning, "minibatches", minibatches)
+    poison_ppo(monkeypatch, 2)
     config = runs.tiny_config(policy__nonfinite=rule)
     workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs", "preference")
     path = workdir / "policy" / nonfinite.FOLDER / "000002.json"
@@ -130,6 +141,145 @@ def test_ppo_stops_or_skips(finished_run, tmp_path, monkeypatch, rule):
     assert summary["skipped_updates"] == 1.0 and path.exists()
     rows = runs.metric_rows(workdir, "policy")
     assert [row[nonfinite.SKIPPED] for row in rows[:3]] == [0.0, 0.25, 0.0][: len(rows)]
+
+
+def test_a_step_goes_back_to_the_last_regular_checkpoint_or_rollback():
+    one = nonfinite.Rollbacks().one_more(7, every=5)
+    assert one.spans == ((6, 7),)
+    assert 5 not in one and 6 in one and 7 in one and 8 not in one
+    assert one.one_more(9, every=5).spans[-1] == (8, 9)  # not 6 and 7 once more
+    assert one.one_more(13, every=5).spans[-1] == (11, 13)
+    assert nonfinite.Rollbacks().one_more(5, every=5).spans == ((1, 5),)
+    assert nonfinite.Rollbacks.from_meta(json.loads(json.dumps(one.as_meta()))) == one
+
+
+class Killed(BaseException):
+    """As a signal that nobody handles."""
+
+
+def kill_at(patch, stage, step):
+    """Let the metrics of a step be the last thing that happens."""
+    right = metrics.MetricWriter.write
+
+    def write(self, number, values):
+        out = right(self, number, values)
+        if (self.stage, number) == (stage, step):
+            raise Killed
+        return out
+
+    patch.setattr(metrics.MetricWriter, "write", write)
+
+
+ROLLED = {"preference__nonfinite": "rollback", "preference__checkpoint_every": 2}
+
+
+def test_a_run_goes_back_and_ends_the_same_if_it_is_killed(
+    finished_run, tmp_path, monkeypatch
+):
+    config = runs.tiny_config(preference__epochs=4, **ROLLED)
+
+    def workdir(name):
+        return runs.copy_run(finished_run, tmp_path / name, "pairs")
+
+    with monkeypatch.context() as patch:
+        poison(patch, 4)
+        whole = workdir("whole")
+        summary = runs.run(config, whole, "preference")["preference"]
+    assert summary["rollbacks"] == 1 and summary["left_out_steps"] == [3, 4]
+    assert summary["skipped_updates"] == 2.0
+    rows = runs.metric_rows(whole, "preference")
+    assert [row["step"] for row in rows] == [*range(1, len(rows) + 1)]
+    assert [row.get(nonfinite.ROLLED_BACK, 0.0) for row in rows[:6]] == [
+        *[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    ]
+    note = json.loads((whole / "preference/nonfinite/000004.json").read_text())
+    assert note["goes_on_from"] == 2 and note["left_out"] == [3, 4]
+    folder = whole / "preference" / "checkpoints"
+    last = checkpoint.latest_step(folder)
+    _, meta = checkpoint.restore(folder, last, {})
+    assert meta[nonfinite.META] == [[3, 4]]
+
+    killed = workdir("killed")
+    with monkeypatch.context() as patch:
+        poison(patch, 4)
+        kill_at(patch, "preference", 5)
+        with pytest.raises(Killed):
+            runs.run(config, killed, "preference")
+    # The batch is whole now, as a fault of the machine would be: still left out.
+    again = runs.run(config, killed, "preference")["preference"]
+    assert runs.without_clocks(again) == runs.without_clocks(summary)
+    assert runs.metric_rows(killed, "preference") == rows
+    arrays = [
+        runs.saved_arrays(one / "preference" / "checkpoints", last)
+        for one in (whole, killed)
+    ]
+    assert arrays[0].keys() == arrays[1].keys()
+    assert all(np.array_equal(arrays[0][k], arrays[1][k]) for k in arrays[0])
+
+
+def test_a_run_that_left_amid_goes_back_as_far(finished_run, tmp_path, monkeypatch):
+    config = runs.tiny_config(preference__epochs=4, **ROLLED)
+    poison(monkeypatch, 4)
+    workdirs = [
+        runs.copy_run(finished_run, tmp_path / name, "pairs") for name in ("a", "b")
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(leaving, "asked", lambda: True)
+        for _ in range(3):  # saved at 1, 2 and 3: the last is no regular one
+            with pytest.raises(leaving.Left):
+                runs.run(config, workdirs[0], "preference")
+    for workdir in workdirs:
+        runs.run(config, workdir, "preference")
+    first, second = (runs.metric_rows(one, "preference") for one in workdirs)
+    assert first == second and first[2][nonfinite.ROLLED_BACK] == 1.0
+
+
+def test_rollbacks_are_bounded_and_then_the_run_stops(
+    finished_run, tmp_path, monkeypatch
+):
+    config = runs.tiny_config(preference__epochs=4, **ROLLED)
+    poison(monkeypatch, 2, 3, 4, 6)
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    told = "step 6: not finite: .* after 3 rollbacks, the most .* from step 5 and"
+    for _ in range(2):  # the same command comes to the same
+        with pytest.raises(ValueError, match=told):
+            runs.run(config, workdir, "preference")
+    _, meta = checkpoint.restore(workdir / "preference" / "checkpoints", 5, {})
+    assert meta[nonfinite.META] == [[1, 2], [3, 3], [4, 4]]
+    rows = runs.metric_rows(workdir, "preference")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+
+
+def test_ppo_goes_back_and_ends_the_same_if_it_is_killed(
+    finished_run, tmp_path, monkeypatch
+):
+    config = runs.tiny_config(
+        policy__nonfinite="rollback", policy__steps=6, policy__checkpoint_every=2
+    )
+    workdirs = [
+        runs.copy_run(finished_run, tmp_path / name, "pairs", "preference")
+        for name in ("whole", "killed")
+    ]
+    with monkeypatch.context() as patch:
+        poison_ppo(patch, 4)
+        whole = runs.run(config, workdirs[0], "policy")["policy"]
+        kill_at(patch, "policy", 5)
+        with pytest.raises(Killed):
+            runs.run(config, workdirs[1], "policy")
+    killed = runs.run(config, workdirs[1], "policy")["policy"]
+    assert runs.without_clocks(killed) == runs.without_clocks(whole)
+    assert whole["left_out_steps"] == [3, 4] and whole["rollbacks"] == 1
+    assert whole["skipped_updates"] == 8.0  # of two steps, four each
+    rows = [runs.metric_rows(one, "policy") for one in workdirs]
+    assert rows[0] == rows[1]
+    assert [row.get(nonfinite.ROLLED_BACK, 0.0) for row in rows[0]] == [
+        *[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    ]
+    samples = [
+        (one / "policy" / "samples" / "000004.jsonl").read_text() for one in workdirs
+    ]
+    before = (workdirs[0] / "policy" / "samples" / "000002.jsonl").read_text()
+    assert samples == [before] * 2  # the policy of step 4 is that of step 2
 
 
 def test_the_engine_is_held_against_the_trainer():

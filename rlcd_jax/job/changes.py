@@ -17,6 +17,7 @@ ROUNDING = "other programs compute the same; the last digits of numbers may diff
 SPEED = "the same replies, drawn at another speed"
 LABEL = "the name that tables show"
 DISK = "what stays on the disk"
+SAVES = "what stays on the disk, and how far a rollback would go back"
 FOLLOWS = {
     "name": LABEL,
     "preset": LABEL,
@@ -34,9 +35,9 @@ FOLLOWS = {
     "mesh": ROUNDING,
     "engine": SPEED,
     "preference.micro_batch": ROUNDING,
-    "preference.checkpoint_every": DISK,
+    "preference.checkpoint_every": SAVES,
     "distill.micro_batch": ROUNDING,
-    "distill.checkpoint_every": DISK,
+    "distill.checkpoint_every": SAVES,
     "policy.micro_batch": ROUNDING,
 }
 

@@ -5,39 +5,145 @@ is what follows: a note of the step, and the rule of the config. The note says w
 batch held and how large parameters and gradients were by layer; the same command goes
 on from the checkpoint before and comes to the same step, since batches and keys are
 functions of seed and step.
+
+"stop" ends the run, "skip" leaves the one update out. "rollback" takes it that what
+was learned since the last checkpoint led there: the training goes back to it and leaves
+out the batches of all steps from there to the one that failed, as PaLM did at spikes of
+its loss (arXiv 2204.02311, section 5.1).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
+import shlex
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 
-from rlcd_jax import processes, record_files
+from rlcd_jax import checkpoint, processes, record_files
 from rlcd_jax.training import train_state
 
-STOP, SKIP = RULES = ("stop", "skip")
+STOP, SKIP, ROLLBACK = RULES = ("stop", "skip", "rollback")
+MOST_ROLLBACKS = 3  # of a stage; whatever makes more of them is no bad batch
 FOLDER = "nonfinite"  # in that of the stage: a note a step
 SKIPPED = train_state.SKIPPED
+ROLLED_BACK = "optimizer/rolled_back"  # metric: 1 where a rollback left the step out
+LEFT_OUT = {SKIPPED: 1.0, ROLLED_BACK: 1.0}  # the metrics of such a step
+META = "rollbacks"  # in a checkpoint's JSON: first and last step of each
 
 Norms = Callable[[], Mapping[str, Any]]
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollbacks:
+    """Which steps of a stage are left out, for it went back to before them.
+
+    Attributes:
+      spans: first and last step of each, in the order they were made.
+    """
+
+    spans: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> Rollbacks:
+        """Return those that a checkpoint has noted."""
+        return cls(tuple((first, last) for first, last in meta.get(META, ())))
+
+    def as_meta(self) -> dict[str, Any]:
+        """Return them as a checkpoint keeps them."""
+        return {META: [list(span) for span in self.spans]}
+
+    def as_summary(self) -> dict[str, Any]:
+        """Return how many there were, and the steps that they left out."""
+        steps = [n for first, last in self.spans for n in range(first, last + 1)]
+        return {"rollbacks": len(self.spans), "left_out_steps": steps}
+
+    def __contains__(self, step: int) -> bool:
+        return any(first <= step <= last for first, last in self.spans)
+
+    def ends(self, step: int) -> bool:
+        """Say whether a step is the last of those that one of them left out.
+
+        It is saved, regular or not: so a run that is killed then knows of it.
+        """
+        return any(step == last for _, last in self.spans)
+
+    def one_more(self, step: int, every: int) -> Rollbacks:
+        """Return these and that of a step which has failed.
+
+        It goes back to the last regular checkpoint before, not to one that was saved
+        because somebody asked the run to leave: the numbers are the same with both.
+        Or to the end of the rollback before, where the parameters are as there.
+
+        Args:
+          step: that has failed.
+          every: steps between regular checkpoints.
+        """
+        back = max((step - 1) // every * every, *(last for _, last in self.spans), 0)
+        return Rollbacks((*self.spans, (back + 1, step)))
+
+
+class RolledBack(Exception):
+    """The training is to go on from a step before; no failure of the run.
+
+    Attributes:
+      rollbacks: all so far; the last is the one that is asked for.
+    """
+
+    def __init__(self, told: str, rollbacks: Rollbacks) -> None:
+        super().__init__(told)
+        self.rollbacks = rollbacks
+
+
+def with_rollbacks(
+    saver: checkpoint.Checkpointer, train: Callable[[Rollbacks | None], Result]
+) -> Result:
+    """Train to the end, from a checkpoint before as often as that is asked for.
+
+    Args:
+      saver: of the stage's checkpoints.
+      train: trains from the latest of them. It gets the rollbacks that were made
+        since the process began; None: those that the checkpoint has noted.
+    """
+    made: Rollbacks | None = None
+    while True:
+        try:
+            return train(made)
+        except RolledBack as asked:
+            made = asked.rollbacks
+        # Not above: what the error holds of the old state is let go by now.
+        for step in saver.steps():
+            if step >= made.spans[-1][0]:
+                saver.remove(step)
 
 
 class Watch:
     """Looks at the metrics of each update.
 
     Args:
-      rule: "stop" ends the run, "skip" leaves the update out and goes on.
+      rule: one of `RULES`.
       folder: of the stage.
       stage: its name.
+      every: steps between regular checkpoints.
+      rollbacks: that were made.
     """
 
-    def __init__(self, rule: str, folder: pathlib.Path, stage: str) -> None:
-        self.rule, self.stage = rule, stage
+    def __init__(
+        self,
+        rule: str,
+        folder: pathlib.Path,
+        stage: str,
+        *,
+        every: int = 1,
+        rollbacks: Rollbacks | None = None,
+    ) -> None:
+        self.rule, self.stage, self.every = rule, stage, every
         self.folder = pathlib.Path(folder) / FOLDER
+        self.rollbacks = rollbacks or Rollbacks()
 
     def finite(
         self,
@@ -60,36 +166,134 @@ class Watch:
 
         Raises:
           ValueError: something is not finite and the rule is to stop.
+          RolledBack: it is not, and the rule is to go back.
         """
-        bad = {k: str(v) for k, v in shown.items() if not math.isfinite(v)}
-        if not bad and not shown.get(SKIPPED, 0.0):
+        if is_finite(shown):
             return dict(shown)
-        note = {"stage": self.stage, "step": step, "not_finite": bad, **facts}
-        note |= {"metrics": {k: v for k, v in shown.items() if k not in bad}}
-        note |= {} if norms is None else {"norms": _told(norms())}
-        resumes = save() if self.rule == STOP else None
-        if self.rule == STOP:
-            note["goes_on_from"] = resumes
+        again = replay_command(self.folder.parent.parent, self.stage, step)
+        note = describe(self.stage, step, shown, facts, norms) | {"replay": again}
         path = self.folder / f"{step:06d}.json"
-        processes.by_writer(lambda: record_files.write_json(path, note))
-        first = ", ".join(f"{k} = {v}" for k, v in list(bad.items())[:4])
-        what = f"{self.stage}, step {step}: not finite: {first or 'the gradients'}"
-        if self.rule == STOP:
-            from_step = f"goes on from step {resumes}" if resumes else "begins anew"
-            raise ValueError(
-                f"{what}; nothing of it is in the parameters. {path} has the ids of "
-                f"the batch, and norms by layer. The same command {from_step} and "
-                "comes to this step again; lower the learning rate or look at these "
-                f"texts, or set {self.stage}.nonfinite='skip' to leave such updates "
-                "out"
-            )
-        logging.warning("%s; the update is left out, see %s", what, path)
-        return {k: v for k, v in shown.items() if k not in bad} | {SKIPPED: 1.0}
+        bad = ", ".join(f"{k} = {v}" for k, v in list(note["not_finite"].items())[:4])
+        what = f"{self.stage}, step {step}: not finite: {bad or 'the gradients'}"
+        many = len(self.rollbacks.spans) >= MOST_ROLLBACKS
+        if self.rule == STOP or (self.rule == ROLLBACK and many):
+            resumes = save()
+            _write(path, note | {"goes_on_from": resumes})
+            raise ValueError(self._stops(what, path, resumes, again))
+        if self.rule == SKIP:
+            _write(path, note)
+            told = "%s; the update is left out, see %s; again, alone: %s"
+            logging.warning(told, what, path, again)
+            return _left(shown)
+        made = self.rollbacks.one_more(step, self.every)
+        first, last = made.spans[-1]
+        _write(path, note | {"goes_on_from": first - 1, "left_out": [first, last]})
+        told = (
+            f"{what}; back to step {first - 1}, and the batches of steps {first} to "
+            f"{last} are left out: rollback {len(made.spans)} of {MOST_ROLLBACKS} at "
+            f"most, see {path}; the step again, alone: {again}"
+        )
+        logging.warning("%s", told)
+        raise RolledBack(told, made)
+
+    def _stops(
+        self, what: str, path: pathlib.Path, resumes: int | None, again: str
+    ) -> str:
+        from_step = f"goes on from step {resumes}" if resumes else "begins anew"
+        where = f"{self.stage}.nonfinite"
+        others = (
+            f"set {where}='skip' to leave such updates out, or 'rollback' to go back "
+            "to the checkpoint before and leave out what came since"
+        )
+        if self.rule == ROLLBACK:
+            what += f", after {MOST_ROLLBACKS} rollbacks, the most that a stage makes"
+            others = f"set {where}='skip' in a new workdir"
+        return (
+            f"{what}; nothing of it is in the parameters. {path} has the ids of the "
+            f"batch, and norms by layer. The same command {from_step} and comes to "
+            "this step again; lower the learning rate or look at these texts, or "
+            f"{others}. This step again, alone: {again}"
+        )
+
+
+class Look:
+    """Takes the place of a `Watch` where a step is made again: it looks, and lets go.
+
+    Args:
+      stage: its name.
+      step: that is looked at; in those before it, updates that are not finite are left
+        out, as they were in the run.
+      minibatch: of the step, that is looked at; None: the first that is not finite,
+        else the last.
+
+    Attributes:
+      found: as a note has it: the update that was looked at.
+    """
+
+    def __init__(self, stage: str, step: int, minibatch: int | None = None) -> None:
+        self.stage, self.step, self.minibatch = stage, step, minibatch
+        self.found: dict[str, Any] = {}
+
+    def finite(
+        self,
+        shown: Mapping[str, float],
+        step: int,
+        *,
+        facts: Mapping[str, Any],
+        norms: Norms | None = None,
+        save: Callable[[], int | None] = lambda: None,
+    ) -> dict[str, float]:
+        """Return what is finite of metrics, as a `Watch` of the rule "skip"."""
+        del save
+        number = facts.get("minibatch")
+        asked = self.minibatch in (None, number)
+        if step == self.step and asked and not is_bad(self.found):
+            self.found = describe(self.stage, step, shown, facts, norms)
+        return dict(shown) if is_finite(shown) else _left(shown)
+
+
+def is_finite(shown: Mapping[str, float]) -> bool:
+    """Say whether all metrics are finite, and no update was left out for gradients."""
+    return all(map(math.isfinite, shown.values())) and not shown.get(SKIPPED, 0.0)
+
+
+def is_bad(note: Mapping[str, Any]) -> bool:
+    """Say whether a note is of an update that is not finite."""
+    return bool(note and (note["not_finite"] or note["metrics"].get(SKIPPED)))
+
+
+def describe(
+    stage: str,
+    step: int,
+    shown: Mapping[str, float],
+    facts: Mapping[str, Any],
+    norms: Norms | None,
+) -> dict[str, Any]:
+    """Return what a note says of an update; see `Watch.finite`."""
+    bad = {k: str(v) for k, v in shown.items() if not math.isfinite(v)}
+    note = {"stage": stage, "step": step, "not_finite": bad, **facts}
+    note |= {"metrics": {k: v for k, v in shown.items() if k not in bad}}
+    return note if norms is None else note | {"norms": _told(norms())}
+
+
+def replay_command(workdir: pathlib.Path, stage: str, step: int) -> str:
+    """Return the command that makes one step of a stage again, alone."""
+    place = shlex.quote(str(workdir))
+    return f"python -m experiments.replay --workdir {place} --step {stage}/{step}"
 
 
 def count(rows: list[dict[str, Any]]) -> float:
     """Return how many updates the rows of a stage's metrics say were left out."""
     return float(sum(row.get(SKIPPED, 0.0) for row in rows))
+
+
+def _left(shown: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of an update that is left out."""
+    return {k: v for k, v in shown.items() if math.isfinite(v)} | {SKIPPED: 1.0}
+
+
+def _write(path: pathlib.Path, note: Mapping[str, Any]) -> None:
+    processes.by_writer(lambda: record_files.write_json(path, dict(note)))
 
 
 def _told(norms: Mapping[str, Any]) -> dict[str, Any]:

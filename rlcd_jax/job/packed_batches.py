@@ -84,7 +84,7 @@ class Batches:
       collate: how they become arrays.
       seed: of the run.
       batch_size: examples of a batch.
-      total: batches.
+      total: batches; kept as an attribute.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Batches:
         batch_size: int,
         total: int,
     ) -> None:
-        self._rows, self._collate = rows, collate
+        self._rows, self._collate, self.total = rows, collate, total
         self._chosen = [
             batching.batch_indices(len(rows), seed, batch_size, index)
             for index in range(total)

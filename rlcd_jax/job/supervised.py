@@ -32,6 +32,8 @@ from rlcd_jax.training import train_state
 
 Params = Any
 Row = Any
+# The last state, what was held out, and the rollbacks that there were.
+_Trained = tuple[train_state.TrainState, dict[str, float], nonfinite.Rollbacks]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,61 +172,149 @@ def fit(
       useful tokens in all batches.
     """
     section = config[lesson.stage]
-    total = num_updates(section, len(lesson.rows), lesson.stage)
-    batches = packed_batches.Batches(
-        lesson.rows,
-        lesson.collate,
-        seed=config.seed,
-        batch_size=section.batch_size,
-        total=total,
-    )
+    batches = make_batches(config, lesson.stage, lesson.rows, lesson.collate)
+    total = batches.total
     keep = checkpoint.Regular(config.keep_checkpoints, section.checkpoint_every, total)
     with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
-        state, start, _ = program.start_or_resume(saver, make_params)
-        if start:
-            logging.info("%s: goes on from update %d", lesson.stage, start)
-        watch = nonfinite.Watch(section.nonfinite, folder, lesson.stage)
-        resumed = start or None
-        held_out: dict[str, float] = {}
-        with (
-            metrics.MetricWriter(workdir, lesson.stage, resumed_step=resumed) as writer,
-            progress_bar.Progress(lesson.stage, total, unit="updates") as bar,
-        ):
-            bar.done = start
-            for step in range(start + 1, total + 1):
-                batch = batches.arrays(step - 1)
-                state, out = program.update(state, batch)
-                shown = watch.finite(
-                    trainer.host_metrics(out),
-                    step,
-                    facts={
-                        "seed": config.seed,
-                        "rows": batches.numbers(step - 1),
-                        "ids": _ids(batches.rows(step - 1)),
-                    },
-                    norms=functools.partial(program.norms, state, batch),
-                    save=functools.partial(_save_before, program, saver, step, state),
-                )
-                if step % section.eval_every == 0 or step == total:
-                    held_out = lesson.evaluate(state.params)
-                    shown |= held_out
-                writer.write(step, shown)
-                loss = shown.get(f"{lesson.stage}/loss", math.nan)
-                bar.advance(1, f"loss {loss:.3f}")
-                leaves = step < total and leaving.asked()
-                if step % section.checkpoint_every == 0 or step == total or leaves:
-                    program.save(saver, step, state, {"stage": lesson.stage})
-                if leaves:
-                    raise leaving.Left(
-                        f"{lesson.stage} is saved at update {step} of {total}"
-                    )
+
+        def train(made: nonfinite.Rollbacks | None) -> _Trained:
+            return _train(
+                config,
+                workdir,
+                folder,
+                lesson,
+                batches,
+                program,
+                saver,
+                make_params,
+                made,
+            )
+
+        state, held_out, made = nonfinite.with_rollbacks(saver, train)
     held_out = held_out or lesson.evaluate(state.params)
     skipped = nonfinite.count(metrics.read_metrics(workdir, lesson.stage))
+    rolled = made.as_summary() if section.nonfinite == nonfinite.ROLLBACK else {}
     return state, {
         **held_out,
         trainer.USEFUL: batches.useful_share(),
         "skipped_updates": skipped,
+        **rolled,
     }
+
+
+def _train(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    folder: pathlib.Path,
+    lesson: Lesson,
+    batches: packed_batches.Batches,
+    program: trainer.Trainer,
+    saver: checkpoint.Checkpointer,
+    make_params: Callable[[], Mapping[str, Params]],
+    made: nonfinite.Rollbacks | None,
+) -> _Trained:
+    """Train from the latest checkpoint to the end, or to where a rollback is asked."""
+    section, total = config[lesson.stage], batches.total
+    every = section.checkpoint_every
+    state, start, meta = program.start_or_resume(saver, make_params)
+    made = nonfinite.Rollbacks.from_meta(meta) if made is None else made
+    if start:
+        logging.info("%s: goes on from update %d", lesson.stage, start)
+    watch = nonfinite.Watch(
+        section.nonfinite, folder, lesson.stage, every=every, rollbacks=made
+    )
+    held_out: dict[str, float] = {}
+    with (
+        metrics.MetricWriter(
+            workdir, lesson.stage, resumed_step=start or None
+        ) as writer,
+        progress_bar.Progress(lesson.stage, total, unit="updates") as bar,
+    ):
+        bar.done = start
+        for step in range(start + 1, total + 1):
+            shown = dict(nonfinite.LEFT_OUT)
+            if step not in made:
+                state, shown = update(
+                    config.seed,
+                    program,
+                    batches,
+                    state,
+                    step,
+                    watch,
+                    functools.partial(_save_before, program, saver, made),
+                )
+            if step % section.eval_every == 0 or step == total:
+                held_out = lesson.evaluate(state.params)
+                shown |= held_out
+            writer.write(step, shown)
+            loss = shown.get(f"{lesson.stage}/loss", math.nan)
+            bar.advance(1, f"loss {loss:.3f}")
+            leaves = step < total and leaving.asked() and step + 1 not in made
+            if step % every == 0 or step == total or leaves or made.ends(step):
+                noted = {"stage": lesson.stage} | made.as_meta()
+                program.save(saver, step, state, noted)
+            if leaves:
+                raise leaving.Left(
+                    f"{lesson.stage} is saved at update {step} of {total}"
+                )
+    return state, held_out, made
+
+
+def make_batches(
+    config: ConfigDict, stage: str, rows: Sequence[Row], collate: packed_batches.Collate
+) -> packed_batches.Batches:
+    """Return all batches of a stage's training; see `num_updates` for what it refuses.
+
+    Args:
+      config: of the run.
+      stage: its name.
+      rows: the training rows.
+      collate: how they become arrays.
+    """
+    section = config[stage]
+    return packed_batches.Batches(
+        rows,
+        collate,
+        seed=config.seed,
+        batch_size=section.batch_size,
+        total=num_updates(section, len(rows), stage),
+    )
+
+
+def update(
+    seed: int,
+    program: trainer.Trainer,
+    batches: packed_batches.Batches,
+    state: train_state.TrainState,
+    step: int,
+    watch: nonfinite.Watch | nonfinite.Look,
+    save_before: Callable[[int, train_state.TrainState], int | None],
+) -> tuple[train_state.TrainState, dict[str, float]]:
+    """Return the state after the batch of one step, and what the watch leaves of it.
+
+    Args:
+      seed: of the run, for a note.
+      program: the compiled update.
+      batches: of the training.
+      state: before; it is used up.
+      step: from 1.
+      watch: looks at the metrics.
+      save_before: saves a state before a step, and returns where it is.
+    """
+    batch = batches.arrays(step - 1)
+    state, out = program.update(state, batch)
+    shown = watch.finite(
+        trainer.host_metrics(out),
+        step,
+        facts={
+            "seed": seed,
+            "rows": batches.numbers(step - 1),
+            "ids": _ids(batches.rows(step - 1)),
+        },
+        norms=functools.partial(program.norms, state, batch),
+        save=functools.partial(save_before, step, state),
+    )
+    return state, shown
 
 
 def _ids(rows: Sequence[Row]) -> list[str]:
@@ -235,12 +325,13 @@ def _ids(rows: Sequence[Row]) -> list[str]:
 def _save_before(
     program: trainer.Trainer,
     saver: checkpoint.Checkpointer,
+    made: nonfinite.Rollbacks,
     step: int,
     state: train_state.TrainState,
 ) -> int | None:
     """Save the state before a step of which nothing is in it; return where it is."""
     if step - 1 > (saver.latest_step() or 0):
-        program.save(saver, step - 1, state, {"before": step})
+        program.save(saver, step - 1, state, {"before": step} | made.as_meta())
     return saver.latest_step()
 
 

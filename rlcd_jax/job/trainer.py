@@ -138,10 +138,19 @@ class Trainer:
         folder.save(step, _items(state), meta)
 
     def restore(
-        self, folder: checkpoint.Checkpointer, step: int
+        self, folder: checkpoint.Checkpointer | os.PathLike[str], step: int
     ) -> tuple[train_state.TrainState, dict[str, Any]]:
-        """Return the state of one step on this mesh, and what was noted with it."""
-        items, meta = folder.restore(step, _items(self.state_shapes))
+        """Return the state of one step on this mesh, and what was noted with it.
+
+        Args:
+          folder: what writes the checkpoints, or where they lie, only to be read.
+          step: that is there.
+        """
+        wanted = _items(self.state_shapes)
+        if isinstance(folder, checkpoint.Checkpointer):
+            items, meta = folder.restore(step, wanted)
+        else:
+            items, meta = checkpoint.restore(folder, step, wanted)
         optimizer = items.pop(OPTIMIZER)
         state = train_state.TrainState(
             params=items,

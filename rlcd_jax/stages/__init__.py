@@ -8,7 +8,8 @@ the work folders, the planner, the report, the graph of the paper's runs. A new 
 a file with a function of its name, and a row here. If it trains on texts that are
 there, the file also says how, for the checks and the planner: `make_trainer(job,
 updates)`, `largest_batch(job)`, `num_rows(job, pairs)`, and with `LOGITS` whether an
-update makes the logits of all tokens.
+update makes the logits of all tokens; and for whoever makes one update again:
+`training_rows(config, workdir, job)`, `collate(job)` and `start_params(job)`.
 """
 
 import dataclasses

@@ -77,7 +77,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         evaluate=lambda params: {},
     )
     _, shown = supervised.fit(
-        config, workdir, folder, lesson, program, lambda: {ITEM: job.load_base()}
+        config, workdir, folder, lesson, program, lambda: start_params(job)
     )
     summary = {
         "examples": len(examples),
@@ -105,6 +105,18 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
         updates=updates,
         weight="weighs",
     )
+
+
+def training_rows(
+    config: ConfigDict, workdir: str | pathlib.Path, job: setup.Job
+) -> Sequence[Example]:
+    """Return the rows that a run trains on, in their order."""
+    return load_examples(config, workdir, job)[0]
+
+
+def start_params(job: setup.Job) -> Mapping[str, Params]:
+    """Return the parameters before the first update."""
+    return {ITEM: job.load_base()}
 
 
 def load_examples(

@@ -13,6 +13,7 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -24,6 +25,7 @@ from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import acting, choosing, learning
 from rlcd_jax.preference import model
+from rlcd_jax.training import train_state
 
 Params = Any
 LAST = "last"  # in a checkpoint's JSON: the metrics of its step, for the summary
@@ -47,56 +49,15 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     actor = acting.Actor(job)
     learner = learning.make_trainer(job)
     folder = workspace.begin(config, workdir, "policy")
-    _set_frozen(actor, workdir)
+    set_frozen(actor, workdir)
     keep = checkpoint.Regular(
         config.keep_checkpoints, section.checkpoint_every, section.steps
     )
-    watch = nonfinite.Watch(section.nonfinite, folder, "policy")
     with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
-        state, start, meta = learner.start_or_resume(
-            saver, lambda: _start_params(job, workdir)
+        last, chosen, made = nonfinite.with_rollbacks(
+            saver,
+            functools.partial(_train, workdir, folder, actor, learner, saver),
         )
-        notes = acting.Notes.from_meta(meta, section)
-        last: dict[str, float] = dict(meta.get(LAST, {}))
-        with (
-            choosing.Choice(actor, folder, saver, start, meta) as choice,
-            metrics.MetricWriter(workdir, "policy", resumed_step=start or None) as out,
-            progress_bar.Progress("policy", section.steps, unit="steps") as bar,
-        ):
-            bar.done = start
-            for step in range(start + 1, section.steps + 1):
-                prompts = actor.draw_prompts(step)
-                replies = actor.generate(state.params["policy"], prompts, step)
-                frozen, notes, shown = actor.roll_out(state.params, replies, notes)
-                texts = actor.texts(replies)
-                facts = {"seed": config.seed, "prompts": [one.id for one in prompts]}
-                drawn = watch.finite(shown, step, facts=facts, save=saver.latest_step)
-                usable = nonfinite.SKIPPED not in drawn
-                shown = drawn
-                for n, minibatch in enumerate(
-                    learning.minibatches(frozen, texts, job, step) if usable else ()
-                ):
-                    state, out_metrics = learner.update(state, minibatch)
-                    update = watch.finite(
-                        trainer.host_metrics(out_metrics),
-                        step,
-                        facts=facts | {"minibatch": n},
-                        norms=functools.partial(learner.norms, state, minibatch),
-                        save=saver.latest_step,
-                    )
-                    shown = learning.record(shown, update, section)
-                notes = acting.adapt(notes, shown, section) if usable else notes
-                saves = step % section.checkpoint_every == 0 or step == section.steps
-                dev = choice.look(step, state.params["policy"]) if saves else {}
-                last = out.write(step, learning.finish_metrics(shown) | dev)
-                bar.advance(1, f"score {last.get('rollout/score_mean', math.nan):.2f}")
-                leaves = step < section.steps and leaving.asked()
-                if saves or leaves:
-                    noted = notes.as_meta() | choice.as_meta() | {LAST: last}
-                    learner.save(saver, step, state, noted)
-                if leaves:
-                    raise leaving.Left(f"policy is saved at step {step}")
-            chosen = choice.finish(section.steps)
     summary = {
         "steps": section.steps,
         "prompts": len(actor.prompts),
@@ -104,10 +65,107 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         **last,
         **chosen,
         "skipped_updates": _skipped(workdir, section),
+        **(made.as_summary() if section.nonfinite == nonfinite.ROLLBACK else {}),
         "seconds": time.monotonic() - started,
     }
     logging.info("policy: %s", summary)
     return workspace.finish(config, workdir, "policy", summary)
+
+
+def _train(
+    workdir: str | pathlib.Path,
+    folder: pathlib.Path,
+    actor: acting.Actor,
+    learner: trainer.Trainer,
+    saver: checkpoint.Checkpointer,
+    made: nonfinite.Rollbacks | None,
+) -> tuple[dict[str, float], dict[str, Any], nonfinite.Rollbacks]:
+    """Train from the latest checkpoint to the end, or to where a rollback is asked.
+
+    Returns:
+      The metrics of the last step that was made, what was chosen, and the rollbacks.
+    """
+    section, every = actor.section, actor.section.checkpoint_every
+    state, start, meta = learner.start_or_resume(
+        saver, lambda: start_params(actor.job, workdir)
+    )
+    made = nonfinite.Rollbacks.from_meta(meta) if made is None else made
+    watch = nonfinite.Watch(
+        section.nonfinite, folder, "policy", every=every, rollbacks=made
+    )
+    notes = acting.Notes.from_meta(meta, section)
+    last: dict[str, float] = dict(meta.get(LAST, {}))
+    with (
+        choosing.Choice(actor, folder, saver, start, meta) as choice,
+        metrics.MetricWriter(workdir, "policy", resumed_step=start or None) as out,
+        progress_bar.Progress("policy", section.steps, unit="steps") as bar,
+    ):
+        bar.done = start
+        for step in range(start + 1, section.steps + 1):
+            shown = dict(nonfinite.LEFT_OUT)
+            if step not in made:
+                state, notes, shown = improve(
+                    actor, learner, state, notes, step, watch, saver.latest_step
+                )
+            saves = step % every == 0 or step == section.steps
+            dev = choice.look(step, state.params["policy"]) if saves else {}
+            row = out.write(step, learning.finish_metrics(shown) | dev)
+            last = last | dev if step in made else row
+            bar.advance(1, f"score {last.get('rollout/score_mean', math.nan):.2f}")
+            leaves = step < section.steps and leaving.asked() and step + 1 not in made
+            if saves or leaves or made.ends(step):
+                noted = notes.as_meta() | choice.as_meta() | made.as_meta()
+                learner.save(saver, step, state, noted | {LAST: last})
+            if leaves:
+                raise leaving.Left(f"policy is saved at step {step}")
+        return last, choice.finish(section.steps), made
+
+
+def improve(
+    actor: acting.Actor,
+    learner: trainer.Trainer,
+    state: train_state.TrainState,
+    notes: acting.Notes,
+    step: int,
+    watch: nonfinite.Watch | nonfinite.Look,
+    saved: Callable[[], int | None],
+) -> tuple[train_state.TrainState, acting.Notes, dict[str, Any]]:
+    """Make one step of PPO: draw, read, update; return what it leaves.
+
+    Args:
+      actor: draws, scores and reads.
+      learner: the compiled update.
+      state: before; it is used up.
+      notes: before.
+      step: from 1.
+      watch: looks at the metrics.
+      saved: returns the step from which a run that stops goes on.
+
+    Returns:
+      State and notes after, and metrics for `learning.finish_metrics`.
+    """
+    section = actor.section
+    prompts = actor.draw_prompts(step)
+    replies = actor.generate(state.params["policy"], prompts, step)
+    frozen, notes, drawn = actor.roll_out(state.params, replies, notes)
+    texts = actor.texts(replies)
+    facts = {"seed": actor.job.config.seed, "prompts": [one.id for one in prompts]}
+    shown: dict[str, Any] = watch.finite(drawn, step, facts=facts, save=saved)
+    if nonfinite.SKIPPED in shown:
+        return state, notes, shown
+    for number, minibatch in enumerate(
+        learning.minibatches(frozen, texts, actor.job, step)
+    ):
+        state, out = learner.update(state, minibatch)
+        update = watch.finite(
+            trainer.host_metrics(out),
+            step,
+            facts=facts | {"minibatch": number},
+            norms=functools.partial(learner.norms, state, minibatch),
+            save=saved,
+        )
+        shown = learning.record(shown, update, section)
+    return state, acting.adapt(notes, shown, section), shown
 
 
 def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
@@ -116,14 +174,16 @@ def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
     return nonfinite.count(rows) * learning.updates_per_step(section)
 
 
-def _set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
+def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
+    """Give an actor the models of a run that PPO does not change."""
     # Read again for the value model's start: a float32 copy would be held for ever.
     job = actor.job
     preference = model.restore(job, workdir)
     actor.set_frozen(reference=job.load_base(), preference=preference)
 
 
-def _start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:
+def start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:
+    """Return policy and value model as they are before the first step."""
     preference = model.restore(job, workdir)
     value = heads.value_from_preference(preference)
     return {"policy": job.load_base(), "value": value}

@@ -91,7 +91,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         folder,
         lesson,
         program,
-        lambda: {model.ITEM: model.start_params(job)},
+        lambda: start_params(job),
     )
     params = state.params[model.ITEM]
     summary = {
@@ -126,6 +126,18 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
         updates=updates,
         weight="counted",
     )
+
+
+def training_rows(
+    config: ConfigDict, workdir: str | pathlib.Path, job: setup.Job
+) -> Sequence[pair_ids.TokenPair]:
+    """Return the rows that a run trains on, in their order."""
+    return pair_ids.to_tokens(job, data.load_pairs(config, workdir, job)[0])
+
+
+def start_params(job: setup.Job) -> Mapping[str, Params]:
+    """Return the parameters before the first update."""
+    return {model.ITEM: model.start_params(job)}
 
 
 def collate(job: setup.Job) -> packed_batches.Collate:
