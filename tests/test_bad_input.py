@@ -115,6 +115,7 @@ def test_task_without_human_data_is_refused(tmp_path):
 @pytest.mark.parametrize("stage", ["preference", "distill"])
 def test_pair_file_with_a_broken_line_is_refused(finished_run, tmp_path, stage):
     workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    (workdir / "pairs" / done_mark.DONE).unlink()  # it would be refused as changed
     path = workdir / "pairs" / "pairs.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     for broken, message in (
@@ -225,6 +226,10 @@ def test_field_with_a_wrong_value_is_refused(
 def test_pairs_that_replies_left_too_few_say_where_they_went(finished_run, tmp_path):
     """Which replies are dropped is known when they are drawn, and not before."""
     workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    mark = workdir / "pairs" / done_mark.DONE
+    held = json.loads(mark.read_text())
+    del held["contents"]  # by which they would be refused as changed
+    mark.write_text(json.dumps(held))
     path = workdir / "pairs" / "pairs.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     config = runs.tiny_config()

@@ -152,14 +152,14 @@ def room(*names, **own):
 
 def test_room_is_what_the_trainers_save(run_again):
     workdir, start = run_again
-    # Orbax packs the arrays; its own files are small.
+    # Orbax packs the arrays, here to nine tenths; its own files are small.
     for name, share in (("preference", 1), ("policy", 1), ("distill", 2)):
         whole = room(name, keep_moments=True).after
         # How often distill saves is not known before the pairs are: it does so once.
-        assert 0.9 < share * bytes_of(workdir, name) / whole < 1.01
+        assert 0.85 < share * bytes_of(workdir, name) / whole < 1.01
     start()
     after = room(*TRAINED).after
-    assert 0.9 < sum(bytes_of(workdir, name) for name in TRAINED) / after < 1.01
+    assert 0.85 < sum(bytes_of(workdir, name) for name in TRAINED) / after < 1.01
 
 
 def test_room_by_hand():

@@ -44,6 +44,11 @@ NO_EXPERIMENT = {
 }
 # Names of commands in a sentence, not commands: their help is asked for.
 HELP_ALONE = ("run", "weights", "diagnose")
+# Commands of which only the help is asked for here, and what runs them.
+ELSEWHERE = {
+    "replay": "test_replaying and test_step_replays, with ids and steps of a run",
+    "verify_resume": "test_resuming",
+}
 # What the suite does not run again: how a small line begins, and whose path it takes.
 AGAIN = {
     "run --workdir=shared/rlcd ": "runs/rlcd; parsing reads the short name of a config",
@@ -60,6 +65,7 @@ AGAIN = {
     "report --workdir runs/rlcd --studies": "report of RUN with studies",
     "report --workdir runs --compare runs/rlcd": "report that compares RUN, RUN2",
     "diagnose --workdir=runs/polite ": "diagnose of RUN",
+    "pairs export runs/rlcd ": "pairs export RUN; formats have tests of their own",
     "verify_resume ": "test_resuming does, with fewer kills",
     "replay ": "test_replaying does",
     "human make --samples=RUN/evaluate/samples.jsonl --systems rlcd base --per": (
@@ -153,6 +159,8 @@ def runnable(line):
 def small(name, words):
     """Return a command's name and words, in the form --flag=value, made small."""
     if not words and name in HELP_ALONE:
+        return name, "--help"
+    if name in ELSEWHERE:
         return name, "--help"
     if "--help" in words or name in ("task", "weights", "report", "launch", "pairs"):
         return name, *words

@@ -18,7 +18,14 @@ from rlcd_jax.job import workspace
 from rlcd_jax.pairs import blocks, work_parts
 from rlcd_jax.stages import simulate_pairs
 
-FILES = ("pairs.jsonl", "dropped.jsonl", "summary.json", "config.json", "DONE")
+FILES = (
+    "pairs.jsonl",
+    "dropped.jsonl",
+    "summary.json",
+    "config.json",
+    "inputs.json",
+    "DONE",
+)
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCKS = 4  # of PROMPTS prompts, the last one smaller
 PROMPTS = 14

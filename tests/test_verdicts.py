@@ -46,7 +46,7 @@ def verdict(winner, **fields):
 def test_verdicts_survive_a_file(tmp_path):
     rows = [
         verdict("1", score_1=0.5, answers=("(A)", "(B)")),
-        verdict("none", unparsed=2),
+        dataclasses.replace(verdict("none", unparsed=2), prompt_id="q"),
     ]
     record_files.write_jsonl(tmp_path / "verdicts.jsonl", rows)
     assert (

@@ -83,6 +83,8 @@ class Lifeline:
         self._over.set()
         self._thread.join(3 * BEAT)
         self._tell({"bye": True})
+        for line in self._lines.values():
+            _end_sending(line)
 
     def wait(self, seconds: float) -> None:
         """Give the watch the time to end this process, if another one is lost."""
@@ -168,3 +170,18 @@ class Lifeline:
                     line.sendall(text)
                 except OSError:
                     continue  # that it is gone shows when it is read
+
+
+def _end_sending(line: socket.socket) -> None:
+    """Close one direction of a line, and take in what has come by the other.
+
+    A socket that is closed while something in it is unread resets the connection, and
+    the other side may lose what was said last.
+    """
+    try:
+        line.shutdown(socket.SHUT_WR)
+        line.setblocking(False)
+        while line.recv(65536):
+            pass
+    except OSError:
+        return  # nothing more is there, or the other side is gone
