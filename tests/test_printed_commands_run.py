@@ -66,8 +66,6 @@ AGAIN = {
     "report --workdir runs --compare runs/rlcd": "report that compares RUN, RUN2",
     "diagnose --workdir=runs/polite ": "diagnose of RUN",
     "pairs export runs/rlcd ": "pairs export RUN; formats have tests of their own",
-    "verify_resume ": "test_resuming does, with fewer kills",
-    "replay ": "test_replaying does",
     "human make --samples=RUN/evaluate/samples.jsonl --systems rlcd base --per": (
         "human make into FOLDER"
     ),
