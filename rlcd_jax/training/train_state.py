@@ -64,28 +64,29 @@ def update(
 
     Returns:
       The state after, and the metrics, weighted likewise, with `optimizer/grad_norm`,
-      `optimizer/update_norm` and `SKIPPED`. Where a metric or a norm is not finite the
-      state is that before.
+      `optimizer/update_norm` and `SKIPPED`. Where a metric of the loss or the gradient
+      is not finite the state is that before.
     """
     grads, metrics = accumulate(
         state.params, batch, loss_fn, num_micro=num_micro, weight=weight
     )
+    metrics = {**metrics, "optimizer/grad_norm": optax.tree.norm(grads)}
+    # Known before the update, so that each array is chosen where it is made, in place:
+    # of a finite gradient, whose squares have a finite sum, the update is finite.
+    fine = jnp.all(jnp.stack([jnp.isfinite(one) for one in metrics.values()]))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    metrics = {
-        **metrics,
-        "optimizer/grad_norm": optax.tree.norm(grads),
-        "optimizer/update_norm": optax.tree.norm(updates),
-    }
+    updates = jax.tree.map(lambda u: jnp.where(fine, u, jnp.zeros_like(u)), updates)
+    metrics["optimizer/update_norm"] = optax.tree.norm(updates)
     new = TrainState(
         params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
-        updates=state.updates + 1,
+        opt_state=jax.tree.map(
+            lambda after, before: jnp.where(fine, after, before),
+            opt_state,
+            state.opt_state,
+        ),
+        updates=state.updates + fine.astype(state.updates.dtype),
     )
-    fine = jnp.all(jnp.stack([jnp.isfinite(one) for one in metrics.values()]))
-    state = jax.tree.map(
-        lambda after, before: jnp.where(fine, after, before), new, state
-    )
-    return state, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
+    return new, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
 
 
 def norms(tree: Params) -> dict[str, jax.Array]:
