@@ -133,6 +133,15 @@ def is_clock(name: str) -> bool:
     return name.rpartition("/")[2] in CLOCKS
 
 
+def without_clocks(value: Any) -> Any:
+    """Return what a file says, objects and lists in each other, without clocks."""
+    if isinstance(value, list):
+        return [without_clocks(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {k: without_clocks(v) for k, v in value.items() if not is_clock(k)}
+
+
 def read_metrics(
     workdir: str | os.PathLike[str], stage: str | None = None
 ) -> list[dict[str, Any]]:

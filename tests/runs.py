@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from unittest import mock
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, metrics, pipeline, sharding, tree
+from rlcd_jax import metrics, pipeline, sharding
 from rlcd_jax import stages as stage_table
 from rlcd_jax.job import workspace
+from rlcd_jax.resuming import comparing
 from rlcd_jax.weights import embedded
 
 # The smallest job whose numbers mean something: replies of a random model never end
@@ -117,24 +117,8 @@ def metric_rows(workdir: pathlib.Path, stage: str) -> list[dict]:
     """Return the metrics of a stage without what clocks say."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["stage"] == stage]
-    return [without_clocks(row) for row in rows]
+    return without_clocks(rows)
 
 
-def without_clocks(value):
-    """Return what a file says without what clocks say, which alone may differ."""
-    if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if not metrics.is_clock(k)}
-        return {name: without_clocks(one) for name, one in kept.items()}
-    return value
-
-
-def saved_arrays(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    """Return every array of a checkpoint by "item/path", read without any shape."""
-    import orbax.checkpoint as ocp
-
-    arrays = {}
-    for item in checkpoint.item_names(folder, step):
-        read = ocp.PyTreeCheckpointer().restore(folder / str(step) / item)
-        named = tree.flatten_names(read)
-        arrays |= {f"{item}/{k}": np.asarray(v) for k, v in named.items()}
-    return arrays
+# What tests compare of a run is read as the command that compares runs reads it.
+without_clocks, saved_arrays = metrics.without_clocks, comparing.saved_arrays

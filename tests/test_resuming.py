@@ -176,7 +176,7 @@ def test_files_that_one_has_alone_are_named(finished_run, copied):
 
 def test_arrays_and_steps_are_compared(finished_run, copied, monkeypatch):
     folder = copied / "preference" / "checkpoints"
-    whole = comparing._arrays
+    whole = comparing.saved_arrays
 
     def flipped(where, step):
         found = whole(where, step)
@@ -188,7 +188,7 @@ def test_arrays_and_steps_are_compared(finished_run, copied, monkeypatch):
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(comparing, "_arrays", flipped)
+        patch.setattr(comparing, "saved_arrays", flipped)
         lines = comparing.differences(finished_run, copied)
     assert len(lines) == len(checkpoint.whole_steps(folder))
     assert all(re.match(r"preference/checkpoints/\d: .* differs", x) for x in lines)

@@ -51,18 +51,15 @@ def _files(folder: pathlib.Path, inside: str = "") -> Iterator[str]:
 def _content(path: pathlib.Path) -> Any:
     """Return what a file says, without what clocks said."""
     if path.suffix == ".json" or path.name == "DONE":
-        return _without_clocks(json.loads(path.read_text()))
+        return _ordered(json.loads(path.read_text()))
     if path.suffix == ".jsonl":
-        return [_without_clocks(json.loads(line)) for line in path.open()]
+        return [_ordered(json.loads(line)) for line in path.open()]
     return path.read_bytes()
 
 
-def _without_clocks(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if not metrics.is_clock(k)}
-        # Order is part of the bytes of a file.
-        return [(k, _without_clocks(v)) for k, v in kept.items()]
-    return [_without_clocks(one) for one in value] if isinstance(value, list) else value
+def _ordered(value: Any) -> str:
+    """Return JSON without clocks as text: order is part of the bytes of a file."""
+    return json.dumps(metrics.without_clocks(value))
 
 
 def _first_difference(one: pathlib.Path, other: pathlib.Path) -> str:
@@ -85,9 +82,9 @@ def _in_checkpoints(name: str, one: pathlib.Path, other: pathlib.Path) -> Iterat
         if checkpoint.array_hashes(one, step) != checkpoint.array_hashes(other, step):
             yield f"{name}/{step}: the hashes of arrays differ"
         notes = [checkpoint.restore(folder, step, {})[1] for folder in (one, other)]
-        if _without_clocks(notes[0]) != _without_clocks(notes[1]):
+        if _ordered(notes[0]) != _ordered(notes[1]):
             yield f"{name}/{step}: what was noted with the arrays differs"
-        arrays = [_arrays(folder, step) for folder in (one, other)]
+        arrays = [saved_arrays(folder, step) for folder in (one, other)]
         for key in sorted(arrays[0].keys() | arrays[1].keys()):
             if not all(key in found for found in arrays):
                 yield f"{name}/{step}: {key} is in one of the two"
@@ -95,7 +92,7 @@ def _in_checkpoints(name: str, one: pathlib.Path, other: pathlib.Path) -> Iterat
                 yield f"{name}/{step}: {key} differs"
 
 
-def _arrays(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+def saved_arrays(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     """Return every array of a step by "item/path", read without any model."""
     found = {}
     for item in checkpoint.item_names(folder, step):
