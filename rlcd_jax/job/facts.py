@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -53,10 +54,25 @@ def content_hash(path: pathlib.Path) -> str:
     """Return 16 hexadecimal digits of a file's content, or a folder's with its names.
 
     Hidden files are no content. Of a file over `WHOLE` pieces are read: other weights
-    differ everywhere.
+    differ everywhere. Each stage asks for it, and it is read once for each time that a
+    file of it is written.
     """
+    files = tuple(_files(path))
+    states = [file.stat() for file in files]
+    written = tuple((one.st_size, one.st_mtime_ns, one.st_ino) for one in states)
+    return _content_hash(path.resolve(), path, files, written)
+
+
+@functools.lru_cache(maxsize=64)
+def _content_hash(
+    place: pathlib.Path,
+    path: pathlib.Path,
+    files: tuple[pathlib.Path, ...],
+    written: tuple[tuple[int, ...], ...],
+) -> str:
+    del place, written  # by which a content is known again
     total = hashlib.blake2b(digest_size=8)
-    for file in _files(path):
+    for file in files:
         total.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         with open(file, "rb") as opened:
             size = file.stat().st_size
