@@ -202,9 +202,8 @@ def _finish_deletions(folder: epath.Path, regular: Regular) -> None:
     if processes.is_writer():
         steps = _steps(folder)
         for step in {*steps} - regular.of(steps):
-            (folder / str(step)).rename(folder / f"{DROPPED}{step}")
-        for left in folder.glob(f"{DROPPED}*"):
-            left.rmtree()
+            _drop(folder, str(step))
+        _clear(folder, DROPPED)
     processes.barrier("old checkpoints are deleted")
 
 
@@ -395,22 +394,31 @@ def drop_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
       names: items to delete; a step may lack them.
     """
     folder = _absolute(folder)
-    for kind in (DROPPED, DAMAGED):
-        for left in folder.glob(f"{kind}*"):
-            left.rmtree()
+    _clear(folder, DROPPED, DAMAGED)
     for step in _steps(folder):
         for name in names:
-            place = folder / str(step) / name
-            if place.exists():
+            if (folder / str(step) / name).exists():
                 # Not beside the other items: Orbax would read what is left of it.
-                place.rename(folder / f"{DROPPED}{step}-{name}").rmtree()
+                _drop(folder, str(step), name)
 
 
 def keep_latest(folder: str | os.PathLike[str]) -> None:
     """Delete all steps but the latest; see `drop_items` for what a kill leaves."""
     folder = _absolute(folder)
     for step in _steps(folder)[:-1]:
-        (folder / str(step)).rename(folder / f"{DROPPED}{step}").rmtree()
+        _drop(folder, str(step))
+
+
+def _drop(folder: epath.Path, *names: str) -> None:
+    """Delete what lies there under these names: at once by its name, then its files."""
+    folder.joinpath(*names).rename(folder / f"{DROPPED}{'-'.join(names)}").rmtree()
+
+
+def _clear(folder: epath.Path, *kinds: str) -> None:
+    """Delete what a kill has left of deletions, or what was set aside."""
+    for kind in kinds:
+        for left in folder.glob(f"{kind}*"):
+            left.rmtree()
 
 
 def abstract_like(item: Tree, sharding: Any = None) -> Tree:

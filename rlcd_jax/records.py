@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rlcd_jax import schema
 
-MOST = 2**31 - 1  # of a count
+MOST = 2**31 - 1  # of a count: devices and files hold it in 32 bits
 
 Role = Literal["human", "assistant"]
 Side = Literal["positive", "negative", "plain"]

@@ -164,12 +164,13 @@ def _left_out(workdir: pathlib.Path, stage: str, step: int) -> nonfinite.Rollbac
 
 
 def _between(
-    start: int, step: int, made: nonfinite.Rollbacks, total: int, stage: str
-) -> Iterator[int]:
-    """Yield the steps from a checkpoint to the one that is asked for, it included."""
+    workdir: pathlib.Path, stage: str, start: int, step: int, total: int
+) -> list[int]:
+    """Return the steps from a checkpoint to the one that is asked for, it included."""
     if step > total:
         raise ValueError(f"{stage} has {total} steps, and no step {step}")
-    yield from (n for n in range(start + 1, step + 1) if n not in made)
+    made = _left_out(workdir, stage, step)
+    return [n for n in range(start + 1, step + 1) if n not in made]
 
 
 def _update(
@@ -187,8 +188,7 @@ def _update(
     batches = supervised.make_batches(config, stage, rows, module.collate(job))
     program = module.make_trainer(job, batches.total)
     state, _ = _state(program, workdir, stage, start, lambda: module.start_params(job))
-    made = _left_out(workdir, stage, step)
-    numbers = [*_between(start, step, made, batches.total, stage)]
+    numbers = _between(workdir, stage, start, step, batches.total)
     for number in numbers:
         state, _ = supervised.update(
             config.seed, program, batches, state, number, look, lambda *_: None
@@ -211,9 +211,8 @@ def _improve(
     state, meta = _state(
         learner, workdir, stage, start, lambda: train_policy.start_params(job, workdir)
     )
-    made = _left_out(workdir, stage, step)
     notes = acting.Notes.from_meta(meta, config.policy)
-    numbers = [*_between(start, step, made, config.policy.steps, stage)]
+    numbers = _between(workdir, stage, start, step, config.policy.steps)
     for number in numbers:
         state, notes, _ = train_policy.improve(
             actor, learner, state, notes, number, look, lambda: None

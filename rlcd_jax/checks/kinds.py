@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from rlcd_jax import local_paths
+from rlcd_jax import local_paths, records
 
 FLAG, COUNT, NUMBER, CHOICE, TEXT = "flag", "count", "number", "choice", "text"
 LENGTHS, CHOICES, TEXTS = "lengths", "choices", "texts"
 COUNTS, NUMBERS = "counts", "numbers"
 SHOWN = 60  # characters of a value in a message
-MOST = 2**31 - 1  # of a count: devices and files hold it in 32 bits
+MOST = records.MOST  # of a count
 LEAST = float(np.finfo(np.float32).tiny)  # of what is not 0: devices take less for 0
 
 

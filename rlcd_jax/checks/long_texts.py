@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import records
 from rlcd_jax.checks import rules
+from rlcd_jax.datasets import comparisons
 from rlcd_jax.job import lengths, prompt_parts, setup
 from rlcd_jax.pairs import draws, length_counts, shortening
 from rlcd_jax.preference import agreement, data, pair_ids
@@ -145,11 +146,11 @@ def others(job: setup.Job) -> Iterator[str]:
     """Yield that pairs not the run's own are too few, or too few within the lengths."""
     section = job.config.preference
     if section.human_share or section.data != "pairs":
-        if section.data in ("pairs", "hh_rlhf"):
+        if comparisons.is_named(section.data):
+            rows, what = data.others_pairs(job.config, job), "pairs"
+        else:
             limited = section.data_limit if section.data == "hh_rlhf" else 0
             rows, what = data.human_pairs(job.config, job, limited), "human pairs"
-        else:
-            rows, what = data.others_pairs(job.config, job), "pairs"
         tokens = pair_ids.to_tokens(job, rows[:LOOKED])
         lost = length_counts.lost(tokens.too_long)
         of_which = _of_which(tokens.too_long["of"], len(rows), what)

@@ -68,6 +68,11 @@ class Written:
         return f"{self.rows} pairs to {name}{lost * bool(self.ties)}"
 
 
+def is_named(data: str) -> bool:
+    """Say whether `preference.data` names a file, and no pairs that are known."""
+    return data not in ("pairs", "hh_rlhf")
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Return format and path of a text such as "trl:pairs.jsonl"."""
     form, colon, path = name.partition(":")

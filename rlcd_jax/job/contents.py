@@ -48,7 +48,7 @@ def inputs(config: ConfigDict, workdir: str | os.PathLike[str], stage: str) -> d
             if name in _read_of(config, stage, read):
                 found[f"{folder.name}/{name}"] = value
     data = config.preference.data
-    if stage == "preference" and data not in ("pairs", "hh_rlhf"):
+    if stage == "preference" and comparisons.is_named(data):
         path = pathlib.Path(comparisons.split_name(data)[1])
         if path.is_file():
             found[f"preference.data={data}"] = file_hash(path)

@@ -20,12 +20,9 @@ DEVICES = "JAX_LOCAL_DEVICE_IDS"  # of this process, "0,1"
 MOST = 100_000  # processes of a job, nodes of a list, and devices of a host
 LONGEST_LIST = 1_000_000  # characters
 # Of a name: letters, digits and these; a range is in brackets.
-_NAME = r"[\w.:-]+"
-NODES = re.compile(
-    rf"{_NAME}(\[\d{{1,9}}(-\d{{1,9}})?(,\d{{1,9}}(-\d{{1,9}})?)*\][\w.:-]*)?"
-    rf"(,{_NAME}(\[\d{{1,9}}(-\d{{1,9}})?(,\d{{1,9}}(-\d{{1,9}})?)*\][\w.:-]*)?)*",
-    re.ASCII,
-)
+_RANGE = r"\d{1,9}(-\d{1,9})?"
+_NODE = rf"[\w.:-]+(\[{_RANGE}(,{_RANGE})*\][\w.:-]*)?"
+NODES = re.compile(rf"{_NODE}(,{_NODE})*", re.ASCII)
 TPU_PORT = 8482  # JAX's own choice; 8470 to 8479 are taken by the TPU runtime
 
 

@@ -57,8 +57,10 @@ class Rollbacks:
         """Return them as a checkpoint keeps them."""
         return {META: [list(span) for span in self.spans]}
 
-    def as_summary(self) -> dict[str, Any]:
-        """Return how many there were, and the steps that they left out."""
+    def as_summary(self, rule: str) -> dict[str, Any]:
+        """Return how many there were, and the steps left out; {} by another rule."""
+        if rule != ROLLBACK:
+            return {}
         steps = [n for first, last in self.spans for n in range(first, last + 1)]
         return {"rollbacks": len(self.spans), "left_out_steps": steps}
 

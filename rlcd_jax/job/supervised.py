@@ -193,12 +193,11 @@ def fit(
         state, held_out, made = nonfinite.with_rollbacks(saver, train)
     held_out = held_out or lesson.evaluate(state.params)
     skipped = nonfinite.count(metrics.read_metrics(workdir, lesson.stage))
-    rolled = made.as_summary() if section.nonfinite == nonfinite.ROLLBACK else {}
     return state, {
         **held_out,
         trainer.USEFUL: batches.useful_share(),
         "skipped_updates": skipped,
-        **rolled,
+        **made.as_summary(section.nonfinite),
     }
 
 

@@ -86,7 +86,7 @@ def preference_pairs(config: ConfigDict, task: tasks.Task) -> int:
     if section.data == "hh_rlhf":
         known = hh_rlhf.SIZES.get(task.hh_config, {"train": 0})["train"]
         return section.data_limit or known
-    if section.data != "pairs":
+    if comparisons.is_named(section.data):
         there = len(comparisons.read(section.data, seed=config.seed).rows)
         return min(section.data_limit or there, there)
     return num_pairs(config, task) * len(config.pairs.labels)

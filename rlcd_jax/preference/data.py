@@ -30,7 +30,7 @@ def load_pairs(
     section = config.preference
     if section.data == "hh_rlhf":
         rows = human_pairs(config, job, section.data_limit)
-    elif section.data != "pairs":
+    elif comparisons.is_named(section.data):
         rows = others_pairs(config, job)
     else:
         path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"

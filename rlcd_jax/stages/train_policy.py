@@ -65,7 +65,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         **last,
         **chosen,
         "skipped_updates": _skipped(workdir, section),
-        **(made.as_summary() if section.nonfinite == nonfinite.ROLLBACK else {}),
+        **made.as_summary(section.nonfinite),
         "seconds": time.monotonic() - started,
     }
     logging.info("policy: %s", summary)

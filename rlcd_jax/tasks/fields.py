@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from rlcd_jax import schema
+from rlcd_jax import records, schema
 
 FORMATS = ("dialogue", "chat")
 CleanupMode = Literal["corrected", "released"]
@@ -20,7 +20,6 @@ Unfinished = Literal["reject", "cut_sentence", "keep"]
 TEXT_GROUPS = ("affixes", "systems", "scoring", "judge_questions", "prompts")
 SPLITS = ("train", "dev", "test")
 HH_CONFIGS = ("harmless-base", "helpful-base")  # subsets of hh-rlhf
-MOST_TOKENS = 2**31 - 1
 # What each lexicon can measure: a task whose attribute is another is not scored by it.
 LEXICONS = {"vader": ("cheerful", "happy", "joyful", "optimistic", "positive")}
 HEADER_BREAKERS = re.compile(r"[()\r\n]")  # an affix stands in parentheses in a header
@@ -81,7 +80,7 @@ class CleanupRules:
     mode: CleanupMode = "corrected"
     role_names: tuple[str, ...] = schema.filled(default=("Human", "Assistant"))
     unfinished: Unfinished = "reject"
-    min_characters: int = schema.between(1, MOST_TOKENS, default=1)
+    min_characters: int = schema.between(1, records.MOST, default=1)
 
     def __post_init__(self):
         schema.validate(self, exact=False)
@@ -127,8 +126,8 @@ class TaskFile:
     lead_in: str = ""
     stop_strings: tuple[str, ...] | None = None
     forbidden_strings: tuple[str, ...] = ("\\", "\\\\", "`", "```")
-    prompt_tokens: int = schema.between(1, MOST_TOKENS, default=192)
-    reply_tokens: int = schema.between(1, MOST_TOKENS, default=300)
+    prompt_tokens: int = schema.between(1, records.MOST, default=192)
+    reply_tokens: int = schema.between(1, records.MOST, default=300)
     hh_config: str = ""
     judge_questions: dict[str, str] = dataclasses.field(default_factory=dict)
     lexicon: Lexicon | None = None

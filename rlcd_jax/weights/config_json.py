@@ -151,8 +151,7 @@ def _check_unused(raw: Mapping[str, Any], origin: str) -> None:
         many = given if field == "eos_token_id" and isinstance(given, list) else [given]
         for one in many:
             fields.integer({field: one}, field, origin, most, absent=0, least=least)
-    for field in ("use_cache",):
-        fields.switch(raw, field, origin, absent=True)
+    fields.switch(raw, "use_cache", origin, absent=True)
     for field in ("torch_dtype", "dtype", "_name_or_path", "transformers_version"):
         if not isinstance(raw.get(field), str | None):
             raise ValueError(
