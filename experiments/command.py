@@ -1,6 +1,9 @@
 """What command lines share: their flags, their help, and how they end.
 
-Importing it brings no JAX, so that commands which only read files start at once.
+Importing it brings no JAX, so that commands which only read files start at once. For
+the same reason a command imports what it works with inside the function that works:
+`--help` and a mistake in the flags are answered before any of it, in half a second
+instead of three.
 """
 
 from __future__ import annotations

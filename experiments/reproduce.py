@@ -35,9 +35,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs import paper as paper_config
-from experiments import command, process
-from rlcd_jax.command_line import config_flag, field_help, job_flags
-from rlcd_jax.paper import plans, read_config
+from experiments import command
+from rlcd_jax.command_line import config_flag, job_flags
 from rlcd_jax.weights import embedded
 
 
@@ -51,6 +50,9 @@ def run(
     typed: job_flags.JobFlags = job_flags.ALONE,
 ) -> None:
     """Say what is to be made, make it, and print and write the tables."""
+    from experiments import process
+    from rlcd_jax.paper import plans, read_config
+
     asked = plans.Asked(dry_run, node, part)
     setup = read_config.read_setup(
         config,
@@ -81,6 +83,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def describe_fields() -> str:
     """Return what `--help` says of the config's fields."""
+    from rlcd_jax.command_line import field_help
+
     return field_help.of_tables(
         paper_config.get_config(),
         paper_config.__file__,

@@ -15,7 +15,6 @@ on a machine of its own, and the last puts the pairs together.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,13 +23,17 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import common
-from experiments import command, process
-from rlcd_jax import pipeline, stages
-from rlcd_jax.checks import refusals
-from rlcd_jax.command_line import field_help, job_flags
+from experiments import command
+from rlcd_jax import stages
+from rlcd_jax.command_line import job_flags
 from rlcd_jax.weights import embedded
 
-describe_fields = functools.partial(field_help.of_runs, common.__file__)
+
+def describe_fields() -> str:
+    """Return what `--help` says of the config's fields."""
+    from rlcd_jax.command_line import field_help
+
+    return field_help.of_runs(common.__file__)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -54,6 +57,10 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(config: ConfigDict) -> None:
     """Run the stages that the flags ask for."""
+    from experiments import process
+    from rlcd_jax import pipeline
+    from rlcd_jax.checks import refusals
+
     source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
     refusals.check_labels(config, fresh, source)
@@ -73,6 +80,9 @@ def run(config: ConfigDict) -> None:
 
 def run_all(values: Mapping[str, Any], workdir: str) -> None:
     """Run all stages of a config, given as a dict, in a process that does no more."""
+    from experiments import process
+    from rlcd_jax import pipeline
+
     config = ConfigDict(values)
 
     def work() -> None:

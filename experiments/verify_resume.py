@@ -17,12 +17,7 @@ import sys
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from configs import common
 from experiments import command, run
-from rlcd_jax.command_line import field_help
-from rlcd_jax.resuming import verify
-
-describe_fields = functools.partial(field_help.of_runs, common.__file__)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -39,6 +34,8 @@ def start() -> None:
     """Start the command."""
 
     def action(config: ConfigDict) -> None:
+        from rlcd_jax.resuming import verify
+
         values = flags.FLAGS
         logging.set_verbosity(logging.WARNING)  # the children's words are in files
         verdict = verify.verify(
@@ -52,7 +49,7 @@ def start() -> None:
         print(verify.report(verdict))
         sys.exit(1 if verdict.differences else 0)
 
-    command.start(action, define_flags, __doc__, describe_fields)
+    command.start(action, define_flags, __doc__, run.describe_fields)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from rlcd_jax import (
     tasks,
 )
 from rlcd_jax.checks import refusals
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.human import reading, sheets
 from rlcd_jax.job import hosts, nonfinite, signals, workspace
 from rlcd_jax.judging import settings as api_settings
@@ -589,7 +589,7 @@ def _(place):
 def _hh(place: pathlib.Path, content: bytes) -> str:
     path = place / "test.jsonl.gz"
     path.write_bytes(content)
-    return told(lambda: list(hh_rlhf.read_rows(path)))
+    return told(lambda: list(hh_rlhf_files.read_rows(path)))
 
 
 ROW = json.dumps({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "x"}) + "\n"
@@ -611,7 +611,7 @@ def _(place):
     "file of hh-rlhf; fetch it again",
 )
 def _(place):
-    with mock.patch.object(hh_rlhf, "MAX_LINE_BYTES", 1000):
+    with mock.patch.object(hh_rlhf_files, "MAX_LINE_BYTES", 1000):
         return _hh(place, gzip.compress(b" " * 10**6))
 
 

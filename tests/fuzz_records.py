@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from made_pair import make_pair
 
 from rlcd_jax import done_mark, metric_rows, record_files, records, schema, tasks
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.diagnosis import label_noise_files
 from rlcd_jax.human import checks, reading, sheets, study_files
 from rlcd_jax.judging import verdicts
@@ -480,7 +480,9 @@ def hh_rows(folder: pathlib.Path) -> Case:
 
     packed = _pack("".join(json.dumps(row) + "\n" for row in rows).encode())
     strategy = st.one_of(damage.lines(rows).map(_pack), damage.contents(packed))
-    return Case(path, strategy, lambda: plain(list(hh_rlhf.read_rows(path))), oracle)
+    return Case(
+        path, strategy, lambda: plain(list(hh_rlhf_files.read_rows(path))), oracle
+    )
 
 
 def samples(folder: pathlib.Path) -> Case:

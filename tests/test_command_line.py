@@ -1,6 +1,9 @@
 """What is typed at a command: the config it names, mistakes in it, its fields."""
 
 import argparse
+import os
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -195,3 +198,55 @@ def test_arguments_are_listed_with_the_defaults_that_need_telling():
     ):
         assert f" {told} -" in flat
     assert " given -" in flat
+
+
+RLCD = "--config=rlcd:size=smoke,model=random:tiny"
+# Imports that take long. What is asked or refused before the first check needs none;
+# a check needs those of the core, and none that only the work itself uses.
+WORK = {"matplotlib", "tensorflow_datasets", "transformers", "scipy.stats"}
+CORE = {"jax", "flax", "optax", "orbax", "grain", "scipy", "pyarrow", "httpx", "rich"}
+SEEN = """
+import runpy, sys
+module, heavy = sys.argv[1], sys.argv[2].split(",")
+sys.argv[:3] = [module]
+try:
+    runpy.run_module(module, run_name="__main__")
+finally:
+    print("imported:", *(name for name in heavy if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "unneeded", "told"),
+    [
+        ("run", ("--help",), WORK, "--config.policy.gamma"),
+        ("reproduce", ("--help",), WORK, "--config.judge.offline"),
+        ("run", (RLCD, "--config.policy.stepz=1"), WORK | CORE, "policy.stepz"),
+        ("run", (RLCD, "--stag=policy"), WORK | CORE, "flag 'stag'"),
+        ("run", (RLCD, "--config.policy.steps=0"), WORK, "policy.steps=0"),
+        (
+            "reproduce",
+            ("--config=paper:table=3,scale=tiny", "--config.stepz=1"),
+            WORK | CORE,
+            "stepz",
+        ),
+    ],
+)
+def test_help_and_mistakes_are_answered_before_long_imports(
+    folder, name, words, unneeded, told
+):
+    heavy = ",".join(sorted(unneeded))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", SEEN, f"experiments.{name}", heavy),
+            *(*words, "--workdir=w"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(CONFIGS.parent), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert told in done.stdout + done.stderr
+    assert (done.returncode == 0) == (words == ("--help",))
+    assert done.stdout.splitlines()[-1] == "imported:"

@@ -10,7 +10,7 @@ import pytest
 import runs
 
 from rlcd_jax import record_files, records, tasks
-from rlcd_jax.datasets import hh_rlhf, simulated_pairs
+from rlcd_jax.datasets import hh_rlhf, hh_rlhf_files, simulated_pairs
 from rlcd_jax.pairs import contrast
 from rlcd_jax.text import dialogue_format
 
@@ -187,7 +187,7 @@ ROW = json.dumps(rows(1)[0]) + "\n"
 def test_read_rows_names_file_and_line(tmp_path, text, words):
     packed(text, tmp_path / "test.jsonl.gz")
     with pytest.raises(ValueError) as error:
-        list(hh_rlhf.read_rows(tmp_path / "test.jsonl.gz"))
+        list(hh_rlhf_files.read_rows(tmp_path / "test.jsonl.gz"))
     assert "test.jsonl.gz" in str(error.value) and words in str(error.value)
 
 
@@ -197,24 +197,24 @@ def test_read_rows_refuses_what_is_no_whole_gzip_file(tmp_path):
     for broken in (whole[:-20], whole[:40] + b"\0" * 9 + whole[49:], ROW.encode()):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="test.jsonl.gz:.*no whole gzip file"):
-            list(hh_rlhf.read_rows(path))
+            list(hh_rlhf_files.read_rows(path))
 
 
 def test_read_rows_expands_within_bounds(tmp_path, monkeypatch):
     path = tmp_path / "test.jsonl.gz"
     packed(ROW + "0" * (1 << 26), path)
     with pytest.raises(ValueError, match="test.jsonl.gz:2: the file expands beyond"):
-        list(hh_rlhf.read_rows(path))
-    monkeypatch.setattr(hh_rlhf, "MAX_FILE_BYTES", 10 * len(ROW))
+        list(hh_rlhf_files.read_rows(path))
+    monkeypatch.setattr(hh_rlhf_files, "MAX_FILE_BYTES", 10 * len(ROW))
     packed(ROW * 11, path)
     with pytest.raises(ValueError, match="test.jsonl.gz:11: the file expands beyond"):
-        list(hh_rlhf.read_rows(path))
+        list(hh_rlhf_files.read_rows(path))
 
 
 def test_read_rows_takes_files_of_windows(tmp_path):
     path = tmp_path / "test.jsonl.gz"
     packed(b"\xef\xbb\xbf" + ROW.replace("\n", "\r\n").encode() * 2, path)
-    assert list(hh_rlhf.read_rows(path)) == [tuple(rows(1)[0].values())] * 2
+    assert list(hh_rlhf_files.read_rows(path)) == [tuple(rows(1)[0].values())] * 2
 
 
 def test_prepare_sees_other_content_of_equal_size(tmp_path):
@@ -263,7 +263,7 @@ def test_prepare_names_configs_and_files(tmp_path):
 def test_join_turns_is_what_parse_dialogue_reads():
     turns = (records.Turn("human", ""), records.Turn("assistant", "a\n\nb"))
     turns += (records.Turn("human", "c"),)
-    text = hh_rlhf.join_turns(turns)
+    text = hh_rlhf_files.join_turns(turns)
     assert text == "Human:\n\nAssistant: a\n\nb\n\nHuman: c\n\nAssistant:"
     assert dialogue_format.parse_dialogue(text) == (turns, "")
 

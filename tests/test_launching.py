@@ -3,7 +3,6 @@
 A golden script names the command that made it in its own head.
 """
 
-import contextlib
 import json
 import os
 import pathlib
@@ -12,11 +11,9 @@ import sys
 
 import compiling
 import pytest
-import runs
 import yaml
 
-from configs import paper
-from experiments import launch, reproduce
+from experiments import launch
 from rlcd_jax import launching
 from rlcd_jax.launching import jobs, launcher_words, slurm, submission
 
@@ -38,8 +35,8 @@ SCRIPTS = {
     "run.tpu_vm.sh": ("--target=tpu-vm", "--project=mine", "--", *RUN),
 }
 FIELDS = {
-    "methods": ("distill",),
-    "tasks": ("cheerful",),
+    "methods": "distill",
+    "tasks": "cheerful",
     "run.mesh.data": 1,
     "run.prompts.limit": 6,
     "run.pairs.part_prompts": 2,
@@ -50,8 +47,7 @@ FIELDS = {
 
 def tables_words(workdir):
     """Return the command of a small table, as a user types it."""
-    fields = FIELDS | {"methods": "distill", "tasks": "cheerful"}
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    overrides = [f"--config.{name}={value}" for name, value in FIELDS.items()]
     start = ["reproduce", "--config=paper:table=methods,scale=tiny"]
     return [*start, *overrides, f"--workdir={workdir}"]
 
@@ -276,15 +272,21 @@ def test_a_job_of_slurm_that_leaves_to_go_on_is_queued_again(printed, tmp_path):
     assert queued.read_text() == "requeue 17\n"  # once: not after a mistake
 
 
-def test_the_jobs_of_a_table_make_the_table_of_the_plain_command(
-    tmp_path, printed, monkeypatch
-):
-    config = paper.get_config("table=methods,scale=tiny")
-    config.update_from_flattened_dict(FIELDS)
-    with runs.devices_by_mesh(), monkeypatch.context() as patch:
-        nothing = contextlib.nullcontext
-        patch.setattr(reproduce.process, "job", lambda *_, **__: nothing())
-        reproduce.run(config, str(tmp_path / "plain"), dry_run=False)
+def test_the_jobs_of_a_table_make_the_table_of_the_plain_command(tmp_path, printed):
+    # The plain command has the jobs' one device, so that they find its programs.
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": compiling.QUICK,
+        "JAX_PLATFORMS": "cpu",
+    }
+    plain = tables_words(tmp_path / "plain")
+    subprocess.run(
+        [sys.executable, "-m", f"experiments.{plain[0]}", *plain[1:]],
+        env=environ,
+        cwd=tmp_path,
+        check=True,
+    )
     words = tables_words(tmp_path / "cluster")
     cluster = fake_cluster(tmp_path / "bin")
     text = printed(
@@ -297,9 +299,7 @@ def test_the_jobs_of_a_table_make_the_table_of_the_plain_command(
     submitted = subprocess.run(
         ["bash", "-s"],
         input=text,
-        env=os.environ
-        | {"PATH": f"{cluster}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-        | {"XLA_FLAGS": compiling.QUICK, "JAX_PLATFORMS": "cpu"},
+        env={**environ, "PATH": f"{cluster}:{os.environ['PATH']}"},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ from experiments import command
 from rlcd_jax import tasks
 from rlcd_jax.checks import fields as check_fields
 from rlcd_jax.checks import kinds
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.paper import fields, read_config
 from rlcd_jax.planning import counts
 
@@ -195,7 +195,7 @@ def test_bad_value_of_any_field_of_the_tables_is_refused(name):
 
 
 def test_counts_are_of_the_official_files():
-    assert hh_rlhf.SIZES.keys() == set(hh_rlhf.CONFIGS)
+    assert hh_rlhf_files.SIZES.keys() == set(hh_rlhf_files.CONFIGS)
     for subset, split, number in (
         ("harmless-base", "train", 42_537),
         ("harmless-base", "test[1000:2000]", 1_000),

@@ -17,7 +17,7 @@ import numpy as np
 
 from rlcd_jax.bench import decode
 from rlcd_jax.bench import settings as settings_lib
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.decode import engine as engine_lib
 from rlcd_jax.models import llama
 
@@ -38,8 +38,8 @@ def reply_lengths(hh_dir: str, count: int) -> np.ndarray:
     """
     rng = np.random.RandomState(0)
     if hh_dir:
-        path = next(iter(hh_rlhf.local_files("harmless-base", hh_dir).values()))
-        texts = [chosen for chosen, _ in hh_rlhf.read_rows(path)]
+        path = next(iter(hh_rlhf_files.local_files("harmless-base", hh_dir).values()))
+        texts = [chosen for chosen, _ in hh_rlhf_files.read_rows(path)]
         sizes = [len(one.rpartition("\n\nAssistant:")[2].encode()) for one in texts]
         lengths = rng.choice(np.asarray(sizes) / BYTES_A_TOKEN, count)
     else:

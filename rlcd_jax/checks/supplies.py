@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
 from rlcd_jax.checks import long_texts, rules
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.job import lengths, prompt_parts, setup, trainer, workspace
 from rlcd_jax.models import heads, llama, table
 from rlcd_jax.ppo import choosing
@@ -152,7 +152,7 @@ def _others(look: Look) -> Iterator[str]:
         )
         return
     if people:
-        hh_rlhf.local_files(task.hh_config, look.config.prompts.hh_dir)
+        hh_rlhf_files.local_files(task.hh_config, look.config.prompts.hh_dir)
     if people or section.data != "pairs":
         yield from long_texts.others(look.job)
 

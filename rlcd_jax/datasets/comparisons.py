@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from rlcd_jax import record_files, records, row_files, schema, seeds
-from rlcd_jax.datasets import alpaca_farm_rows, hh_rlhf, trl_rows
+from rlcd_jax.datasets import alpaca_farm_rows, hh_rlhf_files, trl_rows
 from rlcd_jax.text import dialogue_format
 
 TRL, ALPACA_FARM, RLCD = FORMATS = ("trl", "alpaca_farm", "rlcd")
@@ -136,7 +136,7 @@ def to_pair(row: Comparison, prompt: str) -> records.HumanPair:
 
     Rows of one prompt have one prompt id, which is made of the dialogue.
     """
-    words = hh_rlhf.join_turns(row.turns)
+    words = hh_rlhf_files.join_turns(row.turns)
     digest = hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
     return records.HumanPair(
         row.id, digest, prompt, row.reply_1, row.reply_2, row.prob_2
@@ -200,7 +200,7 @@ def _of_record(row: records.Pair | records.HumanPair) -> Comparison:
 
 def as_records(found: Read) -> list[records.HumanPair]:
     """Return comparisons as records whose prompts are in the format of hh-rlhf."""
-    return [to_pair(row, hh_rlhf.join_turns(row.turns)) for row in found.rows]
+    return [to_pair(row, hh_rlhf_files.join_turns(row.turns)) for row in found.rows]
 
 
 def describe(found: Read) -> str:

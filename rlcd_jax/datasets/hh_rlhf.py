@@ -7,35 +7,19 @@ records. The texts can be offensive: they were collected to make assistants harm
 Source: Bai et al. 2022 (arXiv 2204.05862); the data are under the MIT licence.
 """
 
-import gzip
-import hashlib
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from rlcd_jax import done_mark, jsonl, records, seeds
-from rlcd_jax.datasets import preparing
-from rlcd_jax.tasks import fields as task_fields
+from rlcd_jax import done_mark, records, seeds
+from rlcd_jax.datasets import hh_rlhf_files, preparing
 from rlcd_jax.text import dialogue_format
 
 URL = "https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main"
-CONFIGS = task_fields.HH_CONFIGS
-SPLITS = ("train", "test")
-# Lines of the official files, for forecasts that read none. Source: the data card.
-SIZES = {
-    "harmless-base": {"train": 42_537, "test": 2_312},
-    "helpful-base": {"train": 43_835, "test": 2_354},
-}
 TEXTS = ("id", "prompt", "chosen", "rejected")
-ROW = "a JSON object of the texts 'chosen' and 'rejected'"
-# Bounds of what is expanded, far above the official files (longest line 40 kB, largest
-# file 0.1 GB): a small file can be packed that fills any memory or disk.
-MAX_LINE_BYTES = 1 << 24
-MAX_FILE_BYTES = 1 << 30
 
 
 class HhRlhf(tfds.core.GeneratorBasedBuilder):
@@ -51,7 +35,7 @@ class HhRlhf(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"2.0.0": "Turns are told in any line ending."}
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name=name, description=f"hh-rlhf {name}")
-        for name in CONFIGS
+        for name in hh_rlhf_files.CONFIGS
     ]
 
     def __init__(self, *, manual_dir: epath.PathLike | None = None, **kwargs: Any):
@@ -75,101 +59,31 @@ class HhRlhf(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         config = self.builder_config.name
         if self._folder is None:
-            urls = {split: f"{URL}/{config}/{split}.jsonl.gz" for split in SPLITS}
+            urls = {
+                split: f"{URL}/{config}/{split}.jsonl.gz"
+                for split in hh_rlhf_files.SPLITS
+            }
             files = dl_manager.download(urls)
         else:
-            files = local_files(config, self._folder)
+            files = hh_rlhf_files.local_files(config, self._folder)
         return {s: self._generate_examples(f, s) for s, f in files.items()}
 
     def _generate_examples(
         self, path: epath.Path, split: str
     ) -> Iterator[tuple[int, dict[str, str]]]:
         start = f"{self.builder_config.name}/{split}"
-        for number, (chosen, rejected) in enumerate(read_rows(path)):
+        for number, (chosen, rejected) in enumerate(hh_rlhf_files.read_rows(path)):
             try:
                 turns, _ = dialogue_format.parse_dialogue(chosen)
             except ValueError as error:
                 raise ValueError(f"{path}:{number + 1}: 'chosen': {error}") from error
-            texts = (f"{start}/{number:06d}", join_turns(turns), chosen, rejected)
-            yield number, dict(zip(TEXTS, texts, strict=True))
-
-
-def local_files(config: str, folder: epath.PathLike) -> dict[str, epath.Path]:
-    """Return the file of each split that a folder in the official layout holds.
-
-    Raises:
-      ValueError: the folder holds no file of this config.
-    """
-    paths = {s: epath.Path(folder) / config / f"{s}.jsonl.gz" for s in SPLITS}
-    files = {split: path for split, path in paths.items() if path.exists()}
-    if not files:
-        wanted = " or ".join(str(path) for path in paths.values())
-        raise ValueError(
-            f"no hh-rlhf files: {wanted} is needed; name the folder that holds "
-            f"{config}/, or None to download"
-        )
-    return files
-
-
-def read_rows(path: epath.PathLike) -> Iterator[tuple[str, str]]:
-    """Yield (chosen, rejected) for each line of an official file.
-
-    Raises:
-      ValueError: names the file and the line that cannot be read.
-    """
-    number = 0
-    for number, line in enumerate(_lines(epath.Path(path)), start=1):
-        where = f"{path}:{number}"
-        try:
-            row = jsonl.parse(line, where)
-        except ValueError as error:
-            raise ValueError(f"{error}; accepted: {ROW}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: the line is {_shown(row)}; accepted: {ROW}")
-        unknown = [name for name in row if name not in ("chosen", "rejected")]
-        if unknown:
-            raise ValueError(
-                f"{where}: the line has a field {_shown(unknown[0])}; accepted: {ROW}"
+            texts = (
+                f"{start}/{number:06d}",
+                hh_rlhf_files.join_turns(turns),
+                chosen,
+                rejected,
             )
-        for name in ("chosen", "rejected"):
-            if not isinstance(row.get(name), str):
-                is_there = _shown(row[name]) if name in row else "missing"
-                raise ValueError(f"{where}: {name!r} is {is_there}; accepted: {ROW}")
-        yield row["chosen"], row["rejected"]
-    if not number:
-        raise ValueError(f"{path}: the file holds no line; accepted: {ROW}, one a line")
-
-
-def _lines(path: epath.Path) -> Iterator[bytes]:
-    """Yield the lines of a packed file, expanded one by one and within bounds."""
-    number, total = 1, 0
-    try:
-        with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as file:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                total += len(line)
-                if len(line) > MAX_LINE_BYTES or total > MAX_FILE_BYTES:
-                    raise ValueError(
-                        f"{path}:{number}: the file expands beyond {MAX_LINE_BYTES} "
-                        f"bytes a line or {MAX_FILE_BYTES} in all, which is no file of "
-                        "hh-rlhf; fetch it again"
-                    )
-                yield line.removeprefix(jsonl.BOM) if number == 1 else line
-                number += 1
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path}:{number}: the file is no whole gzip file ({error}); fetch it again"
-        ) from error
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def join_turns(turns: Sequence[records.Turn]) -> str:
-    """Return the turns in the format of the data set, ending in "Assistant:"."""
-    parts = [f"{t.role.capitalize()}: {t.text}".strip() for t in turns]
-    return "\n\n".join([*parts, "Assistant:"])
+            yield number, dict(zip(TEXTS, texts, strict=True))
 
 
 def prepare(
@@ -191,24 +105,22 @@ def prepare(
     Raises:
       ValueError: there is no such config.
     """
-    if config not in CONFIGS:
-        raise ValueError(f"hh-rlhf config {config!r}; accepted: {', '.join(CONFIGS)}")
+    if config not in hh_rlhf_files.CONFIGS:
+        raise ValueError(
+            f"hh-rlhf config {config!r}; accepted: {', '.join(hh_rlhf_files.CONFIGS)}"
+        )
     name = f"hh_rlhf-{config}-{HhRlhf.VERSION}"
     if manual_dir is not None:
-        files = local_files(config, manual_dir)
-        contents = {split: content_hash(file) for split, file in files.items()}
+        files = hh_rlhf_files.local_files(config, manual_dir)
+        contents = {
+            split: hh_rlhf_files.content_hash(file) for split, file in files.items()
+        }
         name += f"-{done_mark.config_hash(contents)}"
     return preparing.prepare_once(
         data_dir or tfds.core.constants.DATA_DIR,
         name,
         lambda folder: HhRlhf(config=config, manual_dir=manual_dir, data_dir=folder),
     )
-
-
-def content_hash(file: epath.PathLike) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with epath.Path(file).open("rb") as packed:
-        return hashlib.file_digest(packed, "sha256").hexdigest()
 
 
 def read_examples(
@@ -296,7 +208,7 @@ def load_human_pairs(
         prompt = records.Prompt(row["id"], turns)
         second = seeds.seed_choice(2, seed, "human_pair", prompt.key)
         replies = (rejected, chosen) if second else (chosen, rejected)
-        text = join_turns(turns) if render is None else render(prompt)
+        text = hh_rlhf_files.join_turns(turns) if render is None else render(prompt)
         pairs.append(
             records.HumanPair(prompt.id, prompt.id, text, *replies, float(second))
         )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy  # whose packages load when they are first named
 
 from rlcd_jax.diagnosis import pair_readings, reading_tables
 from rlcd_jax.paper import appendix_n
@@ -125,7 +125,7 @@ def rescore_noise(agreement: float, shift: float, sigma_generator: float) -> flo
         return math.inf
     if gap(low) < 0:
         return 0.0
-    return math.exp(float(optimize.brentq(gap, low, high, xtol=1e-10)))
+    return math.exp(float(scipy.optimize.brentq(gap, low, high, xtol=1e-10)))
 
 
 def predicted(fitted: Fit) -> dict[str, float | Missing]:

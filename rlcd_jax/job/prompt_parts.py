@@ -10,7 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import records, tasks
-from rlcd_jax.datasets import hh_rlhf, parts
+from rlcd_jax.datasets import parts
 from rlcd_jax.job import setup
 
 # Of two parts with one text, the first keeps it.
@@ -95,6 +95,9 @@ def _hh_prompts(
     split = hh_split(config, part)
     if not split:
         return ()
+    # Here: it brings TFDS, which takes long, and most prompts are files of ours.
+    from rlcd_jax.datasets import hh_rlhf
+
     try:
         return hh_rlhf.load_prompts(
             task.hh_config,

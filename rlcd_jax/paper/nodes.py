@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import done_mark, tasks
 from rlcd_jax.checks import refusals
-from rlcd_jax.datasets import hh_rlhf
+from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import costs, graph, read_config
@@ -334,5 +334,5 @@ def _contents(hh_dir: str) -> str:
             f"hh_rlhf.dir={hh_dir} holds no hh-rlhf files; accepted: a folder with "
             "harmless-base/train.jsonl.gz and the like"
         )
-    named = {f"{p.parent.name}/{p.name}": hh_rlhf.content_hash(p) for p in files}
+    named = {f"{p.parent.name}/{p.name}": hh_rlhf_files.content_hash(p) for p in files}
     return done_mark.config_hash(named)

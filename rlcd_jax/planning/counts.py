@@ -7,7 +7,7 @@ import re
 from ml_collections import ConfigDict
 
 from rlcd_jax import tasks
-from rlcd_jax.datasets import comparisons, hh_rlhf
+from rlcd_jax.datasets import comparisons, hh_rlhf_files
 from rlcd_jax.job import prompt_parts
 
 SLICE = re.compile(r"\w+(\[(?P<start>(-?\d+%?)?):(?P<stop>(-?\d+%?)?)\])?")
@@ -56,7 +56,7 @@ def split_lines(subset: str, split: str) -> set[tuple[str, int]]:
     """
     if not split:
         return set()
-    sizes = hh_rlhf.SIZES[subset]
+    sizes = hh_rlhf_files.SIZES[subset]
     name = split.partition("[")[0]
     if name not in sizes:
         raise ValueError(f"hh-rlhf has no file {name!r}; accepted: {', '.join(sizes)}")
@@ -84,7 +84,7 @@ def preference_pairs(config: ConfigDict, task: tasks.Task) -> int:
     """Return the pairs that a preference model has, those held out included."""
     section = config.preference
     if section.data == "hh_rlhf":
-        known = hh_rlhf.SIZES.get(task.hh_config, {"train": 0})["train"]
+        known = hh_rlhf_files.SIZES.get(task.hh_config, {"train": 0})["train"]
         return section.data_limit or known
     if comparisons.is_named(section.data):
         there = len(comparisons.read(section.data, seed=config.seed).rows)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # whose packages load when they are first named
 
 from rlcd_jax.statistics import diversity, estimates, tables, wording
 
@@ -293,7 +293,7 @@ def _held_out_cell(point: Point, level: float) -> tables.Cell:
     if len(point.held_out) < 2:
         return estimates.Missing("one reply is too few")
     mean, error = _mean_error(point.held_out)
-    half = error * float(stats.t.ppf((1 + level) / 2, len(point.held_out) - 1))
+    half = error * float(scipy.stats.t.ppf((1 + level) / 2, len(point.held_out) - 1))
     return estimates.Estimate(
         mean, mean - half, mean + half, level, len(point.held_out)
     )

@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import record_files, records, seeds
-from rlcd_jax.datasets import comparisons, hh_rlhf, parts
+from rlcd_jax.datasets import comparisons, parts
 from rlcd_jax.job import prompt_parts, setup, workspace
 from rlcd_jax.text import dialogue_format
 
@@ -124,6 +124,9 @@ def human_pairs(
             f"{job.task.name!r} has {job.task.hh_config!r}) and prompts.hh_dir, "
             f"got {config.prompts.hh_dir!r}"
         )
+    # Here: it brings TFDS, which takes long, and most runs have no human pairs.
+    from rlcd_jax.datasets import hh_rlhf
+
     own = prompt_parts.load_part(config, job.task, part, human=True)
     ids = {prompt.id for prompt in own.prompts}
     split, kept = prompt_parts.hh_split(config, part), []

@@ -1,19 +1,26 @@
-"""Curves and interval plots as SVG text, to be put into a page."""
+"""Curves and interval plots as SVG text, to be put into a page.
+
+matplotlib takes long to import, so it is imported when the first plot is drawn, which
+is at the end of a run.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import itertools
 import math
 import re
+import typing
 import zlib
 from collections.abc import Iterator, Sequence
 
 import markupsafe
-import matplotlib
 import numpy as np
-from matplotlib import figure, ticker
+
+if typing.TYPE_CHECKING:
+    from matplotlib import figure, ticker
 
 Svg = markupsafe.Markup
 
@@ -89,8 +96,7 @@ def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
     """
     if not lines:
         return None
-    with matplotlib.rc_context(STYLE):
-        page = figure.Figure(figsize=(4.3, 2.55), layout="constrained")
+    with _page((4.3, 2.55), STYLE) as page:
         axes = page.subplots()
         _draw_lines(axes, title, lines, unit, _styles(lines))
         if any(line.label for line in lines):
@@ -112,9 +118,7 @@ def intervals(
         return None
     runs = list(dict.fromkeys(dot.run for dot in dots))
     colours = [COLOURS[runs.index(dot.run) % len(COLOURS)] for dot in dots]
-    with matplotlib.rc_context(STYLE):
-        size = (4.3, 0.7 + 0.25 * len(dots))
-        page = figure.Figure(figsize=size, layout="constrained")
+    with _page((4.3, 0.7 + 0.25 * len(dots)), STYLE) as page:
         _draw_dots(page.subplots(), title, dots, colours, reference)
         return _svg(page, title)
 
@@ -139,9 +143,8 @@ def sheet(title: str, panels: Sequence[Panel]) -> Svg | None:
     colours = dict(zip(labels, itertools.cycle(COLOURS), strict=False))
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
-        size = (3.5 * across, 0.55 + 2.3 * down)
-        page = figure.Figure(figsize=size, layout="constrained")
+    size = (3.5 * across, 0.55 + 2.3 * down)
+    with _page(size, STYLE | {"figure.facecolor": "white"}) as page:
         grid = page.subplots(down, across, squeeze=False).flat
         shown: dict[str, object] = {}
         for axes, panel in itertools.zip_longest(grid, panels):
@@ -162,6 +165,25 @@ def sheet(title: str, panels: Sequence[Panel]) -> Svg | None:
         return _svg(page, title)
 
 
+@contextlib.contextmanager
+def _page(
+    size: tuple[float, float], style: dict[str, object]
+) -> Iterator[figure.Figure]:
+    """Yield an empty page, of a width and a height in inches, to draw in a style."""
+    import matplotlib
+    from matplotlib import figure
+
+    with matplotlib.rc_context(style):
+        yield figure.Figure(figsize=size, layout="constrained")
+
+
+def _round_ticks(most: int, **kwargs: bool) -> ticker.MaxNLocator:
+    """Return what sets at most so many ticks, at round values."""
+    from matplotlib import ticker
+
+    return ticker.MaxNLocator(most, **kwargs)
+
+
 def _draw_lines(
     axes: object,
     title: str,
@@ -174,8 +196,8 @@ def _draw_lines(
     for line, (colour, dash) in zip(lines, styles, strict=True):
         _draw(axes, line, colour, dash, under=line.run < lines[-1].run)
     axes.set_xlabel("step", fontsize=8)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.xaxis.set_major_locator(_round_ticks(6, integer=True))
+    axes.yaxis.set_major_locator(_round_ticks(5))
     axes.margins(x=0.02, y=0.1)
 
 
@@ -199,7 +221,7 @@ def _draw_dots(
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     room = 6 if max(map(len, names)) < 26 else 4  # long names leave little of it
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(room))
+    axes.xaxis.set_major_locator(_round_ticks(room))
     axes.margins(x=0.06)
 
 

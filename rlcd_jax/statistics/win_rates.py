@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # whose packages load when they are first named
+from scipy import special
 
 from rlcd_jax.statistics import estimates
 
@@ -36,7 +37,7 @@ def win_rate(
         float(points.sum()), points.size, level=level
     )
     clear = wins + losses
-    p_value = float(stats.binomtest(wins, clear).pvalue) if clear else 1.0
+    p_value = float(scipy.stats.binomtest(wins, clear).pvalue) if clear else 1.0
     return dataclasses.replace(estimate, p_value=p_value)
 
 
@@ -198,7 +199,7 @@ def _logistic(
         return (design * (share * (1 - share))[:, None]).T @ design
 
     start = np.zeros(design.shape[1])
-    fit = optimize.minimize(
+    fit = scipy.optimize.minimize(
         loss,
         start,
         jac=True,

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from absl import logging
-from transformers.utils import chat_template_utils
 
 # For the date of today, which would make ids depend on the day that a stage runs: the
 # one that LLaMA 3's templates write where they know none.
@@ -43,6 +42,9 @@ def render(
       ValueError: the template is damaged, refuses such a conversation, or writes
         what is not the same at all times.
     """
+    # Here: half a second, and tasks in the dialogue format have no use for it.
+    from transformers.utils import chat_template_utils
+
     template = settled(template)
     try:
         texts, _ = chat_template_utils.render_jinja_template(

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import json
 import pathlib
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
-import transformers
 
 from rlcd_jax import fetched
 from rlcd_jax.text import backends, setting_files
+
+if typing.TYPE_CHECKING:  # it takes half a second: imported where it is called
+    import transformers
 
 # Classes that put a BOS in front of a text unless a setting says otherwise.
 BOS_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer")
@@ -75,6 +78,8 @@ def write_folder(
     chat_template: str | None,
 ) -> None:
     """Write tokenizer.json and tokenizer_config.json as transformers reads them."""
+    import transformers
+
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer.from_str(backend.to_str()),
         chat_template=chat_template,
@@ -91,6 +96,8 @@ def write_folder(
 
 def _wrap(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
     """Return transformers' own tokenizer of a folder, whatever class it names."""
+    import transformers
+
     try:
         return transformers.PreTrainedTokenizerFast.from_pretrained(
             str(folder), local_files_only=True
