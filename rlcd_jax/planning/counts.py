@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from ml_collections import ConfigDict
@@ -31,7 +32,9 @@ def num_prompts(config: ConfigDict, task: tasks.Task, part: str) -> int:
     return min(lines, limit or lines)
 
 
-def _own_lines(config: ConfigDict, subset: str, part: str) -> set[tuple[str, int]]:
+def _own_lines(
+    config: ConfigDict, subset: str, part: str
+) -> frozenset[tuple[str, int]]:
     """Return the lines of hh-rlhf of a part, without those of the parts before it.
 
     Texts that stand on several lines are not known here.
@@ -42,11 +45,12 @@ def _own_lines(config: ConfigDict, subset: str, part: str) -> set[tuple[str, int
         # Without a folder there are no human pairs, so nothing is kept for them.
         read = other != "agreement" or config.prompts.hh_dir
         if read and SLICE.fullmatch(split):
-            lines -= split_lines(subset, split)
+            lines = lines - split_lines(subset, split)
     return lines
 
 
-def split_lines(subset: str, split: str) -> set[tuple[str, int]]:
+@functools.lru_cache(maxsize=16)
+def split_lines(subset: str, split: str) -> frozenset[tuple[str, int]]:
     """Return the lines, (file, number), of a split of hh-rlhf; "" has none.
 
     Args:
@@ -55,7 +59,7 @@ def split_lines(subset: str, split: str) -> set[tuple[str, int]]:
         Of a slice in other units the whole file counts.
     """
     if not split:
-        return set()
+        return frozenset()
     sizes = hh_rlhf_files.SIZES[subset]
     name = split.partition("[")[0]
     if name not in sizes:
@@ -63,7 +67,7 @@ def split_lines(subset: str, split: str) -> set[tuple[str, int]]:
     number = sizes[name]
     match = SLICE.fullmatch(split)
     bounds = [_line(match[s], number) if match else None for s in ("start", "stop")]
-    return {(name, line) for line in range(number)[slice(*bounds)]}
+    return frozenset((name, line) for line in range(number)[slice(*bounds)])
 
 
 def _line(bound: str | None, number: int) -> int | None:

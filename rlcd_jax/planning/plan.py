@@ -7,6 +7,7 @@ plan is for every stage of the config and every compiled program in it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from rlcd_jax.job import setup
 from rlcd_jax.models import llama, presets, table
 from rlcd_jax.planning import chips, counts, passes, programs, sizes
 from rlcd_jax.stages import STAGES
-from rlcd_jax.text import byte_tokenizer
+from rlcd_jax.text import byte_tokenizer, tokenizer
 from rlcd_jax.weights import resolve
 
 FITS, TOO_LARGE, REFUSED, UNKNOWN = "fits", "does not fit", "refused", "no limit known"
@@ -266,8 +267,14 @@ def planned_job(config: ConfigDict, mesh: Any) -> setup.Job:
     def refuse() -> Any:
         raise ValueError("a plan has no weights; run the stage to load them")
 
-    letters = byte_tokenizer.make(cfg.vocab_size)
+    letters = _letters(cfg.vocab_size)
     return setup.Job(config, setup.load_task(config), mesh, cfg, letters, refuse)
+
+
+@functools.lru_cache(maxsize=2)
+def _letters(vocab_size: int) -> tokenizer.Tokenizer:
+    """Return a tokenizer of bytes, made once: a search plans hundreds of settings."""
+    return byte_tokenizer.make(vocab_size)
 
 
 def find_numbers(config: ConfigDict) -> llama.LlamaConfig:

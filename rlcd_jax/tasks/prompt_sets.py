@@ -8,6 +8,7 @@ the prompt nearest to it (`split_prompts`).
 """
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -110,8 +111,13 @@ def _read_file(
         data = source.read_bytes().rstrip()
     except OSError as error:
         raise ValueError(f"{where}: cannot be read ({error}).") from error
-    lines = jsonl.split_lines(data) if data else []
-    return parse_prompts(lines, where), where
+    return _parse_file(data, where), where
+
+
+@functools.lru_cache(maxsize=8)
+def _parse_file(data: bytes, where: str) -> tuple[records.Prompt, ...]:
+    """Return the prompts in the bytes of a file, for which all stages ask again."""
+    return parse_prompts(jsonl.split_lines(data) if data else [], where)
 
 
 def inline_prompts(task: layout.Task) -> tuple[records.Prompt, ...]:
