@@ -24,7 +24,6 @@ from rlcd_jax.stages import (
     train_policy,
     train_preference,
 )
-from rlcd_jax.training import losses
 
 HERE = pathlib.Path(__file__).parent
 SUBJECTS = "sun rain tea cat dog sea hill road town bird tree lake".split()
@@ -133,13 +132,13 @@ def test_train_policy_with_flipped_advantages_does_not(
     world, preference_run, tmp_path, monkeypatch
 ):
     """The test above would notice a wrong sign: flipped, the attribute falls."""
-    whole = losses.ppo_policy
+    rows_of = learning.minibatches
 
-    def flipped(logprobs, old_logprobs, advantages, mask, **numbers):
-        return whole(logprobs, old_logprobs, -advantages, mask, **numbers)
+    def flipped(*args):
+        for batch in rows_of(*args):
+            yield {**batch, "advantages": -batch["advantages"]}
 
-    monkeypatch.setattr(losses, "ppo_policy", flipped)
-    # Not the loss of the test above, which the process keeps, and for nobody after.
-    monkeypatch.setattr(learning, "_loss", learning._loss.__wrapped__)
+    # In the batches and not in the loss, so that the update is the program above.
+    monkeypatch.setattr(learning, "minibatches", flipped)
     found = shares(config_of(world), copy_run(preference_run, tmp_path))
     assert found["rlcd"] < found["base"] - MARGIN
