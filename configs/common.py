@@ -83,6 +83,7 @@ def get_base(name: str, arg: str | None, **defaults: str) -> ConfigDict:
     config.engine = _engine()
     config.preference = _preference()
     config.distill = _distill()
+    config.direct = _direct()
     config.policy = _policy()
     config.evaluate = _evaluate()
     if fields["preset"] == "alpacafarm":
@@ -102,7 +103,7 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.task = fields["task"]  # a task's name or the path of a task file
     config.task_format = ""  # "dialogue" or "chat"; "": the task's own
     config.official_wording = ""  # checkout whose wording replaces the task's
-    # What --stage=all runs, in this order; distill is there too.
+    # What --stage=all runs, in this order; distill and direct are there too.
     config.stages = ("simulate", "preference", "policy", "evaluate")
     # Whether a stage that is done keeps its optimizer's moments: two thirds of its
     # checkpoints, which no stage and no export reads; without them it cannot go on.
@@ -227,6 +228,31 @@ def _distill() -> ConfigDict:
     return distill
 
 
+def _direct() -> ConfigDict:
+    # Which pairs it learns from, and which are held out: the fields of preference.
+    direct = ConfigDict()
+    direct.loss = "dpo"  # "ipo", "kto": on the same pairs; see training.losses
+    direct.beta = 0.1  # rewards a nat; large: near the base model; DPO, Sec. 6
+    direct.epochs = 1  # DPO, App. B
+    direct.batch_size = 64  # pairs an update; DPO, App. B
+    direct.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
+    direct.learning_rate = 1e-6  # DPO, App. B, there by RMSprop
+    direct.schedule = "constant"  # after the warm-up; DPO, App. B
+    direct.warmup_fraction = 0.1  # DPO, App. B: 150 updates
+    direct.weight_decay = 0.0  # as the other stages
+    direct.eps = 1e-8  # of Adam
+    direct.max_grad_norm = 1.0  # as the other stages
+    direct.lengths = (512,)  # tokens of a text: the last are the most that is read
+    direct.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
+    direct.eval_every = 50  # updates between looks at held-out pairs
+    direct.checkpoint_every = 500  # updates; the last is always saved
+    # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
+    # step and ends; "skip" leaves the update out, notes it, and counts it; "rollback"
+    # goes back to the checkpoint before, leaves out all batches since, and counts them.
+    direct.nonfinite = "stop"
+    return direct
+
+
 def _policy() -> ConfigDict:
     policy = ConfigDict()
     policy.steps = 40  # PPO steps; method: 20 to 80, 20 for outlines
@@ -284,7 +310,7 @@ def _policy() -> ConfigDict:
 
 def _evaluate() -> ConfigDict:
     evaluate = ConfigDict()
-    evaluate.systems = ("base", "policy")  # of this run: base, distill, policy
+    evaluate.systems = ("base", "policy")  # of this run: base, distill, direct, policy
     evaluate.checkpoints = ()  # of other runs, each "name=RUN/policy/checkpoints"
     evaluate.prompts = 0  # held-out prompts, 0: all
     evaluate.samples_per_prompt = 1  # replies of a system to each prompt

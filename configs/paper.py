@@ -38,6 +38,7 @@ SET_BY_TABLES = (
     "preference.data_limit",
     "preference.human_share",
     "preference.human_pairs",
+    "direct.loss",
     "policy.kl_coef",
     "policy.steps",
     "evaluate.systems",

@@ -31,6 +31,10 @@ def _full(config: ConfigDict) -> None:
     config.distill.epochs = 1
     config.distill.batch_size = 32
     config.distill.lengths = (96, 144)
+    config.direct.batch_size = 16
+    config.direct.learning_rate = 1e-5  # few updates
+    config.direct.lengths = (144,)
+    config.direct.eval_every = 40
     config.policy.steps = 12
     config.policy.rollouts = 64
     config.policy.update_batch = 32
@@ -74,6 +78,8 @@ def _quick(config: ConfigDict) -> None:
     config.preference.eval_every = 1000
     config.distill.epochs = 1
     config.distill.lengths = (80,)
+    config.direct.lengths = (80,)
+    config.direct.eval_every = 1000
     config.policy.steps = 6
     config.policy.rollouts = 32
     config.policy.update_batch = 16
@@ -89,6 +95,7 @@ def _quick(config: ConfigDict) -> None:
         config.pairs.prompt_tokens = 96
         config.preference.lengths = (128,)
         config.distill.lengths = (128,)
+        config.direct.lengths = (128,)
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -106,6 +113,8 @@ def _smoke(config: ConfigDict) -> None:
     config.preference.human_pairs = 0
     config.distill.batch_size = 2
     config.distill.lengths = (320,)
+    config.direct.batch_size = 2
+    config.direct.lengths = (320,)
     config.policy.steps = 2
     config.policy.rollouts = 4
     config.policy.update_batch = 2

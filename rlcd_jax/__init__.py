@@ -12,7 +12,7 @@ a module that is named beside its package has left it for the floor where it is 
     replaying, step_replays: one draw again; one update again
     checks: whether a run can go through, told before it begins
     report, diagnosis: what a run has left, as pages and tables
-    stages.*, human: the five stages; studies with people
+    stages.*, human: the stages; studies with people
     ppo: rollouts, credit, the update, which checkpoint
     preference: the preference model as a library
     scoring: what models that are only read say of texts

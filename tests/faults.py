@@ -906,7 +906,7 @@ def _(place):
     NUMBERS,
     "a step is to be made again whose stage trains nothing",
     "step 'simulate/3'; accepted: STAGE/STEP with a stage that trains (preference, "
-    "distill, policy) and a step from 1, such as preference/40",
+    "distill, direct, policy) and a step from 1, such as preference/40",
 )
 def _(place):
     return told(step_replays.replay_step, place, "simulate/3")

@@ -46,6 +46,8 @@ def make_job(shape: tuple[int, ...], model: str, **fields: Any) -> setup.Job:
         preference__batch_size=ROWS,
         distill__batch_size=ROWS,
         distill__micro_batch=0,
+        direct__batch_size=ROWS,
+        direct__lengths=(LENGTH,),
         policy__update_batch=ROWS,
         preference__lengths=(LENGTH,),
         distill__lengths=(LENGTH,),

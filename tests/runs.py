@@ -37,6 +37,8 @@ FIELDS = {
     "distill.batch_size": 8,
     "distill.micro_batch": 4,
     "distill.epochs": 4,
+    "direct.learning_rate": 1e-4,
+    "direct.batch_size": 4,
     "policy.learning_rate": 1e-4,
     "policy.rollouts": 8,
     "policy.update_batch": 4,

@@ -310,7 +310,7 @@ def test_held_out_pairs_are_compared_with_what_can_come(tmp_path):
 )
 def test_too_few_pairs_holds_out_whole_prompts(held_out, group, works):
     config = config_of(preference__held_out=held_out, preference__batch_size=16)
-    told = list(rules.too_few_pairs(config, 480, group))
+    told = list(rules.too_few_pairs(config, "preference", 480, group))
     assert (told == []) == works
     most = {1: 464, 3: 462}[group]
     assert works or f"set preference.held_out to {most} or less" in told[0]

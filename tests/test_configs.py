@@ -23,7 +23,7 @@ CONFIGS = sorted(
     if path.stem not in ("__init__", "common", "hardware", "sizes", "paper")
 )
 TASKS = ("cheerful", "harmless", "helpful", "outline")
-STAGES = ("simulate", "preference", "distill", "policy", "evaluate")
+STAGES = ("simulate", "preference", "distill", "direct", "policy", "evaluate")
 
 
 def get(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
@@ -37,6 +37,7 @@ def test_configs_are_those_of_the_design():
         "rescore",
         "mixed",
         "distill",
+        "dpo",
         "evaluate",
         "quickstart",
     }

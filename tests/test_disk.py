@@ -183,8 +183,8 @@ def test_room_by_hand():
     close(chosen, 3 * 3 * both + 2 * trunk, 2 * both + trunk)
     close(
         room(*stages.STAGES, **many),
-        scalar + trunk + 3 * 3 * both,
-        scalar + trunk + 2 * both,
+        scalar + 2 * trunk + 3 * 3 * both,
+        scalar + 2 * trunk + 2 * both,
     )
     kept = room("preference", "policy", keep_moments=True, **many)
     assert 6 * scalar + 6 * both <= kept.after < 6 * scalar + 6 * both + 300

@@ -16,11 +16,18 @@ from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import learning, reply_rows
 from rlcd_jax.preference import model, pair_ids
 from rlcd_jax.scoring import rewards
-from rlcd_jax.stages import distill_context, train_preference
+from rlcd_jax.stages import distill_context, train_directly, train_preference
 from rlcd_jax.training import losses, packing, train_state
 
 MESHES = {"one": (1, 1, 1, 1), "eight": (1, 2, 2, 2)}
-LOSSES = {"distill/loss", "preference/loss", "policy/loss", "value/loss", "loss/total"}
+LOSSES = {
+    "distill/loss",
+    "direct/loss",
+    "preference/loss",
+    "policy/loss",
+    "value/loss",
+    "loss/total",
+}
 LABELS = (0.0, 1.0, 0.5, 0.3, 0.9, 1.0, 0.0, 0.7)
 
 
@@ -172,6 +179,18 @@ def padded_distill(params, job, per_sequence):
     return losses.next_token(logprobs, targets.astype(bool), per_sequence=per_sequence)
 
 
+def padded_direct(params, job, reference):
+    ids = [ids for pair in pairs() for ids in (pair.ids_1, pair.ids_2)]
+    tokens, mask = batching.pad_left(ids, 24, 0)
+    logprobs = heads.text_logprobs(
+        params["policy"], job.cfg, tokens, mask, chunk_tokens=job.chunk_tokens
+    )
+    counted = np.arange(24) >= np.array([24 - len(one) + 1 for one in ids])[:, None]
+    ratios = jnp.where(counted, logprobs, 0.0).sum(axis=1).reshape(-1, 2) - reference
+    labels = np.array(LABELS, np.float32)
+    return losses.direct(ratios[:, 0], ratios[:, 1], labels, loss="dpo", beta=0.1)
+
+
 def padded_preference(params, job):
     ids = [ids for pair in pairs() for ids in (pair.ids_1, pair.ids_2)]
     tokens, mask = batching.pad_left(ids, 24, 0)
@@ -245,6 +264,29 @@ def test_packed_preference_equals_padded(mesh, micro):
         weight="counted",
     )
     assert_step_is_that_of(lambda p: padded_preference(p, job), params, ours)
+
+
+@pytest.mark.parametrize(("mesh", "micro"), [("one", 4), ("eight", 0)])
+def test_packed_pairs_of_a_policy_equal_padded(mesh, micro):
+    job = mesh_world.make_job(MESHES[mesh], "plain")
+    with job.config.unlocked():
+        job.config.direct.micro_batch = micro
+    params = {"policy": mesh_world.make_policy(job)}
+    reference = np.random.default_rng(0).normal(-40, 5, (8, 2)).astype(np.float32)
+    rows = [
+        train_directly.ReadPair(pair, (float(one), float(two)))
+        for pair, (one, two) in zip(pairs(), reference, strict=True)
+    ]
+    batch = train_directly.collate(job)(rows)
+    ours = gradient(
+        job,
+        train_directly.direct_loss(job),
+        params,
+        batch,
+        parts=2 if micro else 1,
+        weight="weighs",
+    )
+    assert_step_is_that_of(lambda p: padded_direct(p, job, reference), params, ours)
 
 
 def padded_ppo(params, job, batch, texts, prompts):

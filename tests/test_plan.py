@@ -78,6 +78,7 @@ def named(stage: plan.StagePlan, name: str) -> passes.Program:
         ),
         ("preference", {"prompts__limit": 0}),
         ("distill", {}),
+        ("direct", {"prompts__limit": 0, "direct__batch_size": 8}),
         ("policy", {"policy__update_batch": 8, "policy__micro_batch": 4}),
         ("policy", {"policy__joint_clip": True}),
     ],

@@ -144,10 +144,11 @@ def test_killed_and_started_again_makes_every_node_once(world):
         "policy": 7,
         "select": 7,
         "distill": 1,
-        "sample": 9,
+        "direct": 1,
+        "sample": 10,
         "judge": 6,
         "pair_rewards": 4,
-        "reply_rewards": 6,
+        "reply_rewards": 7,
         "perplexity": 4,
     }
     on_disk = {path.name for path in (world.root / "nodes").iterdir()}

@@ -114,7 +114,11 @@ def test_a_name_asks_for_one_stage_or_for_all_of_the_config():
 def test_rows_say_which_stages_train_and_which_write_replies():
     table = stages.STAGES.values()
     supervised = [stage for stage in table if stage.supervised]
-    assert [stage.name for stage in supervised] == ["preference", "distill"]
+    assert [stage.name for stage in supervised] == [
+        "preference",
+        "distill",
+        "direct",
+    ]
     config = runs.tiny_config()
     for stage in table:
         section = config[stage.section]

@@ -17,7 +17,7 @@ from rlcd_jax.models import llama
 from rlcd_jax.pairs import reply_cleanup, shortening
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
 from rlcd_jax.tasks import fields as task_fields
-from rlcd_jax.training import masked, optimizers
+from rlcd_jax.training import losses, masked, optimizers
 
 HH_SPLIT = r"(train|test)(\[[^\[\]]*\])?"
 
@@ -169,6 +169,10 @@ _PREFERENCE = _SUPERVISED | {
     "human_pairs": _count(0, 0, "pairs"),
 }
 _DISTILL = _SUPERVISED | {"per_sequence": _flag(False)}
+_DIRECT = _SUPERVISED | {
+    "loss": _choice(*losses.DIRECT),
+    "beta": _above(0.1, 0, "rewards a nat"),
+}
 _POLICY = {
     "steps": _count(40, 1, "PPO steps"),
     "rollouts": _count(512, 1, "replies a step", high=1_000_000),
@@ -240,6 +244,7 @@ _SECTIONS = {
     "engine": _ENGINE,
     "preference": _PREFERENCE,
     "distill": _DISTILL,
+    "direct": _DIRECT,
     "policy": _POLICY,
     "evaluate": _EVALUATE,
 }

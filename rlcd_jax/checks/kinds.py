@@ -140,7 +140,7 @@ def _example(name: str, field: Field) -> str:
 def _shown(field: Field, value: Any) -> str:
     """Return a value as it is told; letters that only look like a choice's as codes."""
     text = " ".join((ascii if field.choices else repr)(value).split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _range(field: Field) -> str:

@@ -142,8 +142,13 @@ def pairs_left(job: setup.Job, stage: str, rows: Sequence[records.Pair]) -> int:
     return STAGES[stage].load().num_rows(job, rows)
 
 
-def others(job: setup.Job) -> Iterator[str]:
-    """Yield that pairs not the run's own are too few, or too few within the lengths."""
+def others(job: setup.Job, stage: str) -> Iterator[str]:
+    """Yield that pairs not the run's own are too few, or too few within the lengths.
+
+    Args:
+      job: of the run.
+      stage: that learns from pairs.
+    """
     section = job.config.preference
     if section.human_share or section.data != "pairs":
         if comparisons.is_named(section.data):
@@ -151,19 +156,19 @@ def others(job: setup.Job) -> Iterator[str]:
         else:
             limited = section.data_limit if section.data == "hh_rlhf" else 0
             rows, what = data.human_pairs(job.config, job, limited), "human pairs"
-        tokens = pair_ids.to_tokens(job, rows[:LOOKED])
+        tokens = pair_ids.to_tokens(job, rows[:LOOKED], stage)
         lost = length_counts.lost(tokens.too_long)
         of_which = _of_which(tokens.too_long["of"], len(rows), what)
-        field = f"preference.lengths[-1]={section.lengths[-1]}"
+        field = f"{stage}.lengths[-1]={job.config[stage].lengths[-1]}"
         became = length_counts.became(tokens.too_long)
         if _too_few(tokens.too_long["of"], sum(lost.values())):
-            change = advice(job.config, "preference")
+            change = advice(job.config, stage)
             yield f"{field}: of {of_which}, {became}; {change}"
         elif lost:
             logging.info("%s: of %s, %s", field, of_which, became)
         if section.data != "pairs" and len(rows) != section.data_limit:
-            yield from rules.too_few_pairs(job.config, len(rows), 1)
-    if section.human_pairs:
+            yield from rules.too_few_pairs(job.config, stage, len(rows), 1)
+    if section.human_pairs and stage == "preference":
         agreement.human_tokens(job)
 
 

@@ -21,6 +21,9 @@ def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
       stages: whose rules are asked for.
     """
     told = [*_run(config, stages)]
+    comparing = [name for name in stages if STAGES[name].texts == 2]
+    if comparing:
+        told += _compared(config, comparing)
     for name, rule in _RULES.items():
         if name in stages:
             told += rule(config)
@@ -54,13 +57,16 @@ def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _preference(config: ConfigDict) -> Iterator[str]:
+def _compared(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the pairs that some stages learn from."""
     section = config.preference
     asked = {
         "preference.data='hh_rlhf'": section.data == "hh_rlhf",
         f"preference.human_share={section.human_share}": section.human_share > 0,
-        f"preference.human_pairs={section.human_pairs}": section.human_pairs > 0,
     }
+    if "preference" in stages:
+        name = f"preference.human_pairs={section.human_pairs}"
+        asked[name] = section.human_pairs > 0
     if any(asked.values()) and not config.prompts.hh_dir:
         names = " and ".join(name for name, wanted in asked.items() if wanted)
         yield (
@@ -81,29 +87,33 @@ def _preference(config: ConfigDict) -> Iterator[str]:
             "preference.data='hh_rlhf' or preference.data_limit=0"
         )
     if section.data != "pairs" and section.data_limit:
-        yield from too_few_pairs(config, section.data_limit, 1)
+        for stage in stages:
+            yield from too_few_pairs(config, stage, section.data_limit, 1)
 
 
-def too_few_pairs(config: ConfigDict, pairs: int, group: int) -> Iterator[str]:
+def too_few_pairs(
+    config: ConfigDict, stage: str, pairs: int, group: int
+) -> Iterator[str]:
     """Yield what is wrong when so many pairs leave no batch to train on.
 
     Args:
       config: of the run.
+      stage: that learns from pairs.
       pairs: that there are at most.
       group: of one prompt, which are held out together.
     """
-    section = config.preference
+    section, batch = config.preference, config[stage].batch_size
     held_out = min(-(-section.held_out // group) * group, pairs)
     train = pairs - held_out
-    if train >= section.batch_size:
+    if train >= batch:
         return
-    most = group * ((pairs - section.batch_size) // group)
-    advice = "take more pairs, or lower preference.batch_size"
+    most = group * ((pairs - batch) // group)
+    advice = f"take more pairs, or lower {stage}.batch_size"
     if most >= 0:
         advice = f"set preference.held_out to {most} or less, {advice}"
     yield (
-        f"preference: {train} training rows are fewer than one batch of "
-        f"preference.batch_size={section.batch_size}: at most {pairs} pairs can come, "
+        f"{stage}: {train} training rows are fewer than one batch of "
+        f"{stage}.batch_size={batch}: at most {pairs} pairs can come, "
         f"and preference.held_out={section.held_out} takes {held_out} of them; {advice}"
     )
 
@@ -185,7 +195,6 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
 
 
 _RULES = {
-    "preference": _preference,
     "policy": _policy,
     "evaluate": _evaluate,
 }

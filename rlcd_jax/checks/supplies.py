@@ -82,8 +82,9 @@ def sources(look: Look) -> Iterator[str]:
             )
     if "evaluate" in left:
         yield from _other_runs(look)
-    if "preference" in left:
-        yield from _others(look)
+    compare = [name for name in left if STAGES[name].texts == 2]
+    if compare:
+        yield from _others(look, compare)
 
 
 def _again(look: Look, stage: str) -> str:
@@ -140,10 +141,11 @@ def _of_this_model(
         yield f"{said}: {error}"
 
 
-def _others(look: Look) -> Iterator[str]:
+def _others(look: Look, compare: Sequence[str]) -> Iterator[str]:
     """Yield what is missing of pairs that are not the run's own."""
     section, task = look.config.preference, look.job.task
-    people = section.human_pairs or section.human_share or section.data == "hh_rlhf"
+    agree = section.human_pairs * ("preference" in compare)
+    people = agree or section.human_share or section.data == "hh_rlhf"
     if people and not task.hh_config:
         yield (
             f"human pairs are asked for, and task {task.name!r} has no hh-rlhf subset; "
@@ -154,7 +156,8 @@ def _others(look: Look) -> Iterator[str]:
     if people:
         hh_rlhf_files.local_files(task.hh_config, look.config.prompts.hh_dir)
     if people or section.data != "pairs":
-        yield from long_texts.others(look.job)
+        for stage in compare:
+            yield from long_texts.others(look.job, stage)
 
 
 def counts(look: Look) -> Iterator[str]:
@@ -226,7 +229,7 @@ def _readers(config: ConfigDict, names: Collection[str]) -> list[str]:
         for stage in STAGES.values()
         if stage.name in names
         and "simulate" in stage.reads
-        and not (human and stage.name == "preference")
+        and not (human and stage.texts == 2)
     ]
 
 
@@ -252,9 +255,11 @@ def _rows(look: Look, pairs: int, left: Mapping[str, int]) -> Iterator[str]:
     config, labels = look.config, len(look.config.pairs.labels)
     group = config.pairs.samples_per_prompt * labels
     short = {name for name, rows in left.items() if rows < config[name].batch_size}
-    if "preference" in look.stages and config.preference.data == "pairs":
-        yield from (told := list(rules.too_few_pairs(config, pairs, group)))
-        short -= {"preference"} if told else set()
+    for stage in (STAGES[name] for name in look.stages):
+        if stage.texts == 2 and config.preference.data == "pairs":
+            told = list(rules.too_few_pairs(config, stage.name, pairs, group))
+            yield from told
+            short -= {stage.name} if told else set()
     rows = pairs // labels
     for stage in (STAGES[name] for name in look.stages):
         field = f"{stage.section}.{stage.batch}"

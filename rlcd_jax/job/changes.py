@@ -38,6 +38,8 @@ FOLLOWS = {
     "preference.checkpoint_every": SAVES,
     "distill.micro_batch": ROUNDING,
     "distill.checkpoint_every": SAVES,
+    "direct.micro_batch": ROUNDING,
+    "direct.checkpoint_every": SAVES,
     "policy.micro_batch": ROUNDING,
 }
 

@@ -48,7 +48,7 @@ def inputs(config: ConfigDict, workdir: str | os.PathLike[str], stage: str) -> d
             if name in _read_of(config, stage, read):
                 found[f"{folder.name}/{name}"] = value
     data = config.preference.data
-    if stage == "preference" and comparisons.is_named(data):
+    if stages.STAGES[stage].texts == 2 and comparisons.is_named(data):
         path = pathlib.Path(comparisons.split_name(data)[1])
         if path.is_file():
             found[f"preference.data={data}"] = file_hash(path)
@@ -150,7 +150,8 @@ def _given(config: ConfigDict) -> Iterator[tuple[str, str]]:
 def _read_of(config: ConfigDict, stage: str, read: str) -> tuple[str, ...]:
     """Return which outputs of another stage a stage reads."""
     if read == "simulate":
-        human = stage == "preference" and config.preference.data != "pairs"
+        compares = stages.STAGES[stage].texts == 2
+        human = compares and config.preference.data != "pairs"
         return () if human else ("pairs.jsonl",)
     if stage == "evaluate" and read not in config.evaluate.systems:
         return ()

@@ -73,7 +73,7 @@ def closing_ids(job: setup.Job, stage: str) -> list[int]:
     The chat format's mark ends the turn; after that of a dialogue a policy learns to
     end the text.
     """
-    ends = stage == "distill" and job.task.format == "dialogue"
+    ends = stages.STAGES[stage].policy and job.task.format == "dialogue"
     return [job.text_tokenizer.eos_id] if ends else []
 
 
@@ -84,7 +84,7 @@ def prompts_with_room(
 
     Args:
       job: of the run.
-      stage: "preference" or "distill".
+      stage: one that is trained on texts.
       prompts: texts without affix, up to where the reply begins.
       reply_tokens: of each reply, its mark not among them; at least those of the
         shortest reply that there is.

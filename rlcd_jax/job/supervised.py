@@ -1,4 +1,4 @@
-"""The loop that preference model and context distillation share.
+"""The loop of the stages that are trained on texts that are there.
 
 Batch i of a run is a function of (seed, i) alone: Grain shuffles each epoch anew and
 is read by index. So the checkpoint of step i is all that a resumed run needs, and the
@@ -28,6 +28,7 @@ from rlcd_jax.job import (
     trainer,
     workspace,
 )
+from rlcd_jax.pairs import length_counts
 from rlcd_jax.training import train_state
 
 Params = Any
@@ -104,6 +105,26 @@ def lost_pairs(
         + f", {same} of two replies that are the same"
         * bool(same)
     )
+
+
+def note_too_long(stage: str, too_long: Mapping[str, Mapping[str, int]]) -> None:
+    """Say what was left out or shortened before any training, if anything was.
+
+    Args:
+      stage: which reads the texts.
+      too_long: by kind of text, as `length_counts` counts.
+    """
+    for what, counts in too_long.items():
+        if became := length_counts.became(counts):
+            logging.warning(
+                "%s: of %d %s, %s (by %s.lengths; identical: of two replies that are "
+                "the same, which compare nothing)",
+                stage,
+                counts["of"],
+                what,
+                became,
+                stage,
+            )
 
 
 def make_trainer(

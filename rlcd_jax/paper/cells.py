@@ -19,6 +19,9 @@ NAMES = {
     "rlaif_human20": "RLAIF + 20 % human",
     "rescore": "Rescore",
     "mixed": "RLCD + Rescore",
+    "dpo": "DPO",
+    "ipo": "IPO",
+    "kto": "KTO",
     "rlcd": "RLCD",
     "rlcd_human20": "RLCD + 20 % human",
 }

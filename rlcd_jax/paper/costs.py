@@ -45,6 +45,14 @@ def distill(config: ConfigDict) -> graph.Cost:
     return graph.Cost(trained=1.0 * replies * section.lengths[-1] * section.epochs)
 
 
+def direct(config: ConfigDict) -> graph.Cost:
+    """Return the cost of a policy on pairs; the base model reads each of them once."""
+    section = config.direct
+    pairs = counts.preference_pairs(config, setup.load_task(config))
+    tokens = 2.0 * pairs * section.lengths[-1]
+    return graph.Cost(trained=tokens * section.epochs, scored=tokens)
+
+
 def policy(config: ConfigDict) -> graph.Cost:
     """Return the cost of PPO: policy and value learn, four models read.
 

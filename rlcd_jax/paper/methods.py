@@ -10,9 +10,11 @@ from rlcd_jax.judging import judges, verdicts
 from rlcd_jax.paper import cells, curves, graph, measures, nodes
 from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.statistics import estimates, tables
+from rlcd_jax.training import losses
 
-SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed")
+SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed", "dpo")
 BASE = SYSTEMS[0]
+KNOWN = (*SYSTEMS, *(name for name in losses.DIRECT if name not in SYSTEMS))
 LEXICON, PEOPLE = "lexicon", "model of human pairs"
 COLUMNS = (
     tables.Column("Judge"),
@@ -29,12 +31,20 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The nodes of one task, one a seed each: replies, rewards, preference models."""
+    """The nodes of one task, one a seed each: replies, rewards, preference models.
+
+    `preference` has the policies that are their own.
+    """
 
     judge: str | estimates.Missing
     samples: dict[str, tuple[graph.Node, ...]]
     rewards: dict[str, tuple[graph.Node, ...]]
     preference: dict[str, tuple[graph.Node, ...]]
+
+    @property
+    def by_ppo(self) -> tuple[str, ...]:
+        """The systems that PPO made."""
+        return tuple(name for name in self.preference if name not in losses.DIRECT)
 
 
 def compared(recipes: nodes.Recipes) -> cells.TablePlan:
@@ -52,7 +62,7 @@ def compared(recipes: nodes.Recipes) -> cells.TablePlan:
 
     def drawn(table: tables.Table) -> dict[str, str]:
         shown = {
-            task: curves.sheet(recipes, table, task, systems, own.preference)
+            task: curves.sheet(recipes, table, task, systems, own.by_ppo)
             for task, own in made.items()
         }
         return {task: str(svg) for task, svg in shown.items() if svg}
@@ -63,15 +73,15 @@ def compared(recipes: nodes.Recipes) -> cells.TablePlan:
 def check(asked: Sequence[str]) -> None:
     """Refuse a name that is none of the compared methods."""
     for name in asked:
-        if name not in SYSTEMS[1:]:
-            accepted = ", ".join(SYSTEMS[1:])
+        if name not in KNOWN[1:]:
+            accepted = ", ".join(KNOWN[1:])
             raise ValueError(f"methods has {name!r}; accepted: {accepted}")
 
 
 def _systems(recipes: nodes.Recipes) -> tuple[str, ...]:
     """Return the base model and the methods that were asked for."""
-    asked = recipes.setup.methods
-    return tuple(s for s in SYSTEMS if s == BASE or not asked or s in asked)
+    asked = recipes.setup.methods or SYSTEMS
+    return tuple(s for s in KNOWN if s == BASE or s in asked)
 
 
 def _nodes(recipes: nodes.Recipes, task: str) -> Made:
@@ -91,11 +101,20 @@ def _nodes(recipes: nodes.Recipes, task: str) -> Made:
         {s: tuple(recipes.sample(s, task, seed) for seed in seeds) for s in systems},
         rewards,
         {
-            system: tuple(recipes.preference(system, task, seed) for seed in seeds)
+            system: tuple(_judge_of_its_own(recipes, system, task, s) for s in seeds)
             for system in systems
             if system not in (BASE, "distill")
         },
     )
+
+
+def _judge_of_its_own(
+    recipes: nodes.Recipes, system: str, task: str, seed: int
+) -> graph.Node:
+    """Return the node that learns what is better: a preference model, or the policy."""
+    direct = system in losses.DIRECT
+    make = recipes.direct if direct else recipes.preference
+    return make(system, task, seed)
 
 
 def _judge(recipes: nodes.Recipes, task: str) -> str | estimates.Missing:
@@ -124,7 +143,8 @@ def _table(recipes: nodes.Recipes, job, made: dict[str, Made]) -> tables.Table:
         "prompts as clusters.",
         "Preference model: accuracy on pairs of its own kind that were held out, mean "
         "over seeds; scored labels are the model's own guesses, so their rows do not "
-        "compare with those labelled by construction.",
+        "compare with those labelled by construction. DPO, IPO and KTO have none, and "
+        "show the accuracy of beta log policy / base.",
     )
     return tables.Table(
         "All methods against the base model",

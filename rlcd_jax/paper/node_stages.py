@@ -20,7 +20,12 @@ from rlcd_jax.pairs import counting, work_parts
 from rlcd_jax.paper import graph, held_out_replies, label_accuracy, relabel_pairs
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import model
-from rlcd_jax.stages import distill_context, evaluate_policy, simulate_pairs
+from rlcd_jax.stages import (
+    distill_context,
+    evaluate_policy,
+    simulate_pairs,
+    train_directly,
+)
 
 CHOSEN = "chosen"  # link to the policy that a select node chose
 # What later nodes read of a finished stage's checkpoints. The rest, moments and value
@@ -28,6 +33,7 @@ CHOSEN = "chosen"  # link to the policy that a select node chose
 KEPT = {
     "preference": model.ITEM,
     "distill": distill_context.ITEM,
+    "direct": train_directly.ITEM,
     "policy": choosing.ITEM,
 }
 

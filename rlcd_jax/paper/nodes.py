@@ -15,11 +15,13 @@ from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.paper import few_shots as solved
+from rlcd_jax.training import losses
 
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {
     "base": "rlcd",
     "distill": "rlcd",
+    **dict.fromkeys(losses.DIRECT, "rlcd"),
     "rlcd": "rlcd",
     "rlcd_human20": "rlcd",
     "rlaif": "rlaif",
@@ -44,7 +46,7 @@ class Recipes:
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
         root = method.removesuffix("_human20")
-        if root in ("base", "distill"):
+        if root in ("base", "distill", *losses.DIRECT):
             root = "rlcd"
         config = self.config(root, task, seed, generates=True)
         label = f"{root}-{task}-{seed}"
@@ -157,6 +159,8 @@ class Recipes:
             links: tuple[tuple[str, graph.Node, str], ...] = ()
             if method == "distill":
                 links = (("system", self._distilled(task, seed), "distill"),)
+            elif method in losses.DIRECT:
+                links = (("system", self.direct(method, task, seed), "direct"),)
             elif method != "base":
                 links = (("system", self.policy(method, task, seed), "chosen"),)
             return graph.make_node(
@@ -276,6 +280,8 @@ class Recipes:
         splits = setup.config.hh_rlhf
         config.model.spec = setup.generator_name if generates else setup.model_name
         config.name = method
+        if method in losses.DIRECT:
+            config.direct.loss = method
         config.prompts.hh_dir = splits.dir
         config.preference.human_pairs = 0  # agreement is a node of its own
         config.prompts.hh_dev_split = splits.dev
@@ -317,6 +323,21 @@ class Recipes:
             )
 
         return self._once(("distill", task, seed), make)
+
+    def direct(self, method: str, task: str, seed: int) -> graph.Node:
+        """Return the node that trains a policy on RLCD's pairs by one of the losses."""
+
+        def make() -> graph.Node:
+            config = self.config(method, task, seed)
+            return graph.make_node(
+                "direct",
+                f"{method}-{task}-{seed}",
+                config,
+                links=(("pairs", self.pairs("rlcd", task, seed), "pairs"),),
+                cost=costs.direct(config),
+            )
+
+        return self._once(("direct", method, task, seed), make)
 
     def _once(self, name: tuple[Any, ...], make: Callable[[], graph.Node]):
         if name not in self._made:

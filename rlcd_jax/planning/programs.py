@@ -20,7 +20,7 @@ from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, heads, llama
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, reply_rows
-from rlcd_jax.scoring import divergence, rewards
+from rlcd_jax.scoring import divergence, likelihoods, rewards
 from rlcd_jax.stages import evaluate_policy
 
 Program = passes.Program
@@ -123,22 +123,50 @@ def preference(setting: Setting) -> list[Program]:
     return [*learn, look]
 
 
+def direct(setting: Setting) -> list[Program]:
+    """Return the programs of a policy on pairs: what the base says of them, update."""
+    job, section = setting.job, setting.job.config.direct
+    held_out = job.config.preference.held_out
+    model = sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=True)
+    copy = {"frozen": sharding.device_bytes(model)}
+    start, update = train(setting, "direct")
+    length = batching.rising_lengths(section.lengths[-1])[-1]
+    rows = passes.rows_at(setting, length)
+
+    def read(name: str, held: passes.Bytes, pairs: int) -> Program:
+        return passes.read(
+            setting,
+            name,
+            likelihoods.ids_program(job),
+            (model,),
+            passes.token_shapes(rows, length, "mask", "counted"),
+            held=held | copy,
+            num_texts=2 * pairs,
+            logit_length=length,
+        )
+
+    looks = -(-num_updates(setting, "direct") // section.eval_every)
+    reference = read("reference", {}, setting.preference_pairs)
+    held = read("held out", state_sizes(update), looks * held_out)
+    return [reference, start, update, held]
+
+
 def train(setting: Setting, name: str) -> list[Program]:
     """Return the start and the update of a stage that trains on texts that are there.
 
     The stage's own file says what an update reads.
     """
-    job, section = setting.job, setting.job.config[stages.STAGES[name].section]
-    module = stages.STAGES[name].load()
+    stage = stages.STAGES[name]
+    job, section = setting.job, setting.job.config[stage.section]
     updates, length = num_updates(setting, name), section.lengths[-1]
-    tokens = updates * section.batch_size * stages.STAGES[name].texts * length
-    trainer = module.make_trainer(job, updates)
+    tokens = updates * section.batch_size * stage.texts * length
+    trainer = stage.load().make_trainer(job, updates)
     learn = passes.update(
         setting,
         name,
         trainer,
         forward=footprint.forward_flops(
-            setting.cfg, tokens, length, logit_tokens=tokens * module.LOGITS
+            setting.cfg, tokens, length, logit_tokens=tokens * stage.policy
         ),
         updates=updates,
     )
@@ -153,11 +181,13 @@ def num_updates(setting: Setting, name: str) -> int:
     """
     stage = stages.STAGES[name]
     section = setting.job.config[stage.section]
-    rows = setting.pairs if stage.texts == 1 else setting.preference_pairs
-    held_out = section.get("held_out", 0)
+    rows, held_out = setting.pairs, 0
+    if stage.texts == 2:
+        rows = setting.preference_pairs
+        held_out = setting.job.config.preference.held_out
     if rows <= held_out:
         raise ValueError(
-            f"{stage.section}.held_out={held_out} takes all of the {rows} pairs "
+            f"preference.held_out={held_out} takes all of the {rows} pairs "
             f"that there are at most; accepted here: below {rows}, so that some are "
             "left to train on; lower it, or make more pairs with "
             "pairs.samples_per_prompt"
@@ -327,6 +357,7 @@ def evaluate(setting: Setting) -> list[Program]:
 PROGRAMS: dict[str, Callable[[Setting], list[Program]]] = {
     "simulate": simulate,
     "preference": preference,
+    "direct": direct,
     "policy": policy,
     "evaluate": evaluate,
 }

@@ -10,21 +10,28 @@ import numpy as np
 
 from rlcd_jax.job import setup
 from rlcd_jax.preference import data, pair_ids, rewards
-from rlcd_jax.statistics import win_rates
+from rlcd_jax.statistics import estimates, win_rates
 
 Params = Any
+Score = Callable[[Params, Sequence[pair_ids.TokenPair]], np.ndarray]
 Evaluate = Callable[[Params], tuple[dict[str, float], np.ndarray]]
 
 
-def accuracy_on(job: setup.Job, rows: Sequence[pair_ids.TokenPair]) -> Evaluate:
+def accuracy_on(
+    rows: Sequence[pair_ids.TokenPair], score: Score, stage: str = "preference"
+) -> Evaluate:
     """Return a function from parameters to held-out metrics and right-or-wrong.
 
     A pair is right when the likelier reply has the higher reward, a tie is wrong;
     pairs with the label 1/2 are left out of the accuracy.
+
+    Args:
+      rows: the pairs.
+      score: (parameters, rows) -> both rewards, [B, 2].
+      stage: whose metrics these are.
     """
     labels = np.array([row.prob_2 for row in rows])
     decided = labels != 0.5
-    score = rewards.pair_scorer(job)
 
     def evaluate(params: Params) -> tuple[dict[str, float], np.ndarray]:
         if not decided.any():
@@ -33,11 +40,19 @@ def accuracy_on(job: setup.Job, rows: Sequence[pair_ids.TokenPair]) -> Evaluate:
         cross_entropy = np.logaddexp(0.0, margins) - labels * margins
         right = (margins * (2 * labels - 1) > 0)[decided]
         return {
-            "preference/held_out_loss": float(cross_entropy.mean()),
-            "preference/held_out_accuracy": float(right.mean()),
+            f"{stage}/held_out_loss": float(cross_entropy.mean()),
+            f"{stage}/held_out_accuracy": float(right.mean()),
         }, right.astype(float)
 
     return evaluate
+
+
+def as_summary(right: np.ndarray) -> dict[str, Any]:
+    """Return the accuracy with its interval, for a summary; {} without pairs."""
+    if not len(right):
+        return {}
+    accuracy = estimates.proportion_interval(float(right.sum()), len(right))
+    return {"held_out_accuracy": dataclasses.asdict(accuracy)}
 
 
 def human_tokens(job: setup.Job) -> pair_ids.TokenPairs:

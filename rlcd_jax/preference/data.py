@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import record_files, records, seeds
 from rlcd_jax.datasets import comparisons, parts
-from rlcd_jax.job import prompt_parts, setup, workspace
+from rlcd_jax.job import prompt_parts, setup, supervised, workspace
 from rlcd_jax.text import dialogue_format
 
 AnyPair = records.Pair | records.HumanPair
@@ -50,6 +50,27 @@ def load_pairs(
         side = held_out if len(held_out) < section.held_out else train
         side += by_prompt[name]
     return train, held_out
+
+
+def lost_pairs(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    stage: str,
+    too_long: Mapping[str, int],
+) -> str:
+    """Say where the pairs went that a stage does not train on.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      stage: that trains on `load_pairs`.
+      too_long: what became of those over its lengths, by `length_counts`.
+    """
+    section = config.preference
+    held = f"preference.held_out={section.held_out} took its share first"
+    if section.data != "pairs":
+        return held
+    return f"{supervised.lost_pairs(workdir, stage, too_long)}; {held}"
 
 
 def mix_human(

@@ -1,7 +1,8 @@
-"""Replies and pairs as the ids that a preference model reads: whole texts to the mark.
+"""Replies and pairs as the ids that a model reads: whole texts to the mark.
 
 The text of a reply is its prompt, the reply as `pairs.reply_text` ends it, and nothing
-else, whether the reply was simulated, sampled by a policy or written by a person.
+else, whether the reply was simulated, sampled by a policy or written by a person. A
+policy that learns from pairs reads the end of the text behind it.
 """
 
 from __future__ import annotations
@@ -22,16 +23,24 @@ AnyPair = records.Pair | records.HumanPair
 
 @dataclasses.dataclass(frozen=True)
 class TokenPair:
-    """A pair as the preference model reads it."""
+    """A pair as a model reads it.
+
+    Attributes:
+      ids_1: of the first text, prompt and reply.
+      ids_2: of the second.
+      prob_2: probability that the second reply is the better.
+      starts: places of the first token of either reply.
+    """
 
     ids_1: tuple[int, ...]
     ids_2: tuple[int, ...]
     prob_2: float
+    starts: tuple[int, int] = (1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenPairs(Sequence):
-    """The pairs that fit `preference.lengths`, in the order of the rows given.
+    """The pairs that fit a stage's lengths, in the order of the rows given.
 
     Attributes:
       pairs: those that fit.
@@ -60,19 +69,27 @@ def reply_ids(job: setup.Job, texts: Sequence[tuple[str, str]]) -> list[list[int
     return encoding.encode_texts(job.text_tokenizer, whole)
 
 
-def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
+def to_tokens(
+    job: setup.Job, rows: Sequence[AnyPair], stage: str = "preference"
+) -> TokenPairs:
     """Return pairs as token ids of the two whole texts.
 
-    Rows over `preference.lengths` are treated by `preference.too_long`: dropped, or
-    both texts lose the same oldest turns. A row of two equal texts compares nothing: it
+    Rows over the stage's `lengths` are treated by its `too_long`: dropped, or both
+    texts lose the same oldest turns. A row of two equal texts compares nothing: it
     would teach nothing and count as an error, so it is left out wherever it is from.
+
+    Args:
+      job: of the run.
+      rows: the pairs.
+      stage: that reads them.
     """
-    section, task = job.config.preference, job.task
-    shortening.check_rule("preference.too_long", section.too_long)
+    section, task = job.config[stage], job.task
+    shortening.check_rule(f"{stage}.too_long", section.too_long)
+    ends = lengths.closing_ids(job, stage)
     fitted = shortening.fit(
         job.text_tokenizer,
         [training_texts.preference_texts(row, task, job.chat_turn) for row in rows],
-        max_tokens=lengths.text_tokens(job, "preference"),
+        max_tokens=lengths.text_tokens(job, stage),
         rule=section.too_long,
         task=task,
     )
@@ -80,11 +97,12 @@ def to_tokens(job: setup.Job, rows: Sequence[AnyPair]) -> TokenPairs:
     for row, one in zip(rows, fitted, strict=True):
         if not one.joined:
             continue
-        ids_1, ids_2 = (tuple(ids) for ids, _ in one.joined)
+        ids_1, ids_2 = ((*ids, *ends) for ids, _ in one.joined)
         if ids_1 == ids_2:
             equal.append(one)
             continue
-        made.append(TokenPair(ids_1, ids_2, prob_2=float(row.prob_2)))
+        first, second = (is_reply.index(True) for _, is_reply in one.joined)
+        made.append(TokenPair(ids_1, ids_2, float(row.prob_2), (first, second)))
         kept.append(row)
     too_long = shortening.count(fitted, equal)
     return TokenPairs(tuple(made), tuple(kept), too_long)

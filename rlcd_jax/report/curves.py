@@ -32,6 +32,11 @@ PANELS = {
         CurvePanel("Margin", "margin(_mean)?", "reward, better less other"),
     ),
     "distill": (CurvePanel("Loss", "loss", "nats a token"),),
+    "direct": (
+        CurvePanel("Loss", "loss", "a pair"),
+        CurvePanel("Accuracy", "accuracy", "share of decided pairs"),
+        CurvePanel("Margin", "margin(_mean)?", "reward, better less other"),
+    ),
     "policy": (
         CurvePanel("Reward", "reward_mean", "by the preference model"),
         CurvePanel("KL to the reference", "kl_sum(_mean)?", "nats a reply"),

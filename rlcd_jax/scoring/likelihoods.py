@@ -31,25 +31,43 @@ def reply_scorer(
       job: of the stage.
       params: of a language model, training form.
     """
-    params = reading.frozen(job, params)
-
-    run = _program(job.cfg, job.mesh, job.chunk_tokens)
-
-    def one(tokens: np.ndarray, mask: np.ndarray, num: np.ndarray) -> np.ndarray:
-        from_right = np.arange(tokens.shape[1])[::-1]
-        counted = mask & (from_right < num[:, None])
-        return run(params, *reading.placed(job, tokens, mask, counted))
+    params, of_ids = reading.frozen(job, params), ids_scorer(job)
 
     def score(texts: Sequence[tuple[str, str]]) -> np.ndarray:
         joined = encoding.join_replies(job.text_tokenizer, texts)
         rows = [ids for ids, _ in joined]
         longest = max(map(len, rows), default=1)
         lengths.refuse_over(job, longest, "a prompt with its reply", "leave it out")
+        return of_ids(params, rows, [sum(is_reply) for _, is_reply in joined])
+
+    return score
+
+
+def ids_scorer(
+    job: setup.Job,
+) -> Callable[[Params, Sequence[Sequence[int]], Sequence[int]], np.ndarray]:
+    """Return a function from ids to log-probabilities of their last tokens.
+
+    `score(params, rows, counts)` gives [B] float32, nats: of each row the sum over its
+    last `counts[b]` tokens, each after all before it. The parameters are as
+    `reading.frozen` gives them.
+    """
+    run = ids_program(job)
+
+    def score(
+        params: Params, rows: Sequence[Sequence[int]], counts: Sequence[int]
+    ) -> np.ndarray:
+        def one(tokens: np.ndarray, mask: np.ndarray, num: np.ndarray) -> np.ndarray:
+            from_right = np.arange(tokens.shape[1])[::-1]
+            counted = mask & (from_right < num[:, None])
+            return run(params, *reading.placed(job, tokens, mask, counted))
+
+        longest = max(map(len, rows), default=1)
         with jax.set_mesh(job.mesh):
             return batching.map_rows(
                 one,
                 rows,
-                np.array([sum(is_reply) for _, is_reply in joined], np.int32),
+                np.asarray(counts, np.int32),
                 rows_at=reading.rows_at(job),
                 lengths=batching.rising_lengths(longest),
                 pad_id=job.text_tokenizer.pad_id,
@@ -59,12 +77,15 @@ def reply_scorer(
     return score
 
 
+def ids_program(job: setup.Job) -> Callable[..., jax.Array]:
+    """Return the compiled (params, tokens, mask, counted), [B, T] each, -> nats [B]."""
+    return _program(job.cfg, job.mesh, job.chunk_tokens)
+
+
 @functools.lru_cache(maxsize=reading.KEPT)
 def _program(
     cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh, chunk_tokens: int
 ) -> Callable:
-    """Return the compiled (params, tokens, mask, counted), [B, T] each, -> nats [B]."""
-
     def program(params, tokens, mask, counted):
         logprobs = heads.text_logprobs(
             params, cfg, tokens, mask, chunk_tokens=chunk_tokens

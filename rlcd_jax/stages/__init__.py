@@ -1,4 +1,4 @@
-"""The five stages of a run, a file each, and the one table of them.
+"""The stages of a run, a file each, and the one table of them.
 
 What lives here: what a stage does, from files of the stages before to files of its own.
 What may not: anything that a second stage needs; that has a package below.
@@ -7,9 +7,9 @@ The table is plain data and imports no stage, so everything may read it: the lau
 the work folders, the planner, the report, the graph of the paper's runs. A new stage is
 a file with a function of its name, and a row here. If it trains on texts that are
 there, the file also says how, for the checks and the planner: `make_trainer(job,
-updates)`, `largest_batch(job)`, `num_rows(job, pairs)`, and with `LOGITS` whether an
-update makes the logits of all tokens; and for whoever makes one update again:
-`training_rows(config, workdir, job)`, `collate(job)` and `start_params(job)`.
+updates)`, `largest_batch(job)` and `num_rows(job, pairs)`; and for whoever makes one
+update again: `training_rows(config, workdir, job)`, `collate(job)` and
+`start_params(job)`.
 """
 
 import dataclasses
@@ -33,8 +33,11 @@ class Stage:
       reads: names of the stages whose files it reads.
       makes: what it leaves, in words.
       batch: the field of its section with the rows of an update; "": it trains nothing.
-      texts: of a row that is there, 2 of a pair; 0: it is not trained on texts.
+      texts: of a row that is there; 2: of the pairs that `preference.data` names;
+        0: it is not trained on texts.
+      policy: whether it leaves a policy, which reads logits and learns to end a text.
       draws: whether it writes replies.
+      also: sections beside its own on which its result depends.
     """
 
     name: str
@@ -45,7 +48,9 @@ class Stage:
     makes: str
     batch: str = ""
     texts: int = 0
+    policy: bool = False
     draws: bool = False
+    also: tuple[str, ...] = ()
 
     def run(self, config: Any, workdir: Any) -> dict[str, Any]:
         """Run the stage, or skip it if it is done; return its summary."""
@@ -64,7 +69,7 @@ class Stage:
     def sections(self) -> tuple[str, ...]:
         """What of the config its result depends on: its own, and what it reads has."""
         before = [name for read in self.reads for name in STAGES[read].sections]
-        return tuple(dict.fromkeys((*SHARED, *before, self.section)))
+        return tuple(dict.fromkeys((*SHARED, *before, *self.also, self.section)))
 
 
 STAGES = {
@@ -98,6 +103,19 @@ STAGES = {
             "context-distilled policy",
             batch="batch_size",
             texts=1,
+            policy=True,
+        ),
+        Stage(
+            "direct",
+            "train_directly",
+            "direct",
+            "direct",
+            ("simulate",),
+            "policy, from the pairs without a preference model",
+            batch="batch_size",
+            texts=2,
+            policy=True,
+            also=("preference",),
         ),
         Stage(
             "policy",
@@ -107,6 +125,7 @@ STAGES = {
             ("preference",),
             "policy, by PPO",
             batch="update_batch",
+            policy=True,
             draws=True,
         ),
         Stage(
@@ -114,7 +133,7 @@ STAGES = {
             "evaluate_policy",
             "evaluate",
             "evaluate",
-            ("policy", "distill"),
+            ("policy", "distill", "direct"),
             "replies, verdicts and tables",
             draws=True,
         ),

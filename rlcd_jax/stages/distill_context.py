@@ -34,7 +34,6 @@ from rlcd_jax.training import losses, packing
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
-LOGITS = True
 
 
 @dataclasses.dataclass(frozen=True)

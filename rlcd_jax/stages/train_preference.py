@@ -7,7 +7,6 @@ never sees. Leaves `preference/checkpoints` and `preference/summary.json`.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -29,11 +28,9 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
-from rlcd_jax.preference import agreement, data, model, pair_ids
-from rlcd_jax.statistics import estimates
+from rlcd_jax.preference import agreement, data, model, pair_ids, rewards
 
 Params = Any
-LOGITS = False  # an update reads a scalar head
 
 
 def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -65,13 +62,17 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     }
     if people is not None:
         too_long["human pairs"] = people.too_long
-    _note_too_long(too_long)
+    supervised.note_too_long("preference", too_long)
+    lost = too_long["training pairs"]
     updates = supervised.num_updates(
-        section, len(train), "preference", lambda: _lost(config, workdir, too_long)
+        section,
+        len(train),
+        "preference",
+        lambda: data.lost_pairs(config, workdir, "preference", lost),
     )
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "preference")
-    evaluate = agreement.accuracy_on(job, held_out)
+    evaluate = agreement.accuracy_on(held_out, rewards.pair_scorer(job))
     looks: list[np.ndarray] = []  # which held-out pairs were right; the last is last
 
     def look(params: Mapping[str, Params]) -> dict[str, float]:
@@ -98,7 +99,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         "train_pairs": len(train),
         "held_out_pairs": len(held_out),
         **shown,
-        **_accuracy(looks[-1]),
+        **agreement.as_summary(looks[-1]),
         length_counts.SUMMARY: too_long,
     }
     if section.data == "hh_rlhf" or section.human_share:
@@ -161,37 +162,3 @@ def largest_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
 def num_rows(job: setup.Job, rows: Sequence[records.Pair]) -> int:
     """Return how many of the pairs can be trained on."""
     return len(pair_ids.to_tokens(job, rows))
-
-
-def _lost(
-    config: ConfigDict,
-    workdir: str | pathlib.Path,
-    too_long: Mapping[str, Mapping[str, int]],
-) -> str:
-    """Say where the pairs went that are not trained on."""
-    section, lost = config.preference, too_long["training pairs"]
-    held = f"preference.held_out={section.held_out} took its share first"
-    if section.data != "pairs":
-        return held
-    return f"{supervised.lost_pairs(workdir, 'preference', lost)}; {held}"
-
-
-def _note_too_long(too_long: Mapping[str, Mapping[str, int]]) -> None:
-    """Say what was left out or shortened before any training, if anything was."""
-    for what, counts in too_long.items():
-        if became := length_counts.became(counts):
-            logging.warning(
-                "preference: of %d %s, %s (by preference.lengths; identical: of two "
-                "replies that are the same, which compare nothing)",
-                counts["of"],
-                what,
-                became,
-            )
-
-
-def _accuracy(right: np.ndarray) -> dict[str, Any]:
-    """Return the accuracy with its interval, for the summary; {} without pairs."""
-    if not len(right):
-        return {}
-    found = estimates.proportion_interval(float(right.sum()), len(right))
-    return {"held_out_accuracy": dataclasses.asdict(found)}

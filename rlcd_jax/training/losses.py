@@ -1,4 +1,4 @@
-"""Losses and returns of the preference model, distillation and PPO.
+"""Losses and returns of the preference model, policies on pairs, and PPO.
 
 Pure functions of arrays, no model inside. Each loss returns `(scalar, metrics)`,
 metrics being scalars by path; a loss is a mean over counted tokens (or pairs).
@@ -22,6 +22,7 @@ from rlcd_jax.training import masked
 
 Metrics = dict[str, jax.Array]
 LOG_RATIO_LIMIT = 20.0
+DIRECT = ("dpo", "ipo", "kto")
 
 
 def bradley_terry(
@@ -71,6 +72,76 @@ def bradley_terry(
         "preference/label_entropy": masked.mean(entropy, mask),
         "preference/margin_mean": masked.mean(margin * jnp.sign(lean), decided),
         "preference/reward_mean": masked.mean((reward_1 + reward_2) / 2, mask),
+    }
+
+
+def direct(
+    log_ratio_1: jax.Array,
+    log_ratio_2: jax.Array,
+    prob_2: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    loss: str,
+    beta: float,
+) -> tuple[jax.Array, Metrics]:
+    """Return the loss of a policy on pairs, without a preference model.
+
+    With r_i = log policy / reference of reply i, d = r_2 - r_1 and y = prob_2, per pair
+
+        dpo   softplus(beta d) - y beta d
+        ipo   (d - (2 y - 1) / (2 beta))^2 + y (1 - y) / beta^2
+        kto   mean over i of  w_i sigmoid(-beta r_i) + (1 - w_i) sigmoid(beta r_i)
+
+    where w_2 = y and w_1 = 1 - y is the chance that a reply is the better of its pair.
+    A soft label is the mean over what it may be: of the losses at 0 and at 1. Deviation
+    of kto: the reference point is 0, its value at the start, and both kinds weigh 1;
+    the source measures a point on other prompts of the batch, which would make an
+    example depend on its batch mates.
+
+    Args:
+      log_ratio_1: [B] nats, summed over the tokens of the first reply.
+      log_ratio_2: [B] of the second.
+      prob_2: [B] in [0, 1], probability that the second reply is the better.
+      mask: [B] bool, True = counts; None: all pairs count.
+      loss: one of the three names.
+      beta: > 0, rewards a nat; large: the policy stays near the reference.
+
+    Returns:
+      Scalar float32 mean over pairs, and metrics under `direct/`: those of
+      `bradley_terry` with the rewards beta r, and the mean of r of the likelier and
+      the less likely reply.
+
+    Raises:
+      ValueError: there is no such loss, or beta is not positive.
+
+    Source: Rafailov et al. 2023, equation 7 (dpo); Azar et al. 2023, equation 17 (ipo);
+    Ethayarajh et al. 2024, equation 7 (kto); Mitchell 2023 on soft labels (cDPO).
+    """
+    if loss not in DIRECT:
+        raise ValueError(f"loss is {loss!r}; accepted: {', '.join(DIRECT)}")
+    if not beta > 0.0:
+        raise ValueError(f"beta is {beta}; it must be > 0")
+    ratios = {"log_ratio_1": log_ratio_1, "log_ratio_2": log_ratio_2}
+    masked.check_shapes(**ratios, prob_2=prob_2, mask=mask)
+    log_ratio_1, log_ratio_2, prob_2 = masked.float32(log_ratio_1, log_ratio_2, prob_2)
+    value, metrics = bradley_terry(beta * log_ratio_1, beta * log_ratio_2, prob_2, mask)
+    if loss == "ipo":
+        off = log_ratio_2 - log_ratio_1 - (prob_2 - 0.5) / beta
+        value = masked.mean(off**2 + prob_2 * (1.0 - prob_2) / beta**2, mask)
+    elif loss == "kto":
+        low_1, low_2 = (jax.nn.sigmoid(-beta * r) for r in (log_ratio_1, log_ratio_2))
+        first = (1.0 - prob_2) * low_1 + prob_2 * (1.0 - low_1)
+        second = prob_2 * low_2 + (1.0 - prob_2) * (1.0 - low_2)
+        value = masked.mean((first + second) / 2.0, mask)
+    decided = (prob_2 != 0.5) if mask is None else (prob_2 != 0.5) & mask
+    better = jnp.where(prob_2 > 0.5, log_ratio_2, log_ratio_1)
+    worse = jnp.where(prob_2 > 0.5, log_ratio_1, log_ratio_2)
+    named = {name.partition("/")[2]: one for name, one in metrics.items()}
+    return value, {
+        **{f"direct/{name}": one for name, one in named.items()},
+        "direct/loss": value,
+        "direct/better_log_ratio": masked.mean(better, decided),
+        "direct/worse_log_ratio": masked.mean(worse, decided),
     }
 
 

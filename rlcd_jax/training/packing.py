@@ -139,9 +139,10 @@ class Packer:
         Returns:
           "tokens" and "segments" [M N, W] int32. Where no states are read, "ends"
           [B, K] int32: the last token of each text as an index of a part's flattened
-          rows. Else (K = 1) "states" [M N, C] int32, the places in a row of those that
-          are read, "at" [B, R] int32, those of an example as indices of a part's
-          flattened states, and "counted" [B, R] bool, False where "at" is no state.
+          rows. Else "states" [M N, C] int32, the places in a row of those that are
+          read, "at" [B, K, R] int32, those of an example as indices of a part's
+          flattened states, and "counted" [B, K, R] bool, False where "at" is no
+          state; of one text without the axis K.
         """
         total = self.parts * size.rows
         out = {
@@ -152,8 +153,9 @@ class Packer:
             out["ends"] = np.zeros(places.rows.shape, np.int32)
         else:
             out["states"] = np.zeros((total, size.states), np.int32)
-            out["at"] = np.zeros((len(examples), self.wanted), np.int32)
-            out["counted"] = np.zeros((len(examples), self.wanted), bool)
+            shape = (*places.rows.shape, self.wanted)
+            out["at"] = np.zeros(shape, np.int32)
+            out["counted"] = np.zeros(shape, bool)
         filled = np.zeros(total, int)  # states of each row
         for place, example in enumerate(places.order):
             for k, text in enumerate(examples[example]):
@@ -170,8 +172,10 @@ class Packer:
                 filled[line] += num
                 before = start + np.asarray(text.wanted) - 1
                 out["states"][line, first : first + num] = before
-                out["at"][place, :num] = row * size.states + first + np.arange(num)
-                out["counted"][place, :num] = True
+                out["at"][place, k, :num] = row * size.states + first + np.arange(num)
+                out["counted"][place, k, :num] = True
+        if self.wanted and places.rows.shape[1] == 1:
+            out |= {name: out[name][:, 0] for name in ("at", "counted")}
         return out
 
     def stepped(self, size: Size, texts: int) -> Size:

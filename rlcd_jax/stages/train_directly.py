@@ -1,0 +1,271 @@
+"""Stage 2c: a policy from the pairs themselves, without a preference model.
+
+DPO, IPO or KTO on the pairs that the preference model would learn from, the held-out
+ones kept out alike. The reference is the base model; what it says of each reply is read
+once, before the first update, so one model is trained and none stands beside it. Leaves
+`direct/checkpoints`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlcd_jax import records
+from rlcd_jax.job import (
+    lengths,
+    packed_batches,
+    setup,
+    supervised,
+    trainer,
+    workspace,
+)
+from rlcd_jax.models import heads, llama
+from rlcd_jax.pairs import length_counts
+from rlcd_jax.preference import agreement, data, pair_ids
+from rlcd_jax.scoring import likelihoods, reading
+from rlcd_jax.training import losses, packing
+
+Params = Any
+ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
+STAGE = "direct"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadPair:
+    """A pair, and what the reference says of its replies.
+
+    Attributes:
+      pair: as the policy reads it.
+      reference: log P(reply | prompt) of both, nats.
+    """
+
+    pair: pair_ids.TokenPair
+    reference: tuple[float, float]
+
+
+def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Train a policy on the pairs of a run.
+
+    Args:
+      config: of the run; section `direct`, and `preference` for which pairs they are.
+      workdir: folder of the run, with `pairs/pairs.jsonl` unless the pairs are
+        somebody else's.
+
+    Returns:
+      The summary: pairs, updates, the last loss, held-out accuracy of its rewards.
+    """
+    if workspace.finished(config, workdir, STAGE):
+        return workspace.summary(workdir, STAGE)
+    started = time.monotonic()
+    job = setup.load_job(config)
+    lengths.check(job, STAGE)
+    sides = data.load_pairs(config, workdir, job)
+    train, held_out = (pair_ids.to_tokens(job, rows, STAGE) for rows in sides)
+    prompts = [*dict.fromkeys(row.prompt for rows in sides for row in rows)]
+    too_long = {
+        "prompts": lengths.prompts_with_room(job, STAGE, prompts),
+        "training pairs": train.too_long,
+        "held-out pairs": held_out.too_long,
+    }
+    supervised.note_too_long(STAGE, too_long)
+    updates = supervised.num_updates(
+        config.direct,
+        len(train),
+        STAGE,
+        lambda: data.lost_pairs(config, workdir, STAGE, train.too_long),
+    )
+    program = make_trainer(job, updates)
+    folder = workspace.begin(config, workdir, STAGE)
+    score = reply_scorer(job)
+    rewards = functools.partial(
+        implicit_rewards, job, score, read_pairs(job, held_out, score)
+    )
+    evaluate = agreement.accuracy_on(held_out, rewards, STAGE)
+    looks: list[np.ndarray] = []  # which held-out pairs were right; the last is last
+
+    def look(params: Mapping[str, Params]) -> dict[str, float]:
+        out, right = evaluate(params[ITEM])
+        looks.append(right)
+        return out
+
+    lesson = supervised.Lesson(
+        stage=STAGE,
+        rows=read_pairs(job, train, score),
+        collate=collate(job),
+        evaluate=look,
+    )
+    _, shown = supervised.fit(
+        config, workdir, folder, lesson, program, lambda: start_params(job)
+    )
+    summary = {
+        "train_pairs": len(train),
+        "held_out_pairs": len(held_out),
+        length_counts.SUMMARY: too_long,
+        "updates": updates,
+        **shown,
+        **agreement.as_summary(looks[-1]),
+        "seconds": time.monotonic() - started,
+    }
+    logging.info("%s: %s", STAGE, summary)
+    return workspace.finish(config, workdir, STAGE, summary)
+
+
+def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
+    """Return the compiled update of the policy.
+
+    Args:
+      job: of the stage.
+      updates: of the whole training, which the schedule needs.
+    """
+    return supervised.make_trainer(
+        job,
+        STAGE,
+        {ITEM: llama.param_specs(job.cfg)},
+        direct_loss(job),
+        updates=updates,
+        weight="weighs",
+    )
+
+
+def training_rows(
+    config: ConfigDict, workdir: str | pathlib.Path, job: setup.Job
+) -> Sequence[ReadPair]:
+    """Return the rows that a run trains on, in their order."""
+    rows, _ = data.load_pairs(config, workdir, job)
+    return read_pairs(job, pair_ids.to_tokens(job, rows, STAGE), reply_scorer(job))
+
+
+def start_params(job: setup.Job) -> Mapping[str, Params]:
+    """Return the parameters before the first update."""
+    return {ITEM: job.load_base()}
+
+
+Score = Callable[[Params, Sequence[pair_ids.TokenPair]], np.ndarray]
+
+
+def reply_scorer(job: setup.Job) -> Score:
+    """Return a function from parameters and pairs to log P(reply | prompt), [B, 2].
+
+    In nats, summed over the tokens of a reply and of what ends it.
+    """
+    score = likelihoods.ids_scorer(job)
+
+    def both(params: Params, pairs: Sequence[pair_ids.TokenPair]) -> np.ndarray:
+        rows = [ids for pair in pairs for ids in (pair.ids_1, pair.ids_2)]
+        starts = [start for pair in pairs for start in pair.starts]
+        counts = [len(ids) - at for ids, at in zip(rows, starts, strict=True)]
+        if not rows:
+            return np.zeros((0, 2), np.float32)
+        return score(reading.frozen(job, params), rows, counts).reshape(-1, 2)
+
+    return both
+
+
+def read_pairs(
+    job: setup.Job, pairs: Sequence[pair_ids.TokenPair], score: Score
+) -> list[ReadPair]:
+    """Return pairs with what the base model says of them."""
+    said = score(job.load_base(), pairs)
+    return [
+        ReadPair(pair, (float(first), float(second)))
+        for pair, (first, second) in zip(pairs, said, strict=True)
+    ]
+
+
+def implicit_rewards(
+    job: setup.Job,
+    score: Score,
+    read: Sequence[ReadPair],
+    params: Params,
+    pairs: Sequence[pair_ids.TokenPair],
+) -> np.ndarray:
+    """Return beta log policy / reference of both replies of pairs, [B, 2].
+
+    Args:
+      job: of the stage.
+      score: of `reply_scorer`.
+      read: the same pairs with what the reference says.
+      params: of the policy.
+      pairs: the pairs.
+    """
+    reference = np.array([one.reference for one in read]).reshape(-1, 2)
+    return job.config.direct.beta * (score(params, pairs) - reference)
+
+
+def collate(job: setup.Job) -> packed_batches.Collate:
+    """Return how the pairs of a batch become arrays.
+
+    Those of `packing.Packer.fill` for two texts, "prob_2" [B], "reference" [B, 2] and
+    "weighs" [B].
+    """
+    longest = job.config.direct.lengths[-1]
+    packer = packed_batches.make_packer(
+        job,
+        longest=longest,
+        parts=supervised.micro_batches(job, STAGE),
+        wanted=longest,
+    )
+    return packed_batches.Collate(packer, _texts, _numbers)
+
+
+def _texts(row: ReadPair) -> tuple[packing.Text, packing.Text]:
+    pair = row.pair
+    first, second = (
+        packing.Text(ids, np.arange(start, len(ids)))
+        for ids, start in zip((pair.ids_1, pair.ids_2), pair.starts, strict=True)
+    )
+    return first, second
+
+
+def _numbers(rows: Sequence[ReadPair]) -> Mapping[str, np.ndarray]:
+    return {
+        "prob_2": np.array([row.pair.prob_2 for row in rows], np.float32),
+        "reference": np.array([row.reference for row in rows], np.float32),
+        "weighs": np.ones(len(rows), bool),
+    }
+
+
+def largest_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
+    """Return the arrays of a batch whose texts are all as long as allowed."""
+    section = job.config.direct
+    ids = (0,) * section.lengths[-1]
+    row = ReadPair(pair_ids.TokenPair(ids, ids, prob_2=1.0), (0.0, 0.0))
+    return collate(job)([row] * section.batch_size)
+
+
+def num_rows(job: setup.Job, rows: Sequence[records.Pair]) -> int:
+    """Return how many of the pairs can be trained on."""
+    return len(pair_ids.to_tokens(job, rows, STAGE))
+
+
+def direct_loss(job: setup.Job):
+    """Return the loss of a batch of pairs as a function of the parameters."""
+    section = job.config.direct
+    return _loss(job.cfg, job.chunk_tokens, section.loss, float(section.beta))
+
+
+@functools.lru_cache(maxsize=trainer.KEPT)
+def _loss(cfg: llama.LlamaConfig, chunk_tokens: int, loss: str, beta: float):
+    def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        packed, _ = heads.state_logprobs(
+            params[ITEM], cfg, batch, chunk_tokens=chunk_tokens
+        )
+        tokens = packing.unpack(packed, batch["at"])  # [B, 2, R]
+        replies = jnp.sum(jnp.where(batch["counted"], tokens, 0.0), axis=-1)
+        ratios = replies - batch["reference"]
+        return losses.direct(
+            ratios[:, 0], ratios[:, 1], batch["prob_2"], loss=loss, beta=beta
+        )
+
+    return loss_fn
