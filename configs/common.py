@@ -201,6 +201,9 @@ def _preference() -> ConfigDict:
     # step and ends; "skip" leaves the update out, notes it, and counts it; "rollback"
     # goes back to the checkpoint before, leaves out all batches since, and counts them.
     preference.nonfinite = "stop"
+    # Of which metric the best checkpoint stays beside the newest: "", none;
+    # "preference/held_out_accuracy" or "preference/held_out_loss".
+    preference.keep_best = ""
     preference.human_pairs = 0  # agreement with this many human pairs; method: 2000
     return preference
 
@@ -250,6 +253,9 @@ def _direct() -> ConfigDict:
     # step and ends; "skip" leaves the update out, notes it, and counts it; "rollback"
     # goes back to the checkpoint before, leaves out all batches since, and counts them.
     direct.nonfinite = "stop"
+    # Of which metric the best checkpoint stays beside the newest: "", none;
+    # "direct/held_out_accuracy" or "direct/held_out_loss".
+    direct.keep_best = ""
     return direct
 
 
@@ -298,6 +304,9 @@ def _policy() -> ConfigDict:
     # step and ends; "skip" leaves the update out, notes it, and counts it; "rollback"
     # goes back to the checkpoint before, leaves out all batches since, and counts them.
     policy.nonfinite = "stop"
+    # Of which metric the best checkpoint stays beside the newest, whole: "", none;
+    # "dev/reward_mean". The policy is still that which policy.choose takes.
+    policy.keep_best = ""
     # Held-out prompts of the part dev that each checkpoint answers; 0: none.
     policy.dev_prompts = 64
     # Which checkpoint is the policy: "last", the method; "dev_score": the one whose

@@ -10,8 +10,8 @@ a module that is named beside its package has left it for the floor where it is 
     pipeline, planning, bench, weights.exchange: a run, beforehand, how fast, in and out
     resuming: whether a killed run ends as another
     replaying, step_replays: one draw again; one update again
-    checks: whether a run can go through, told before it begins
     report, diagnosis: what a run has left, as pages and tables
+    checks: whether a run can go through, told before it begins
     stages.*, human: the stages; studies with people
     ppo: rollouts, credit, the update, which checkpoint
     preference: the preference model as a library
@@ -24,6 +24,7 @@ a module that is named beside its package has left it for the floor where it is 
     statistics, paper.appendix_n, paper.published: figures with intervals
     row_files: files of rows that others write and read
     records, record_files, metrics, metric_rows, checkpoint, done_mark: what files hold
+    retention: which checkpoints stay
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     fetched: files of a model as others wrote them, read or told why not
     fingerprints, item_forms: 64 bits of each array, to know it again

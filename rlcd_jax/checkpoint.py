@@ -14,22 +14,32 @@ with; and a step of which a file is gone or cut is told from one that does not f
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 
-from rlcd_jax import item_forms, jsonl, local_paths, processes, pulse, tree
+from rlcd_jax import (
+    item_forms,
+    jsonl,
+    local_paths,
+    processes,
+    pulse,
+    retention,
+    tree,
+)
 
 Tree = Any
+_TIMES = "_CHECKPOINT_METADATA"  # of a step, Orbax's own
+_FORMAT = ocp.path.step.standard_name_format()
 META, HASHES = "meta", "hashes"  # what of a step is JSON
 DROPPED = ".dropped-"  # before step and name of an item whose files are being deleted
 DAMAGED = ".damaged-"  # before a step that was damaged, and was gone on from without
@@ -39,38 +49,6 @@ CHUNK_BYTES = 2**24
 
 class Damaged(ValueError):
     """The files of a step are not those that were saved."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Regular(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the latest regular steps, and the very latest, regular or not.
-
-    A step that was saved because somebody asked the run to leave takes no place of
-    another: in the end the same steps are there, whenever that was.
-
-    Attributes:
-      keep: how many of the latest regular steps stay.
-      every: regular steps are those that it divides.
-      last: and this one.
-    """
-
-    keep: int
-    every: int
-    last: int
-
-    def should_preserve(
-        self, checkpoints: Sequence[Any], *, context: Any
-    ) -> list[bool]:
-        """Return which of the steps, in rising order, stay."""
-        del context
-        steps = [one.step for one in checkpoints]
-        stay = self.of(steps)
-        return [step in stay for step in steps]
-
-    def of(self, steps: Sequence[int]) -> set[int]:
-        """Return which of the steps, in rising order, stay."""
-        regular = [s for s in steps if s % self.every == 0 or s == self.last]
-        return {*regular[-self.keep :], *steps[-1:]}
 
 
 class Checkpointer:
@@ -93,7 +71,7 @@ class Checkpointer:
         *,
         max_to_keep: int | None = None,
         keep_period: int | None = None,
-        regular: Regular | None = None,
+        regular: retention.Regular | None = None,
         asynchronous: bool = True,
     ) -> None:
         for name, value in (("max_to_keep", max_to_keep), ("keep_period", keep_period)):
@@ -102,6 +80,7 @@ class Checkpointer:
         self.folder = _absolute(folder)
         if regular is not None:
             _finish_deletions(self.folder, regular)
+        _forget_damaged_times(self.folder)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max_to_keep,
             keep_period=keep_period,
@@ -197,7 +176,7 @@ class Checkpointer:
         self.close()
 
 
-def _finish_deletions(folder: epath.Path, regular: Regular) -> None:
+def _finish_deletions(folder: epath.Path, regular: retention.Regular) -> None:
     """Delete steps of which a run that was killed was deleting the files."""
     if processes.is_writer():
         steps = _steps(folder)
@@ -205,6 +184,26 @@ def _finish_deletions(folder: epath.Path, regular: Regular) -> None:
             _drop(folder, str(step))
         _clear(folder, DROPPED)
     processes.barrier("old checkpoints are deleted")
+
+
+def _forget_damaged_times(folder: epath.Path) -> None:
+    """Delete what Orbax notes of a step as a whole, where that cannot be read.
+
+    It would keep Orbax from listing any step; a step is read, and held against its
+    hashes, without it.
+    """
+    if processes.is_writer():
+        for step in _steps(folder):
+            try:
+                _ = _FORMAT.find_step(folder, step).commit_timestamp
+            except Exception as error:  # of whatever the file is
+                path = folder / str(step) / _TIMES
+                told = (
+                    "%s is damaged (%s: %s); it is deleted, and the step read without"
+                )
+                logging.warning(told, path, type(error).__name__, str(error)[:200])
+                path.unlink(missing_ok=True)
+    processes.barrier("checkpoints can be listed")
 
 
 def latest_step(folder: str | os.PathLike[str]) -> int | None:
@@ -402,11 +401,17 @@ def drop_items(folder: str | os.PathLike[str], names: Collection[str]) -> None:
                 _drop(folder, str(step), name)
 
 
-def keep_latest(folder: str | os.PathLike[str]) -> None:
-    """Delete all steps but the latest; see `drop_items` for what a kill leaves."""
+def keep_latest(folder: str | os.PathLike[str], also: Collection[int] = ()) -> None:
+    """Delete all steps but the latest; see `drop_items` for what a kill leaves.
+
+    Args:
+      folder: of the checkpoints.
+      also: steps that stay too.
+    """
     folder = _absolute(folder)
     for step in _steps(folder)[:-1]:
-        _drop(folder, str(step))
+        if step not in also:
+            _drop(folder, str(step))
 
 
 def _drop(folder: epath.Path, *names: str) -> None:

@@ -10,7 +10,16 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, done_mark, leaving, outages, processes, report, stages
+from rlcd_jax import (
+    checkpoint,
+    done_mark,
+    leaving,
+    outages,
+    processes,
+    report,
+    retention,
+    stages,
+)
 from rlcd_jax.checks import refusals
 from rlcd_jax.job import trainer, watchdog, workspace
 from rlcd_jax.pairs import work_parts
@@ -95,7 +104,8 @@ def _drop_moments(config: ConfigDict, workdir: str) -> None:
         folder = workspace.stage_folder(workdir, name)
         if (folder / done_mark.DONE).exists():
             if stages.STAGES[name].supervised:  # nothing reads what was before the end
-                checkpoint.keep_latest(folder / "checkpoints")
+                best = done_mark.read_summary(folder).get(retention.SUMMARY, {})
+                checkpoint.keep_latest(folder / "checkpoints", [best.get("step")])
             trainer.drop_moments(folder / "checkpoints")
     processes.barrier("moments of finished stages are deleted")
 

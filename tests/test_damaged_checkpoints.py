@@ -15,7 +15,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from rlcd_jax import checkpoint, sharding
+from rlcd_jax import checkpoint, retention, sharding
 from rlcd_jax.job import trainer
 from rlcd_jax.models import table
 
@@ -190,7 +190,7 @@ def test_steps_saved_because_a_run_left_take_no_place_of_others():
             there = [one for one, kept in zip(there, stay, strict=True) if kept]
         return [one.step for one in there]
 
-    policy = checkpoint.Regular(keep=2, every=20, last=50)
+    policy = retention.Regular(keep=2, every=20, last=50)
     undisturbed = left([20, 40, 50], policy)
     assert undisturbed == [40, 50]
     assert left([7, 20, 33, 40, 45, 50], policy) == undisturbed
@@ -203,7 +203,7 @@ def test_a_deletion_that_a_kill_ended_half_way_is_ended(program, saved, tmp_path
     shutil.copytree(folder / "2", folder / "3")  # whole, and so 1 was to go
     (folder / "1" / "policy" / "manifest.ocdbt").unlink()
     (folder / ".dropped-0").mkdir()
-    keep = checkpoint.Regular(keep=2, every=1, last=9)
+    keep = retention.Regular(keep=2, every=1, last=9)
     with checkpoint.Checkpointer(folder, regular=keep) as saver:
         assert saver.steps() == [2, 3]
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]

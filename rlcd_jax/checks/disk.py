@@ -86,11 +86,13 @@ def _stage_room(job: setup.Job, name: str) -> Room:
         saved = learning.make_trainer(job).saved_bytes
     whole = sum(saved.values())
     stays = whole - (0 if job.config.keep_moments else saved[trainer.OPTIMIZER])
-    section, kept = job.config[name], job.config.keep_checkpoints
+    section = job.config[name]
+    best = bool(section.get("keep_best", ""))
+    kept = job.config.keep_checkpoints + best
     if stage.supervised:
         # How many updates there are is known when the pairs are drawn.
-        # Of the steps before the last, none is kept without its moments.
-        after = kept * stays if job.config.keep_moments else stays
+        # Of the steps before the last, the best alone is kept without its moments.
+        after = (kept if job.config.keep_moments else 1 + best) * stays
         return Room((kept + 1) * whole, after)
     saves = -(-section.steps // section.checkpoint_every)
     peak = min(saves, kept + 1) * whole

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from rlcd_jax import records, stages
+from rlcd_jax import records, retention, stages
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout
@@ -167,11 +167,13 @@ _PREFERENCE = _SUPERVISED | {
     "human_share": _number(0.0, 0, "share of the pairs", high=1, open_high=True),
     "held_out": _count(500, 0, "pairs"),
     "human_pairs": _count(0, 0, "pairs"),
+    "keep_best": _choice("", *retention.METRICS["preference"]),
 }
 _DISTILL = _SUPERVISED | {"per_sequence": _flag(False)}
 _DIRECT = _SUPERVISED | {
     "loss": _choice(*losses.DIRECT),
     "beta": _above(0.1, 0, "rewards a nat"),
+    "keep_best": _choice("", *retention.METRICS["direct"]),
 }
 _POLICY = {
     "steps": _count(40, 1, "PPO steps"),
@@ -207,6 +209,7 @@ _POLICY = {
     "ratio_tolerance": _above(0.05, 0, "largest |ratio - 1|"),
     "engine_tolerance": _above(0.1, 0, "mean nats a token"),
     "checkpoint_every": _count(20, 1, "PPO steps"),
+    "keep_best": _choice("", *retention.METRICS["policy"]),
     "nonfinite": _choice(*nonfinite.RULES),
     "dev_prompts": _count(64, 0, "prompts; 0: none"),
     "choose": _choice(*choosing.RULES),

@@ -89,6 +89,26 @@ def _compared(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
     if section.data != "pairs" and section.data_limit:
         for stage in stages:
             yield from too_few_pairs(config, stage, section.data_limit, 1)
+    for stage in stages:
+        yield from _best(config, stage)
+
+
+def _best(config: ConfigDict, stage: str) -> Iterator[str]:
+    """Yield why no checkpoint of a stage could be told for the best."""
+    section, held_out = config[stage], config.preference.held_out
+    asked = f"{stage}.keep_best={section.keep_best!r}"
+    if section.keep_best and not held_out:
+        yield (
+            f"{asked} is of held-out pairs, and preference.held_out=0; raise it or set "
+            f"{stage}.keep_best=''"
+        )
+    if section.keep_best and section.checkpoint_every % section.eval_every:
+        yield (
+            f"{asked} compares checkpoints, and {stage}.eval_every="
+            f"{section.eval_every} does not divide {stage}.checkpoint_every="
+            f"{section.checkpoint_every}, so that held-out pairs are not looked at "
+            "where a checkpoint is saved; choose a divisor"
+        )
 
 
 def too_few_pairs(
@@ -163,6 +183,18 @@ def _choice(config: ConfigDict) -> Iterator[str]:
         yield (
             "policy.choose='dev_score' needs dev prompts, but policy.dev_prompts=0; "
             "raise it or set policy.choose='last'"
+        )
+
+    if config.policy.keep_best and not config.policy.dev_prompts:
+        yield (
+            f"policy.keep_best={config.policy.keep_best!r} needs dev prompts, but "
+            "policy.dev_prompts=0; raise it or set policy.keep_best=''"
+        )
+    if config.policy.keep_best and rule == "dev_score":
+        yield (
+            f"policy.keep_best={config.policy.keep_best!r} would keep beside it what "
+            "policy.choose='dev_score' keeps already, in policy/chosen; set one of the "
+            "two back, policy.keep_best='' or policy.choose='last'"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import jsonl, metrics, record_files, records, tasks
+from rlcd_jax.checks import refusals
 from rlcd_jax.diagnosis import affixes, label_noise, pair_readings, reading_tables
 from rlcd_jax.job import setup, workspace
 from rlcd_jax.judging import judges
@@ -87,16 +88,16 @@ def read_config(workdir: pathlib.Path) -> tuple[ConfigDict, tasks.Task]:
     """Return a run's config and its task.
 
     Raises:
-      ValueError: the folder is of no run.
+      ValueError: the folder is of no run, or its config is not as a run wrote it.
     """
     path = workdir / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is not there; give the --workdir of a run")
     config = ConfigDict(jsonl.read_object(path))
-    try:
-        return config, setup.load_task(config)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no whole config of a run: {error}") from error
+    if told := refusals.problems(config):
+        lines = "\n  ".join(told)
+        raise ValueError(f"{path} is no whole config of a run:\n  {lines}")
+    return config, setup.load_task(config)
 
 
 def read_pairs(

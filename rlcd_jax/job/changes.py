@@ -41,6 +41,9 @@ FOLLOWS = {
     "direct.micro_batch": ROUNDING,
     "direct.checkpoint_every": SAVES,
     "policy.micro_batch": ROUNDING,
+    "direct.keep_best": DISK,
+    "policy.keep_best": DISK,
+    "preference.keep_best": DISK,
 }
 
 

@@ -19,7 +19,15 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, leaving, metrics, progress_bar, sharding
+from rlcd_jax import (
+    checkpoint,
+    leaving,
+    metrics,
+    processes,
+    progress_bar,
+    retention,
+    sharding,
+)
 from rlcd_jax.job import (
     nonfinite,
     packed_batches,
@@ -195,7 +203,7 @@ def fit(
     section = config[lesson.stage]
     batches = make_batches(config, lesson.stage, lesson.rows, lesson.collate)
     total = batches.total
-    keep = checkpoint.Regular(config.keep_checkpoints, section.checkpoint_every, total)
+    keep = retained(config, workdir, lesson.stage, total)
     with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
 
         def train(made: nonfinite.Rollbacks | None) -> _Trained:
@@ -207,11 +215,13 @@ def fit(
                 batches,
                 program,
                 saver,
+                keep.best,
                 make_params,
                 made,
             )
 
         state, held_out, made = nonfinite.with_rollbacks(saver, train)
+        best = keep.as_summary(saver.steps())
     held_out = held_out or lesson.evaluate(state.params)
     skipped = nonfinite.count(metrics.read_metrics(workdir, lesson.stage))
     return state, {
@@ -219,7 +229,32 @@ def fit(
         trainer.USEFUL: batches.useful_share(),
         "skipped_updates": skipped,
         **made.as_summary(section.nonfinite),
+        **best,
     }
+
+
+def retained(
+    config: ConfigDict, workdir: str | pathlib.Path, stage: str, last: int
+) -> retention.Regular:
+    """Return which checkpoints of a stage stay, by what its metrics say so far.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      stage: its name.
+      last: its last step.
+    """
+    section, keep = config[stage], config.keep_checkpoints
+    metric = section.get("keep_best", "")
+
+    def rows() -> list[dict[str, Any]]:
+        return metrics.read_metrics(workdir, stage) if metric else []
+
+    best = retention.best_by(stage, metric, processes.by_writer(rows))
+    if metric:
+        told = "%s: beside the newest %d, the checkpoint of the best %s is kept"
+        logging.info(told, stage, keep, metric)
+    return retention.Regular(keep, section.checkpoint_every, last, best)
 
 
 def _train(
@@ -230,6 +265,7 @@ def _train(
     batches: packed_batches.Batches,
     program: trainer.Trainer,
     saver: checkpoint.Checkpointer,
+    best: retention.Best,
     make_params: Callable[[], Mapping[str, Params]],
     made: nonfinite.Rollbacks | None,
 ) -> _Trained:
@@ -237,6 +273,7 @@ def _train(
     section, total = config[lesson.stage], batches.total
     every = section.checkpoint_every
     state, start, meta = program.start_or_resume(saver, make_params)
+    best.forget(start)
     made = nonfinite.Rollbacks.from_meta(meta) if made is None else made
     if start:
         logging.info("%s: goes on from update %d", lesson.stage, start)
@@ -266,7 +303,7 @@ def _train(
             if step % section.eval_every == 0 or step == total:
                 held_out = lesson.evaluate(state.params)
                 shown |= held_out
-            writer.write(step, shown)
+            best.note(step, writer.write(step, shown))
             loss = shown.get(f"{lesson.stage}/loss", math.nan)
             bar.advance(1, f"loss {loss:.3f}")
             leaves = step < total and leaving.asked() and step + 1 not in made

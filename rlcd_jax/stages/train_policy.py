@@ -19,8 +19,8 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, leaving, metrics, progress_bar
-from rlcd_jax.job import nonfinite, setup, trainer, workspace
+from rlcd_jax import checkpoint, leaving, metrics, progress_bar, retention
+from rlcd_jax.job import nonfinite, setup, supervised, trainer, workspace
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import acting, choosing, learning
@@ -50,14 +50,15 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     learner = learning.make_trainer(job)
     folder = workspace.begin(config, workdir, "policy")
     set_frozen(actor, workdir)
-    keep = checkpoint.Regular(
-        config.keep_checkpoints, section.checkpoint_every, section.steps
-    )
+    keep = supervised.retained(config, workdir, "policy", section.steps)
     with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
         last, chosen, made = nonfinite.with_rollbacks(
             saver,
-            functools.partial(_train, workdir, folder, actor, learner, saver),
+            functools.partial(
+                _train, workdir, folder, actor, learner, saver, keep.best
+            ),
         )
+        best = keep.as_summary(saver.steps())
     summary = {
         "steps": section.steps,
         "prompts": len(actor.prompts),
@@ -66,6 +67,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         **chosen,
         "skipped_updates": _skipped(workdir, section),
         **made.as_summary(section.nonfinite),
+        **best,
         "seconds": time.monotonic() - started,
     }
     logging.info("policy: %s", summary)
@@ -78,6 +80,7 @@ def _train(
     actor: acting.Actor,
     learner: trainer.Trainer,
     saver: checkpoint.Checkpointer,
+    best: retention.Best,
     made: nonfinite.Rollbacks | None,
 ) -> tuple[dict[str, float], dict[str, Any], nonfinite.Rollbacks]:
     """Train from the latest checkpoint to the end, or to where a rollback is asked.
@@ -89,6 +92,7 @@ def _train(
     state, start, meta = learner.start_or_resume(
         saver, lambda: start_params(actor.job, workdir)
     )
+    best.forget(start)
     made = nonfinite.Rollbacks.from_meta(meta) if made is None else made
     watch = nonfinite.Watch(
         section.nonfinite, folder, "policy", every=every, rollbacks=made
@@ -110,6 +114,7 @@ def _train(
             saves = step % every == 0 or step == section.steps
             dev = choice.look(step, state.params["policy"]) if saves else {}
             row = out.write(step, learning.finish_metrics(shown) | dev)
+            best.note(step, row)
             last = last | dev if step in made else row
             bar.advance(1, f"score {last.get('rollout/score_mean', math.nan):.2f}")
             leaves = step < section.steps and leaving.asked() and step + 1 not in made
