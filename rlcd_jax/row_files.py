@@ -63,7 +63,8 @@ def write(path: epath.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
         record_files.write_json(path, list(rows))
     elif ending == ".csv":
         text = io.StringIO()
-        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        # Its ends of lines are CR and LF, so that it quotes a text with either.
+        table = csv.DictWriter(text, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
         record_files.write_text(path, text.getvalue())

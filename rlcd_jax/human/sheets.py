@@ -88,7 +88,7 @@ def table(study: studies.Study, sheet: studies.Sheet) -> str:
     text that a spreadsheet would compute has an apostrophe in front.
     """
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out)  # whose ends of lines, CR and LF, quote either in a text
     question = shown_question(study.question) + SCALE
     writer.writerow(
         ["study", "item", "question", "prompt", "reply_a", "reply_b", "answer"]

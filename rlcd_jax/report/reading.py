@@ -8,10 +8,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlcd_jax import done_mark, jsonl, metric_rows, record_files, records, stages
+from rlcd_jax import (
+    done_mark,
+    jsonl,
+    metric_rows,
+    record_files,
+    records,
+    schema,
+    stages,
+)
 from rlcd_jax.human import results
 from rlcd_jax.statistics.estimates import Missing
 
@@ -20,6 +28,7 @@ POLICY_SAMPLE_FIELDS = ("prompt_id", "prompt", "reply")
 NUMBERS = ("num_tokens", "divergence", "score", "wall_time")  # where they are there
 STUDY_TABLES = ("table", "annotators")
 STUDY_JUDGES = "judges"  # there when the study was read with verdicts
+MOST_DIGITS = 20  # of a figure in a table
 VERDICT_FIELDS = ("prompt_id", "judge", "system_1", "system_2", "winner")
 
 
@@ -191,8 +200,8 @@ def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Say whether a JSON value is a number that a float can hold."""
+    return schema.is_number(value, float)
 
 
 def _summary(path: pathlib.Path) -> dict[str, Any]:
@@ -267,17 +276,63 @@ def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _check_table(table: dict[str, Any]) -> None:
-    """Refuse a table without names of its columns and rows, or without cells."""
-    for part, fields in (("columns", {"name"}), ("rows", {"name", "cells"})):
-        if not isinstance(table[part], list):
-            raise ValueError(f"{part!r} of table {table['caption']!r} is no list")
-        for entry in table[part]:
-            if not (isinstance(entry, dict) and fields <= entry.keys()):
-                raise ValueError(
-                    f"an entry of {part!r} of table {table['caption']!r} lacks "
-                    f"{' or '.join(sorted(fields))}"
-                )
-            if not isinstance(entry.get("cells", {}), dict):
-                raise ValueError(
-                    f"the cells of a row of table {table['caption']!r} are no object"
-                )
+    """Refuse a table that is not as `tables.as_json` makes them."""
+    wrong = _wrong(
+        table, {"caption": is_text}, {"row_header": is_text, "notes": _texts}
+    )
+    for part, needed, more in (
+        ("columns", {"name": is_text}, {"digits": _digits, "percent": _flag}),
+        ("rows", {"name": is_text, "cells": _cells}, {}),
+    ):
+        entries = table[part] if isinstance(table[part], list) else [None]
+        for number, entry in enumerate(entries, start=1):
+            wrong = wrong or _wrong(entry, needed, more, f"{part} {number}: ")
+    if wrong:
+        raise ValueError(f"table {table['caption']!r:.40}: {wrong}")
+
+
+def _wrong(
+    given: Any,
+    needed: Mapping[str, Callable[[Any], bool]],
+    more: Mapping[str, Callable[[Any], bool]],
+    where: str = "",
+) -> str:
+    """Say which field of an object is not there or no such value; "": none."""
+    if not isinstance(given, dict):
+        return f"{where}{given!r:.40} is no object"
+    for name, fits in {**needed, **more}.items():
+        if name in needed and name not in given:
+            return f"{where}no field {name!r}"
+        if name in given and not fits(given[name]):
+            return f"{where}{name!r} is {given[name]!r:.40}, no such value"
+    return ""
+
+
+def is_text(value: Any) -> bool:
+    """Say whether a JSON value is text."""
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _digits(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_DIGITS
+
+
+def _cells(value: Any) -> bool:
+    """Say whether a value is the cells of a row; estimates have figures alone."""
+    inner = list(value.values()) if isinstance(value, dict) else [None]
+    figures = ("num", "level", "p_value")
+    return isinstance(value, dict) and all(
+        is_number(cell[name]) or (name == "p_value" and cell[name] is None)
+        for cell in inner
+        if isinstance(cell, dict) and "missing" not in cell
+        for name in figures
+        if name in cell
+    )
