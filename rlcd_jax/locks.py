@@ -23,6 +23,7 @@ from typing import TextIO
 
 BEAT = 15.0  # seconds between two touches
 STALE = 120.0  # seconds without a touch after which a holder elsewhere is dead
+LONGEST = 1000  # characters of a holder
 POLL = 0.5  # seconds between two tries
 
 Say = Callable[[str], None]
@@ -79,7 +80,8 @@ def _acquire(path: pathlib.Path, say: Say, stale: float, refuse: str) -> TextIO:
     """Return the open file once its lock is ours."""
     told, touched, since, looks = "", 0, time.monotonic(), 0
     while True:
-        file = open(path, "a+", encoding="utf-8")  # opened anew: NFS then looks again
+        # Opened anew: NFS then looks again.
+        file = open(path, "a+", encoding="utf-8", errors="replace")
         free = _try(file, path)
         holder = _read(file)
         if free and (not holder or _host(holder) == platform.node()):
@@ -123,11 +125,11 @@ def _try(file: TextIO, path: pathlib.Path) -> bool:
 def _read(file: TextIO) -> str:
     """Return who holds the lock, in words; "": nobody."""
     file.seek(0)
-    text = file.read()
+    text = file.read(LONGEST)
     try:
         holder = json.loads(text) if text.strip() else {}
         return f"pid {holder['pid']} of {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""  # half written: its holder has the kernel's lock, or is dead
 
 

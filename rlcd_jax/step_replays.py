@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, jsonl, stages
+from rlcd_jax import checkpoint, stages
 from rlcd_jax.diagnosis import run_diagnostics
 from rlcd_jax.job import nonfinite, setup, supervised, trainer, workspace
 from rlcd_jax.ppo import acting, choosing, learning
@@ -109,7 +109,7 @@ def replay_step(workdir: pathlib.Path, name: str) -> Step:
     config, _ = run_diagnostics.read_config(workdir)
     folder = workspace.stage_folder(workdir, stage)
     path = folder / nonfinite.FOLDER / f"{step:06d}.json"
-    note = jsonl.read_object(path) if path.is_file() else {}
+    note = nonfinite.read_note(path)
     start = _start(folder / choosing.CHECKPOINTS, stage, step)
     look = nonfinite.Look(stage, step, note.get("minibatch"))
     again = _improve if stage == POLICY else _update

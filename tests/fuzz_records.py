@@ -39,6 +39,8 @@ class Case:
       exact: the oracle says of every content whether it is refused; else only what an
         accepted one is to give.
       said: is in each message; the file's name if empty.
+      share: of the usual number of inputs, where one takes long.
+      harms: damage is refused now and then, and not only shown or done without.
     """
 
     path: pathlib.Path
@@ -47,6 +49,8 @@ class Case:
     oracle: Callable[[bytes], Any]
     exact: bool = True
     said: str = ""
+    share: float = 1.0
+    harms: bool = True
 
 
 def plain(found: Any) -> Any:
@@ -67,13 +71,13 @@ def rows_case(path: pathlib.Path, rows: list, read: Any, oracle: Any, **more) ->
 # --- records of a run -----------------------------------------------------------------
 
 DRAW = s.maybe(s.count())
-_SIDE = s.one_of("positive", "negative", "plain")
+SIDE = s.one_of("positive", "negative", "plain")
 _FINISH = s.one_of("eos", "stop", "length")
 PAIR = {
     **dict.fromkeys(("id", "prompt_id", "prompt", "reply_1", "reply_2"), s.filled),
     **dict.fromkeys(("task", "generator", "raw_1", "raw_2"), s.text),
     **dict.fromkeys(("source_prompt_1", "source_prompt_2"), s.text),
-    **dict.fromkeys(("side_1", "side_2"), _SIDE),
+    **dict.fromkeys(("side_1", "side_2"), SIDE),
     **dict.fromkeys(("finish_1", "finish_2"), _FINISH),
     **dict.fromkeys(("tries_1", "tries_2"), s.count(1)),
     **dict.fromkeys(("num_tokens_1", "num_tokens_2", "top_k"), s.count()),
@@ -137,7 +141,7 @@ def dropped(folder: pathlib.Path) -> Case:
         {
             **dict.fromkeys(("prompt_id", "task", "reason"), s.text),
             "sampling": s.one_of("contrast", "same"),
-            "side": _SIDE,
+            "side": SIDE,
             "tries": s.count(),
             "reasons": s.many(s.text),
             "raws": s.many(s.text),
@@ -221,23 +225,28 @@ def metrics(folder: pathlib.Path) -> Case:
 
 def done(folder: pathlib.Path) -> Case:
     config = {"seed": 1, "policy": {"steps": 2, "clip": 0.5}, "task": "cheerful"}
-    done_mark.mark_done(folder, config, {"pairs": 3})
+    held = {"inputs": {"the task": "0f"}, "outputs": {}}
+    done_mark.mark_done(folder, config, {"pairs": 3}, held)
     path = folder / done_mark.DONE
     mark = json.loads(path.read_text())
 
     def oracle(data: bytes) -> list:
         found = s.value(s.decoded(data))
-        s.need(isinstance(found, dict) and found.keys() >= mark.keys())
+        s.need(isinstance(found, dict) and found.keys() >= mark.keys() - {"contents"})
         s.need(isinstance(found["summary"], dict))
         s.need(type(found["config_hash"]) is str and isinstance(found["config"], dict))
         same = json.dumps(found["config"], sort_keys=True)
         s.need(same == json.dumps(config, sort_keys=True))
         s.need(found["config_hash"] == mark["config_hash"])
-        return [True, found["summary"]]
+        held = found.get("contents", {})
+        s.need(isinstance(held, dict))
+        s.need(all(isinstance(one, dict) for one in held.values()))
+        return [True, found["summary"], held]
 
     def read() -> list:
         is_done = done_mark.check_done(folder, config)
-        return [is_done, done_mark.read_summary(folder)]
+        held = done_mark.read_contents(folder)
+        return [is_done, done_mark.read_summary(folder), held]
 
     return Case(path, json_damage(mark), read, oracle)
 

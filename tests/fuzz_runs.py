@@ -35,7 +35,14 @@ def _read_by_report(name: str, value: Any) -> Callable[[pathlib.Path], Case]:
             damaged = damage.lines(value)
         else:
             damaged = json_damage(value)
-        return Case(path, damaged, lambda: _page(folder), lambda data: [True])
+        return Case(
+            path,
+            damaged,
+            lambda: _page(folder),
+            lambda data: [True],
+            share=1 / 9,  # as many times as long takes a page
+            harms=False,  # what cannot be read is shown as such
+        )
 
     return make
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from absl import logging
 
-from rlcd_jax import checkpoint, processes, record_files
+from rlcd_jax import checkpoint, jsonl, processes, record_files, schema
 from rlcd_jax.training import train_state
 
 STOP, SKIP, ROLLBACK = RULES = ("stop", "skip", "rollback")
@@ -276,6 +276,54 @@ def describe(
     note = {"stage": stage, "step": step, "not_finite": bad, **facts}
     note |= {"metrics": {k: v for k, v in shown.items() if k not in bad}}
     return note if norms is None else note | {"norms": _told(norms())}
+
+
+def read_note(path: pathlib.Path) -> dict[str, Any]:
+    """Return a note that a `Watch` has written; {} where there is none.
+
+    Raises:
+      ValueError: the file is damaged; it is named, with the field that is wrong.
+    """
+    if not path.is_file():
+        return {}
+    note = jsonl.read_object(path)
+    kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "metrics": (lambda held: _are(held, _is_finite), "finite numbers by name"),
+        "not_finite": (lambda held: _are(held, _is_endless), "nan or inf by name"),
+        "minibatch": (lambda held: type(held) is int and held >= 0, "a number from 0"),
+        "norms": (_are_norms, "numbers by layer, by kind"),
+    }
+    for name, (fits, accepted) in kinds.items():
+        needed = name in ("metrics", "not_finite")
+        if (needed or name in note) and not fits(note.get(name)):
+            raise ValueError(
+                f"{path} is no note of a step: its {name!r} is "
+                f"{schema.shown(note.get(name))}; accepted: {accepted}. Restore the "
+                "file, or delete it: the step is then made again without a comparison"
+            )
+    return note
+
+
+def _are(held: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(held, dict) and all(map(fits, held.values()))
+
+
+def _is_finite(value: Any) -> bool:
+    return schema.is_number(value, float)
+
+
+def _is_endless(value: Any) -> bool:
+    return value in ("nan", "inf", "-inf")
+
+
+def _are_norms(held: Any) -> bool:
+    """Say whether a value is as `_told` writes norms."""
+
+    def fits(values: Any) -> bool:
+        is_list = isinstance(values, list)
+        return is_list and all(_is_finite(one) or _is_endless(one) for one in values)
+
+    return _are(held, lambda by_name: _are(by_name, fits))
 
 
 def replay_command(workdir: pathlib.Path, stage: str, step: int) -> str:

@@ -12,7 +12,7 @@ import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
 
-from rlcd_jax import jsonl, record_files, records
+from rlcd_jax import jsonl, record_files, records, schema
 from rlcd_jax.pairs import work_parts
 
 FOLDER = "parts"
@@ -74,10 +74,21 @@ def read(folder: pathlib.Path, places: Sequence[int]) -> Drawn:
         pairs += record_files.read_jsonl(_file(folder, "pairs", start), records.Pair)
         path = _file(folder, "dropped", start)
         dropped += record_files.read_jsonl(path, records.Dropped)
-        path = _file(folder, "figures", start)
-        for name, value in jsonl.parse_object(path.read_bytes(), str(path)).items():
+        for name, value in _figures(_file(folder, "figures", start)).items():
             figures[name] = figures.get(name, 0.0) + value
     return Drawn(pairs, dropped, figures)
+
+
+def _figures(path: pathlib.Path) -> dict[str, float]:
+    figures = jsonl.read_object(path)
+    for name, value in figures.items():
+        if not schema.is_number(value, float) or value < 0:
+            raise ValueError(
+                f"{path}: figure {name!r} is {schema.shown(value)}; accepted: a finite "
+                f"number from 0; restore the file, or delete {path.parent} to draw "
+                "these pairs again"
+            )
+    return figures
 
 
 def lock_path(folder: pathlib.Path, part: work_parts.WorkPart) -> pathlib.Path:

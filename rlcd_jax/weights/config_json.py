@@ -109,7 +109,8 @@ def _check_kind(raw: Mapping[str, Any], origin: str, role: str) -> None:
             "'llama' (LLaMA 1-3, TinyLlama, SmolLM2)"
         )
     wanted = scalar.ARCHITECTURES[role]
-    listed = raw.get("architectures") or [wanted]
+    listed = raw.get("architectures")
+    listed = [wanted] if listed is None else listed
     # The first files of LLaMA 1 are of a class "LLaMAForCausalLM".
     if not isinstance(listed, list) or any(
         str(one).lower() != wanted.lower() for one in listed

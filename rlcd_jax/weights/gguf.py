@@ -93,6 +93,7 @@ def read_config(
             f"embedding of {dim}; accepted: heads that are a multiple of the key/value "
             "heads, and an even key_length; convert the model again"
         )
+    whole("embedding_length", fields.MOST_WIDTH)  # without it no file is whole
     for name, same in (
         ("llama.vocab_size", vocab),
         ("llama.embedding_length", dim),
