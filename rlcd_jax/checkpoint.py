@@ -198,10 +198,9 @@ def _forget_damaged_times(folder: epath.Path) -> None:
                 _ = _FORMAT.find_step(folder, step).commit_timestamp
             except Exception as error:  # of whatever the file is
                 path = folder / str(step) / _TIMES
-                told = (
-                    "%s is damaged (%s: %s); it is deleted, and the step read without"
-                )
-                logging.warning(told, path, type(error).__name__, str(error)[:200])
+                said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                told = "%s is damaged (%s); it is deleted, and the step read without"
+                logging.warning(told, path, said)
                 path.unlink(missing_ok=True)
     processes.barrier("checkpoints can be listed")
 

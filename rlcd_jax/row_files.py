@@ -20,6 +20,10 @@ from rlcd_jax import jsonl, local_paths, record_files
 
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 MAX_BYTES = 1 << 31  # of a file that is read at once
+# Of a Parquet file's rows: so many times its own bytes, and what any may have. Texts
+# pack ten times; what packs a thousand times is no table of replies.
+MAX_EXPANSION, FREE_BYTES = 200, 1 << 26
+AT_ONCE = 1024  # rows of a Parquet file that are unpacked at a time
 Row = tuple[str, Mapping[str, Any]]
 
 
@@ -113,8 +117,8 @@ def _csv(data: bytes, where: str) -> Iterator[Row]:
         header = next(table, [])
         if not header or len(set(header)) < len(header):
             raise ValueError(
-                f"{where}: the first line is {header}; accepted: the names of the "
-                "columns, each once"
+                f"{where}: the first line is {show(header)}; accepted: the names of "
+                "the columns, each once"
             )
         for cells in table:
             here = f"{where}:{table.line_num}"
@@ -135,7 +139,7 @@ def _parquet(data: bytes, where: str) -> Iterator[Row]:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
         doubled = sorted(name for name in {*names} if names.count(name) > 1)
-        rows = [] if doubled else file.read().to_pylist()
+        rows = [] if doubled else _unpacked(file, len(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{where}: not a whole Parquet file ({first})") from error
@@ -143,6 +147,27 @@ def _parquet(data: bytes, where: str) -> Iterator[Row]:
         raise ValueError(f"{where}: the column {doubled[0]!r} is there twice")
     for number, row in enumerate(rows, start=1):
         yield f"{where}, row {number}", row
+
+
+def _unpacked(file: pq.ParquetFile, packed: int) -> list[Mapping[str, Any]]:
+    """Return the rows of a file of so many bytes, if they do not take far more."""
+    most = max(FREE_BYTES, MAX_EXPANSION * packed)
+    groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+    rows: list[Mapping[str, Any]] = []
+    size = sum(group.total_byte_size for group in groups)  # before anything is unpacked
+    batches = file.iter_batches(AT_ONCE) if size <= most else ()
+    size = size if size > most else 0
+    for batch in batches:
+        size += batch.nbytes
+        if size > most:
+            break
+        rows += batch.to_pylist()
+    if size > most:
+        raise ValueError(
+            f"it has {packed} bytes and unpacks to more than {most}, which no table of "
+            "replies does"
+        )
+    return rows
 
 
 def show(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -9,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import damage
+import made_run
 import numpy as np
 import runs
 import strictly as s
 from fuzz_records import Case, json_damage
 from hypothesis import strategies as st
 
-from rlcd_jax import report
+from rlcd_jax import report, schema
 from rlcd_jax.checks import fields, kinds, refusals
 
 
@@ -28,7 +30,7 @@ def _page(place: pathlib.Path) -> list:
 
 def _read_by_report(name: str, value: Any) -> Callable[[pathlib.Path], Case]:
     def make(folder: pathlib.Path) -> Case:
-        (folder / "policy").mkdir()  # a run, whatever the file is
+        (folder / "policy").mkdir(exist_ok=True)  # a run, whatever the file is
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(value, list):
@@ -56,7 +58,13 @@ TABLE = {
     "rows": [{"name": "a", "cells": {HOSTILE: {"value": 0.5, "low": 0, "high": 1}}}],
     "notes": [HOSTILE],
 }
+SIDE = {"tries": {"1": 70, "2": 2}, "finish": {"stop": 9}, "mean_tokens": 2.5}
+CELL = {"pairs": 3, "mean_prob_2": 0.5, "sides": {"positive": SIDE, "negative": SIDE}}
 SUMMARY = {
+    "cells": {"contrast-construction": CELL},
+    "too_long": {"prompts": {"of": 1, "dropped": 0, "shortened": 0, "identical": 0}},
+    "judge_cost": 0.5,
+    "prompts_dropped": 2,
     "seconds": 1.5,
     "pairs": 3,
     "held_out_accuracy": {"value": 0.5, "low": 0.25, "high": 0.75},
@@ -114,7 +122,9 @@ def _fits(field: kinds.Field, value: Any) -> bool:
         low = number > field.low if field.open_low else number >= field.low
         high = number < field.high if field.open_high else number <= field.high
         return low and high
-    if isinstance(value, list):  # none of the lists that damage has fits
+    if isinstance(value, list):  # of those that damage has, [1] alone may fit
+        if field.kind in (kinds.LENGTHS, kinds.COUNTS, kinds.NUMBERS) and value == [1]:
+            return type(value[0]) is int and field.low <= 1 <= field.high
         return (
             field.empty and not value and field.kind not in (kinds.CHOICE, kinds.TEXT)
         )
@@ -148,13 +158,50 @@ def report_run(folder: pathlib.Path) -> Case:
     return _read_by_report("config.json", config)(folder)
 
 
+PAIRS = [schema.to_dict(made_run.make_pair(n)) for n in range(2)]
+DROPS = [
+    {"prompt_id": "p", "task": "t", "sampling": "contrast", "side": "negative"}
+    | {"reason": HOSTILE, "tries": 1, "reasons": ["empty"], "raws": [HOSTILE]}
+    | {"draw": 1}
+]
+VERDICTS = [
+    {"prompt_id": "p", "judge": HOSTILE, "system_1": "a", "system_2": "b"}
+    | {"winner": winner}
+    for winner in ("1", "tie")
+]
+GRID = {"headings": [HOSTILE, "b"], "rows": [[HOSTILE, 1.5]]}
+PLAN = {
+    "shown": {"notes": [HOSTILE], "table": GRID, "compiled": GRID, "verdicts": ["fits"]}
+}
+
+
+def report_study(folder: pathlib.Path) -> Case:
+    """The table of a study with people, beside a run."""
+    study = folder / "study"
+
+    def read() -> list:
+        (folder / "policy").mkdir(exist_ok=True)
+        page = report.write_report(folder, studies=[study]).read_text()
+        assert "<script>alert" not in page
+        return [True]
+
+    case = _read_by_report("study/results/table.json", TABLE)(folder)
+    return dataclasses.replace(case, read=read)
+
+
 CASES: dict[str, Callable[[pathlib.Path], Case]] = {
     "config_field": config_field,
     "report_config": report_run,
     "report_table": _read_by_report("evaluate/table.json", TABLE),
     "report_samples": _read_by_report("evaluate/samples.jsonl", [ROW, ROW]),
-    "report_summary": _read_by_report("policy/summary.json", SUMMARY),
+    "report_summary": _read_by_report("pairs/summary.json", SUMMARY),
     "report_done": _read_by_report("policy/DONE", {"summary": SUMMARY}),
     "report_metrics": _read_by_report("metrics.jsonl", METRICS),
+    "report_pairs": _read_by_report("pairs/pairs.jsonl", PAIRS),
+    "report_dropped": _read_by_report("pairs/dropped.jsonl", DROPS),
+    "report_verdicts": _read_by_report("evaluate/verdicts.jsonl", VERDICTS),
+    "report_policy": _read_by_report("policy/samples/000002.jsonl", [ROW, ROW]),
+    "report_plan": _read_by_report("plan.json", PLAN),
+    "report_study": report_study,
     "report_environment": _read_by_report("environment.json", {"packages": {"a": "1"}}),
 }

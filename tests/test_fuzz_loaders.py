@@ -12,6 +12,7 @@ import bounds
 import fuzz_checkpoints
 import fuzz_models
 import fuzz_records
+import fuzz_rows
 import fuzz_runs
 import fuzz_workdir
 import hypothesis
@@ -19,7 +20,9 @@ import pytest
 import strictly
 
 CASES: dict = {}
-for module in (fuzz_records, fuzz_models, fuzz_runs, fuzz_checkpoints, fuzz_workdir):
+for module in (
+    *(fuzz_records, fuzz_models, fuzz_runs, fuzz_checkpoints, fuzz_workdir, fuzz_rows),
+):
     CASES |= module.CASES
 EXAMPLES = 45 * int(os.environ.get("RLCD_JAX_FUZZ", "1"))
 LONGEST = 6000  # characters of a message

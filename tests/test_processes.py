@@ -1,8 +1,9 @@
 """Two real processes on loopback, each with two fake devices, against one with four.
 
 One job of two processes is asked to leave, started again, loses a process, and is
-started again, once as one process and once more as two; what it leaves in the end is what one process leaves that nobody
-disturbed. Everything goes through the commands of a user.
+started again, once as one process and once more as two; one batch is not finite, and
+all go back to before it. What the job leaves in the end is what one process leaves that
+nobody disturbed. Everything goes through the commands of a user.
 """
 
 import contextlib
@@ -18,8 +19,11 @@ import sys
 import time
 
 import compiling
+import poisoned_run
 import pytest
 import runs
+
+from rlcd_jax.job import nonfinite
 
 ROOT = pathlib.Path(__file__).parents[1]
 AGAIN = 75  # as the README says
@@ -40,13 +44,14 @@ FIELDS = runs.FIELDS | {
     **SHAPE,
     "stages": ("simulate", "preference", "distill", "policy", "evaluate"),
     "preference.epochs": 6,
+    "preference.nonfinite": "rollback",
     "evaluate.judges": ("lexicon",),  # the table asks a model
     "distill.epochs": 1,
     "policy.epochs": 1,
     "policy.steps": 2,
 }
 RUN = (
-    "experiments.run",
+    "poisoned_run",  # one batch of the preference model is not finite
     "--config=configs/quickstart.py:task=cheerful,size=smoke,model=random:tiny",
     *(f"--config.{name}={value}" for name, value in FIELDS.items()),
 )
@@ -68,7 +73,11 @@ class Job:
         with socket.create_server(("127.0.0.1", 0)) as one:
             port = one.getsockname()[1]
         flags = compiling.flags(4 // count)
-        environ = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        environ = {
+            **os.environ,
+            "XLA_FLAGS": flags,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        }
         environ["http_proxy"] = "http://127.0.0.1:9"  # many clusters have one
         words = [sys.executable, "-m", *command, f"--workdir={workdir}"]
         self.processes = []
@@ -161,6 +170,7 @@ def two(tmp_path_factory):
     last = Job(folder, RUN, workdir, 2)
     last.done()
     story = {"left": (left, asked), "lost": (statuses, lost, gone), "last": last}
+    story["said"] = [asked.text(i) + lost.text(i) for i in (0, 1)]
     return workdir, story
 
 
@@ -202,6 +212,21 @@ def test_two_disturbed_processes_leave_the_bytes_of_one(one, two):
         assert_rows_agree(
             runs.metric_rows(one, stage), runs.metric_rows(workdir, stage)
         )
+
+
+def test_what_is_not_finite_takes_all_processes_back(one, two):
+    workdir, story = two
+    step = poisoned_run.STEP
+    told = f"back to step {step - 1}, and the batches of steps {step} to {step} are"
+    assert all(told in said for said in story["said"])
+    for run in (one, workdir):
+        rows = runs.metric_rows(run, "preference")
+        left_out = [r["step"] for r in rows if r.get(nonfinite.ROLLED_BACK)]
+        assert left_out == [step]
+        note = nonfinite.read_note(run / f"preference/nonfinite/{step:06d}.json")
+        assert note["goes_on_from"] == step - 1 and note["norms"]["parameters"]
+        summary = json.loads((run / "preference" / "summary.json").read_text())
+        assert summary["left_out_steps"] == [step] and summary["rollbacks"] == 1
 
 
 def same_but_for_rounding(ours, theirs):

@@ -24,6 +24,8 @@ from rlcd_jax.judging import secrets
 from rlcd_jax.judging import settings as api_settings
 
 LONGEST_ANSWER = 1_000_000  # bytes of one HTTP answer
+# What is packed may unpack to any size before it can be counted.
+PLAIN = {"accept-encoding": "identity"}
 TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 MISFIT = (400, 422)  # a parameter that the server does not take
 LIMITS = api_settings.FIELDS[:2]
@@ -132,7 +134,7 @@ class Wire:
             logging.info("the user of base_url is sent in place of the API key")
         return httpx.AsyncClient(
             timeout=httpx.Timeout(self.settings.timeout_seconds),
-            headers={"authorization": f"Bearer {key}"} if key else {},
+            headers=PLAIN | ({"authorization": f"Bearer {key}"} if key else {}),
             auth=httpx.BasicAuth(*user) if user else None,
         )
 
@@ -145,8 +147,13 @@ class Wire:
         try:
             with anyio.fail_after(seconds):
                 async with client.stream("POST", url, json=body) as response:
+                    packed = response.headers.get("content-encoding", "identity")
+                    if packed.strip().lower() not in ("", "identity"):
+                        raise TryAgain(
+                            self.hide(f"an answer packed as {packed[:40]!r}")
+                        )
                     data = b""
-                    async for part in response.aiter_bytes():
+                    async for part in response.aiter_raw():
                         data += part
                         if len(data) > LONGEST_ANSWER:
                             raise TryAgain(f"an answer of over {LONGEST_ANSWER} bytes")

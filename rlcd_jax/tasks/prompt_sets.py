@@ -227,14 +227,21 @@ def parse_prompts(
       ValueError: with a line for each thing that is wrong.
     """
     prompts: list[records.Prompt] = []
-    wrong: list[str] = []
+    wrong: list[str] = []  # the first of them, which a message names
+    num_wrong = 0
     first_seen: dict[str, int] = {}
+
+    def tell(*told: str) -> None:
+        nonlocal num_wrong
+        num_wrong += len(told)
+        wrong.extend(told[: max(0, MOST_SAID - len(wrong))])
+
     for number, line in enumerate(lines, start=1):
         here = f"{where}, line {number}"
         try:
             row = jsonl.parse(line, here)
         except ValueError as error:
-            wrong.append(
+            tell(
                 f"{error}; accepted is one object with the fields id and turns. "
                 "Correct or remove the line."
             )
@@ -243,19 +250,19 @@ def parse_prompts(
             prompt = _parse_prompt(row)
         except ValueError as error:
             told = getattr(error, "lines", lambda error=error: [str(error)])()
-            wrong += [f"{here}: {what}" for what in told]
+            tell(*(f"{here}: {what}" for what in told))
             continue
         if prompt.id in first_seen:
-            wrong.append(
+            tell(
                 f"{here}: field 'id' is '{prompt.id}', which line "
                 f"{first_seen[prompt.id]} has too; ids are unique. Rename one."
             )
         first_seen.setdefault(prompt.id, number)
         prompts.append(prompt)
     if wrong:
-        more = len(wrong) - MOST_SAID
-        rest = [f"{where}: and {more} more"] if more > 0 else []
-        raise ValueError("\n".join(wrong[:MOST_SAID] + rest))
+        more = num_wrong - len(wrong)
+        rest = [f"{where}: and {more} more"] if more else []
+        raise ValueError("\n".join(wrong + rest))
     if not prompts:
         raise ValueError(f"{where}: no prompts; accepted is at least one line.")
     return tuple(prompts)
