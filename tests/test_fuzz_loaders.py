@@ -10,6 +10,7 @@ import os
 
 import bounds
 import fuzz_checkpoints
+import fuzz_flags
 import fuzz_models
 import fuzz_records
 import fuzz_rows
@@ -22,6 +23,7 @@ import strictly
 CASES: dict = {}
 for module in (
     *(fuzz_records, fuzz_models, fuzz_runs, fuzz_checkpoints, fuzz_workdir, fuzz_rows),
+    fuzz_flags,
 ):
     CASES |= module.CASES
 EXAMPLES = 45 * int(os.environ.get("RLCD_JAX_FUZZ", "1"))

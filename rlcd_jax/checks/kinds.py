@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ FLAG, COUNT, NUMBER, CHOICE, TEXT = "flag", "count", "number", "choice", "text"
 LENGTHS, CHOICES, TEXTS = "lengths", "choices", "texts"
 COUNTS, NUMBERS = "counts", "numbers"
 SHOWN = 60  # characters of a value in a message
+MOST_NAMED = 8  # fields that are missing or unknown, of a config of another kind
 MOST = records.MOST  # of a count
 LEAST = float(np.finfo(np.float32).tiny)  # of what is not 0: devices take less for 0
 
@@ -71,16 +72,22 @@ def problems(
       values: of a config, likewise.
       others: what is said of a value of no field.
     """
-    told = [f"{name} is missing in the config" for name in known.keys() - values]
-    told += [
-        f"{name} is no field of a config; {others}" for name in values.keys() - known
-    ]
+    told = _few(known.keys() - values, "is missing in the config")
+    told += _few(values.keys() - known, f"is no field of a config; {others}")
     lines = (
         problem(field, name, values[name])
         for name, field in known.items()
         if name in values
     )
-    return sorted(told) + [line for line in lines if line]
+    return told + [line for line in lines if line]
+
+
+def _few(names: Iterable[str], what: str) -> list[str]:
+    """Return a line for each of the first names, and how many more there are."""
+    listed = sorted(names)
+    more = len(listed) - MOST_NAMED
+    lines = [f"{name[:SHOWN]} {what}" for name in listed[:MOST_NAMED]]
+    return lines + ([f"{more} fields more: the same"] if more > 0 else [])
 
 
 def problem(field: Field, name: str, value: Any) -> str:

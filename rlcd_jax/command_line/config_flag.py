@@ -41,6 +41,9 @@ def parse(
             inner = inner.__context__
         told = error if "\n" not in str(error) else inner
         raise ValueError(str(told)) from error
+    except SyntaxError as error:  # the file is no program
+        where = f"{error.filename}, line {error.lineno}"
+        raise ValueError(f"the config cannot be read: {where}: {error.msg}") from error
     except OSError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"the config cannot be read: {reason}") from error
