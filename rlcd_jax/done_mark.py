@@ -10,6 +10,7 @@ from etils import epath
 from rlcd_jax import dotted, jsonl, record_files
 
 DONE = "DONE"
+LONGEST = 200  # characters of a value in a message
 
 
 # --- finished stages ------------------------------------------------------------------
@@ -34,8 +35,12 @@ def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             for flat in (flat_old, flat_new)
         )
         if before != now:
-            lines.append(f"{name}: was {before}, now {now}")
+            lines.append(f"{_cut(name)}: was {_cut(before)}, now {_cut(now)}")
     return lines
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def mark_done(

@@ -194,7 +194,7 @@ def test_read_study_names_what_it_cannot_read(tmp_path):
     assert reasons()[2].startswith("results/judges.json cannot be read")
     broken = good | {"rows": [{"name": "without cells"}]}
     (tmp_path / "s/results/judges.json").write_text(json.dumps(broken))
-    assert "lacks cells" in reasons()[2]
+    assert "rows 1: no field 'cells'" in reasons()[2]
 
 
 def test_tables_align_blanks_and_p_values_with_numbers():

@@ -90,11 +90,36 @@ def test_whoever_is_none_of_us_is_not_counted():
             roll_call.hold, found, FACTS, name="a", seconds=3.0, say=print
         )
         time.sleep(0.3)
-        port = int(address.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as stranger:
-            stranger.sendall(b"GET / HTTP/1.1\n")
-            with pytest.raises(ValueError, match="there were 1 of 2"):
-                waiting.result()
+        place = ("127.0.0.1", int(address.rpartition(":")[2]))
+        kind = f'{{"kind": "{roll_call.KIND}"'
+        for said in (
+            *("GET / HTTP/1.1", "[" * 50_000, "null", "{}", kind + "}"),
+            *(
+                f'{kind}, "index": {n}, "host": "b", "facts": {{}}}}'
+                for n in (-1, 10**9)
+            ),
+            kind + ', "index": 1, "host": [], "facts": 3}',
+        ):
+            with socket.create_connection(place) as stranger:
+                stranger.sendall(f"{said}\n".encode())
+        with pytest.raises(ValueError, match="there were 1 of 2"):
+            waiting.result()
+
+
+def test_a_stranger_who_speaks_slowly_is_not_listened_to_for_long():
+    near, far = socket.socketpair()
+    over = threading.Event()
+
+    def drip():
+        while not over.wait(0.05):
+            far.sendall(b"x")
+
+    with near, far, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(drip)
+        began = time.monotonic()
+        assert roll_call._hear(near, 0.3) is None
+        over.set()
+    assert 0.2 < time.monotonic() - began < 5
 
 
 class Watched:

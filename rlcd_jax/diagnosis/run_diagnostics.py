@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import jsonl, metrics, record_files, records, tasks
+from rlcd_jax import jsonl, metrics, record_files, records, schema, tasks
 from rlcd_jax.checks import refusals
 from rlcd_jax.diagnosis import affixes, label_noise, pair_readings, reading_tables
 from rlcd_jax.job import setup, workspace
@@ -93,7 +93,11 @@ def read_config(workdir: pathlib.Path) -> tuple[ConfigDict, tasks.Task]:
     path = workdir / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is not there; give the --workdir of a run")
-    config = ConfigDict(jsonl.read_object(path))
+    record = jsonl.read_object(path)
+    try:
+        config = ConfigDict(record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no whole config of a run: {error}") from error
     if told := refusals.problems(config):
         lines = "\n  ".join(told)
         raise ValueError(f"{path} is no whole config of a run:\n  {lines}")
@@ -141,7 +145,7 @@ def watch(
     """Return the over-optimisation watch of a run's policy stage."""
     folder = workspace.stage_folder(workdir, "policy") / "samples"
     samples = {
-        int(path.stem): record_files.read_jsonl(path)
+        int(path.stem): _read_samples(path)
         for path in folder.glob("*.jsonl")
         if path.stem.isdigit()
     }
@@ -150,6 +154,24 @@ def watch(
     judge = judges.LEXICON if score else None
     every = max(1, len(points) // 40)
     return overoptimisation.watch_table(points, warned, judge=judge, every=every)
+
+
+def _read_samples(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return saved replies to dev prompts.
+
+    Raises:
+      ValueError: it names the file, the line and the field that is wrong.
+    """
+    rows = []
+    for number, row in jsonl.read(path):
+        for name in ("prompt", "reply"):
+            if not isinstance(row.get(name), str):
+                raise ValueError(
+                    f"{path}:{number}: field {name!r} is "
+                    f"{schema.shown(row.get(name))}; accepted: text"
+                )
+        rows.append(row)
+    return rows
 
 
 def write(

@@ -80,13 +80,11 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return a line for each name whose content is another, in order."""
     lines = []
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) == now.get(name):
-            continue
         if name not in now:
             lines.append(f"{name} is not there any more")
         elif name not in before:
             lines.append(f"{name} was not there")
-        else:
+        elif before[name] != now[name]:
             lines.append(f"{name} has changed")
     return lines
 

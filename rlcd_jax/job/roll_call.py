@@ -87,7 +87,7 @@ def _receive(
             except TimeoutError:
                 continue
             report = _hear(line, 5.0)
-            if report is None or report.get("kind") != KIND:
+            if report is None or not _is_report(report):
                 line.close()  # of somebody else, or cut off
                 continue
             index = report["index"]
@@ -217,17 +217,36 @@ def _send(line: socket.socket, message: Mapping[str, Any]) -> None:
         return
 
 
+def _is_report(said: Mapping[str, Any]) -> bool:
+    """Say whether what came is a report of one of us, and a whole one.
+
+    Its index may be beyond this job's: that the numbers of processes differ is told.
+    """
+    index, facts = said.get("index"), said.get("facts")
+    return (
+        said.get("kind") == KIND
+        and type(index) is int
+        and 0 < index < hosts.MOST
+        and isinstance(said.get("host"), str)
+        and isinstance(facts, dict)
+        and all(isinstance(one, str) for one in facts.values())
+    )
+
+
 def _hear(line: socket.socket, seconds: float) -> dict[str, Any] | None:
-    """Return the one message that comes; None: none does, or it is none of ours."""
-    line.settimeout(seconds)
-    got = b""
+    """Return the one message that comes; None: none does, or it is none of ours.
+
+    Whole in so many seconds, however slowly it comes.
+    """
+    end, got = time.monotonic() + seconds, b""
     try:
         while not got.endswith(b"\n") and len(got) < LONGEST:
+            line.settimeout(max(end - time.monotonic(), 0.001))
             part = line.recv(65536)
             if not part:
                 return None
             got += part
         said = json.loads(got)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
