@@ -221,6 +221,34 @@ ROWS = (
         f"{_PROCESSES}::test_processes_that_differ_are_refused_on_all_before_anything",
     ),
     Told(
+        CHECKPOINTS,
+        "what Orbax notes of a step as a whole is damaged",
+        "…/_CHECKPOINT_METADATA is damaged (…); it is deleted, and the step read "
+        "without",
+        "test_fuzz_loaders::test_a_damaged_file_is_read_rightly_or_refused",
+    ),
+    Told(
+        CHECKPOINTS,
+        "a disk is full to its last block when a checkpoint is saved",
+        "stage policy stopped: No space left on device …; the step before is gone on "
+        "from when there is room",
+        "test_outages::test_a_disk_that_is_really_full_loses_no_step",
+    ),
+    Told(
+        CHECKPOINTS,
+        "the best checkpoint is to be kept by a metric that the stage does not have",
+        "preference.keep_best='eval/accuracy'; accepted: \"\", "
+        "preference/held_out_accuracy, preference/held_out_loss; …",
+        "test_retention::test_what_cannot_be_kept_is_refused_before_the_first_stage",
+    ),
+    Told(
+        NUMBERS,
+        "one batch is not finite in a job of two processes, with nonfinite=rollback",
+        "preference, step 3: not finite: …; back to step 2, and the batches of steps 3 "
+        "to 3 are left out …, on both",
+        f"{_PROCESSES}::test_what_is_not_finite_takes_all_processes_back",
+    ),
+    Told(
         NUMBERS,
         "a run that went back is killed then, and goes on",
         "nothing: the same batches are left out, and it ends with the same numbers",

@@ -1,13 +1,15 @@
 """A machine that refuses amid a stage is one message, and the same command goes on.
 
 The refusal is put in the place of writing: of the files of records, of checkpoints, or
-of the report. The system's own limit on the size of files stands for a full disk once.
+of the report. Once the system's own limit on the size of files refuses, and once a small
+disk that is full to its last block.
 """
 
 import errno
 import os
 import pathlib
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -117,3 +119,37 @@ def test_the_limit_on_files_of_the_system_is_told(tmp_path):
     assert "raise the limit on the size of files" in done.stderr
     assert path.read_text() == "old\n"  # the file is whole, or the old one
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+def _own_disk(place: pathlib.Path, size: str, *command: str) -> list[str]:
+    """Return a command in a namespace where a place is a disk of a size; no root."""
+    mount = f"mount -t tmpfs -o size={size} none {shlex.quote(str(place))}"
+    return ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", *command]
+
+
+def test_a_disk_that_is_really_full_loses_no_step(tmp_path):
+    """A file system of 600 KB: what was saved is gone on from when there is room."""
+    try:
+        can = subprocess.run(_own_disk(tmp_path, "64k", "true"), capture_output=True)
+    except OSError as error:
+        pytest.skip(f"no namespace here: {error}")
+    if can.returncode:
+        pytest.skip(f"no disk of one's own here: {can.stderr.decode()[:200]}")
+    here = pathlib.Path(__file__).parent
+    script = [sys.executable, str(here / "full_disk.py"), str(tmp_path)]
+    made = subprocess.run(
+        _own_disk(tmp_path, "600k", *script),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=here.parent,
+        env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}"},
+    )
+    assert made.returncode == 0, made.stderr[-3000:]
+    told = [line for line in made.stdout.splitlines() if line.startswith("told: ")]
+    assert len(told) == 2
+    for line in told:
+        assert "stage policy stopped: No space left on device" in line
+    assert "rows: [{'n': 1}]" in made.stdout
+    assert "goes on from step 1 with {'kl_coef': 0.5}" in made.stdout
+    assert "steps: [1, 2]" in made.stdout
