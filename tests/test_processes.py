@@ -60,8 +60,12 @@ TABLE = (
     "--config=configs/paper.py:table=methods,scale=tiny",
     "--config.tasks=('cheerful',)",
     "--config.methods=('distill',)",
-    "--config.run.distill.batch_size=4",
-    *(f"--config.run.{name}={value}" for name, value in SHAPE.items()),
+    # As in the run, so that its programs are found: to draw with, and to train.
+    *(
+        f"--config.run.{name}={value}"
+        for name, value in FIELDS.items()
+        if name in SHAPE or name.startswith("distill.")
+    ),
 )
 
 
