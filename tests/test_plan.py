@@ -32,7 +32,7 @@ from rlcd_jax.planning import (
 )
 from rlcd_jax.ppo import learning
 from rlcd_jax.scoring import reading
-from rlcd_jax.stages import STAGES, train_preference
+from rlcd_jax.stages import train_preference
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 # Two parts a batch: an update that takes its batch whole leaves an array unread.
@@ -314,9 +314,10 @@ def test_plan_stage_says_what_the_stage_would():
 
 
 def test_verdict_does_not_guess_the_memory_of_a_host():
-    made = plan.make_plan(runs.tiny_config(**MESH), chips.parse_topology("cpu:8"))
+    config = runs.tiny_config(**MESH)
+    made = plan.make_plan(config, chips.parse_topology("cpu:8"))
     assert {made.verdict(stage) for stage in made.stages} == {plan.UNKNOWN}
-    assert [stage.name for stage in made.stages] == list(STAGES)
+    assert [stage.name for stage in made.stages] == list(config.stages)
     assert all(made.seconds(p) is None for s in made.stages for p in s.programs)
 
 
