@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -487,6 +488,20 @@ def test_hours_and_cost_add_up():
     assert 0 < sending < made.seconds(update)
     products = made.seconds(update) - sending
     assert slow.seconds(update) == pytest.approx(2 * products + sending)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_states_of_one_model_are_held_while_another_reads(platform):
+    cfg = plan.make_setting(paper("llama-7b"), chips.parse_topology("h100:1")).cfg
+    one = footprint.Pass(
+        **{"rows": 2, "length": 768, "models": 0, "logits": 0, "platform": platform},
+        **{"fsdp_ways": 1, "tensor_ways": 1},
+    )
+    alone, second = (
+        sum(footprint.working_bytes(cfg, dataclasses.replace(one, before=n)).values())
+        for n in (0, 1)
+    )
+    assert second - alone == 4 * 2 * 768 * cfg.embed_dim
 
 
 def test_total_hours_are_unknown_where_a_stage_is_refused():

@@ -36,6 +36,7 @@ class Pass:
       fsdp_ways: devices among which parameters are split.
       tensor_ways: devices among which heads, feed-forward and vocabulary are.
       cast: whether parameters are float32, and not cast once for all.
+      before: models that have read the same texts, whose last states are held.
       platform: "cpu", "gpu" or "tpu": XLA fuses more of a backward pass on TPUs, and
         casts weights there when they are used.
     """
@@ -47,6 +48,7 @@ class Pass:
     fsdp_ways: int
     tensor_ways: int
     cast: bool = True
+    before: int = 0
     platform: str = "gpu"
 
 
@@ -69,7 +71,7 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
         "dots": stream + _product_bytes(cfg, one),
         "none": stream + layer,
     }
-    kept = one.models * cfg.num_layers * each[cfg.remat]
+    kept = one.models * cfg.num_layers * each[cfg.remat] + one.before * stream
     if one.models and one.platform == "tpu":
         layer = int(TPU_SHARE * layer)
     if cfg.remat == "dots":  # kept already

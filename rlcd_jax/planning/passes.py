@@ -181,6 +181,7 @@ def working(
     models: int,
     logits: int,
     cast: bool = True,
+    before: int = 0,
 ) -> Bytes:
     """Return what a pass makes on its way; arguments as `footprint.Pass`'s."""
     one = footprint.Pass(
@@ -191,6 +192,7 @@ def working(
         fsdp_ways=setting.job.mesh.shape["fsdp"],
         tensor_ways=setting.tensor,
         cast=cast,
+        before=before,
         platform=setting.chip.platform,
     )
     return footprint.working_bytes(setting.cfg, one)
@@ -254,6 +256,7 @@ def read(
         models=0,
         logits=scores,
         cast=own == "parameters",
+        before=len(models) - 1,
     )
     runs = -(-num_texts // rows)
     moved = messages.of_reading(

@@ -71,22 +71,30 @@ def update(
         state.params, batch, loss_fn, num_micro=num_micro, weight=weight
     )
     metrics = {**metrics, "optimizer/grad_norm": optax.tree.norm(grads)}
-    # Known before the update, so that each array is chosen where it is made, in place:
-    # of a finite gradient, whose squares have a finite sum, the update is finite.
     fine = jnp.all(jnp.stack([jnp.isfinite(one) for one in metrics.values()]))
+    # One of two programs, not a choice between their results: that would hold the
+    # arrays before and after at once. Of a finite gradient, whose squares have a finite
+    # sum, the update is finite.
+    new, norm = jax.lax.cond(
+        fine,
+        lambda: _apply(state, grads, optimizer),
+        lambda: (state, jnp.zeros((), jnp.float32)),
+    )
+    metrics["optimizer/update_norm"] = norm
+    return new, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
+
+
+def _apply(
+    state: TrainState, grads: Params, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, jax.Array]:
+    """Return the state after one update, and the norm of the update."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    updates = jax.tree.map(lambda u: jnp.where(fine, u, jnp.zeros_like(u)), updates)
-    metrics["optimizer/update_norm"] = optax.tree.norm(updates)
     new = TrainState(
         params=optax.apply_updates(state.params, updates),
-        opt_state=jax.tree.map(
-            lambda after, before: jnp.where(fine, after, before),
-            opt_state,
-            state.opt_state,
-        ),
-        updates=state.updates + fine.astype(state.updates.dtype),
+        opt_state=opt_state,
+        updates=state.updates + 1,
     )
-    return new, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
+    return new, optax.tree.norm(updates)
 
 
 def norms(tree: Params) -> dict[str, jax.Array]:
