@@ -37,6 +37,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.8",
         "sentencepiece>=0.2",
+        "setuptools>=65",  # which Python 3.12 and later no longer bring
     ],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
@@ -53,12 +54,22 @@ setup(
     packages=find_packages(include=["rlcd_jax*", "configs*", "experiments*"]),
     package_data={
         "rlcd_jax": [
+            "py.typed",
             "tasks/*.toml",
             "tasks/prompts/*.jsonl",
             "report/*.html",
             "human/*.html",
-        ]
+        ],
+        "experiments": [
+            "*.md",
+            "*.cff",
+            "docs/*.md",
+            "docker/*",
+            "figures/*.svg",
+            "notebooks/*.ipynb",
+        ],
     },
+    entry_points={"console_scripts": ["rlcd = experiments.__main__:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

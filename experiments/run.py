@@ -98,10 +98,10 @@ def run_all(values: Mapping[str, Any], workdir: str) -> None:
     command.for_people(work)
 
 
-def start() -> None:
+def main() -> None:
     """Start the command."""
     command.start(run, define_flags, __doc__, describe_fields)
 
 
 if __name__ == "__main__":
-    start()
+    main()

@@ -102,7 +102,7 @@ def test_printed_command_works(where, line, folder, monkeypatch):
     name, words = words_of(line)
     module = importlib.import_module(f"experiments.{name}")
     if not words or words == ["--help"]:
-        assert hasattr(module, "main") or hasattr(module, "start")
+        assert hasattr(module, "main")
     elif name == "quickstart":
         asked, others = quickstart._parser().parse_known_args(words)
         fields_of = {n: getattr(asked, n) for n in ("task", "model", "size", "seed")}
@@ -199,7 +199,7 @@ HELPED = {
 def test_help_lists_every_field(name, monkeypatch, capsys):
     module = importlib.import_module(f"experiments.{name}")
     monkeypatch.setattr(sys, "argv", [name, "--help"])
-    (module.main if name == "quickstart" else module.start)()
+    module.main()
     shown = capsys.readouterr().out
     for part in HELPED[name]:
         assert part in shown

@@ -376,7 +376,7 @@ def type_in(monkeypatch, name, words):
     monkeypatch.setattr(sys, "argv", [name, *words])
     with as_a_process():
         try:
-            status = (module.main if hasattr(module, "main") else module.start)()
+            status = module.main()
         except SystemExit as stopped:
             status = stopped.code
     return status or 0
