@@ -62,8 +62,7 @@ setup(
         ],
         "experiments": [
             "*.md",
-            "*.cff",
-            "docs/*.md",
+            "docs/*",
             "docker/*",
             "figures/*.svg",
             "notebooks/*.ipynb",

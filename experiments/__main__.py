@@ -1,4 +1,4 @@
-"""All commands under one name: `rlcd run …` is `python -m experiments.run …`.
+"""All commands under one name: `rlcd WORD …` is `python -m experiments.WORD …`.
 
 `rlcd` alone lists them, as does `python -m experiments`.
 """

@@ -36,9 +36,10 @@ WITH_CONFIG = ("run", "plan", "reproduce", "verify_resume")
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Stand in an empty folder but for task files with prompts enough for a result."""
+    """Stand in a folder with task files of prompts enough for a result, and a method."""
     for name in ("polite", "YOURNAME"):
         made_inputs.write_task(tmp_path, name)
+    made_inputs.write_method(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

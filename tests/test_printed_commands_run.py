@@ -300,6 +300,7 @@ def place(tmp_path, monkeypatch, world):
     (world / "D").mkdir(exist_ok=True)
     for name in ("polite", "YOURNAME"):
         made_inputs.write_task(tmp_path, name)
+    made_inputs.write_method(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
