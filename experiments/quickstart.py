@@ -13,8 +13,6 @@ import argparse
 import os
 import sys
 
-from ml_collections import ConfigDict
-
 from configs import common, quickstart
 from experiments import command, run
 from rlcd_jax.command_line import quickstart_words
@@ -43,12 +41,7 @@ def start(asked: argparse.Namespace, others: list[str]) -> None:
         others=others,
     )
     sys.argv[1:] = words  # where the flags of single fields are looked for
-
-    def act(config: ConfigDict) -> None:
-        run.run(config)
-        print(quickstart_words.last_words(workdir))
-
-    command.start(act, run.define_flags, __doc__, run.describe_fields)
+    command.start(run.run, run.define_flags, __doc__, run.describe_fields)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,7 +30,8 @@ a module that is named beside its package has left it for the floor where it is 
     fingerprints, item_forms: 64 bits of each array, to know it again
     processes, leaving, outages: what processes do together; what the machine refuses
     stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
-    local_paths, dotted, pulse: where files may lie; fields by name; signs of life
+    headline: the few numbers of a step that are shown
+    local_paths, dotted, pulse, screen: where files lie; fields by name; what is shown
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""What a run writes down while it runs: metrics, log lines and progress.
+"""What a run writes down of its steps while it runs.
 
-One call of `MetricWriter.write` makes one line of `metrics.jsonl`, one point of
-each TensorBoard curve and one log line. The file can be read with any tool that reads
+One call of `MetricWriter.write` makes one line of `metrics.jsonl` and one point of
+each TensorBoard curve. The file can be read with any tool that reads
 JSON lines, and holds each step of each stage once, also after a resume.
 """
 
@@ -102,8 +102,6 @@ class MetricWriter:
         self._file.flush()
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step, walltime=now)
-        shown = " ".join(f"{name}={value:.6g}" for name, value in values.items())
-        logging.info("[%s] step %d: %s", self.stage, step, shown)
         return values
 
     def flush(self) -> None:

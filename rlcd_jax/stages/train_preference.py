@@ -108,7 +108,6 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     if people is not None:
         summary["human_agreement"] = agreement.human_agreement(job, params, people)
     summary["seconds"] = time.monotonic() - started
-    logging.info("preference: %s", summary)
     return workspace.finish(config, workdir, "preference", summary)
 
 
