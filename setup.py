@@ -39,6 +39,9 @@ EXTRAS = {
         "sentencepiece>=0.2",
         "setuptools>=65",  # which Python 3.12 and later no longer bring
     ],
+    "wandb": ["wandb>=0.19"],
+    "mlflow": ["mlflow>=3.0"],
+    "trackio": ["trackio>=0.5"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
     "golden": ["torch>=2.13,<2.15", "accelerate>=1.0", "sentencepiece>=0.2"],

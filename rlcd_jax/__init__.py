@@ -23,7 +23,7 @@ a module that is named beside its package has left it for the floor where it is 
     models, training, tasks: the LLaMA; losses and updates; a task is data
     statistics, paper.appendix_n, paper.published: figures with intervals
     row_files: files of rows that others write and read
-    records, record_files, metrics, metric_rows, checkpoint, done_mark: what files hold
+    records, record_files, metrics, metric_rows, trackers, checkpoint, done_mark: files
     retention: which checkpoints stay
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     fetched: files of a model as others wrote them, read or told why not

@@ -283,7 +283,7 @@ def _train(
     held_out: dict[str, float] = {}
     with (
         metrics.MetricWriter(
-            workdir, lesson.stage, resumed_step=start or None
+            workdir, lesson.stage, resumed_step=start or None, names=config.trackers
         ) as writer,
         progress_bar.Progress(
             lesson.stage, total, unit="updates", done=start, every_seconds=0

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from rlcd_jax import checkpoint, metrics, tree
 
 # Drawn from the files that are compared, or locks and figures of a process.
-NOT_COMPARED = ("tensorboard", "report.html", "heartbeat", ".lock")
+NOT_COMPARED = ("tensorboard", "trackers", "report.html", "heartbeat", ".lock")
 CHECKPOINTS = ("checkpoints", "chosen")
 
 

@@ -22,6 +22,7 @@ SAVING, COMMITTING, DELETING = "in a save", "before a commit", "in a deletion"
 MARKING, METRICS, FILES = "before a mark", "at the metrics", "at another file"
 KINDS = (CLOCK, SAVING, COMMITTING, DELETING, MARKING, METRICS, FILES)
 RUN = "the run's own files"  # the part that is no stage's folder
+CURVES = ("tensorboard", "trackers")  # folders that grow with metrics.jsonl
 # Audit events of the calls that change files; all hold a path first.
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -173,7 +174,7 @@ class Watch:
 def _kind_of(call: str, path: str) -> str:
     """Return what a change of a file belongs to."""
     parts = path.split(os.sep)
-    if parts[-1].startswith("metrics.jsonl") or parts[0] == "tensorboard":
+    if parts[-1].startswith("metrics.jsonl") or parts[0] in CURVES:
         return METRICS
     if call in ("os.remove", "os.rmdir"):
         return DELETING

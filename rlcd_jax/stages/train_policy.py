@@ -98,7 +98,12 @@ def _train(
     last: dict[str, float] = dict(meta.get(LAST, {}))
     with (
         choosing.Choice(actor, folder, saver, start, meta) as choice,
-        metrics.MetricWriter(workdir, "policy", resumed_step=start or None) as out,
+        metrics.MetricWriter(
+            workdir,
+            "policy",
+            resumed_step=start or None,
+            names=actor.job.config.trackers,
+        ) as out,
         progress_bar.Progress(
             "policy", section.steps, done=start, every_seconds=0
         ) as bar,
