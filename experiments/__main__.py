@@ -18,6 +18,7 @@ PROGRAM = "rlcd"
 COMMANDS = (
     "quickstart",
     "run",
+    "sweep",
     "task",
     "plan",
     "report",

@@ -4,7 +4,7 @@ r"""The whole job on the embedded real model: pairs, preference model, PPO, a ta
       [--config.policy.steps=40]
 
 Two CPU cores are enough. `--size full` takes hours there and minutes on a GPU. The
-same as `experiments.run --config configs/quickstart.py:size=quick`, with a table.
+same as `experiments.run --config configs/quickstart.py:size=quick`.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from experiments import command, quickstart
 from rlcd_jax import dotted, launching
 from rlcd_jax.checks import fields, refusals
 from rlcd_jax.command_line import config_flag, quickstart_words
+from rlcd_jax.launching import sweeps
 from rlcd_jax.models import presets
 from rlcd_jax.paper import read_config
 from rlcd_jax.planning import chips, plan
@@ -120,6 +121,11 @@ def test_printed_command_works(where, line, folder, monkeypatch):
             assert plan.make_plan(values.config, topology, values.config.stages).works
         else:
             check_run(values.config, needs_weights=True)
+    elif name == "sweep":
+        place = words.index("--")
+        asked = module._parser().parse_args(words[:place])
+        for one in sweeps.commands(sweeps.read(asked.fields), words[place + 1 :]):
+            check_run(config_of("run", one, monkeypatch).config, needs_weights=True)
     elif name == "launch":
         place = words.index("--")
         target = launching.TARGETS[words[words.index("--target") + 1]]

@@ -48,6 +48,7 @@ HELP_ALONE = ("run", "weights", "diagnose")
 ELSEWHERE = {
     "replay": "test_replaying and test_step_replays, with ids and steps of a run",
     "verify_resume": "test_resuming",
+    "sweep": "test_sweeps, with the lines of runs",
 }
 # What the suite does not run again: how a small line begins, and whose path it takes.
 AGAIN = {
