@@ -86,7 +86,7 @@ class Screen:
         has_room = self._console.width >= NARROW
         return rich.progress.Progress(
             text("{task.description}"),
-            *([rich.progress.BarColumn(30)] if has_room else []),
+            *([rich.progress.BarColumn(30, complete_style="cyan")] if has_room else []),
             rich.progress.MofNCompleteColumn(table_column=whole()),
             _Figures(self),
             text("{task.fields[left]}"),
