@@ -1,4 +1,4 @@
-r"""Run one method with every combination of some fields' values, or print the commands.
+r"""Run one method for each combination of some fields' values, or print the commands.
 
     python -m experiments.sweep "policy.kl_coef=0.01,0.1 seed=0..2" \
         -- --config rlcd:task=cheerful,model=random:tiny,size=smoke --workdir D
