@@ -26,6 +26,7 @@ from rlcd_jax import dotted, jsonl, record_files
 FOLDER = "trackers"  # in the workdir: which run a stage is there, and what was sent
 PROJECT = "rlcd_jax"
 TENSORBOARD = "tensorboard"
+FILES = (TENSORBOARD, "wandb", "mlflow.db", FOLDER)  # of all of them in a workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,12 @@ class Place:
     @property
     def name(self) -> str:
         """What people see."""
-        return f"{self.workdir.name}-{self.stage}"
+        return f"{self.group}-{self.stage}"
+
+    @property
+    def group(self) -> str:
+        """What the stages of one run have in common."""
+        return self.workdir.absolute().name
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _wandb(wandb: ModuleType, place: Place) -> Sink:
         dir=str(place.workdir),
         id=place.run,
         name=place.name,
-        group=place.workdir.name,
+        group=place.group,
         job_type=place.stage,
         config=place.settings,
         reinit="create_new",
@@ -138,7 +144,7 @@ def _trackio(trackio: ModuleType, place: Place) -> Sink:
     trackio.init(
         project=PROJECT,
         name=f"{place.name}-{place.run}",
-        group=place.workdir.name,
+        group=place.group,
         config=place.settings,
         resume="allow",
         embed=False,
@@ -175,6 +181,24 @@ def missing(names: Sequence[str]) -> list[str]:
     ]
 
 
+def _read(path: pathlib.Path) -> tuple[str, dict[str, int]] | None:
+    """Return which run a stage is, and the last steps that were sent; None: not known.
+
+    A damaged note is told and ends nothing, as all that trackers do.
+    """
+    if not path.exists():
+        return None
+    try:
+        noted = jsonl.read_object(path)
+        run, sent = noted["run"], noted["sent"]
+        if not isinstance(run, str) or any(type(n) is not int for n in sent.values()):
+            raise ValueError(f"{path} holds other things than a run and its steps")
+        return run, sent
+    except (ValueError, KeyError, AttributeError, OSError) as error:
+        logging.warning("trackers begin another run: %s", error)
+        return None
+
+
 class Curves:
     """Gives the numbers of one stage to its trackers, each step once.
 
@@ -199,10 +223,8 @@ class Curves:
     ) -> None:
         self._path = workdir / FOLDER / f"{stage}.json"
         others = [name for name in names if name != TENSORBOARD]
-        goes_on = resumed_step is not None and self._path.exists()
-        noted = jsonl.read_object(self._path) if goes_on and others else {}
-        self._run = noted.get("run") or uuid.uuid4().hex[:12]
-        self._sent: dict[str, int] = dict(noted.get("sent", {}))
+        noted = _read(self._path) if others and resumed_step is not None else None
+        self._run, self._sent = noted or (uuid.uuid4().hex[:12], {})
         self._lost = dict.fromkeys(names, 0)  # steps
         self._told: set[str] = set()  # trackers of which a fault was told
         self._sinks: dict[str, Sink] = {}

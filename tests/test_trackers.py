@@ -71,6 +71,18 @@ def test_a_stage_that_goes_on_is_the_same_run_and_sends_no_step_twice(
     assert places[-1].name == "run-policy"
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"run": 1, "sent": {}}'])
+def test_a_damaged_note_begins_another_run(text, workdir, monkeypatch, caplog):
+    places = []
+    taken = put(monkeypatch, places)
+    write(workdir, [1, 2])
+    (workdir / "trackers" / "policy.json").write_text(text)
+    write(workdir, [2], resumed_step=1)
+    assert [row[1] for row in taken if row != "closed"] == [1, 2, 2]
+    assert places[0].run != places[1].run
+    assert "trackers begin another run: " in caplog.text
+
+
 @pytest.mark.parametrize("breaks", ["open", "write", "close"])
 def test_a_fault_of_a_tracker_is_counted_and_ends_nothing(
     breaks, workdir, monkeypatch, caplog

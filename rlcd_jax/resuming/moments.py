@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rlcd_jax import trackers
+
 CLOCK = "by the clock"
 SAVING, COMMITTING, DELETING = "in a save", "before a commit", "in a deletion"
 MARKING, METRICS, FILES = "before a mark", "at the metrics", "at another file"
 KINDS = (CLOCK, SAVING, COMMITTING, DELETING, MARKING, METRICS, FILES)
 RUN = "the run's own files"  # the part that is no stage's folder
-CURVES = ("tensorboard", "trackers")  # folders that grow with metrics.jsonl
 # Audit events of the calls that change files; all hold a path first.
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -174,7 +175,7 @@ class Watch:
 def _kind_of(call: str, path: str) -> str:
     """Return what a change of a file belongs to."""
     parts = path.split(os.sep)
-    if parts[-1].startswith("metrics.jsonl") or parts[0] in CURVES:
+    if parts[-1].startswith("metrics.jsonl") or parts[0] in trackers.FILES:
         return METRICS
     if call in ("os.remove", "os.rmdir"):
         return DELETING
