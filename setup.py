@@ -1,5 +1,7 @@
 """Installation of rlcd_jax: one core set of packages, extras by purpose."""
 
+import pathlib
+
 from setuptools import find_packages, setup
 
 CORE = [
@@ -52,6 +54,8 @@ setup(
     name="rlcd_jax",
     version="0.1.0",
     description="RLCD: reinforcement learning from contrastive distillation, in JAX",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["rlcd_jax*", "configs*", "experiments*"]),

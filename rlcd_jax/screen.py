@@ -37,8 +37,13 @@ class Screen:
 
     @property
     def has_bars(self) -> bool:
-        """Whether there is a terminal to show bars on."""
-        return self._console.is_terminal
+        """Whether there is a terminal to show bars on.
+
+        rich also calls a pipe one that is asked for colours (FORCE_COLOR).
+        """
+        console = self._console
+        is_one = console.is_terminal and console.file.isatty()
+        return is_one and not console.is_dumb_terminal
 
     @property
     def innermost(self) -> int:

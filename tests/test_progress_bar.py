@@ -142,11 +142,19 @@ def test_bars_fit_a_terminal_and_say_what_counts(width, variables, monkeypatch):
     assert "a line of the log" in rows
 
 
-def test_without_a_terminal_nothing_but_lines_is_written(plain):
+def test_without_a_terminal_nothing_but_lines_is_written(plain, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
     with progress_bar.Progress("policy", 1, screen=plain) as bar:
         bar.advance()
         plain.line("[bold]as it is[/bold] :smile:")
     assert plain._console.file.getvalue() == "[bold]as it is[/bold] :smile:\n"
+
+
+def test_a_dumb_terminal_has_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    assert not screen.Screen(Terminal()).has_bars
+    monkeypatch.setenv("TERM", "xterm")
+    assert screen.Screen(Terminal()).has_bars
 
 
 @pytest.fixture
