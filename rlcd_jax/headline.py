@@ -20,7 +20,7 @@ FIGURES = (
 def of(row: Mapping[str, float]) -> str:
     """Return these numbers of one row of metrics, such as `reward 0.52, KL 1.93`."""
     return ", ".join(
-        f"{word} {row[name]:.{digits}f}"
+        f"{word} {round(row[name], digits) + 0.0:.{digits}f}"  # + 0.0: no -0.00
         for word, name, digits in FIGURES
         if name in row
     )

@@ -99,6 +99,7 @@ def test_the_headline_has_what_a_stage_has():
     held_out = own | {"preference/held_out_accuracy": 0.75}
     assert headline.of(held_out).endswith(", held out 0.75")
     assert headline.of({"distill/loss": 1.5}) == "loss 1.500"
+    assert headline.of({"rollout/score_mean": -1e-9}) == "reward 0.00"
 
 
 def shown(width, monkeypatch, **variables):
