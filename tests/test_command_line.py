@@ -158,6 +158,8 @@ def test_quickstart_takes_a_seed_and_fields_as_run_does():
 
 def test_a_run_tells_its_table_where_there_is_one(tmp_path):
     workdir = str(tmp_path)
+    assert last_words.of(workdir) == f"Everything else: {workdir}"
+    (tmp_path / "report.html").touch()
     place = f"Everything else: {workdir}/report.html"
     assert last_words.of(workdir) == place
     (tmp_path / "evaluate").mkdir()
