@@ -11,8 +11,11 @@ FIGURES = (
     ("length", "rollout/response_length_mean", 0),
     ("loss", "preference/loss", 3),
     ("loss", "distill/loss", 3),
+    ("loss", "direct/loss", 3),
     ("accuracy", "preference/accuracy", 2),
+    ("accuracy", "direct/accuracy", 2),
     ("held out", "preference/held_out_accuracy", 2),
+    ("held out", "direct/held_out_accuracy", 2),
     ("tokens/s", "generate/tokens_per_second", 0),
 )
 

@@ -13,7 +13,7 @@ from judged import samples
 import rlcd_jax
 from configs import quickstart
 from experiments import __main__ as program
-from rlcd_jax import report, stages, tasks
+from rlcd_jax import report, tasks
 from rlcd_jax.checks import refusals
 from rlcd_jax.judging import judges
 from rlcd_jax.models import presets
@@ -98,7 +98,7 @@ def test_the_notebook_goes_through_every_stage(
     for source in cells()[1:]:
         exec(compile(source, NOTEBOOK.name, "exec"), names)
     asked = re.findall(r'run_stages\(\["(\w+)"\]\)', "".join(cells()))
-    assert asked == list(stages.STAGES)
+    assert asked == list(quickstart.get_config().stages)
     shown = capsys.readouterr().out
     assert "pairs; the first one:" in shown and "| rlcd" in shown
 

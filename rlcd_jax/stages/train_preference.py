@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import records
