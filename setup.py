@@ -1,5 +1,7 @@
 """Installation of rlcd_jax: one core set of packages, extras by purpose."""
 
+import pathlib
+
 from setuptools import find_packages, setup
 
 CORE = [
@@ -37,7 +39,11 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.8",
         "sentencepiece>=0.2",
+        "setuptools>=65",  # which Python 3.12 and later no longer bring
     ],
+    "wandb": ["wandb>=0.19"],
+    "mlflow": ["mlflow>=3.0"],
+    "trackio": ["trackio>=0.5"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
     "golden": ["torch>=2.13,<2.15", "accelerate>=1.0", "sentencepiece>=0.2"],
@@ -48,17 +54,28 @@ setup(
     name="rlcd_jax",
     version="0.1.0",
     description="RLCD: reinforcement learning from contrastive distillation, in JAX",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["rlcd_jax*", "configs*", "experiments*"]),
     package_data={
         "rlcd_jax": [
+            "py.typed",
             "tasks/*.toml",
             "tasks/prompts/*.jsonl",
             "report/*.html",
             "human/*.html",
-        ]
+        ],
+        "experiments": [
+            "*.md",
+            "docs/*",
+            "docker/*",
+            "figures/*.svg",
+            "notebooks/*.ipynb",
+        ],
     },
+    entry_points={"console_scripts": ["rlcd = experiments.__main__:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

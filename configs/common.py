@@ -110,6 +110,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.keep_moments = False
     # Latest checkpoints of a stage that stay: of two, one is whole if the other is not.
     config.keep_checkpoints = 2
+    # Where curves are drawn beside metrics.jsonl, on this machine alone: tensorboard,
+    # wandb, mlflow, trackio, each but the first with its extra of setup.py.
+    config.trackers = ("tensorboard",)
     # Without a step, reply or save for so long a process shows its stacks; 0: never.
     config.stall_minutes = 30.0
     config.model = ConfigDict()

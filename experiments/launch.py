@@ -70,10 +70,10 @@ def launch(argv: list[str]) -> None:
         submission.submit(text, target.SUBMIT)
 
 
-def start() -> None:
+def main() -> None:
     """Start the command; a mistake of the user is one message and status 2."""
     command.for_people(lambda: launch(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    start()
+    main()

@@ -112,7 +112,7 @@ def run(config: ConfigDict) -> int:
     return 0 if report.works else 1
 
 
-def start() -> None:
+def main() -> None:
     """Start the command; a mistake in the config is one message too."""
     describe_fields = functools.partial(field_help.of_runs, common.__file__)
     command.start(
@@ -121,4 +121,4 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    start()
+    main()

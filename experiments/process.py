@@ -15,6 +15,7 @@ import jax  # noqa: E402
 from absl import logging  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
+import rlcd_jax  # noqa: E402
 from rlcd_jax import leaving  # noqa: E402
 from rlcd_jax.command_line import job_flags  # noqa: E402
 from rlcd_jax.job import joining, logs, membership  # noqa: E402
@@ -37,7 +38,7 @@ def job(
       typed: what its flags say of the job.
       **asked: further flags that say what the command does.
     """
-    _set_up_logs()
+    logs.set_up()
     try:
         with membership.one_of_its_job(
             config.to_dict(),
@@ -50,7 +51,8 @@ def job(
             end=_end,
         ):
             _set_up_jax()
-            yield
+            with logs.compilations_shown():
+                yield
     except leaving.Left as left:
         sys.stderr.write(f"asked to leave: {left}; the same command goes on\n")
         sys.exit(joining.AGAIN)
@@ -64,19 +66,13 @@ def _end(text: str, status: int) -> None:
     os._exit(status)
 
 
-def _set_up_logs() -> None:
-    logging.set_verbosity(logging.INFO)
-    logging.set_stderrthreshold("info")
-    logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(logs.is_shown)
-
-
 def _set_up_jax() -> None:
     cache = embedded.default_cache_dir(os.environ) / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     logging.info(
-        "jax %s, %d %s device(s) of kind %s, process %d of %d",
+        "rlcd_jax %s, jax %s, %d %s device(s) of kind %s, process %d of %d",
+        rlcd_jax.__version__,
         jax.__version__,
         jax.device_count(),
         jax.default_backend(),

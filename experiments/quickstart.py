@@ -4,7 +4,7 @@ r"""The whole job on the embedded real model: pairs, preference model, PPO, a ta
       [--config.policy.steps=40]
 
 Two CPU cores are enough. `--size full` takes hours there and minutes on a GPU. The
-same as `experiments.run --config configs/quickstart.py:size=quick`, with a table.
+same as `experiments.run --config configs/quickstart.py:size=quick`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-
-from ml_collections import ConfigDict
 
 from configs import common, quickstart
 from experiments import command, run
@@ -43,12 +41,7 @@ def start(asked: argparse.Namespace, others: list[str]) -> None:
         others=others,
     )
     sys.argv[1:] = words  # where the flags of single fields are looked for
-
-    def act(config: ConfigDict) -> None:
-        run.run(config)
-        print(quickstart_words.last_words(workdir))
-
-    command.start(act, run.define_flags, __doc__, run.describe_fields)
+    command.start(run.run, run.define_flags, __doc__, run.describe_fields)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -94,7 +94,7 @@ def describe_fields() -> str:
     )
 
 
-def start() -> None:
+def main() -> None:
     """Start the command; a mistake of the user is one message and status 2."""
 
     def action(config: ConfigDict) -> None:
@@ -113,4 +113,4 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    start()
+    main()

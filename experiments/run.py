@@ -58,8 +58,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(config: ConfigDict) -> None:
     """Run the stages that the flags ask for."""
     from experiments import process
-    from rlcd_jax import pipeline
+    from rlcd_jax import pipeline, processes
     from rlcd_jax.checks import refusals
+    from rlcd_jax.command_line import last_words
 
     source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
@@ -76,6 +77,8 @@ def run(config: ConfigDict) -> None:
             preset=fresh.to_dict(),
             part=part,
         )
+        if processes.is_writer():
+            print(last_words.of(workdir))
 
 
 def run_all(values: Mapping[str, Any], workdir: str) -> None:
@@ -98,10 +101,10 @@ def run_all(values: Mapping[str, Any], workdir: str) -> None:
     command.for_people(work)
 
 
-def start() -> None:
+def main() -> None:
     """Start the command."""
     command.start(run, define_flags, __doc__, describe_fields)
 
 
 if __name__ == "__main__":
-    start()
+    main()

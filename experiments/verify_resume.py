@@ -30,7 +30,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("seed", 0, "Of the moments.", flag_values=values)
 
 
-def start() -> None:
+def main() -> None:
     """Start the command."""
 
     def action(config: ConfigDict) -> None:
@@ -53,4 +53,4 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    start()
+    main()

@@ -23,14 +23,15 @@ a module that is named beside its package has left it for the floor where it is 
     models, training, tasks: the LLaMA; losses and updates; a task is data
     statistics, paper.appendix_n, paper.published: figures with intervals
     row_files: files of rows that others write and read
-    records, record_files, metrics, metric_rows, checkpoint, done_mark: what files hold
+    records, record_files, metrics, metric_rows, trackers, checkpoint, done_mark: files
     retention: which checkpoints stay
     weights.gguf_header, weights.fields: whether a file of weights can be read at all
     fetched: files of a model as others wrote them, read or told why not
     fingerprints, item_forms: 64 bits of each array, to know it again
     processes, leaving, outages: what processes do together; what the machine refuses
     stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
-    local_paths, dotted, pulse: where files may lie; fields by name; signs of life
+    headline: the few numbers of a step that are shown
+    local_paths, dotted, pulse, screen: where files lie; fields by name; what is shown
 """
 
 __version__ = "0.1.0"

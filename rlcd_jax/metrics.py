@@ -1,7 +1,7 @@
-"""What a run writes down while it runs: metrics, log lines and progress.
+"""What a run writes down of its steps while it runs.
 
-One call of `MetricWriter.write` makes one line of `metrics.jsonl`, one point of
-each TensorBoard curve and one log line. The file can be read with any tool that reads
+One call of `MetricWriter.write` makes one line of `metrics.jsonl` and one point of
+each curve of the trackers. The file can be read with any tool that reads
 JSON lines, and holds each step of each stage once, also after a resume.
 """
 
@@ -12,14 +12,13 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
-import tensorboardX
 from absl import logging
 
-from rlcd_jax import local_paths, metric_rows, processes, pulse
+from rlcd_jax import local_paths, metric_rows, processes, pulse, trackers
 
 FILE_NAME, RESERVED = metric_rows.FILE_NAME, metric_rows.RESERVED
 # Last parts of the names of what clocks say, in rows, summaries and marks. All else is
@@ -40,6 +39,7 @@ class MetricWriter:
       resumed_step: step of the checkpoint that the stage goes on from; rows of this
         stage with a later step are removed, for they are about to be written again.
         None: the stage starts anew and all its rows are removed.
+      names: of the trackers that show them too; see `trackers`.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class MetricWriter:
         stage: str,
         *,
         resumed_step: int | None = None,
+        names: Sequence[str] = (trackers.TENSORBOARD,),
     ) -> None:
         if not stage or "/" in stage:
             raise ValueError(
@@ -57,16 +58,13 @@ class MetricWriter:
         self.path = local_paths.check(workdir, "workdir") / FILE_NAME
         self._last_step = resumed_step
         self._file: TextIO | None = None
-        self._tensorboard: tensorboardX.SummaryWriter | None = None
+        self._curves: trackers.Curves | None = None
         if not processes.is_writer():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _forget_later_rows(self.path, stage, resumed_step)
         self._file = open(self.path, "a", encoding="utf-8")
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(self.path.parent / "tensorboard" / stage),
-            purge_step=0 if resumed_step is None else resumed_step + 1,
-        )
+        self._curves = trackers.Curves(names, self.path.parent, stage, resumed_step)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float | int]:
         """Write the metrics of one step.
@@ -94,32 +92,29 @@ class MetricWriter:
         values = _as_numbers(ordered, self.stage, step)
         self._last_step = step
         pulse.beat(f"the metrics of {self.stage} {step}")
-        if self._file is None or self._tensorboard is None:
+        if self._file is None or self._curves is None:
             return values
         now = time.time()
         row = {"stage": self.stage, "step": step, "wall_time": now, **values}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step, walltime=now)
-        shown = " ".join(f"{name}={value:.6g}" for name, value in values.items())
-        logging.info("[%s] step %d: %s", self.stage, step, shown)
+        self._curves.write(step, values, now)
         return values
 
     def flush(self) -> None:
         """Bring all that was written to disk."""
-        if self._file is not None and self._tensorboard is not None:
+        if self._file is not None and self._curves is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._tensorboard.flush()
+            self._curves.flush()
 
     def close(self) -> None:
         """Flush and close the files; a second call does nothing."""
         self.flush()
-        if self._file is not None and self._tensorboard is not None:
+        if self._file is not None and self._curves is not None:
             self._file.close()
-            self._tensorboard.close()
-        self._file = self._tensorboard = None
+            self._curves.close()
+        self._file = self._curves = None
 
     def __enter__(self) -> MetricWriter:
         return self

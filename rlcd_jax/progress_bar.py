@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
-import rich.console
-import rich.progress
 from absl import logging
 
 from rlcd_jax import pulse
+from rlcd_jax.screen import SCREEN, Screen
 
 
 class Progress:
@@ -19,14 +17,16 @@ class Progress:
 
     Use as a context manager and call `advance` in the loop. Without a terminal a
     line with done, total, rate and time left is logged at most every
-    `every_seconds`, and one at the end.
+    `every_seconds`. At the end there is a line, but of a short loop within another:
+    what it did is in the line of that one.
 
     Args:
       what: what is being done, such as `simulate`.
       total: how many units there are; None when unknown.
       unit: name of the unit, in the plural.
-      every_seconds: least time between two log lines.
-      stream: where the bar goes; standard error by default.
+      done: units that were done before, when a loop goes on.
+      every_seconds: least time between two log lines; 0: a line for every advance.
+      screen: where the bar goes.
       clock: function that returns seconds.
     """
 
@@ -36,38 +36,38 @@ class Progress:
         total: int | None,
         *,
         unit: str = "steps",
+        done: int = 0,
         every_seconds: float = 30.0,
-        stream: TextIO | None = None,
+        screen: Screen = SCREEN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.what, self.total, self.unit, self.done = what, total, unit, 0
-        self._every_seconds, self._clock = every_seconds, clock
-        self._stream = sys.stderr if stream is None else stream
-        self._bar: rich.progress.Progress | None = None
+        self.what, self.total, self.unit, self.done = what, total, unit, done
+        self._every_seconds, self._clock, self._screen = every_seconds, clock, screen
+        self._from, self._line_of = done, -1  # done at the start, in the last line
+        self._bar, self._note = -1, ""
         self._begun = self._told = self._clock()
 
     def __enter__(self) -> Progress:
         self._begun = self._told = self._clock()
-        if self._stream.isatty():
-            self._bar = _bar(self._stream)
-            self._bar.start()
-            self._bar.add_task(self.what, total=self.total, unit=self.unit, note="")
+        self._bar = self._screen.begin(self.what, self.total, self.unit, self.done)
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Add `count` finished units; `note` is shown after the figures."""
+        """Add `count` finished units; `note` is shown beside them."""
         self.done += count
+        self._note = note
         pulse.beat(f"{self.what}: {self.done} of {self.total or 'many'} {self.unit}")
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=count, note=note)
-        elif self._clock() - self._told >= self._every_seconds:
+        self._screen.show(self._bar, self.done, note, self._left())
+        if self._screen.has_bars:
+            return
+        if self._clock() - self._told >= self._every_seconds:
             self._told = self._clock()
-            logging.info("%s", self.line(note))
+            self._log()
 
     def line(self, note: str = "") -> str:
         """Return the state of the loop as one line of text."""
         seconds = max(self._clock() - self._begun, 1e-9)
-        rate = self.done / seconds
+        rate = (self.done - self._from) / seconds
         text = f"{self.what}: {self.done}"
         if self.total is not None:
             share = 100.0 * self.done / max(self.total, 1)
@@ -75,29 +75,26 @@ class Progress:
         else:
             text += f" {self.unit}"
         text += f", {rate:.3g} {self.unit}/s, {_clock_text(seconds)} gone"
-        if self.total is not None and 0 < self.done < self.total:
-            text += f", {_clock_text((self.total - self.done) / rate)} left"
-        return f"{text}, {note}" if note else text
+        parts = (text, self._left(), note)
+        return ", ".join(part for part in parts if part)
+
+    def _left(self) -> str:
+        """Return the time left in words; "" where it is not known, or over."""
+        passed = self.done - self._from
+        if self.total is None or passed <= 0 or self.done >= self.total:
+            return ""
+        seconds = (self._clock() - self._begun) / passed * (self.total - self.done)
+        return f"{_clock_text(seconds)} left"
+
+    def _log(self) -> None:
+        self._line_of = self.done
+        logging.info("%s", self.line(self._note))
 
     def __exit__(self, *_: Any) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-        logging.info("%s", self.line())
-
-
-def _bar(stream: TextIO) -> rich.progress.Progress:
-    """Return a bar with description, done/total, rate-based time left and a note."""
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[unit]}"),
-        rich.progress.TimeElapsedColumn(),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.fields[note]}"),
-        console=rich.console.Console(file=stream),
-    )
+        is_long = self._clock() - self._begun >= self._every_seconds
+        self._screen.end(self._bar)
+        if self._line_of != self.done and (is_long or not self._screen.depth):
+            self._log()
 
 
 def _clock_text(seconds: float) -> str:

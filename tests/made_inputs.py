@@ -145,6 +145,14 @@ def write_task(folder: pathlib.Path, name: str = "polite") -> pathlib.Path:
     return path
 
 
+def write_method(folder: pathlib.Path) -> pathlib.Path:
+    """Write the config of the guide to methods under the name that it has there."""
+    page = (ROOT / "experiments" / "docs" / "own_method.md").read_text("utf-8")
+    path = folder / "firm.py"
+    path.write_text(re.findall(r"```python\n(.*?)```", page, re.S)[0])
+    return path
+
+
 def answer_study(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Write a study of a run's replies, with all its answers; return its folder."""
     study_files.make(

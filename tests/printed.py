@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("experiments", "configs", "rlcd_jax")
 SOURCES = sorted(
     path.relative_to(ROOT)
-    for path in [ROOT / "README.md", *(ROOT / "experiments").rglob("*.md")]
+    for path in [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
+    + [*(ROOT / "experiments").rglob("*.md")]
     + [p for f in FOLDERS for e in ("py", "toml") for p in (ROOT / f).rglob(f"*.{e}")]
 )
 START = "python -m experiments."

@@ -15,9 +15,11 @@ from rlcd_jax.command_line import (
     field_help,
     flag_help,
     job_flags,
+    last_words,
     quickstart_words,
 )
 from rlcd_jax.job import hosts
+from rlcd_jax.statistics import estimates, tables
 
 CONFIGS = experiments.CONFIGS
 
@@ -154,13 +156,25 @@ def test_quickstart_takes_a_seed_and_fields_as_run_does():
             quickstart_words.as_run("f.py", "w", **flags_of, others=[other])
 
 
-def test_quickstart_tells_its_table_where_there_is_one(tmp_path):
+def test_a_run_tells_its_table_where_there_is_one(tmp_path):
     workdir = str(tmp_path)
+    assert last_words.of(workdir) == f"Everything else: {workdir}"
+    (tmp_path / "report.html").touch()
     place = f"Everything else: {workdir}/report.html"
-    assert quickstart_words.last_words(workdir) == place
+    assert last_words.of(workdir) == place
     (tmp_path / "evaluate").mkdir()
-    (tmp_path / "evaluate" / "table.md").write_text("| rlcd |\n")
-    assert quickstart_words.last_words(workdir) == f"| rlcd |\n\n{place}"
+    columns = tuple(tables.Column(f"figure {i}") for i in range(9))
+    wide = estimates.Estimate(0.5, 0.25, 0.75, 0.95, 51)
+    cells = (wide, estimates.Missing("the base model itself and no other"), *[wide] * 7)
+    rows = tuple((name, cells) for name in ("base", "distill", "rlcd", "rlaif"))
+    table = tables.Table("cheerful", "system", columns, rows, ("a note " * 30,))
+    tables.write_table(table, tmp_path / "evaluate")
+    told = last_words.of(workdir)
+    assert told.endswith(place) and "n = 51 in every cell" in told
+    assert max(map(len, told.removesuffix(place).splitlines())) <= 100
+    for part in ("rlaif", "figure 8", "0.50 [0.25, 0.75]", "missing: the base"):
+        assert part in told
+    assert tables.from_json(tables.as_json(table)) == table
 
 
 def test_flags_are_listed_with_the_defaults_that_need_telling():

@@ -24,6 +24,7 @@ from experiments import command, quickstart
 from rlcd_jax import dotted, launching
 from rlcd_jax.checks import fields, refusals
 from rlcd_jax.command_line import config_flag, quickstart_words
+from rlcd_jax.launching import sweeps
 from rlcd_jax.models import presets
 from rlcd_jax.paper import read_config
 from rlcd_jax.planning import chips, plan
@@ -36,9 +37,10 @@ WITH_CONFIG = ("run", "plan", "reproduce", "verify_resume")
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Stand in an empty folder but for task files with prompts enough for a result."""
+    """Stand in a folder with task files of prompts enough for a result, and a method."""
     for name in ("polite", "YOURNAME"):
         made_inputs.write_task(tmp_path, name)
+    made_inputs.write_method(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -102,7 +104,7 @@ def test_printed_command_works(where, line, folder, monkeypatch):
     name, words = words_of(line)
     module = importlib.import_module(f"experiments.{name}")
     if not words or words == ["--help"]:
-        assert hasattr(module, "main") or hasattr(module, "start")
+        assert hasattr(module, "main")
     elif name == "quickstart":
         asked, others = quickstart._parser().parse_known_args(words)
         fields_of = {n: getattr(asked, n) for n in ("task", "model", "size", "seed")}
@@ -119,6 +121,11 @@ def test_printed_command_works(where, line, folder, monkeypatch):
             assert plan.make_plan(values.config, topology, values.config.stages).works
         else:
             check_run(values.config, needs_weights=True)
+    elif name == "sweep":
+        place = words.index("--")
+        asked = module._parser().parse_args(words[:place])
+        for one in sweeps.commands(sweeps.read(asked.fields), words[place + 1 :]):
+            check_run(config_of("run", one, monkeypatch).config, needs_weights=True)
     elif name == "launch":
         place = words.index("--")
         target = launching.TARGETS[words[words.index("--target") + 1]]
@@ -199,7 +206,7 @@ HELPED = {
 def test_help_lists_every_field(name, monkeypatch, capsys):
     module = importlib.import_module(f"experiments.{name}")
     monkeypatch.setattr(sys, "argv", [name, "--help"])
-    (module.main if name == "quickstart" else module.start)()
+    module.main()
     shown = capsys.readouterr().out
     for part in HELPED[name]:
         assert part in shown

@@ -48,6 +48,7 @@ HELP_ALONE = ("run", "weights", "diagnose")
 ELSEWHERE = {
     "replay": "test_replaying and test_step_replays, with ids and steps of a run",
     "verify_resume": "test_resuming",
+    "sweep": "test_sweeps, with the lines of runs",
 }
 # What the suite does not run again: how a small line begins, and whose path it takes.
 AGAIN = {
@@ -300,6 +301,7 @@ def place(tmp_path, monkeypatch, world):
     (world / "D").mkdir(exist_ok=True)
     for name in ("polite", "YOURNAME"):
         made_inputs.write_task(tmp_path, name)
+    made_inputs.write_method(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -376,7 +378,7 @@ def type_in(monkeypatch, name, words):
     monkeypatch.setattr(sys, "argv", [name, *words])
     with as_a_process():
         try:
-            status = (module.main if hasattr(module, "main") else module.start)()
+            status = module.main()
         except SystemExit as stopped:
             status = stopped.code
     return status or 0
@@ -411,7 +413,8 @@ SAYS = {
     "plan": r"fits|does not say",
     "plan --format": r"program\tparameters\t",
     "launch": r"sbatch --parsable",
-    "quickstart": r"\| rlcd +\|[\s\S]*Everything else: ",
+    "quickstart": r"lexicon score +\S[\s\S]*Everything else: ",
+    "run": "Everything else: ",
     "reproduce": r"Table|table",
     "reproduce --dry_run": r"\d+ nodes, \d+ to make: ",
     "task": r"wrote polite\.toml|judge log_odds: ",

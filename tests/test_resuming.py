@@ -55,7 +55,7 @@ def test_the_folder_must_be_new(tmp_path):
 
 def test_the_command_has_a_help(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["verify_resume", "--help"])
-    verify_resume.start()
+    verify_resume.main()
     said = capsys.readouterr().out
     assert "--kills" in said and "--config.policy.steps" in said
 

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from rlcd_jax import records, retention, stages
+from rlcd_jax import records, retention, stages, trackers
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout
@@ -85,6 +85,7 @@ _RUN = {
     "official_wording": _text("", "folder of a checkout", empty=True, path=True),
     "stages": _choices(("simulate", "preference"), *stages.STAGES, ordered=True),
     "keep_moments": _flag(False),
+    "trackers": _choices(("tensorboard",), *trackers.TRACKERS, empty=True),
     "stall_minutes": _number(30.0, 0, "minutes; 0: never", high=1e5),
     "keep_checkpoints": _count(2, 2, "steps", high=1000),
 }

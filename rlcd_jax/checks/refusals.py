@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import dotted, sharding, stages
+from rlcd_jax import dotted, sharding, stages, trackers
 from rlcd_jax.checks import disk, fields, kinds, rules, supplies
 from rlcd_jax.job import setup, trainer, workspace
 
@@ -105,6 +105,7 @@ def verdict(
     later = config.stages if num_devices is None else ()
     every = [s for s in stages.STAGES if s in (*names, *later)]
     told = rules.problems(config, every)
+    told += trackers.missing(config.trackers) if num_devices is None else []
     left = list(names)
     if workdir is not None:
         told += _tell(lambda: workspace.check_folder(workdir))

@@ -1,4 +1,4 @@
-"""The quickstart's flags in the words of a run, and what it tells at its end."""
+"""The quickstart's flags in the words of a run."""
 
 from __future__ import annotations
 
@@ -46,14 +46,3 @@ def as_run(
     config = f"--config={config_file}:task={task},model={model},size={size}"
     seeds = [f"--config.seed={seed}"] if seed else []
     return [config, f"--workdir={workdir}", *seeds, *others]
-
-
-def last_words(workdir: str) -> str:
-    """Return what a quickstart tells at its end: the table, and where the rest lies.
-
-    Args:
-      workdir: folder of the run, which may have left evaluation out.
-    """
-    table = pathlib.Path(workdir, "evaluate", "table.md")
-    shown = [table.read_text()] if table.exists() else []
-    return "\n".join([*shown, f"Everything else: {workdir}/report.html"])

@@ -199,7 +199,7 @@ class Engine:
                 self.run_pass(scheduler.Pass(width, True, ()))
                 self.run_pass(scheduler.Pass(width, False, ()))
         jax.block_until_ready(self._cache)
-        logging.info("decode engine: programs compiled: %s", self.compiles)
+        logging.debug("decode engine: programs compiled: %s", self.compiles)
 
     def generate(
         self,
@@ -230,7 +230,7 @@ class Engine:
         finally:
             self.stats = job.stats()
             job.clear()
-            logging.info("decode engine: %s", self.stats)
+            logging.debug("decode engine: %s", self.stats)
 
     def _need_params(self) -> None:
         if self._params is None:

@@ -25,6 +25,7 @@ FOLLOWS = {
     "stages": "other stages are run",
     "keep_moments": DISK,
     "keep_checkpoints": DISK,
+    "trackers": "curves are drawn elsewhere too",
     "stall_minutes": "when a run that does not move says where it stands",
     "model.cache_dir": PLACE,
     "model.remat": ROUNDING,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import (
     checkpoint,
+    headline,
     leaving,
     metrics,
     processes,
@@ -283,11 +283,12 @@ def _train(
     held_out: dict[str, float] = {}
     with (
         metrics.MetricWriter(
-            workdir, lesson.stage, resumed_step=start or None
+            workdir, lesson.stage, resumed_step=start or None, names=config.trackers
         ) as writer,
-        progress_bar.Progress(lesson.stage, total, unit="updates") as bar,
+        progress_bar.Progress(
+            lesson.stage, total, unit="updates", done=start, every_seconds=0
+        ) as bar,
     ):
-        bar.done = start
         for step in range(start + 1, total + 1):
             shown = dict(nonfinite.LEFT_OUT)
             if step not in made:
@@ -303,9 +304,9 @@ def _train(
             if step % section.eval_every == 0 or step == total:
                 held_out = lesson.evaluate(state.params)
                 shown |= held_out
-            best.note(step, writer.write(step, shown))
-            loss = shown.get(f"{lesson.stage}/loss", math.nan)
-            bar.advance(1, f"loss {loss:.3f}")
+            row = writer.write(step, shown)
+            best.note(step, row)
+            bar.advance(1, headline.of(row))
             leaves = step < total and leaving.asked() and step + 1 not in made
             if step % every == 0 or step == total or leaves or made.ends(step):
                 noted = {"stage": lesson.stage} | made.as_meta()

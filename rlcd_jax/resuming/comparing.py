@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from rlcd_jax import checkpoint, metrics, tree
+from rlcd_jax import checkpoint, metrics, trackers, tree
 
 # Drawn from the files that are compared, or locks and figures of a process.
-NOT_COMPARED = ("tensorboard", "report.html", "heartbeat", ".lock")
+NOT_COMPARED = (*trackers.FILES, "report.html", "heartbeat", ".lock")
 CHECKPOINTS = ("checkpoints", "chosen")
 
 

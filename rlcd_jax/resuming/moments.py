@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rlcd_jax import trackers
+
 CLOCK = "by the clock"
 SAVING, COMMITTING, DELETING = "in a save", "before a commit", "in a deletion"
 MARKING, METRICS, FILES = "before a mark", "at the metrics", "at another file"
@@ -173,7 +175,7 @@ class Watch:
 def _kind_of(call: str, path: str) -> str:
     """Return what a change of a file belongs to."""
     parts = path.split(os.sep)
-    if parts[-1].startswith("metrics.jsonl") or parts[0] == "tensorboard":
+    if parts[-1].startswith("metrics.jsonl") or parts[0] in trackers.FILES:
         return METRICS
     if call in ("os.remove", "os.rmdir"):
         return DELETING

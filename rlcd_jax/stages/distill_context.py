@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import record_files, records
@@ -85,7 +84,6 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         **shown,
         "seconds": time.monotonic() - started,
     }
-    logging.info("distill: %s", summary)
     return workspace.finish(config, workdir, "distill", summary)
 
 

@@ -102,7 +102,6 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     table = dataclasses.replace(table, notes=(*table.notes, *missing))
     if processes.is_writer():
         tables.write_table(table, folder)
-    logging.info("evaluate:\n%s", tables.markdown(table))
     summary = {
         "table": tables.as_json(table),
         "prompts_in_other_parts": part.shared,

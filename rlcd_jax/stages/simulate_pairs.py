@@ -259,7 +259,8 @@ def _put_together(
     summary["prompts_in_other_parts"] = shared
     record_files.write_jsonl(folder / "dropped.jsonl", drawn.dropped)
     record_files.write_jsonl(folder / "pairs.jsonl", drawn.pairs)
-    with metrics.MetricWriter(workdir, "simulate") as writer:
+    names = config.trackers
+    with metrics.MetricWriter(workdir, "simulate", names=names) as writer:
         writer.write(0, generation.with_rates(drawn.figures))
     told = "simulate: %d pairs, %d sides dropped"
     logging.info(told, len(drawn.pairs), len(drawn.dropped))

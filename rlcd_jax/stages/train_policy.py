@@ -10,16 +10,14 @@ and, where a checkpoint is chosen by them, `policy/chosen`.
 from __future__ import annotations
 
 import functools
-import math
 import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
-from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, leaving, metrics, progress_bar, retention
+from rlcd_jax import checkpoint, headline, leaving, metrics, progress_bar, retention
 from rlcd_jax.job import nonfinite, setup, supervised, trainer, workspace
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
@@ -70,7 +68,6 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         **best,
         "seconds": time.monotonic() - started,
     }
-    logging.info("policy: %s", summary)
     return workspace.finish(config, workdir, "policy", summary)
 
 
@@ -101,10 +98,16 @@ def _train(
     last: dict[str, float] = dict(meta.get(LAST, {}))
     with (
         choosing.Choice(actor, folder, saver, start, meta) as choice,
-        metrics.MetricWriter(workdir, "policy", resumed_step=start or None) as out,
-        progress_bar.Progress("policy", section.steps, unit="steps") as bar,
+        metrics.MetricWriter(
+            workdir,
+            "policy",
+            resumed_step=start or None,
+            names=actor.job.config.trackers,
+        ) as out,
+        progress_bar.Progress(
+            "policy", section.steps, done=start, every_seconds=0
+        ) as bar,
     ):
-        bar.done = start
         for step in range(start + 1, section.steps + 1):
             shown = dict(nonfinite.LEFT_OUT)
             if step not in made:
@@ -116,7 +119,7 @@ def _train(
             row = out.write(step, learning.finish_metrics(shown) | dev)
             best.note(step, row)
             last = last | dev if step in made else row
-            bar.advance(1, f"score {last.get('rollout/score_mean', math.nan):.2f}")
+            bar.advance(1, headline.of(row))
             leaves = step < section.steps and leaving.asked() and step + 1 not in made
             if saves or leaves or made.ends(step):
                 noted = notes.as_meta() | choice.as_meta() | made.as_meta()

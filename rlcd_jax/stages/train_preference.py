@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import records
@@ -108,7 +107,6 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     if people is not None:
         summary["human_agreement"] = agreement.human_agreement(job, params, people)
     summary["seconds"] = time.monotonic() - started
-    logging.info("preference: %s", summary)
     return workspace.finish(config, workdir, "preference", summary)
 
 

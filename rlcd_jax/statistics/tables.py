@@ -7,12 +7,20 @@ A table is written twice: as markdown to be read and as JSON to be computed with
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import os
 import pathlib
+import re
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import rich.box
+import rich.console
+import rich.table
+import rich.text
 
 from rlcd_jax import record_files
 from rlcd_jax.statistics import estimates
@@ -50,13 +58,7 @@ class Table:
 
 def markdown(table: Table) -> str:
     """Return a table as GitHub markdown, aligned so that it reads as plain text."""
-    counts = {
-        cell.num
-        for _, row in table.rows
-        for cell in row
-        if isinstance(cell, estimates.Estimate)
-    }
-    shared = len(counts) == 1
+    shared, notes = _shared(table)
     lines = [[table.row_header, *(column.name for column in table.columns)]]
     for name, cells in table.rows:
         shown = [
@@ -73,17 +75,54 @@ def markdown(table: Table) -> str:
         out.append("| " + " | ".join([first, *rest]) + " |")
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     out.insert(1, "| " + " | ".join(rule) + " |")
-    levels = {
-        cell.level
-        for _, row in table.rows
-        for cell in row
-        if isinstance(cell, estimates.Estimate)
-    }
-    notes = [f"Brackets: {100 * level:g} % intervals." for level in sorted(levels)]
-    notes += [f"n = {count} in every cell." for count in counts if shared]
     parts = [f"**{table.caption}**", "\n".join(out)]
     parts += ["\n".join(f"- {note}" for note in [*notes, *table.notes])]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _shared(table: Table) -> tuple[bool, list[str]]:
+    """Return whether all estimates are of one number of things, and notes on both."""
+    cells = [cell for _, row in table.rows for cell in row]
+    found = [cell for cell in cells if isinstance(cell, estimates.Estimate)]
+    counts, levels = {cell.num for cell in found}, {cell.level for cell in found}
+    shared = len(counts) == 1
+    notes = [f"Brackets: {100 * level:g} % intervals." for level in sorted(levels)]
+    return shared, notes + [f"n = {count} in every cell." for count in counts if shared]
+
+
+def narrow(table: Table, width: int = 100, columns: int = 3) -> str:
+    """Return a table as text of a terminal: a line a column, the rows side by side.
+
+    Args:
+      table: to show; its rows are few and its columns many.
+      width: in letters, which no line is over.
+      columns: how many rows stand side by side, with the rest below them.
+    """
+    shared, told = _shared(table)
+    console = rich.console.Console(
+        file=io.StringIO(), width=width, color_system=None, legacy_windows=False
+    )
+    for start in range(0, len(table.rows), columns):
+        shown = rich.table.Table(box=rich.box.SIMPLE)
+        shown.add_column(table.row_header)
+        rows = table.rows[start : start + columns]
+        for name, _ in rows:
+            shown.add_column(name, justify="right")
+        for index, column in enumerate(table.columns):
+            cells = [
+                show_cell(cells[index], column, with_num=not shared)
+                for _, cells in rows
+            ]
+            shown.add_row(*map(rich.text.Text, (column.name, *cells)))
+        console.print(shown)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    notes = [line for note in (*told, *table.notes) for line in _wrapped(note, width)]
+    text = "\n".join([table.caption, *lines, *notes])
+    return re.sub(r"\n\n+", "\n\n", text) + "\n"
+
+
+def _wrapped(note: str, width: int) -> list[str]:
+    return textwrap.wrap(note, width, initial_indent="- ", subsequent_indent="  ")
 
 
 def show_cell(cell: Cell, column: Column, *, with_num: bool = True) -> str:
@@ -131,6 +170,26 @@ def as_json(table: Table) -> dict[str, Any]:
         "rows": rows,
         "notes": list(table.notes),
     }
+
+
+def from_json(data: Mapping[str, Any]) -> Table:
+    """Return the table of which `as_json` made plain values."""
+
+    def cell(value: Any) -> Cell:
+        if not isinstance(value, dict):
+            return value
+        if "missing" in value:
+            return estimates.Missing(value["missing"])
+        return estimates.Estimate(**value)
+
+    columns = tuple(Column(**column) for column in data["columns"])
+    rows = tuple(
+        (row["name"], tuple(cell(row["cells"][column.name]) for column in columns))
+        for row in data["rows"]
+    )
+    return Table(
+        data["caption"], data["row_header"], columns, rows, tuple(data["notes"])
+    )
 
 
 def write_table(
