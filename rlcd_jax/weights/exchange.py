@@ -124,8 +124,8 @@ def read_checkpoint(
     if item not in scalar.ARCHITECTURES:
         raise ValueError(
             f"item {item!r} is no model; accepted: {', '.join(scalar.ARCHITECTURES)} "
-            "(policy in RUN/policy and RUN/distill, value in RUN/policy, preference "
-            "in RUN/preference)"
+            "(policy in RUN/policy, RUN/distill and RUN/direct, value in RUN/policy, "
+            "preference in RUN/preference)"
         )
     folder, step = _find_step(place, item)
     config = _config_of_run(folder.parent)
@@ -136,7 +136,8 @@ def read_checkpoint(
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     abstract = checkpoint.abstract_like(table.abstract_params(specs), one_device)
     items, _ = checkpoint.restore(folder, step, {item: abstract})
-    stage = "distill" if is_policy and folder.parent.name == "distill" else item
+    named = folder.parent.name  # of a policy without PPO, how it was made
+    stage = named if is_policy and named in model_card.MADE else item
     return read_again.Source(
         params=jax.tree.map(np.asarray, items[item]),
         cfg=cfg,

@@ -32,6 +32,8 @@ MADE = {
     "policy": "PPO against a preference model that learned from pairs of replies",
     "distill": "fine-tuning on the replies to the prompts that ask for the attribute "
     "(context distillation)",
+    "direct": "learning from pairs of replies themselves, without a preference model "
+    "(DPO, IPO or KTO)",
     "preference": "training on pairs of replies: the better one is to score higher",
     "value": "PPO, as the value model beside the policy",
 }
@@ -43,6 +45,7 @@ USE = {
     "policy": "The preference model that scored this policy was trained on them; the "
     "policy itself was not.",
     "distill": "This model was trained on the other half alone.",
+    "direct": "This model was trained on them, as the worse side of each pair.",
     "preference": "This model was trained on them, as the worse side of each pair.",
     "value": "This model began as the preference model, which was trained on them.",
 }
@@ -55,8 +58,7 @@ class About:
     Attributes:
       base: the model it was made of, as `model=` names it.
       licence: of the base, by the hub's short name; "": its files do not say.
-      stage: that made it: "policy", "distill", "preference", "value"; "": it was only
-        brought into another form.
+      stage: that made it, one of `MADE`; "": it was only brought into another form.
       step: of the stage; None: as it was.
       config: of the run, as the stage's config.json has it.
     """
@@ -152,8 +154,7 @@ def _data(about: About) -> str:
     source = about.said("prompts", "source")
     shown = {"package": "those that rlcd_jax ships for the task", None: "not said"}
     lines = [f"Prompts: {shown.get(source, f'`{source}`')}."]
-    if about.stage in ("policy", "distill", "preference", "value"):
-        lines.append(_pairs(about))
+    lines.append(_pairs(about))
     share = about.said("preference", "human_share")
     if share:
         lines.append(f"Human pairs of hh-rlhf among them: {share:g} of all.")
