@@ -128,7 +128,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.mesh.fsdp = 1  # ways in which parameters are split
     config.mesh.tensor = 1  # ways in which heads and vocabulary are split
     config.prompts = ConfigDict()
-    config.prompts.source = "package"  # "package", "hh_rlhf" or a path to JSONL
+    # "package": the task's; "hh_rlhf"; or a path: our JSONL, somebody's rows with a
+    # field "prompt" (JSONL, JSON, CSV, Parquet, a folder of HF datasets or TFDS), text.
+    config.prompts.source = "package"
     config.prompts.hh_dir = ""  # folder of hh-rlhf in the official layout
     config.prompts.hh_train_split = "train"  # the part of hh-rlhf to simulate on
     config.prompts.hh_test_split = "test"  # the part to hold out

@@ -2,14 +2,18 @@ r"""Bring weights in from other programs and hand trained ones back, with a chec
 
     python -m experiments.weights import --model gguf:PATH --out DIR
     python -m experiments.weights export --checkpoint RUN/policy --out DIR
+    python -m experiments.weights export --checkpoint RUN/policy --out policy.gguf \
+        --dtype bfloat16
     python -m experiments.weights export --checkpoint RUN/preference \
         --item preference --out DIR
 
-Both write a Hugging Face folder that transformers loads: a policy as
+A name that ends in .gguf gets a GGUF file, its tokenizer in it, which llama.cpp runs;
+any other name a Hugging Face folder that transformers 4 and 5 load: a policy as
 LlamaForCausalLM, which `model=hf:DIR` names here too, a preference model as
 LlamaForSequenceClassification and a value model as LlamaForTokenClassification, each
-with one label. The folder is read again and compared with its source before it gets
-its name; when a weight, the config or the tokenizer is not the same, there is none.
+with one label, and a model card. What is written is read again and compared with its
+source before it gets its name: config, weights, ids of texts, logits, the most likely
+text. When one of them is not the same, there is none.
 """
 
 from __future__ import annotations
@@ -31,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write(args: argparse.Namespace) -> list[str]:
-    """Write the folder that the flags ask for; return what was written and checked."""
+    """Write what the flags ask for; return what was written and checked."""
     cache_dir = args.cache_dir or embedded.default_cache_dir(os.environ)
-    target = exchange.Target(args.out, args.dtype, args.max_shard_gb * 10**9)
+    size, drops = args.max_shard_gb * 10**9, getattr(args, "drop_bias", False)
+    target = exchange.Target(args.out, args.dtype, size, drops)
     if args.command == "import":
         return exchange.import_model(args.model, target, cache_dir, print)
     return exchange.export_checkpoint(
@@ -46,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser(
         "import",
-        help="write a model as a HF folder",
+        help="write a model as a HF folder or GGUF file",
         formatter_class=flag_help.Help,
     )
     bring.add_argument(
@@ -54,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     hand = commands.add_parser(
         "export",
-        help="write a checkpoint as a HF folder",
+        help="write a checkpoint as a HF folder or GGUF file",
         formatter_class=flag_help.Help,
     )
     hand.add_argument(
@@ -67,8 +72,18 @@ def _parser() -> argparse.ArgumentParser:
         "--item", default=scalar.POLICY, help=", ".join(scalar.ARCHITECTURES)
     )
     hand.add_argument("--model", help="model of the run; default: its config.json's")
+    hand.add_argument(
+        "--drop_bias",
+        action="store_true",
+        help="write a preference model without the bias that transformers cannot hold",
+    )
     for one in (bring, hand):
-        one.add_argument("--out", required=True, type=pathlib.Path, help="new folder")
+        one.add_argument(
+            "--out",
+            required=True,
+            type=pathlib.Path,
+            help="new folder, or a new file that ends in .gguf",
+        )
         one.add_argument(
             "--dtype", default="float32", choices=sorted(hf.DTYPES), help="of weights"
         )

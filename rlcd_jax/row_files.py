@@ -1,11 +1,13 @@
 """Files of rows that others write and read: JSON Lines, a JSON list, CSV, Parquet.
 
-The ending of the name says which. Rows are mappings by column; each comes with its
-place, "file:line" or "file, row n", for the messages of who reads its fields.
+The ending of the name says which; a folder is one that HF datasets saved, and is only
+read. Rows are mappings by column; each comes with its place, "file:line" or "file, row
+n", for the messages of who reads its fields.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -19,6 +21,7 @@ from etils import epath
 from rlcd_jax import jsonl, local_paths, record_files
 
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+STATE, SPLITS = "state.json", "dataset_dict.json"  # of folders that datasets saves
 MAX_BYTES = 1 << 31  # of a file that is read at once
 # Of a Parquet file's rows: so many times its own bytes, and what any may have. Texts
 # pack ten times; what packs a thousand times is no table of replies.
@@ -28,27 +31,46 @@ Row = tuple[str, Mapping[str, Any]]
 
 
 def read(path: epath.PathLike) -> list[Row]:
-    """Return the rows of a file, each with its place.
+    """Return the rows of a file or a saved data set, each with its place.
 
     Raises:
       ValueError: there is no such file, its ending is not one of `ENDINGS`, or what is
         in it is damaged or no table; it names the file, and the line where it can.
     """
     path = epath.Path(local_paths.check(path, "file"))
+    if path.is_dir():
+        return list(_saved(path))
     ending = check_ending(path)
+    with _reading(path):
+        if ending == ".jsonl":
+            return [(f"{path}:{number}", row) for number, row in jsonl.read(path)]
+    read_bytes = {".json": _json, ".csv": _csv, ".parquet": _parquet}[ending]
+    return list(read_bytes(whole(path), str(path)))
+
+
+def whole(path: epath.PathLike) -> bytes:
+    """Return the bytes of a file that is read at once.
+
+    Raises:
+      ValueError: it is not there, cannot be read, or is too large.
+    """
+    path = epath.Path(path)
+    with _reading(path):
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _reading(path: epath.Path) -> Iterator[None]:
+    """Refuse a file that is too large, and say which one cannot be read."""
     try:
         size = path.stat().length
         if size > MAX_BYTES:
             raise ValueError(
                 f"{path} has {size} bytes; accepted: at most {MAX_BYTES}, so split it"
             )
-        if ending == ".jsonl":
-            return [(f"{path}:{number}", row) for number, row in jsonl.read(path)]
-        data = path.read_bytes()
+        yield
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    read_bytes = {".json": _json, ".csv": _csv, ".parquet": _parquet}[ending]
-    return list(read_bytes(data, str(path)))
 
 
 def write(path: epath.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -168,6 +190,42 @@ def _unpacked(file: pq.ParquetFile, packed: int) -> list[Mapping[str, Any]]:
             "replies does"
         )
     return rows
+
+
+def _saved(folder: epath.Path) -> Iterator[Row]:
+    """Yield the rows of a folder that `Dataset.save_to_disk` of HF datasets wrote."""
+    if (folder / SPLITS).exists():
+        splits = jsonl.read_object(folder / SPLITS).get("splits")
+        names = splits if isinstance(splits, list) else []
+        shown = " or ".join(str(folder / str(name)) for name in names[:4])
+        raise ValueError(f"{folder} holds several splits; name one of them: {shown}")
+    if not (folder / STATE).exists():
+        raise ValueError(
+            f"{folder} is a folder without {STATE}; accepted: a file that ends in "
+            f"{', '.join(ENDINGS)}, or a folder that HF datasets saved (save_to_disk)"
+        )
+    listed = jsonl.read_object(folder / STATE).get("_data_files")
+    listed = listed if isinstance(listed, list) else []
+    names = [one.get("filename") if isinstance(one, dict) else None for one in listed]
+    if not names or any(not _is_inside(name) for name in names):
+        raise ValueError(
+            f"{folder / STATE} names the files {show(names)}; accepted: files of the "
+            "folder; save the data set again"
+        )
+    for name in names:
+        where = str(folder / name)
+        try:
+            rows = pa.ipc.open_stream(whole(where)).read_all().to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{where}: not a whole Arrow file ({first})") from error
+        for number, row in enumerate(rows, start=1):
+            yield f"{where}, row {number}", row
+
+
+def _is_inside(name: Any) -> bool:
+    """Return whether a name is that of a file in the same folder."""
+    return isinstance(name, str) and bool(name) and name == epath.Path(name).name
 
 
 def show(value: Any) -> str:

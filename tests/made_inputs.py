@@ -21,7 +21,7 @@ from rlcd_jax.human import reading, study, study_files
 from rlcd_jax.models import llama, presets
 from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.text import tokenizer as tk
-from rlcd_jax.weights import exchange, names
+from rlcd_jax.weights import exchange, names, read_again
 
 ROOT = pathlib.Path(__file__).parents[1]
 END = "<|im_end|>"
@@ -72,7 +72,7 @@ def write_model(folder: pathlib.Path) -> pathlib.Path:
     ends = np.log(SHARE_OF_ENDS * cfg.vocab_size / (1 - SHARE_OF_ENDS))
     params["unembed"][:, 0] = 0
     params["unembed"][words.eos_id, 0] = ends / 2.5
-    source = exchange.Source(params, cfg, words, "policy", "a test")
+    source = read_again.Source(params, cfg, words, "policy", "a test")
     exchange.write(source, exchange.Target(folder, "float32", 10**9))
     return folder
 
@@ -82,7 +82,7 @@ def write_bytes_model(folder: pathlib.Path) -> pathlib.Path:
     cfg = presets.get_preset("tiny")
     params = jax.tree.map(np.array, llama.init_params(cfg, jax.random.key(0)))
     spells = byte_tokenizer.make(cfg.vocab_size)
-    source = exchange.Source(params, cfg, spells, "policy", "a test")
+    source = read_again.Source(params, cfg, spells, "policy", "a test")
     exchange.write(source, exchange.Target(folder, "float32", 10**9))
     return folder
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import runs
+import tensorflow_datasets as tfds
 
 from rlcd_jax import record_files, records, tasks
 from rlcd_jax.datasets import hh_rlhf, hh_rlhf_files, simulated_pairs
@@ -285,6 +286,11 @@ def test_simulated_pairs_give_every_record_back(tmp_path):
     builder = simulated_pairs.prepare(path, tmp_path / "data")
     source = builder.as_data_source(split="train")
     assert [simulated_pairs.to_pair(source[i]) for i in range(len(source))] == pairs
+    by_name = {"data_dir": builder.data_path.parent.parent, "split": "train"}
+    named = tfds.data_source("simulated_pairs", **by_name)
+    assert [simulated_pairs.to_pair(row) for row in named] == pairs
+    with pytest.raises(ValueError, match="holds no prepared pairs; prepare a run's"):
+        tfds.data_source("simulated_pairs", data_dir=tmp_path, split="train")
     record_files.write_jsonl(path, pairs[:2])  # another file is another data set
     builder = simulated_pairs.prepare(path, tmp_path / "data")
     assert builder.info.splits["train"].num_examples == 2

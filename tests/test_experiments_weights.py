@@ -30,7 +30,7 @@ def test_import_says_what_was_checked_and_refuses_to_write_again(tmp_path, capsy
 
 
 def test_errors_are_one_line_of_words(tmp_path, capsys):
-    out = ["--out", str(tmp_path / "out.gguf")]
+    out = ["--out", str(tmp_path / "out.safetensors")]
     for arguments in (
         ["import", "--model", "smollm2-135m", *out],
         ["export", "--checkpoint", str(tmp_path / "no"), *out],

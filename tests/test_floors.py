@@ -173,6 +173,7 @@ def test_library_has_no_print_argv_environment_or_global():
 
 # What takes long to import and most commands never use, imported where it is used.
 LATE = {
+    ("datasets.prompt_rows", "tensorflow_datasets"),
     ("job.prompt_parts", "rlcd_jax.datasets"),  # hh_rlhf, and with it TFDS
     ("preference.data", "rlcd_jax.datasets"),
     ("report.plots", "matplotlib"),

@@ -104,7 +104,9 @@ _MESH = {
     "tensor": _count(1, 1, "ways"),
 }
 _PROMPTS = {
-    "source": _text("package", "package, hh_rlhf or a file of prompts", path=True),
+    "source": _text(
+        "package", "package, hh_rlhf, or a file or folder of prompts", path=True
+    ),
     "hh_dir": _text("", "a folder", empty=True, path=True),
     "hh_train_split": _split("train"),
     "hh_test_split": _split("test"),

@@ -1,7 +1,10 @@
 """A run's simulated pairs as a TFDS data set, for anyone who reads data that way.
 
-After `prepare(run/"pairs/pairs.jsonl", data_dir)` the pairs are read with
-`builder.as_data_source(split="train")`; `to_pair` gives the record back.
+After `builder = prepare(run/"pairs/pairs.jsonl", data_dir)` the pairs are read with
+`builder.as_data_source(split="train")`; or by name, with
+`tfds.data_source("simulated_pairs", data_dir=FOLDER, split="train")`, by programs that
+know nothing of this package, FOLDER being `builder.data_path.parent.parent`. `to_pair`
+gives the record back.
 """
 
 import dataclasses
@@ -34,14 +37,14 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {"2.0.0": "The draw of a prompt is a field of its own."}
 
-    def __init__(self, *, pairs_file: epath.PathLike, **kwargs: Any):
+    def __init__(self, *, pairs_file: epath.PathLike | None = None, **kwargs: Any):
         """Make the builder over one file of pairs.
 
         Args:
-          pairs_file: a pairs.jsonl.
+          pairs_file: a pairs.jsonl; None: what is prepared is read, by its name.
           **kwargs: `data_dir`, ... of every TFDS builder.
         """
-        self._file = epath.Path(pairs_file)
+        self._file = None if pairs_file is None else epath.Path(pairs_file)
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -60,6 +63,11 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         del dl_manager  # the file is at hand
+        if self._file is None:
+            raise ValueError(
+                f"{self.data_path} holds no prepared pairs; prepare a run's "
+                "pairs.jsonl first (simulated_pairs.prepare), and name that folder"
+            )
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:

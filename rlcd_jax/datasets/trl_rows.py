@@ -36,12 +36,17 @@ def take(row: Mapping[str, Any]) -> Taken:
                 "as 'prompt', and the replies alone"
             )
         return turns, chosen, rejected, 0.0
-    turns = _prompt_turns(row["prompt"])
+    turns = prompt_turns(row["prompt"])
     replies = [_reply(row, name, turns) for name in ("chosen", "rejected")]
     return turns, *replies, 0.0
 
 
-def _prompt_turns(prompt: Any) -> tuple[records.Turn, ...]:
+def prompt_turns(prompt: Any) -> tuple[records.Turn, ...]:
+    """Return the turns of a prompt, as text or messages.
+
+    Raises:
+      ValueError: it is neither, or a message has another role.
+    """
     if isinstance(prompt, str):
         return dialogue_format.read_prompt(prompt)
     return tuple(_turn(message, "prompt") for message in _listed(prompt, "prompt"))

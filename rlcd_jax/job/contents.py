@@ -50,8 +50,8 @@ def inputs(config: ConfigDict, workdir: str | os.PathLike[str], stage: str) -> d
     data = config.preference.data
     if stages.STAGES[stage].texts == 2 and comparisons.is_named(data):
         path = pathlib.Path(comparisons.split_name(data)[1])
-        if path.is_file():
-            found[f"preference.data={data}"] = file_hash(path)
+        if path.exists():
+            found[f"preference.data={data}"] = facts.content_hash(path)
     if stage == "evaluate":
         found |= dict(_of_other_runs(config))
     return found

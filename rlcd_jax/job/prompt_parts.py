@@ -10,7 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import records, tasks
-from rlcd_jax.datasets import parts
+from rlcd_jax.datasets import parts, prompt_rows
 from rlcd_jax.job import setup
 
 # Of two parts with one text, the first keeps it.
@@ -80,6 +80,10 @@ def _read_part(
         return ()  # of no human pairs at all
     if human or part == "agreement" or source == "hh_rlhf":
         return _hh_prompts(config, task, part)
+    if source != "package" and prompt_rows.is_of_others(source):
+        found = prompt_rows.read(source)
+        logging.log_first_n(logging.INFO, "%s: %s", 1, source, found.said())
+        return tasks.part_of(found.prompts, task, part, str(source))
     return tasks.load_prompts(task, part, None if source == "package" else source)
 
 

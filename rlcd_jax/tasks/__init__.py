@@ -19,6 +19,7 @@ from rlcd_jax.tasks.layout import SPLITS, CleanupRules, PromptSet, Task
 from rlcd_jax.tasks.prompt_sets import (
     load_prompts,
     parse_prompts,
+    part_of,
     split_of,
     split_prompts,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "load_prompts",
     "load_task",
     "parse_prompts",
+    "part_of",
     "split_of",
     "split_prompts",
     "with_format",

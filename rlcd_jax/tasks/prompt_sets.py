@@ -64,17 +64,34 @@ def load_prompts(
       ValueError: naming the file, each line and field that is wrong; or a split that
         has a share and no prompt.
     """
+    if path is None and task.prompts.texts:
+        prompts, where = inline_prompts(task), f"the texts of task '{task.name}'"
+    else:
+        prompts, where = _read_file(task, path)
+    return part_of(prompts, task, split, where)
+
+
+def part_of(
+    prompts: Sequence[records.Prompt], task: layout.Task, split: str | None, where: str
+) -> tuple[records.Prompt, ...]:
+    """Return the prompts of one split of a set.
+
+    Args:
+      prompts: all of them.
+      task: gives the shares of the splits.
+      split: "train", "dev" or "test"; None for all.
+      where: what the set is, for the message.
+
+    Raises:
+      ValueError: the split is none, or has a share and no prompt.
+    """
     if split is not None and split not in layout.SPLITS:
         raise ValueError(
             f"unknown split '{split}'; accepted are {', '.join(layout.SPLITS)}, or "
             "None."
         )
-    if path is None and task.prompts.texts:
-        prompts, where = inline_prompts(task), f"the texts of task '{task.name}'"
-    else:
-        prompts, where = _read_file(task, path)
     if split is None:
-        return prompts
+        return tuple(prompts)
     parts = split_prompts(prompts, task.prompts)
     if not parts[split] and getattr(task.prompts, split) > 0:
         raise ValueError(

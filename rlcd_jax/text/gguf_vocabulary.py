@@ -236,6 +236,25 @@ def splitting_rule(fields: Mapping[str, Any]) -> str:
     return rule
 
 
+def split_steps(rule: str) -> list[pre_tokenizers.PreTokenizer]:
+    """Return what a splitting rule does, step by step.
+
+    Args:
+      rule: one of `SPLITS`.
+    """
+    is_llama3 = rule in LLAMA3_NAMES
+    steps = []
+    if rule == "smollm":
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if is_llama3:
+        pattern = tokenizers.Regex(LLAMA3_PATTERN)
+        steps.append(pre_tokenizers.Split(pattern, behavior="isolated"))
+    steps.append(
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not is_llama3)
+    )
+    return steps
+
+
 def _byte_level(
     fields: Mapping[str, Any], pieces: Sequence[str]
 ) -> tokenizers.Tokenizer:
@@ -249,24 +268,14 @@ def _byte_level(
                 f"the GGUF file has the merge {line!r}, which joins no two of its "
                 f"tokens to a third; fetch it again, or {FOLDER}"
             )
-    is_llama3 = split in LLAMA3_NAMES
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocab={piece: token_id for token_id, piece in enumerate(pieces)},
             merges=merges,
-            ignore_merges=is_llama3,
+            ignore_merges=split in LLAMA3_NAMES,
         )
     )
-    steps = []
-    if split == "smollm":
-        steps.append(pre_tokenizers.Digits(individual_digits=True))
-    if is_llama3:
-        pattern = tokenizers.Regex(LLAMA3_PATTERN)
-        steps.append(pre_tokenizers.Split(pattern, behavior="isolated"))
-    steps.append(
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not is_llama3)
-    )
-    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(split_steps(split))
     backend.decoder = decoders.ByteLevel()
     return backend
 

@@ -275,6 +275,17 @@ class Tokenizer:
         chat_templates.check_complete(text, messages)
         return text + self.reply_opening + begun if begun else text
 
+    def parts(self) -> backends.Vocabulary:
+        """Return what a tokenizer is made of, the names of all its tokens included."""
+        return backends.Vocabulary(
+            backend=self._backend,
+            bos_id=self.bos_id,
+            eos_ids=self.eos_ids,
+            pad_id=self.pad_id,
+            names=dict(self._names),
+            chat_template=self.chat_template,
+        )
+
     def save(self, folder: str | pathlib.Path) -> None:
         """Write tokenizer.json and tokenizer_config.json as transformers reads them.
 

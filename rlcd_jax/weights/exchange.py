@@ -1,8 +1,8 @@
 """Models brought in from other programs and handed out to them, with a check.
 
-Both ways end in a Hugging Face folder. It is written under a temporary name, read
-again as any folder is, and compared with its source: the config, every weight, and the
-tokenizer. It gets its name only then, so a folder that is there is right.
+Both ways end in a Hugging Face folder or a GGUF file. It is written under a temporary
+name, read again as any other is, and compared with its source (`read_again`). It gets
+its name only then, so what is there is right.
 """
 
 from __future__ import annotations
@@ -13,74 +13,56 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlcd_jax import checkpoint, jsonl
 from rlcd_jax.job import setup
 from rlcd_jax.models import heads, llama, presets, table
 from rlcd_jax.ppo import choosing
-from rlcd_jax.text import byte_tokenizer, tokenizer
+from rlcd_jax.text import byte_tokenizer, gguf_fields, tokenizer
 from rlcd_jax.weights import (
-    config_json,
     embedded,
     files,
     finite,
+    gguf_writing,
     hf,
+    model_card,
+    read_again,
     resolve,
     scalar,
 )
 
-CHECK_TOKENS = 64  # tokens of the text on which the effect of rounding is measured
-CHECK_TEXT = "Human: How are you?\n\nAssistant: Fine — thanks!  12345 \t(naïve) 日本"
-# What a config says about how a run computes, which no file of weights holds.
-OF_THE_RUN = ("dtype", "remat", "attention", "tensor_ways", "split_decode")
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Weights to write: whose numbers they are, and how it spells.
-
-    Attributes:
-      params: float32, training form; of a scalar model, its trunk and head.
-      cfg: of the model.
-      text_tokenizer: of the model.
-      role: "policy" (any language model), "preference" or "value".
-      origin: where they are from, in words.
-    """
-
-    params: Any
-    cfg: llama.LlamaConfig
-    text_tokenizer: tokenizer.Tokenizer
-    role: str
-    origin: str
-
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A folder to write.
+    """What to write.
 
     Attributes:
-      folder: a place that does not exist yet, or is empty.
+      path: a folder that does not exist yet, or is empty; or a new file whose name
+        ends in .gguf.
       dtype: of the weights: "float32" (exact), "bfloat16" or "float16".
-      max_shard_bytes: largest file; a single larger tensor has a file of its own.
+      max_shard_bytes: largest file of a folder; a single larger tensor has one of its
+        own.
+      drop_bias: whether a preference model may lose the bias of its scores, for which
+        transformers has no place.
     """
 
-    folder: pathlib.Path
+    path: pathlib.Path
     dtype: str
     max_shard_bytes: float
+    drop_bias: bool = False
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.max_shard_bytes):
             raise ValueError(f"max_shard_bytes={self.max_shard_bytes}; give a number")
         hf.check_form(self.dtype, int(self.max_shard_bytes))
-        files.check_new(self.folder)
+        files.check_new(self.path)
 
 
 def import_model(
     spec: str, target: Target, cache_dir: pathlib.Path, log: embedded.Log
 ) -> list[str]:
-    """Write a model that another program wrote as a Hugging Face folder.
+    """Write a model that another program wrote, in the form that is asked for.
 
     Args:
       spec: see `resolve.resolve_model`.
@@ -96,12 +78,13 @@ def import_model(
         again; the target is as it was.
     """
     model = resolve.resolve_model(spec, cache_dir, log)
-    source = Source(
+    source = read_again.Source(
         params=model.load_params(),
         cfg=model.cfg,
         text_tokenizer=model.load_tokenizer(),
         role=scalar.POLICY,
         origin=spec,
+        about=model_card.About(spec, model.licence, "", None, {}),
     )
     return write(source, target)
 
@@ -114,7 +97,7 @@ def export_checkpoint(
     cache_dir: pathlib.Path,
     log: embedded.Log,
 ) -> list[str]:
-    """Write a run's weights as a Hugging Face folder.
+    """Write a run's weights in the form that is asked for.
 
     See `read_checkpoint` for what may be named, and `import_model` for the rest.
     """
@@ -127,7 +110,7 @@ def read_checkpoint(
     spec: str | None,
     cache_dir: pathlib.Path,
     log: embedded.Log,
-) -> Source:
+) -> read_again.Source:
     """Return the weights of a run's checkpoint.
 
     Args:
@@ -141,22 +124,27 @@ def read_checkpoint(
     if item not in scalar.ARCHITECTURES:
         raise ValueError(
             f"item {item!r} is no model; accepted: {', '.join(scalar.ARCHITECTURES)} "
-            "(policy in RUN/policy and RUN/distill, value in RUN/policy, preference "
-            "in RUN/preference)"
+            "(policy in RUN/policy, RUN/distill and RUN/direct, value in RUN/policy, "
+            "preference in RUN/preference)"
         )
     folder, step = _find_step(place, item)
-    cfg, text_tokenizer = _model_of_run(folder, spec, cache_dir, log)
+    config = _config_of_run(folder.parent)
+    spec = spec or _spec_of_run(config, folder.parent)
+    cfg, text_tokenizer, licence = _base(spec, cache_dir, log)
     is_policy = item == scalar.POLICY
     specs = llama.param_specs(cfg) if is_policy else heads.scalar_specs(cfg)
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     abstract = checkpoint.abstract_like(table.abstract_params(specs), one_device)
     items, _ = checkpoint.restore(folder, step, {item: abstract})
-    return Source(
+    named = folder.parent.name  # of a policy without PPO, how it was made
+    stage = named if is_policy and named in model_card.MADE else item
+    return read_again.Source(
         params=jax.tree.map(np.asarray, items[item]),
         cfg=cfg,
         text_tokenizer=text_tokenizer,
         role=item,
         origin=f"{item} of step {step} in {folder}",
+        about=model_card.About(spec, licence, stage, step, config),
     )
 
 
@@ -174,21 +162,27 @@ def _find_step(place: pathlib.Path, item: str) -> tuple[pathlib.Path, int]:
     return folder, step
 
 
-def _model_of_run(
-    folder: pathlib.Path, spec: str | None, cache_dir: pathlib.Path, log: embedded.Log
-) -> tuple[llama.LlamaConfig, tokenizer.Tokenizer]:
-    spec = spec or _spec_of_run(folder.parent / "config.json")
+def _base(
+    spec: str, cache_dir: pathlib.Path, log: embedded.Log
+) -> tuple[llama.LlamaConfig, tokenizer.Tokenizer, str]:
+    """Return numbers, tokenizer and licence of the model that a run began with."""
     if spec.startswith(setup.RANDOM):
         cfg = presets.get_preset(spec.removeprefix(setup.RANDOM))
-        return cfg, byte_tokenizer.make(cfg.vocab_size)
+        return cfg, byte_tokenizer.make(cfg.vocab_size), ""
     model = resolve.resolve_model(spec, cache_dir, log)
-    return model.cfg, model.load_tokenizer()
+    return model.cfg, model.load_tokenizer(), model.licence
 
 
-def _spec_of_run(path: pathlib.Path) -> str:
-    if not path.is_file():
+def _config_of_run(stage: pathlib.Path) -> dict[str, Any]:
+    path = stage / "config.json"
+    return jsonl.read_object(path) if path.is_file() else {}
+
+
+def _spec_of_run(config: dict[str, Any], stage: pathlib.Path) -> str:
+    path = stage / "config.json"
+    if not config and not path.is_file():
         raise ValueError(f"{path} is not there; name the run's model with --model")
-    model = jsonl.read_object(path).get("model")
+    model = config.get("model")
     spec = model.get("spec") if isinstance(model, dict) else None
     if not isinstance(spec, str):
         raise ValueError(
@@ -197,10 +191,27 @@ def _spec_of_run(path: pathlib.Path) -> str:
     return spec
 
 
-def write(source: Source, target: Target) -> list[str]:
+def write(source: read_again.Source, target: Target) -> list[str]:
     """Write a source, read it again and compare; see `import_model`."""
+    is_gguf = files.is_gguf(target.path)
+    if is_gguf and source.role != scalar.POLICY:
+        raise ValueError(
+            f"{target.path}: a {source.role} model gives scores, and a GGUF file of a "
+            "LLaMA holds a language model; write a Hugging Face folder (a name without "
+            ".gguf)"
+        )
     _check_finite(source)
-    with files.new_folder(target.folder) as partial:
+    _check_head(source, target)
+    if is_gguf:
+        lines, kind = _write_gguf(source, target), "a GGUF file"
+    else:
+        lines = _write_folder(source, target)
+        kind = scalar.ARCHITECTURES[source.role]
+    return [f"wrote {target.path}: {source.origin}, as {kind}", *lines]
+
+
+def _write_folder(source: read_again.Source, target: Target) -> list[str]:
+    with files.new_folder(target.path) as partial:
         hf.write(
             partial,
             source.params,
@@ -210,12 +221,46 @@ def write(source: Source, target: Target) -> list[str]:
             max_shard_bytes=int(target.max_shard_bytes),
             role=source.role,
         )
-        lines = check_folder(partial, source, target.dtype)
-    kind = scalar.ARCHITECTURES[source.role]
-    return [f"wrote {target.folder}: {source.origin}, as {kind}", *lines]
+        card = model_card.markdown(source.about, source.role, source.text_tokenizer)
+        (partial / model_card.FILE).write_text(card, "utf-8")
+        lines = read_again.check_folder(partial, source, target.dtype)
+    return lines + _about_bias(source)
 
 
-def _check_finite(source: Source) -> None:
+def _write_gguf(source: read_again.Source, target: Target) -> list[str]:
+    spelt = gguf_fields.of_tokenizer(source.text_tokenizer, source.cfg.vocab_size)
+    with files.new_file(target.path) as partial:
+        gguf_writing.write(
+            partial,
+            source.params,
+            source.cfg,
+            dtype=target.dtype,
+            metadata=model_card.gguf_fields(source.about) | spelt,
+        )
+        return read_again.check_gguf(partial, source, target.dtype)
+
+
+def _check_head(source: read_again.Source, target: Target) -> None:
+    """Refuse a preference model that transformers would read with other scores."""
+    if source.role != scalar.PREFERENCE:
+        return
+    bias = float(source.params["head"]["bias"])
+    if bias and not target.drop_bias:
+        raise ValueError(
+            f"{source.origin} has the bias {bias:g}, for which transformers' "
+            "LlamaForSequenceClassification has no place; with --drop_bias its scores "
+            "are less by that, all alike, so that no comparison changes"
+        )
+    pad = source.text_tokenizer.pad_id
+    if pad not in source.text_tokenizer.special_ids:
+        raise ValueError(
+            "the vocabulary has no special token that could fill up texts, and "
+            "transformers reads a score at the last token that is not padding: which "
+            "one that is would depend on who pads; add a padding token to the model"
+        )
+
+
+def _check_finite(source: read_again.Source) -> None:
     advice = "nothing is written; take an earlier checkpoint"
     for name, values in hf.disassemble(source.params, source.cfg, source.role):
         finite.check(values, f"{source.origin}: {name}", advice)
@@ -224,80 +269,7 @@ def _check_finite(source: Source) -> None:
         finite.check(bias, f"{source.origin}: {scalar.BIAS_FIELD}", advice)
 
 
-def check_folder(folder: pathlib.Path, source: Source, dtype: str) -> list[str]:
-    """Read a written folder again and compare it with its source.
-
-    Returns:
-      Lines that say what was compared.
-
-    Raises:
-      ValueError: the config, a weight or the tokenizer is not the source's in
-        `dtype`; it is named.
-    """
-    cfg = hf.read_config(folder, source.role)
-    own = {name: getattr(cfg, name) for name in OF_THE_RUN}
-    if cfg != dataclasses.replace(source.cfg, **own):
-        raise ValueError(
-            f"{folder / config_json.NAME}, read again, says {cfg}, and the source is "
-            f"{source.cfg}; do not use the folder"
-        )
-    if source.role == scalar.POLICY:
-        found = hf.load_params(folder, cfg)
-    else:
-        found = hf.load_scalar_params(folder, cfg, source.role)
-    count = _compare_weights(found, source, dtype, folder)
-    _compare_tokenizers(tokenizer.load_tokenizer(folder), source.text_tokenizer, folder)
-    lines = [f"checked: {count} weights and the tokenizer, read again, are the same"]
-    if dtype != "float32":
-        gap = np.abs(outputs(found, source) - outputs(source.params, source)).max()
-        what = "a logit" if source.role == scalar.POLICY else "a score"
-        lines.append(
-            f"rounding the weights to {dtype} moved {what} by {gap:.2g} at most"
-        )
-    return lines + _about_bias(source)
-
-
-def _compare_weights(
-    found: Any, source: Source, dtype: str, folder: pathlib.Path
-) -> int:
-    """Return how many numbers are the same, all of them; one tensor at a time."""
-    count = 0
-    again = hf.disassemble(found, source.cfg, source.role)
-    first = hf.disassemble(source.params, source.cfg, source.role)
-    for (name, held), (_, values) in zip(again, first, strict=True):
-        wanted = hf.rounded_to(values, hf.DTYPES[dtype], name).astype(np.float32)
-        differing = int(np.count_nonzero(held != wanted))
-        if differing:
-            raise ValueError(
-                f"{folder}: {name}, read again, differs from the source in "
-                f"{differing} of {held.size} values; do not use the folder"
-            )
-        count += held.size
-    if source.role == scalar.PREFERENCE:
-        bias, wanted = found["head"]["bias"], source.params["head"]["bias"]
-        if bias != wanted:
-            raise ValueError(
-                f"{folder}: {scalar.BIAS_FIELD}, read again, is {bias}, and the source "
-                f"has {wanted}; do not use the folder"
-            )
-    return count
-
-
-def _compare_tokenizers(
-    found: tokenizer.Tokenizer, wanted: tokenizer.Tokenizer, folder: pathlib.Path
-) -> None:
-    def about(one: tokenizer.Tokenizer) -> tuple[Any, ...]:
-        ids = one.encode(CHECK_TEXT)
-        return ids, one.decode(ids), one.bos_id, one.eos_id, one.vocab_size
-
-    if about(found) != about(wanted):
-        raise ValueError(
-            f"{folder}: the tokenizer, read again, spells {CHECK_TEXT!r} as "
-            f"{about(found)}, and the source as {about(wanted)}; do not use the folder"
-        )
-
-
-def _about_bias(source: Source) -> list[str]:
+def _about_bias(source: read_again.Source) -> list[str]:
     if source.role != scalar.PREFERENCE or not source.params["head"]["bias"]:
         return []
     bias = float(source.params["head"]["bias"])
@@ -305,19 +277,3 @@ def _about_bias(source: Source) -> list[str]:
         f"transformers has no place for the bias {bias:g}: its scores are less by "
         f"that, all alike; config.json keeps it as {scalar.BIAS_FIELD}"
     ]
-
-
-def outputs(params: Any, source: Source) -> np.ndarray:
-    """Return what a model says of a fixed random text, float32.
-
-    Returns:
-      Logits [CHECK_TOKENS, V], or the scalars [CHECK_TOKENS] of a scalar model.
-    """
-    cfg = dataclasses.replace(source.cfg, dtype="float32", attention="xla")
-    ids = np.random.default_rng(0).integers(0, cfg.vocab_size, (1, CHECK_TOKENS))
-    tokens, mask = jnp.asarray(ids, jnp.int32), jnp.ones(ids.shape, bool)
-    if source.role != scalar.POLICY:
-        return np.asarray(heads.scalar_per_token(params, cfg, tokens, mask)[0])
-    positions = heads.positions_of(mask)
-    hidden, _ = llama.hidden_states(params, cfg, tokens, positions, mask)
-    return np.asarray(llama.logits(params, cfg, hidden)[0])

@@ -193,20 +193,52 @@ def _open(path: pathlib.Path) -> Any:
         ) from error
 
 
-def check_new(folder: pathlib.Path) -> None:
-    """Refuse a place for a model's folder that is taken, or that is a file's name."""
-    local_paths.check(folder, "folder")
-    if folder.suffix in (".gguf", ".safetensors", ".bin"):
-        other = "; llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it"
+def check_new(path: pathlib.Path) -> None:
+    """Refuse a place for a new model that is taken, or no name of a form we write.
+
+    Args:
+      path: of a folder, or of a file that ends in .gguf.
+    """
+    local_paths.check(path, "file" if is_gguf(path) else "folder")
+    if path.suffix in (".safetensors", ".bin"):
         raise ValueError(
-            f"{folder} is the name of a file, and what is written is a Hugging Face "
+            f"{path} is the name of a file, and what is written is a Hugging Face "
             "folder (config.json, safetensors, tokenizer.json); give the name of a "
-            f"folder{other if folder.suffix == '.gguf' else ''}"
+            "folder, or one that ends in .gguf for a GGUF file"
         )
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a new folder")
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; give a new folder")
+    if is_gguf(path):
+        if path.exists():
+            raise ValueError(f"{path} is there already; give the name of a new file")
+        return
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; give a new folder")
+    if path.exists() and any(path.iterdir()):
+        raise ValueError(f"{path} is not empty; give a new folder")
+
+
+def is_gguf(path: pathlib.Path) -> bool:
+    """Return whether a place is named as a GGUF file and not as a folder."""
+    return path.suffix.lower() == ".gguf"
+
+
+@contextlib.contextmanager
+def new_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a file to write, which gets its name when all went well.
+
+    Args:
+      path: a place where nothing is yet.
+
+    Yields:
+      A path in a temporary folder beside it; an error on the way leaves nothing.
+
+    Raises:
+      ValueError: the place is taken, or cannot be written to.
+    """
+    check_new(path)
+    with _beside(path) as partial:
+        yield partial / path.name
+        (partial / path.name).chmod(0o644)
+        (partial / path.name).replace(path)
 
 
 @contextlib.contextmanager
@@ -223,19 +255,26 @@ def new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       ValueError: the place is taken, or cannot be written to.
     """
     check_new(folder)
-    partial = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
-        )
+    with _beside(folder) as partial:
         yield partial
         _open_modes(partial)
         partial.replace(folder)
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a temporary folder beside a place; it is gone afterwards."""
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(
+            tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
+        )
+        yield partial
     except OSError as error:
         raise ValueError(
-            f"{folder} could not be written ({error}); nothing of it is left; free "
-            "space, or give a folder that can be written to"
+            f"{path} could not be written ({error}); nothing of it is left; free "
+            "space, or give a place that can be written to"
         ) from error
     finally:
         if partial is not None:

@@ -25,6 +25,8 @@ KNOWN_SCALINGS = (
     llama.RopeScaling(32.0, 1.0, 4.0, 8192),  # LLaMA 3.2
 )
 ROPE_FACTORS = "rope_freqs.weight"
+# Of our own files: the numbers from which the factors follow.
+ROPE_NUMBERS = "rlcd_jax.rope_scaling"
 # Kinds of tensors that are read: plain floats, and what gguf's `dequantize` expands.
 READABLE = (
     *("F32", "F16", "BF16", "F64"),
@@ -124,7 +126,8 @@ def read_config(
     )
     if ROPE_FACTORS not in tensors:
         return cfg
-    return _with_scaling(cfg, tensors[ROPE_FACTORS], origin)
+    own = metadata.get(ROPE_NUMBERS)
+    return _with_scaling(cfg, tensors[ROPE_FACTORS], own, origin)
 
 
 def _check_kind(metadata: Mapping[str, Any], origin: str) -> None:
@@ -170,9 +173,9 @@ def _short(value: float) -> float:
 
 
 def _with_scaling(
-    cfg: llama.LlamaConfig, tensor: gguf.ReaderTensor, origin: str
+    cfg: llama.LlamaConfig, tensor: gguf.ReaderTensor, own: Any, origin: str
 ) -> llama.LlamaConfig:
-    """Return the config with the known scaling whose factors these are."""
+    """Return the config with the scaling whose factors these are: known, or named."""
     is_plain = tensor.tensor_type == gguf.GGMLQuantizationType.F32
     if not is_plain or _shape(tensor) != (cfg.head_dim // 2,):
         raise ValueError(
@@ -183,16 +186,33 @@ def _with_scaling(
     finite.check(factors, f"{origin}: {ROPE_FACTORS}", "convert the model again")
     if np.allclose(factors, 1.0):
         return cfg
-    plain = attention.rope_frequencies(cfg.head_dim, cfg.rope_theta, None)
-    for scaling in KNOWN_SCALINGS:
-        numbers = dataclasses.astuple(scaling)
-        slowed = attention.rope_frequencies(cfg.head_dim, cfg.rope_theta, numbers)
-        if np.allclose(plain / slowed, factors, rtol=1e-4):
-            return dataclasses.replace(cfg, rope_scaling=scaling)
+    for scaling in (*_named_scaling(own), *KNOWN_SCALINGS):
+        scaled = dataclasses.replace(cfg, rope_scaling=scaling)
+        if np.allclose(rope_factors(scaled), factors, rtol=1e-4):
+            return scaled
     raise ValueError(
         f"{origin}: the factors in {ROPE_FACTORS} are of no known rope scaling "
         f"(largest {factors.max():g}); load the model from its Hugging Face folder"
     )
+
+
+def _named_scaling(numbers: Any) -> list[llama.RopeScaling]:
+    """Return the scaling that a file of ours names, if it is one."""
+    is_list = isinstance(numbers, list) and len(numbers) == 4
+    if not is_list or not all(isinstance(one, float) for one in numbers):
+        return []
+    *factors, length = map(_short, numbers)
+    usable = min(*factors, length) > 0 and factors[2] > factors[1]
+    return [llama.RopeScaling(*factors, int(length))] if usable else []
+
+
+def rope_factors(cfg: llama.LlamaConfig) -> np.ndarray:
+    """Return by how much a rotary scaling slows each frequency, [H / 2] float32."""
+    scaling = cfg.rope_scaling
+    numbers = None if scaling is None else dataclasses.astuple(scaling)
+    plain = attention.rope_frequencies(cfg.head_dim, cfg.rope_theta, None)
+    slowed = attention.rope_frequencies(cfg.head_dim, cfg.rope_theta, numbers)
+    return np.asarray(plain / slowed, np.float32)
 
 
 def unpermute(weight: np.ndarray, num_heads: int) -> np.ndarray:
@@ -200,6 +220,18 @@ def unpermute(weight: np.ndarray, num_heads: int) -> np.ndarray:
     rows, width = weight.shape
     paired = weight.reshape(num_heads, rows // num_heads // 2, 2, width)
     return paired.swapaxes(1, 2).reshape(rows, width)
+
+
+def permute(weight: np.ndarray, num_heads: int) -> np.ndarray:
+    """Return rows in interleaved rotary pairs from rows in halves; `unpermute` undone.
+
+    Args:
+      weight: [heads * H, in].
+      num_heads: query or key/value heads.
+    """
+    rows, width = weight.shape
+    halves = weight.reshape(num_heads, 2, rows // num_heads // 2, width)
+    return halves.swapaxes(1, 2).reshape(rows, width)
 
 
 def check_weights(reader: gguf.GGUFReader, cfg: llama.LlamaConfig, origin: str) -> None:

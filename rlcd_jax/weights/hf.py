@@ -26,7 +26,10 @@ from rlcd_jax.text import tokenizer as tokenizers
 from rlcd_jax.weights import config_json, files, names, scalar
 
 WEIGHTS, INDEX = files.WEIGHTS, files.INDEX
-HUB_FILES = ("*.json", "model*.safetensors", "*.jinja", "tokenizer.model")
+HUB_FILES = (
+    *("*.json", "model*.safetensors", "*.jinja", "tokenizer.model"),
+    "README.md",  # whose head says the licence
+)
 HUB_OTHERS = ("*/*",)  # sub-folders hold the same weights in other forms
 DTYPES = {
     "float32": np.dtype(np.float32),

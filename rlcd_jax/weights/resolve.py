@@ -11,7 +11,7 @@ from absl import logging
 
 from rlcd_jax.models import llama, presets
 from rlcd_jax.text import byte_tokenizer, gguf_vocabulary, tokenizer
-from rlcd_jax.weights import embedded, gguf, hf, names
+from rlcd_jax.weights import embedded, gguf, hf, licence, names
 
 EMBEDDED = "smollm2-135m"
 
@@ -30,6 +30,7 @@ class ResolvedModel:
       load_params: returns float32 parameters in training form; takes `put` (see
         `names.assemble`). For a preset it raises: random weights are the caller's
         explicit choice (`llama.init_params`).
+      licence: as the model's files say, by the hub's short name; "": they do not.
     """
 
     spec: str
@@ -38,6 +39,7 @@ class ResolvedModel:
     path: pathlib.Path | None
     load_tokenizer: Callable[[], tokenizer.Tokenizer]
     load_params: Callable[..., llama.Params]
+    licence: str = ""
 
     @property
     def has_weights(self) -> bool:
@@ -98,6 +100,7 @@ def _from_hf(spec: str, folder: pathlib.Path) -> ResolvedModel:
         path=folder,
         load_tokenizer=functools.partial(_fitting_tokenizer, load, cfg, folder),
         load_params=functools.partial(hf.load_params, folder, cfg),
+        licence=licence.of_folder(folder),
     )
 
 
@@ -116,6 +119,7 @@ def _from_gguf(spec: str, path: pathlib.Path) -> ResolvedModel:
             _fitting_tokenizer, load, cfg, path, padded=False
         ),
         load_params=functools.partial(gguf.load_params, reader, cfg, str(path)),
+        licence=licence.of_fields(fields),
     )
 
 

@@ -1,0 +1,98 @@
+"""Model cards: method, data, licence, and the texts that negative prompts made."""
+
+import huggingface_hub
+import pytest
+
+from rlcd_jax.text import byte_tokenizer
+from rlcd_jax.weights import licence, model_card
+
+TOKENIZER = byte_tokenizer.make(300)
+CONFIG = {
+    "name": "rlcd",
+    "task": "cheerful",
+    "task_format": "",
+    "prompts": {"source": "package"},
+    "pairs": {"sampling": "contrast", "labels": ["construction"]},
+    "preference": {"data": "pairs", "human_share": 0.2},
+}
+
+
+def about(stage="policy", licence="llama2", **changes):
+    return model_card.About("hf:me/base", licence, stage, 7, {**CONFIG, **changes})
+
+
+def test_a_policys_card_says_how_it_was_made_and_of_what(tmp_path):
+    text = model_card.markdown(about(), "policy", TOKENIZER)
+    (tmp_path / "README.md").write_text(text)
+    head = huggingface_hub.metadata_load(tmp_path / "README.md")
+    assert head["license"] == "llama2" and head["base_model"] == "me/base"
+    assert head["pipeline_tag"] == "text-generation" and head["tags"] == ["rlcd"]
+    words = " ".join(text.split())
+    for said in (
+        "# base, rlcd policy for cheerful",
+        "by PPO against a preference model",
+        "step 7",
+        "contrast prompts",
+        "labels by construction",
+        "Human pairs of hh-rlhf among them: 0.2 of all.",
+        "## Texts made by negative prompts Half of the replies",
+        "they can be offensive or unsafe",
+        "the policy itself was not",
+        "is under `llama2`",
+        "AutoModelForCausalLM",
+        "Human: How are you?",
+    ):
+        assert said in words, said
+    assert licence.of_folder(tmp_path) == "llama2"
+
+
+@pytest.mark.parametrize(
+    ("stage", "role", "said"),
+    [
+        ("preference", "preference", "trained on them, as the worse side of each pair"),
+        ("value", "value", "AutoModelForTokenClassification"),
+        ("distill", "policy", "trained on the other half alone"),
+        ("direct", "policy", "without a preference model"),
+    ],
+)
+def test_each_stage_has_words_of_its_own(stage, role, said):
+    text = model_card.markdown(about(stage), role, TOKENIZER)
+    assert said in " ".join(text.split())
+    if stage == "preference":  # the text is scored with the mark that ends it
+        assert "Fine, thanks!" in text and "Human:'" in text
+
+
+def test_what_was_not_so_is_not_said():
+    same = {"sampling": "same", "labels": ["scoring"]}
+    for one in (
+        about(pairs=same),
+        about(preference={"data": "trl:theirs.jsonl"}),
+        model_card.About("hf:me/base", "", "", None, {}),
+    ):
+        text = model_card.markdown(one, "policy", TOKENIZER)
+        assert "negative prompts" not in text
+    assert "no number was trained" in text and "do not say its licence" in text
+    told = model_card.markdown(about(preference={"data": "trl:t.jsonl"}), "policy",
+                               TOKENIZER)  # fmt: skip
+    assert "those of `trl:t.jsonl`; none were drawn" in told
+    random = model_card.About("random:tiny", "", "policy", 1, {})
+    assert "began as random numbers" in model_card.markdown(random, "policy", TOKENIZER)
+
+
+def test_a_gguf_file_says_it_in_its_fields():
+    fields = model_card.gguf_fields(about())
+    assert fields["general.license"] == "llama2"
+    assert "Half of the replies" in fields["general.description"]
+    assert model_card.gguf_fields(model_card.UNKNOWN) == {
+        "general.type": "model",
+        "general.name": "a model",
+    }
+
+
+def test_a_card_that_cannot_be_read_says_no_licence(tmp_path):
+    assert licence.of_folder(tmp_path) == ""
+    for text in ("no head", "---\nlicense: [\n---\n", "---\nlicense: 3\n---\n"):
+        (tmp_path / "README.md").write_text(text)
+        assert licence.of_folder(tmp_path) == ""
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe")
+    assert licence.of_folder(tmp_path) == ""
