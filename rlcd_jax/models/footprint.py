@@ -71,7 +71,8 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
         "dots": stream + _product_bytes(cfg, one),
         "none": stream + layer,
     }
-    kept = one.models * cfg.num_layers * each[cfg.remat] + one.before * stream
+    kept = one.models * cfg.num_layers * each[cfg.remat]
+    kept += one.before * stream // FLOAT * jnp.dtype(cfg.dtype).itemsize
     if one.models and one.platform == "tpu":
         layer = int(TPU_SHARE * layer)
     if cfg.remat == "dots":  # kept already

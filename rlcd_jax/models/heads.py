@@ -161,12 +161,15 @@ def policy_divergence(
       [B] float32, nats a text.
     """
     positions = positions_of(mask)
-    states = [
-        llama.hidden_states(params, cfg, tokens, positions, mask)[0][:, :-1]
-        for params in (policy, reference)
-    ]
-    states = [chunked(x, chunk_tokens) for x in states]
-    both = [output_table.copies(one, cfg, len(tokens)) for one in (policy, reference)]
+    states = []
+    for params in (policy, reference):
+        # One model after the other, for both at once would take the room of both; the
+        # states are cast now, as the products with the table would do it.
+        params, states = jax.lax.optimization_barrier((params, states))
+        hidden, _ = llama.hidden_states(params, cfg, tokens, positions, mask)
+        states.append(chunked(hidden[:, :-1].astype(cfg.dtype), chunk_tokens))
+    models, states = jax.lax.optimization_barrier(((policy, reference), states))
+    both = [output_table.copies(one, cfg, len(tokens)) for one in models]
 
     def step(carry: None, chunk: list[jax.Array]) -> tuple[None, jax.Array]:
         ours, theirs = (
