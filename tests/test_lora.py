@@ -15,7 +15,6 @@ from rlcd_jax import sharding, tree
 from rlcd_jax.job import setup, trained_form
 from rlcd_jax.models import heads, llama, lora, presets, products, table
 from rlcd_jax.ppo import learning
-from rlcd_jax.stages import distill_context, train_preference
 from rlcd_jax.training import train_state
 from rlcd_jax.weights import config_json, hf
 
@@ -23,6 +22,7 @@ CFG = dataclasses.replace(presets.get_preset("tiny"), dtype="float32")
 SIZES = lora.Lora(rank=3, alpha=6.0, targets=("down", "q", "v", "o"))
 IDS = np.random.default_rng(5).integers(0, 250, (2, 12), dtype=np.int32)
 SECTION = {"lora__rank": 2, "lora__alpha": 8.0}
+MODELS = ("policy", "value")  # that PPO trains
 
 
 @functools.cache
@@ -174,42 +174,28 @@ def start(job, *items):
     return {n: placed(job, drawn(own, len(n)), own) for n, own in tables.items()}
 
 
-def programs(job):
-    return {
-        "distill": (distill_context.make_trainer(job, 4), ("policy",)),
-        "preference": (train_preference.make_trainer(job, 4), ("preference",)),
-        "policy": (learning.make_trainer(job), ("policy", "value")),
-    }
-
-
-def trained(job, stage, updates=2):
-    """Return the adapters of a stage after some updates, and all its metrics."""
-    program, items = programs(job)[stage]
-    state, rows = program.create(start(job, *items)), []
+def trained(job, updates=2):
+    """Return the adapters of PPO's models after some updates, and all its metrics."""
+    program, rows = learning.make_trainer(job), []
+    state = program.create(start(job, *MODELS))
     for _ in range(updates):
-        state, shown = program.update(state, mesh_world.BATCHES[stage](job))
+        state, shown = program.update(state, mesh_world.BATCHES["policy"](job))
         rows.append({name: float(value) for name, value in shown.items()})
     return jax.device_get(state.params), rows
 
 
-@pytest.mark.parametrize("stage", ["preference", "policy"])
-def test_models_on_a_shared_base_learn_as_those_on_copies(stage):
+def test_models_on_a_shared_base_learn_as_those_on_copies():
     job = world()
-    program, items = programs(job)[stage]
-    params, batch = start(job, *items), mesh_world.BATCHES[stage](job)
-    own = {item: jax.tree.map(jnp.copy, job.load_base()) for item in items}
-    losses = {
-        "distill": distill_context.distill_loss,
-        "preference": train_preference.model.preference_loss,
-        "policy": learning.ppo_loss,
-    }
+    program = learning.make_trainer(job)
+    params, batch = start(job, *MODELS), mesh_world.BATCHES["policy"](job)
+    own = {item: jax.tree.map(jnp.copy, job.load_base()) for item in MODELS}
 
     def loss_of_copies(trained, copies, batch):
         whole = {
             name: lora.lay(copies[name], one, job.lora.scale)
             for name, one in trained.items()
         }
-        return losses[stage](job)(whole, batch)
+        return learning.ppo_loss(job)(whole, batch)
 
     before = jax.device_get(job.load_base())
     state = program.create(params)
@@ -238,11 +224,10 @@ def test_models_on_a_shared_base_learn_as_those_on_copies(stage):
         np.testing.assert_array_equal(leaf, tree.flatten_names(before)[name])
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 2, 2), (2, 1, 1, 4)])
-def test_eight_devices_train_adapters_as_one_does(shape):
-    job = world(shape)
-    own, rows = trained(job, "policy")
-    alone, told = trained(world(), "policy")
+def test_eight_devices_train_adapters_as_one_does():
+    job = world((1, 2, 2, 2))  # three key/value heads on two devices
+    own, rows = trained(job)
+    alone, told = trained(world())
     for name, leaf in tree.flatten_names(own).items():
         other = tree.flatten_names(alone)[name]
         np.testing.assert_allclose(leaf, other, atol=2e-5, err_msg=name)
@@ -265,15 +250,15 @@ def test_greedy_replies_of_adapters_are_alike_on_a_mesh_and_merged():
 
 def test_moments_and_checkpoints_are_of_what_is_trained():
     job = world()
-    program, items = programs(job)["policy"]
+    program = learning.make_trainer(job)
     count = sum(
         tree.count_params(table.abstract_params(trained_form.specs(job, item)))
-        for item in items
+        for item in MODELS
     )
     saved = program.saved_bytes
     assert saved["policy"] + saved["value"] == 4 * count
     assert 8 * count <= saved["optimizer"] <= 8 * count + 100
-    state = program.create(start(job, *items))
+    state = program.create(start(job, *MODELS))
     models = program.models(state)
     weight = models["policy"]["layers"]["q"]
     assert isinstance(weight, products.Adapted)
