@@ -8,7 +8,7 @@ import runs
 import test_stages
 
 from experiments import weights
-from rlcd_jax import checkpoint, tree
+from rlcd_jax import checkpoint, metrics, tree
 from rlcd_jax.job import setup, trained_form, trainer
 from rlcd_jax.models import heads, llama, lora, products
 from rlcd_jax.preference import model
@@ -145,6 +145,19 @@ def test_adapters_are_refused_on_another_base(adapted, tmp_path):
         runs.run(runs.tiny_config(**SECTION | {"lora__rank": 3}), workdir, "policy")
     with pytest.raises(ValueError, match=r"lora.rank: was 2, now .?absent"):
         runs.run(runs.tiny_config(), workdir, "policy")
+
+
+def test_a_policy_on_pairs_has_the_base_as_its_reference(adapted, tmp_path):
+    workdir = runs.copy_run(adapted, tmp_path / "run", "pairs")
+    own = {"direct__learning_rate": 1e-2, "direct__batch_size": 2}
+    told = runs.run(config(direct__epochs=2, **own), workdir, "direct")["direct"]
+    rows = metrics.read_metrics(workdir, "direct")
+    assert rows[0]["direct/loss"] == pytest.approx(np.log(2.0), rel=1e-4)
+    assert rows[-1]["direct/loss"] < rows[0]["direct/loss"]
+    assert 0 < told["trained_parameters"] < told["frozen_parameters"] / 5
+    job = job_of(config())
+    found = trained_form.restore(job, workdir / "direct/checkpoints", "policy")
+    assert isinstance(found["layers"]["q"], products.Adapted)
 
 
 def export(adapted, out, *flags, item="policy"):

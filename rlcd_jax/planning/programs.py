@@ -26,6 +26,7 @@ from rlcd_jax.stages import evaluate_policy
 Program = passes.Program
 Setting = sizes.Setting
 Shapes = Any  # tree of jax.ShapeDtypeStruct
+GPU_SUMS = 0.25  # of adapted matrices, of those that are merged, held at once
 
 
 def simulate(setting: Setting) -> list[Program]:
@@ -117,8 +118,9 @@ def merge(
 ) -> Iterator[Program]:
     """Yield the making of the engine's weights from a base and the policy's adapters.
 
-    A compiler may make the sums of all layers before it casts the first: they are
-    float32. Whole models are only cast and laid out, which takes no more.
+    A compiler may make the sums of all layers, float32, before it casts the first; one
+    for GPUs was seen to hold a fifth of them. Whole models are only cast and laid out,
+    which takes no more.
 
     Args:
       setting: of the plan.
@@ -131,6 +133,7 @@ def merge(
     summed = sharding.device_bytes(
         sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=False)
     )
+    summed = int(summed * (GPU_SUMS if setting.chip.platform == "gpu" else 1))
     given = sharding.device_bytes(shapes)
 
     def lower() -> jax.stages.Lowered:
@@ -175,12 +178,12 @@ def direct(setting: Setting) -> list[Program]:
     length = batching.rising_lengths(section.lengths[-1])[-1]
     rows = passes.rows_at(setting, length)
 
-    def read(name: str, held: passes.Bytes, pairs: int) -> Program:
+    def read(name: str, who: Shapes, held: passes.Bytes, pairs: int) -> Program:
         return passes.read(
             setting,
             name,
             likelihoods.ids_program(job),
-            (model,),
+            (who,),
             passes.token_shapes(rows, length, "mask", "counted"),
             held=held | copy,
             num_texts=2 * pairs,
@@ -188,8 +191,9 @@ def direct(setting: Setting) -> list[Program]:
         )
 
     looks = -(-num_updates(setting, "direct") // section.eval_every)
-    reference = read("reference", {}, setting.preference_pairs)
-    held = read("held out", state_sizes(update), looks * held_out)
+    reference = read("reference", model, {}, setting.preference_pairs)
+    policy = sizes.read_shapes(setting, "policy")
+    held = read("held out", policy, state_sizes(update), looks * held_out)
     return [reference, start, update, held]
 
 
