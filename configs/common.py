@@ -122,6 +122,13 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.model.remat = "full"  # what the backward pass recomputes: none, dots, full
     config.model.attention = "xla"  # "cudnn" on NVIDIA GPUs
     config.model.chunk_tokens = 2048  # of a device, whose logits exist at once
+    config.lora = ConfigDict()
+    # Rank of the adapters that are trained in place of whole models, which then share
+    # one frozen base in model.dtype; 0: whole models are trained, as in the paper.
+    config.lora.rank = 0
+    config.lora.alpha = 16.0  # an adapter's product is multiplied by alpha / rank
+    # The matrices of every layer that have one.
+    config.lora.targets = ("q", "k", "v", "o", "gate", "up", "down")
     config.mesh = ConfigDict()
     config.mesh.slices = 1  # groups that only the data centre's network joins
     config.mesh.data = -1  # replicas in a slice; -1: all devices the others leave

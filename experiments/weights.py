@@ -11,9 +11,10 @@ A name that ends in .gguf gets a GGUF file, its tokenizer in it, which llama.cpp
 any other name a Hugging Face folder that transformers 4 and 5 load: a policy as
 LlamaForCausalLM, which `model=hf:DIR` names here too, a preference model as
 LlamaForSequenceClassification and a value model as LlamaForTokenClassification, each
-with one label, and a model card. What is written is read again and compared with its
-source before it gets its name: config, weights, ids of texts, logits, the most likely
-text. When one of them is not the same, there is none.
+with one label, and a model card. Adapters of a run (lora.rank) are merged in its model;
+with --adapters they are written alone, as PEFT loads them. What is written is read
+again and compared with its source before it gets its name: config, weights, ids of
+texts, logits, the most likely text. When one of them is not the same, there is none.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ def write(args: argparse.Namespace) -> list[str]:
     target = exchange.Target(args.out, args.dtype, size, drops)
     if args.command == "import":
         return exchange.import_model(args.model, target, cache_dir, print)
-    return exchange.export_checkpoint(
-        args.checkpoint, args.item, args.model, target, cache_dir, print
-    )
+    export = exchange.export_checkpoint
+    if args.adapters:
+        export = exchange.export_adapters
+    return export(args.checkpoint, args.item, args.model, target, cache_dir, print)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     hand.add_argument(
         "--item", default=scalar.POLICY, help=", ".join(scalar.ARCHITECTURES)
+    )
+    hand.add_argument(
+        "--adapters",
+        action="store_true",
+        help="what was trained alone, for PEFT, where the run has lora.rank above 0",
     )
     hand.add_argument("--model", help="model of the run; default: its config.json's")
     hand.add_argument(

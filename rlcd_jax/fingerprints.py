@@ -26,27 +26,33 @@ Tree = Any
 _SEEDS = (0x2545F491, 0x9E3779B9)  # of the two sums; any two odd numbers
 
 
-def of_tree(arrays: Tree) -> dict[str, str]:
+def of_tree(arrays: Tree, rounded_to: str | None = None) -> dict[str, str]:
     """Return 16 hexadecimal digits for each array of a tree, by its path.
 
     Args:
       arrays: tree of JAX or NumPy arrays, of typed keys too; all processes of a job
         must ask.
+      rounded_to: dtype of which the digits are, whatever the arrays are kept in;
+        None: of the arrays as they are.
     """
     named = tree.flatten_names(arrays)
     if not named:
         return {}
-    sums = np.asarray(processes.fetch(_program()(list(named.values()))))
+    sums = np.asarray(processes.fetch(_program(rounded_to)(list(named.values()))))
     return {
         name: f"{int(one):08x}{int(other):08x}"
         for name, (one, other) in zip(named, sums, strict=True)
     }
 
 
-@functools.lru_cache(maxsize=1)
-def _program() -> Any:
+@functools.lru_cache(maxsize=2)
+def _program(rounded_to: str | None) -> Any:
     """Return the compiled (arrays) -> sums [N, 2] uint32: an array is read once."""
-    return jax.jit(lambda leaves: jnp.stack([sums(leaf) for leaf in leaves]))
+
+    def one(leaf: jax.Array) -> jax.Array:
+        return sums(leaf if rounded_to is None else leaf.astype(rounded_to))
+
+    return jax.jit(lambda leaves: jnp.stack([one(leaf) for leaf in leaves]))
 
 
 def sums(array: jax.Array) -> jax.Array:

@@ -16,8 +16,7 @@ from typing import Any
 
 from rlcd_jax import checkpoint, record_files, records, schema
 from rlcd_jax.diagnosis import run_diagnostics
-from rlcd_jax.job import setup, workspace
-from rlcd_jax.models import llama
+from rlcd_jax.job import setup, trained_form, workspace
 from rlcd_jax.ppo import acting, choosing
 from rlcd_jax.stages import simulate_pairs
 
@@ -135,8 +134,7 @@ def _policy(job: setup.Job, folder: pathlib.Path, step: int) -> Any:
     for place in places:
         steps = checkpoint.whole_steps(place)
         if step in steps:
-            specs = llama.param_specs(job.cfg)
-            return setup.restore_params(job, place, choosing.ITEM, specs, step)
+            return trained_form.restore(job, place, choosing.ITEM, step)
         kept += steps
     raise ValueError(
         f"the weights of step {step} are not kept any more; those of "

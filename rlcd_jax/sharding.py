@@ -40,6 +40,7 @@ RULES: dict[str, tuple[str, ...] | None] = {
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
+    "rank": None,  # of adapters
     "activation": None,
     "scalar": None,
 }

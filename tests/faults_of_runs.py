@@ -62,6 +62,14 @@ ROWS = (
     ),
     Told(
         CONTENT,
+        "adapters (lora.rank) are read or exported with another base model than they "
+        "were trained on",
+        "the adapters in … were trained on another base model: embed … of model.spec "
+        "differ from what they were trained beside; name the model that the run had",
+        "test_lora_run::test_adapters_are_refused_on_another_base",
+    ),
+    Told(
+        CONTENT,
         "a line is removed from pairs.jsonl after simulate was done",
         _DONE.format("pairs/pairs.jsonl"),
         f"{_CONTENTS}::test_a_line_removed_after_the_stage_was_done_is_noticed",

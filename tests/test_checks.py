@@ -86,7 +86,8 @@ def bad_values(field: kinds.Field):
     if field.kind == kinds.CHOICES:
         yield field.choices[:1] * 2
     if field.choices and (first := field.choices[0] or field.choices[1]):
-        fake = first.replace("a", "\u0430").replace("o", "\u043e")  # of Cyrillic
+        alike = {"a": "\u0430", "o": "\u043e", "q": "\u051b"}  # of Cyrillic
+        fake = first.translate(str.maketrans(alike))
         yield (fake,) if field.kind == kinds.CHOICES else fake + "\u200b"
     if field.kind == kinds.TEXT and not field.empty:
         yield ""

@@ -147,17 +147,29 @@ def test_other_weights_in_the_same_folder_are_noticed(tmp_path):
 
 
 def test_every_field_is_part_of_a_result_or_may_change():
-    config = runs.tiny_config().to_dict()
+    config = runs.tiny_config(lora__rank=2)
     held = {
         name
         for stage in stages.STAGES
-        for name in dotted.flatten(workspace.stage_config(runs.tiny_config(), stage))
+        for name in dotted.flatten(workspace.stage_config(config, stage))
     }
-    for name in dotted.flatten(config):
+    for name in dotted.flatten(config.to_dict()):
         assert (name in held) != bool(changes.follows(name)), name
     for name in changes.FOLLOWS:
         section = f"{name}."
         assert any(f == name or f.startswith(section) for f in fields.FIELDS), name
+
+
+def test_fields_of_adapters_bind_nothing_where_none_are_trained():
+    one, other = (runs.tiny_config(lora__alpha=alpha) for alpha in (8.0, 16.0))
+    for stage in stages.STAGES:
+        part = workspace.stage_config(one, stage)
+        assert "lora" not in part and part == workspace.stage_config(other, stage)
+    parts = workspace.stage_config(runs.tiny_config(lora__rank=2), "preference")
+    assert parts["lora"]["rank"] == 2
+    assert "lora" not in workspace.stage_config(
+        runs.tiny_config(lora__rank=2), "simulate"
+    )
 
 
 def test_what_may_change_is_said_with_what_follows(tmp_path, caplog):

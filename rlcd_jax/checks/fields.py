@@ -13,7 +13,7 @@ from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout
 from rlcd_jax.job import nonfinite
 from rlcd_jax.judging import evaluation_table, judges
-from rlcd_jax.models import llama
+from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import reply_cleanup, shortening
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
 from rlcd_jax.tasks import fields as task_fields
@@ -96,6 +96,11 @@ _MODEL = {
     "remat": _choice(*llama.REMAT),
     "attention": _choice(*llama.ATTENTION),
     "chunk_tokens": _count(2048, 1, "tokens of a device"),
+}
+_LORA = {
+    "rank": _count(8, 0, "rows of an adapter; 0: none are trained", high=65_536),
+    "alpha": _above(16.0, 0, "alpha / rank multiplies an adapter's product"),
+    "targets": _choices(lora.TARGETS, *lora.TARGETS),
 }
 _MESH = {
     "slices": _count(1, 1, "groups of devices"),
@@ -244,6 +249,7 @@ _EVALUATE = {
 }
 _SECTIONS = {
     "model": _MODEL,
+    "lora": _LORA,
     "mesh": _MESH,
     "prompts": _PROMPTS,
     "pairs": _PAIRS,

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -17,8 +16,15 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
 from rlcd_jax.checks import long_texts, rules
 from rlcd_jax.datasets import hh_rlhf_files
-from rlcd_jax.job import lengths, prompt_parts, setup, trainer, workspace
-from rlcd_jax.models import heads, llama, table
+from rlcd_jax.job import (
+    lengths,
+    prompt_parts,
+    setup,
+    trained_form,
+    trainer,
+    workspace,
+)
+from rlcd_jax.models import llama, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import model
 from rlcd_jax.stages import STAGES
@@ -114,8 +120,7 @@ def _other_runs(look: Look) -> Iterator[str]:
                 "the folder RUN/policy/checkpoints of a finished run"
             )
         else:
-            specs = llama.param_specs(cfg)
-            yield from _of_this_model(said, where, choosing.ITEM, specs)
+            yield from _of_this_model(said, where, choosing.ITEM, cfg)
     if "preference" in config.evaluate.judges:
         run = config.evaluate.preference_judge
         said = f"evaluate.preference_judge={run!r}"
@@ -126,17 +131,18 @@ def _other_runs(look: Look) -> Iterator[str]:
                 "with a trained preference model"
             )
         else:
-            specs = heads.scalar_specs(cfg)
-            yield from _of_this_model(said, where, model.ITEM, specs)
+            yield from _of_this_model(said, where, model.ITEM, cfg)
 
 
 def _of_this_model(
-    said: str, where: pathlib.Path, item: str, specs: Any
+    said: str, where: pathlib.Path, item: str, cfg: llama.LlamaConfig
 ) -> Iterator[str]:
     """Yield that the latest checkpoint of a folder is of another model."""
-    wanted = {item: table.abstract_params(specs)}
+    step = checkpoint.latest_step(where)
     try:
-        checkpoint.check(where, checkpoint.latest_step(where), wanted)
+        adapters, _ = trained_form.saved(where, step)
+        specs = trained_form.table_of(cfg, adapters, item)
+        checkpoint.check(where, step, {item: table.abstract_params(specs)})
     except ValueError as error:
         yield f"{said}: {error}"
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, processes, sharding, tasks
-from rlcd_jax.models import llama, presets, table
+from rlcd_jax.models import frozen, llama, lora, presets, table
 from rlcd_jax.pairs import training_texts
 from rlcd_jax.text import byte_tokenizer, tokenizer
 from rlcd_jax.weights import names, resolve
@@ -32,12 +35,19 @@ class Job:
     mesh: jax.sharding.Mesh
     cfg: llama.LlamaConfig
     text_tokenizer: tokenizer.Tokenizer
-    load_base: Callable[[], Params]  # the unaligned model: float32, training form
+    # The unaligned model, float32 in training form. Where adapters are trained, in
+    # the frozen form, and all who ask share it.
+    load_base: Callable[[], Params]
 
     @property
     def chunk_tokens(self) -> int:
         """Tokens whose logits exist at once, on all devices together."""
         return self.config.model.chunk_tokens * sharding.batch_ways(self.mesh)
+
+    @property
+    def lora(self) -> lora.Lora | None:
+        """The adapters that are trained; None: models are trained whole."""
+        return adapters(self.config)
 
     @property
     def chat_turn(self) -> training_texts.ChatTurn | None:
@@ -69,10 +79,13 @@ def load_job(config: ConfigDict, devices: Sequence[jax.Device] = ()) -> Job:
     if not cfg.layout.is_own:
         logging.log_first_n(logging.INFO, "%s", 1, cfg.layout.describe())
     shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
+    dtype = None if adapters(config) is None else cfg.dtype
 
     def load_base() -> Params:
-        return read(cfg, shardings)
+        return read(cfg, shardings, dtype)
 
+    if dtype is not None:
+        load_base = functools.cache(load_base)
     return Job(config, task, mesh, cfg, text_tokenizer, load_base)
 
 
@@ -109,6 +122,14 @@ def configured(cfg: llama.LlamaConfig, config: ConfigDict) -> llama.LlamaConfig:
     )
 
 
+def adapters(config: ConfigDict) -> lora.Lora | None:
+    """Return the adapters that a config asks for; None: it trains whole models."""
+    section = config.lora
+    if not section.rank:
+        return None
+    return lora.Lora(section.rank, float(section.alpha), tuple(section.targets))
+
+
 def load_task(config: ConfigDict) -> tasks.Task:
     """Return the task with the config's format, wording, lengths and clean-up."""
     task = tasks.load_task(config.task, config.official_wording or None)
@@ -133,9 +154,9 @@ def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
         cfg = presets.get_preset(spec.removeprefix(RANDOM))
         seed = config.seed
 
-        def draw(cfg: llama.LlamaConfig, shardings: Any) -> Params:
+        def draw(cfg: llama.LlamaConfig, shardings: Any, dtype: str | None) -> Params:
             places, tree = jax.tree.flatten(shardings)
-            return _drawing(cfg, tuple(places), tree)(jax.random.key(seed))
+            return _drawing(cfg, tuple(places), tree, dtype)(jax.random.key(seed))
 
         return cfg, byte_tokenizer.make(cfg.vocab_size), draw
     resolved = resolve.resolve_model(spec, cache_dir(config), logging.info)
@@ -146,22 +167,52 @@ def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
             f"{RANDOM}{spec} for random weights"
         )
 
-    def read(cfg: llama.LlamaConfig, shardings: Any) -> Params:
+    def read(cfg: llama.LlamaConfig, shardings: Any, dtype: str | None) -> Params:
         del cfg  # the file's own numbers say the same
-        return resolved.load_params(put=names.put_sharded(shardings))
+        put = names.put_sharded(shardings)
+        return resolved.load_params(put=put if dtype is None else _casting(put, dtype))
 
     return resolved.cfg, resolved.load_tokenizer(), read
 
 
+def draw_params(cfg: llama.LlamaConfig, seed: int) -> Params:
+    """Return the weights of a run whose model is random, float32 on one device.
+
+    They are drawn as the run draws them, so that not even a last bit is another.
+    """
+    places, tree = jax.tree.flatten(
+        jax.tree.map(
+            lambda _: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]),
+            llama.param_specs(cfg),
+        )
+    )
+    return _drawing(cfg, tuple(places), tree, None)(jax.random.key(seed))
+
+
 @functools.lru_cache(maxsize=4)  # stages and runs of one model draw it alike
 def _drawing(
-    cfg: llama.LlamaConfig, places: tuple[jax.sharding.Sharding, ...], tree: Any
+    cfg: llama.LlamaConfig,
+    places: tuple[jax.sharding.Sharding, ...],
+    tree: Any,
+    dtype: str | None,
 ) -> Callable[[jax.Array], Params]:
     """Return the compiled (key) -> random weights; `tree` of `places` is theirs."""
-    return jax.jit(
-        functools.partial(llama.init_params, cfg),
-        out_shardings=jax.tree.unflatten(tree, places),
-    )
+
+    def draw(key: jax.Array) -> Params:
+        params = llama.init_params(cfg, key)
+        return params if dtype is None else frozen.form(params, dtype)
+
+    return jax.jit(draw, out_shardings=jax.tree.unflatten(tree, places))
+
+
+def _casting(put: names.Put, dtype: str) -> names.Put:
+    """Return a `put` of the frozen form: no device holds a part in float32."""
+
+    def cast(path: str, spec: table.ParamSpec, values: Callable) -> jax.Array:
+        form = jnp.dtype(frozen.dtype_of(path, len(spec.shape), np.float32, dtype))
+        return put(path, spec, lambda index: np.asarray(values(index)).astype(form))
+
+    return cast
 
 
 def cache_dir(config: ConfigDict) -> pathlib.Path:
@@ -190,11 +241,7 @@ def restore_params(
         parameters would be others than those of the stage's summary.
       ValueError: there is none, or it does not fit.
     """
-    step = checkpoint.latest_step(folder) if step is None else step
-    if step is None:
-        raise ValueError(
-            f"{folder} holds no checkpoint; run the stage that makes it first"
-        )
+    step = find_step(folder) if step is None else step
     shardings = sharding.param_shardings(specs, job.mesh)
     abstract = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(
@@ -203,11 +250,28 @@ def restore_params(
         table.abstract_params(specs),
         shardings,
     )
-    try:
+    with damage_told(folder):
         items, _ = checkpoint.restore(folder, step, {item: abstract})
+    return items[item]
+
+
+def find_step(folder: pathlib.Path) -> int:
+    """Return the latest step of a folder of checkpoints; refuse one that has none."""
+    step = checkpoint.latest_step(folder)
+    if step is None:
+        raise ValueError(
+            f"{folder} holds no checkpoint; run the stage that makes it first"
+        )
+    return step
+
+
+@contextlib.contextmanager
+def damage_told(folder: pathlib.Path) -> Iterator[None]:
+    """Say of a damaged checkpoint what can be done about it."""
+    try:
+        yield
     except checkpoint.Damaged as error:
         raise checkpoint.Damaged(
             f"{error}\nRestore its files from a copy, or delete {folder.parent} to "
             "make it again"
         ) from error
-    return items[item]

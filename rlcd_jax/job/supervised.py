@@ -33,6 +33,7 @@ from rlcd_jax.job import (
     packed_batches,
     setup,
     stage_optimizer,
+    trained_form,
     trainer,
     workspace,
 )
@@ -138,7 +139,7 @@ def note_too_long(stage: str, too_long: Mapping[str, Mapping[str, int]]) -> None
 def make_trainer(
     job: setup.Job,
     stage: str,
-    specs: Mapping[str, Params],
+    item: str,
     loss_fn: train_state.LossFn,
     *,
     updates: int,
@@ -149,7 +150,7 @@ def make_trainer(
     Args:
       job: of the stage.
       stage: its name, and that of its section.
-      specs: parameter tables by checkpoint item.
+      item: of its checkpoints: the model that is trained.
       loss_fn: mean loss of a part of a batch, and metrics.
       updates: of the whole training, which the schedule needs.
       weight: the array of a batch that says how much a part weighs.
@@ -157,7 +158,7 @@ def make_trainer(
     section = job.config[stage]
     return trainer.Trainer(
         job.mesh,
-        specs,
+        {item: trained_form.specs(job, item)},
         stage_optimizer.make(
             section,
             schedule=section.schedule,
@@ -167,6 +168,7 @@ def make_trainer(
         loss_fn,
         num_micro=micro_batches(job, stage),
         weight=weight,
+        base=trained_form.base_of(job),
     )
 
 
@@ -222,12 +224,13 @@ def fit(
 
         state, held_out, made = nonfinite.with_rollbacks(saver, train)
         best = keep.as_summary(saver.steps())
-    held_out = held_out or lesson.evaluate(state.params)
+    held_out = held_out or lesson.evaluate(program.models(state))
     skipped = nonfinite.count(metrics.read_metrics(workdir, lesson.stage))
     return state, {
         **held_out,
         trainer.USEFUL: batches.useful_share(),
         "skipped_updates": skipped,
+        **program.counts,
         **made.as_summary(section.nonfinite),
         **best,
     }
@@ -302,7 +305,7 @@ def _train(
                     functools.partial(_save_before, program, saver, made),
                 )
             if step % section.eval_every == 0 or step == total:
-                held_out = lesson.evaluate(state.params)
+                held_out = lesson.evaluate(program.models(state))
                 shown |= held_out
             row = writer.write(step, shown)
             best.note(step, row)

@@ -2,7 +2,8 @@
 
 Parameters are a dict by what they are ("preference"; "policy"; "policy" and "value"):
 each becomes an item of the checkpoint, so that the next stage restores one of them
-without the optimizer's moments.
+without the optimizer's moments. Where they are adapters, the base under them is given
+to each update, and is no part of the state.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import optax
 from absl import logging
 
 from rlcd_jax import checkpoint, processes, sharding, tree
-from rlcd_jax.models import table
+from rlcd_jax.job import trained_form
+from rlcd_jax.models import lora, table
 from rlcd_jax.training import packing, train_state
 
 Params = Any
@@ -37,6 +39,7 @@ class Trainer:
       loss_fn: mean loss of a part of a batch, and metrics.
       num_micro: parts in which a batch is taken.
       weight: the array of a batch that says how much a part weighs.
+      base: on which the parameters are laid as adapters; None: they are whole models.
     """
 
     def __init__(
@@ -48,12 +51,21 @@ class Trainer:
         *,
         num_micro: int,
         weight: str,
+        base: trained_form.Base | None = None,
     ) -> None:
         self.mesh, self.optimizer = mesh, optimizer
         self.num_micro, self.weight = num_micro, weight
+        self._base, self._scale = base, base and base.scale
         leaves, structure = jax.tree.flatten(dict(specs))  # specs are leaves
         made = _programs(
-            mesh, tuple(leaves), structure, optimizer, loss_fn, num_micro, weight
+            mesh,
+            tuple(leaves),
+            structure,
+            optimizer,
+            loss_fn,
+            num_micro,
+            weight,
+            self._scale,
         )
         self._abstract, self.shardings = made.abstract, made.shardings
         self._create, self._update = made.create, made.update
@@ -76,7 +88,7 @@ class Trainer:
         """
         with jax.set_mesh(self.mesh):
             rows = processes.place(dict(batch), self._rows)
-            state, metrics = self._update(state, rows)
+            state, metrics = self._update(state, self._frozen, rows)
         return state, {**metrics, USEFUL: packing.useful_share(batch["segments"])}
 
     def norms(
@@ -92,7 +104,26 @@ class Trainer:
         """
         with jax.set_mesh(self.mesh):
             rows = processes.place(dict(batch), self._rows)
-            return processes.fetch(self._norms(state.params, rows))
+            return processes.fetch(self._norms(state.params, self._frozen, rows))
+
+    def models(self, state: train_state.TrainState) -> Mapping[str, Params]:
+        """Return the models of a state, whole; adapters share the base's arrays."""
+        return lora.lay_all(self._frozen, state.params, self._scale)
+
+    @property
+    def _frozen(self) -> Params:
+        """The arrays under the parameters; none where these are whole models."""
+        return {} if self._base is None else self._base.params
+
+    @property
+    def base_shapes(self) -> Params:
+        """The base without values; {} where there is none."""
+        return {} if self._base is None else self._base.shapes
+
+    @property
+    def model_shapes(self) -> Mapping[str, Params]:
+        """The models of a state without values, as `models` returns them."""
+        return lora.lay_all(self.base_shapes, self.state_shapes.params, self._scale)
 
     @property
     def state_shapes(self) -> train_state.TrainState:
@@ -117,7 +148,17 @@ class Trainer:
           batch: shapes and dtypes of a batch.
         """
         with jax.set_mesh(self.mesh):
-            return self._update.lower(self.state_shapes, dict(batch))
+            return self._update.lower(self.state_shapes, self.base_shapes, dict(batch))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many numbers are trained and not, for a summary; {} of whole models."""
+        if self._base is None:
+            return {}
+        return {
+            "trained_parameters": tree.count_params(self._abstract.params),
+            "frozen_parameters": tree.count_params(self.base_shapes),
+        }
 
     @property
     def saved_bytes(self) -> dict[str, int]:
@@ -135,7 +176,12 @@ class Trainer:
         meta: Mapping[str, Any],
     ) -> None:
         """Write everything that changes in training as one step of `folder`."""
-        folder.save(step, _items(state), meta)
+        folder.save(step, _items(state), {**meta, **self.note})
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What a checkpoint's JSON says of the form of its items; {}: whole models."""
+        return {} if self._base is None else self._base.note
 
     def restore(
         self, folder: checkpoint.Checkpointer | os.PathLike[str], step: int
@@ -151,6 +197,9 @@ class Trainer:
             items, meta = folder.restore(step, wanted)
         else:
             items, meta = checkpoint.restore(folder, step, wanted)
+        if self._base is not None:
+            mine = isinstance(folder, checkpoint.Checkpointer)
+            self._base.check(meta, folder.folder if mine else folder)
         optimizer = items.pop(OPTIMIZER)
         state = train_state.TrainState(
             params=items,
@@ -214,6 +263,7 @@ def _programs(
     loss_fn: train_state.LossFn,
     num_micro: int,
     weight: str,
+    scale: float | None,
 ) -> _Programs:
     """Return what trainers of the same settings share; loss and optimizer by identity.
 
@@ -226,9 +276,12 @@ def _programs(
     )
     shardings = _state_shardings(abstract, specs, mesh)
 
-    def step(state: train_state.TrainState, batch: train_state.Batch):
+    def loss_on(base: Params) -> train_state.LossFn:
+        return lambda params, batch: loss_fn(lora.lay_all(base, params, scale), batch)
+
+    def step(state: train_state.TrainState, base: Params, batch: train_state.Batch):
         return train_state.update(
-            state, batch, optimizer, loss_fn, num_micro=num_micro, weight=weight
+            state, batch, optimizer, loss_on(base), num_micro=num_micro, weight=weight
         )
 
     create = jax.jit(
@@ -236,14 +289,14 @@ def _programs(
     )
     update = jax.jit(
         step,
-        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        in_shardings=(shardings, None, sharding.batch_sharding(mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
 
-    def norms_by_layer(params: Params, batch: train_state.Batch):
+    def norms_by_layer(params: Params, base: Params, batch: train_state.Batch):
         grads, _ = train_state.accumulate(
-            params, batch, loss_fn, num_micro=num_micro, weight=weight
+            params, batch, loss_on(base), num_micro=num_micro, weight=weight
         )
         return {
             "parameters": train_state.norms(params),

@@ -32,7 +32,7 @@ from rlcd_jax import (
     record_files,
     stages,
 )
-from rlcd_jax.job import changes, contents
+from rlcd_jax.job import changes, contents, setup
 
 # What may lie in a folder before the first run: of a file system, of a plan, logs.
 BESIDE = ("lost+found", "plan.json", "log", "stdout", "stderr")
@@ -52,7 +52,9 @@ def stage_folder(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
 def stage_config(config: ConfigDict, stage: str) -> dict[str, Any]:
     """Return the part of the config that a stage's result depends on."""
     whole = config.to_dict()
-    names = stages.STAGES[stage].sections
+    names = list(stages.STAGES[stage].sections)
+    if "lora" in names and setup.adapters(config) is None:
+        names.remove("lora")  # nothing depends on what is not trained
     return {name: changes.bound(name, whole[name]) for name in names}
 
 

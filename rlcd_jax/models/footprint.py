@@ -39,6 +39,7 @@ class Pass:
       before: models that have read the same texts, whose last states are held.
       platform: "cpu", "gpu" or "tpu": XLA fuses more of a backward pass on TPUs, and
         casts weights there when they are used.
+      adapted: whether adapters are trained and the weights beside them are not.
     """
 
     rows: int
@@ -50,6 +51,7 @@ class Pass:
     cast: bool = True
     before: int = 0
     platform: str = "gpu"
+    adapted: bool = False
 
 
 def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
@@ -133,7 +135,7 @@ def _table_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
     """Return the bytes of the output table that are held for a moment only."""
     table = _table_params(cfg) / one.tensor_ways
     half = table * jnp.dtype(cfg.dtype).itemsize * (one.cast or one.fsdp_ways > 1)
-    return int(half + FLOAT * table * bool(one.models))
+    return int(half + FLOAT * table * bool(one.models and not one.adapted))
 
 
 def _heads(cfg: llama.LlamaConfig, tensor_ways: int) -> tuple[float, float, float]:
@@ -226,9 +228,13 @@ def forward_flops(
     return float(cfg.num_layers * layer * tokens + logits)
 
 
-def training_flops(cfg: llama.LlamaConfig, forward: float) -> tuple[float, float]:
+def training_flops(
+    cfg: llama.LlamaConfig, forward: float, *, adapted: bool = False
+) -> tuple[float, float]:
     """Return the model's operations of an update, and those that remat repeats.
 
     Three times a forward pass; "full" repeats one of it, the others nothing of note.
+    Where only adapters are trained, no gradient of a weight is made, and it is twice;
+    their own products, a percent or so, are left out.
     """
-    return 3 * forward, forward * (cfg.remat == "full")
+    return (2 if adapted else 3) * forward, forward * (cfg.remat == "full")

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
+from rlcd_jax.models import products
 
 Layer = Any  # one layer in training form: "q", "k", "v", "o" and what else
 
@@ -105,37 +107,62 @@ def spread(layer: Layer, layout: HeadLayout, width: int) -> Layer:
     keys = functools.partial(_spread_keys, layout=layout, width=width)
     return {
         **layer,
-        "q": queries(layer["q"]),
-        "k": keys(layer["k"]),
-        "v": keys(layer["v"]),
-        "o": queries(layer["o"].T).T,
+        "q": _on_rows(queries, layer["q"]),
+        "k": _on_rows(keys, layer["k"]),
+        "v": _on_rows(keys, layer["v"]),
+        "o": _on_columns(queries, layer["o"]),
     }
 
 
-def _spread_queries(rows: jax.Array, layout: HeadLayout, width: int) -> jax.Array:
-    """Return query heads' rows [N*H, D] from the model's."""
+def _on_rows(
+    spreading: Callable, weight: jax.Array | products.Adapted
+) -> jax.Array | products.Adapted:
+    """Return a weight [O, I] with its rows spread, of adapters those of `b`."""
+    if not isinstance(weight, products.Adapted):
+        return spreading(weight, "embed")
+    rows = spreading(weight.weight, "embed")
+    return weight.replace(weight=rows, b=spreading(weight.b, "rank"))
+
+
+def _on_columns(
+    spreading: Callable, weight: jax.Array | products.Adapted
+) -> jax.Array | products.Adapted:
+    """Return a weight [O, I] with its columns spread, of adapters those of `a`."""
+    if not isinstance(weight, products.Adapted):
+        return spreading(weight.T, "embed").T
+    columns = spreading(weight.weight.T, "embed").T
+    return weight.replace(weight=columns, a=spreading(weight.a.T, "rank").T)
+
+
+def _spread_queries(
+    rows: jax.Array, into: str, *, layout: HeadLayout, width: int
+) -> jax.Array:
+    """Return query heads' rows [N*H, I] from the model's; `into` is I's axis."""
     dim = rows.shape[-1]
-    rows = _gathered(rows).reshape(layout.own_kv_heads, layout.own_group, width, dim)
+    rows = _gathered(rows, into)
+    rows = rows.reshape(layout.own_kv_heads, layout.own_group, width, dim)
     more = layout.copies * layout.group - layout.own_group
     rows = jnp.pad(rows, ((0, 0), (0, more), (0, 0), (0, 0)))
     rows = rows.reshape(-1, layout.group * width, dim)
-    return _filled(rows, layout)
+    return _filled(rows, into, layout)
 
 
-def _spread_keys(rows: jax.Array, layout: HeadLayout, width: int) -> jax.Array:
-    """Return key/value heads' rows [K*H, D] from the model's."""
-    rows = _gathered(rows).reshape(layout.own_kv_heads, width, -1)
-    return _filled(jnp.repeat(rows, layout.copies, axis=0), layout)
+def _spread_keys(
+    rows: jax.Array, into: str, *, layout: HeadLayout, width: int
+) -> jax.Array:
+    """Return key/value heads' rows [K*H, I] from the model's; `into` is I's axis."""
+    rows = _gathered(rows, into).reshape(layout.own_kv_heads, width, -1)
+    return _filled(jnp.repeat(rows, layout.copies, axis=0), into, layout)
 
 
-def _gathered(rows: jax.Array) -> jax.Array:
+def _gathered(rows: jax.Array, into: str) -> jax.Array:
     """Return rows whole on every device: what follows is then cut without exchange."""
-    return sharding.constrain(rows, (None, "embed"))
+    return sharding.constrain(rows, (None, into))
 
 
-def _filled(heads: jax.Array, layout: HeadLayout) -> jax.Array:
-    """Return [K * X, D] from [k, X, D]: heads of zeros behind, split among devices."""
+def _filled(heads: jax.Array, into: str, layout: HeadLayout) -> jax.Array:
+    """Return [K * X, I] from [k, X, I]: heads of zeros behind, split among devices."""
     more = layout.kv_heads - heads.shape[0]
     heads = jnp.pad(heads, ((0, more), (0, 0), (0, 0)))
-    heads = sharding.constrain(heads, ("kv_heads", None, "embed"))
+    heads = sharding.constrain(heads, ("kv_heads", None, into))
     return heads.reshape(-1, heads.shape[-1])

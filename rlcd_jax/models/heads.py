@@ -235,8 +235,14 @@ def scalar_specs(cfg: llama.LlamaConfig) -> Params:
 
 def scalar_from_trunk(cfg: llama.LlamaConfig, trunk: Params, key: jax.Array) -> Params:
     """Return a scalar model on a language model's trunk, its head fresh."""
+    own = {name: part for name, part in trunk.items() if name != "unembed"}
+    return scalar_on(cfg, own, key)
+
+
+def scalar_on(cfg: llama.LlamaConfig, trunk: Params, key: jax.Array) -> Params:
+    """Return a scalar model of a trunk, or of its adapters, with a fresh head."""
     head = table.init_from_specs(scalar_specs(cfg)["head"], key)
-    return {"trunk": {k: v for k, v in trunk.items() if k != "unembed"}, "head": head}
+    return {"trunk": trunk, "head": head}
 
 
 def value_from_preference(params: Params) -> Params:

@@ -8,10 +8,10 @@ Letters: B batch, T positions, S key positions, D model, F feed-forward, N query
 heads, K key/value heads, G = N/K, H head width, V vocabulary, L layers, M slots.
 
 The weights have two forms. *Training form*: layers stacked on a leading axis, for
-scan and rematerialisation, float32 master. *Decode form*: one entry a layer in the
-compute dtype with fused products, made once for each policy version. Every matrix is
-[out, in], as in Hugging Face files. Products have operands in `cfg.dtype`; the
-residual stream, norms and softmax are float32.
+scan and rematerialisation, float32 master; matrices may be adapted (`models.lora`).
+*Decode form*: one entry a layer in the compute dtype with fused products, made once for
+each policy version. Every matrix is [out, in], as in Hugging Face files. Products have
+operands in `cfg.dtype`; the residual stream, norms and softmax are float32.
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ def decode_form(params: Params, cfg: LlamaConfig) -> Params:
 
     def one(index: int) -> Params:
         layer = jax.tree.map(lambda leaf: leaf[index], params["layers"])
+        layer = {name: products.whole(weight) for name, weight in layer.items()}
         layer = head_layout.spread(layer, cfg.layout, cfg.head_dim)
         shape = (cfg.layout.kv_heads, -1, cfg.head_dim, cfg.embed_dim)
         qkv = jnp.concatenate([layer[x].reshape(shape) for x in "qkv"], axis=1)
@@ -267,13 +268,24 @@ def _cast_once(layer: Params, cfg: LlamaConfig) -> Params:
     it would keep these too, gathered.)
     """
 
-    def one(name: str, weight: jax.Array) -> jax.Array | products.CastOnce:
+    def cast(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+        return sharding.constrain(weight.astype(cfg.dtype), axes)
+
+    def trained(weight: jax.Array, axes: tuple[str, ...]) -> products.CastOnce:
+        return products.CastOnce(jax.lax.stop_gradient(cast(weight, axes)), weight)
+
+    def one(name: str, weight: jax.Array | products.Adapted) -> Any:
         axes = specs[name].axes[1:]
         if len(axes) < 2:
             return weight
         axes = tuple("activation" if axis == "embed" else axis for axis in axes)
-        cast = sharding.constrain(weight.astype(cfg.dtype), axes)
-        return products.CastOnce(jax.lax.stop_gradient(cast), weight)
+        if not isinstance(weight, products.Adapted):
+            return trained(weight, axes)
+        return weight.replace(
+            weight=cast(weight.weight, axes),
+            a=trained(weight.a, ("rank", axes[1])),
+            b=trained(weight.b, (axes[0], "rank")),
+        )
 
     specs = param_specs(cfg)["layers"]
     return {name: one(name, weight) for name, weight in layer.items()}

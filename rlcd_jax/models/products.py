@@ -13,6 +13,7 @@ import functools
 import math
 from typing import NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import ad_checkpoint
@@ -117,7 +118,71 @@ class CastOnce(NamedTuple):
     whole: jax.Array
 
 
-def product(x: jax.Array, weight: jax.Array | CastOnce, dtype: str) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def contract_frozen(
+    spec: str, left: jax.Array, right: jax.Array, dtype: str
+) -> jax.Array:
+    """Return `contract(spec, left, right, dtype)` where `right` is not trained.
+
+    No gradient goes to it, so that none is computed: a third of the work of training.
+    """
+    return contract(spec, left, right, dtype)
+
+
+def _forward_frozen(spec, left, right, dtype):
+    like = jnp.zeros((), left.dtype)
+    return contract(spec, left, right, dtype), (right, like)
+
+
+def _backward_frozen(spec: str, dtype: str, saved, cotangent: jax.Array):
+    right, like = saved
+    indices, result = spec.split("->")
+    first, second = indices.split(",")
+    d_left = contract(f"{result},{second}->{first}", cotangent, right, dtype)
+    return d_left.astype(like.dtype), None
+
+
+contract_frozen.defvjp(_forward_frozen, _backward_frozen)
+
+
+@flax.struct.dataclass
+class Adapted:
+    """A weight for `product` that is read as `weight + scale * b @ a`.
+
+    The weight is frozen and may be shared by several models; only the other two are
+    trained, and the sum is never made but by `whole`. All may have layers in front.
+
+    Attributes:
+      weight: [O, I], of any floating dtype.
+      a: [R, I].
+      b: [O, R].
+      scale: of the product of the two.
+
+    Source: LoRA, arXiv 2106.09685.
+    """
+
+    weight: jax.Array
+    a: jax.Array | CastOnce
+    b: jax.Array | CastOnce
+    scale: float = flax.struct.field(pytree_node=False)
+
+
+def whole(weight: jax.Array | Adapted) -> jax.Array:
+    """Return a weight as one array: of an adapted one the sum, in float32."""
+    if not isinstance(weight, Adapted):
+        return weight
+    added = jnp.einsum(
+        "...or,...ri->...oi",
+        weight.b.astype(jnp.float32),
+        weight.a.astype(jnp.float32),
+        precision=precision("float32"),
+    )
+    return weight.weight.astype(jnp.float32) + weight.scale * added
+
+
+def product(
+    x: jax.Array, weight: jax.Array | CastOnce | Adapted, dtype: str
+) -> jax.Array:
     """Return `x @ weight.T` in float32.
 
     Args:
@@ -129,20 +194,29 @@ def product(x: jax.Array, weight: jax.Array | CastOnce, dtype: str) -> jax.Array
     Returns:
       [..., O] float32.
     """
+    return ad_checkpoint.checkpoint_name(_multiply(x, weight, dtype), NAME)
+
+
+def _multiply(
+    x: jax.Array, weight: jax.Array | CastOnce | Adapted, dtype: str
+) -> jax.Array:
+    """Return `product` without its name, by which what is in between is not kept."""
     lead = "abce"[: x.ndim - 1]
     rows_first = f"{lead}i,oi->{lead}o"
+    if isinstance(weight, Adapted):
+        added = _multiply(_multiply(x, weight.a, dtype), weight.b, dtype)
+        kept = contract_frozen(rows_first, x, weight.weight, dtype)
+        return kept + weight.scale * added
     if isinstance(weight, CastOnce):
-        out = contract_cast(rows_first, x, *weight, dtype)
-    elif math.prod(x.shape[:-1]) > FEW_ROWS:
-        out = contract(rows_first, x, weight, dtype)
-    else:
-        out = jax.lax.platform_dependent(
-            x,
-            weight,
-            cpu=functools.partial(_weight_first, lead, dtype),
-            default=lambda x, weight: contract(rows_first, x, weight, dtype),
-        )
-    return ad_checkpoint.checkpoint_name(out, NAME)
+        return contract_cast(rows_first, x, *weight, dtype)
+    if math.prod(x.shape[:-1]) > FEW_ROWS:
+        return contract(rows_first, x, weight, dtype)
+    return jax.lax.platform_dependent(
+        x,
+        weight,
+        cpu=functools.partial(_weight_first, lead, dtype),
+        default=lambda x, weight: contract(rows_first, x, weight, dtype),
+    )
 
 
 def _weight_first(lead: str, dtype: str, x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -97,7 +97,7 @@ def start(setting: Setting, program: trainer.Trainer) -> Program:
     state = program.state_shapes
     return Program(
         "start",
-        {},
+        {"frozen": sizes.base_bytes(setting)},
         given={"frozen": sharding.device_bytes(state.params)},
         made={
             "parameters": sharding.device_bytes(state.params),
@@ -131,6 +131,8 @@ def update(
     num_rows, num_micro = batch["tokens"].shape[0], program.num_micro
     state = program.state_shapes
     parameters = sharding.device_bytes(state.params)
+    adapted = setting.job.lora is not None
+    base = _base_read(program)
     held = sharding.device_bytes((state.opt_state, state.updates))
     rows = sizes.batch_bytes(
         setting, batch, unread=program.weight if num_micro == 1 else ""
@@ -138,7 +140,7 @@ def update(
     rows_at_once = num_rows // num_micro // setting.ways
     length = batch["tokens"].shape[-1]
     wanted = batch["states"].shape[-1] if "states" in batch else 0
-    flops, repeated = footprint.training_flops(cfg, forward)
+    flops, repeated = footprint.training_flops(cfg, forward, adapted=adapted)
     models = len(state.params)
     messages_once = messages.of_training(
         cfg,
@@ -149,10 +151,14 @@ def update(
         num_micro=num_micro,
     )
     weights = parameters // 2 * mesh.shape["fsdp"]  # in bfloat16, gathered
+    if adapted:
+        weights = models * base * mesh.shape["fsdp"]
+    beside = {"frozen": sizes.base_bytes(setting), **(beside or {})}
+    given = {"parameters": parameters, "moments": held, "other": rows}
     return Program(
         "update",
-        beside or {},
-        given={"parameters": parameters, "moments": held, "other": rows},
+        {**beside, "frozen": beside["frozen"] - base},
+        given=given | ({"frozen": base} if adapted else {}),
         made={
             "gradients": parameters * (1 if num_micro == 1 else 2),
             **working(
@@ -161,6 +167,7 @@ def update(
                 length,
                 models=models,
                 logits=logits(setting, num_rows // num_micro, wanted, 2),
+                cast=not adapted,
             ),
         },
         flops=flops,
@@ -171,6 +178,17 @@ def update(
         runs=updates,
         lower=lambda: program.lower(batch),
     )
+
+
+def _base_read(program: trainer.Trainer) -> int:
+    """Return the bytes of the base that an update reads: no output table for scalars.
+
+    A compiler leaves out what is not read.
+    """
+    read = dict(program.base_shapes)
+    if all("trunk" in own for own in program.state_shapes.params.values()):
+        read.pop("unembed", None)
+    return sharding.device_bytes(read)
 
 
 def working(
@@ -194,6 +212,7 @@ def working(
         cast=cast,
         before=before,
         platform=setting.chip.platform,
+        adapted=setting.job.lora is not None,
     )
     return footprint.working_bytes(setting.cfg, one)
 
@@ -229,7 +248,8 @@ def read(
       setting: of the plan.
       name: of the program.
       program: jitted; takes models and then texts.
-      models: shapes of those that it is given.
+      models: shapes of those that it is given; what several share is among `held`
+        once, and each counts it among its arguments, as a compiler does.
       texts: shapes of arrays, the first of them tokens [B, T].
       held: what is on the device meanwhile, those models too.
       own: under which name of `held` they are.
@@ -255,7 +275,7 @@ def read(
         length,
         models=0,
         logits=scores,
-        cast=own == "parameters",
+        cast=own == "parameters" and setting.job.lora is None,
         before=len(models) - 1,
     )
     runs = -(-num_texts // rows)

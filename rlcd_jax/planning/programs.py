@@ -17,7 +17,7 @@ from rlcd_jax import sharding, stages
 from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
-from rlcd_jax.models import footprint, heads, llama
+from rlcd_jax.models import footprint, llama
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, reply_rows
 from rlcd_jax.scoring import divergence, likelihoods, rewards
@@ -26,6 +26,7 @@ from rlcd_jax.stages import evaluate_policy
 Program = passes.Program
 Setting = sizes.Setting
 Shapes = Any  # tree of jax.ShapeDtypeStruct
+GPU_SUMS = 0.25  # of adapted matrices, of those that are merged, held at once
 
 
 def simulate(setting: Setting) -> list[Program]:
@@ -42,7 +43,7 @@ def simulate(setting: Setting) -> list[Program]:
         ),
     )
     scored, asked = "scoring" in section.labels, setting.job.task.scoring_instructions
-    held = {"frozen": 0}
+    held = {"frozen": sizes.base_bytes(setting)}
     if scored:
         copy = sizes.model_bytes(setting, specs, frozen=True)
         held["frozen"] = copy + questions.shared_bytes(setting, asked)
@@ -83,9 +84,16 @@ def request_features(
 
 
 def load(setting: Setting, drawn: drawing.Drawing, held: passes.Bytes) -> Program:
-    """Return the making of the engine's weights from a model that goes away."""
-    master = llama.param_specs(setting.cfg)
-    shapes = sizes.model_shapes(setting, master, frozen=False)
+    """Return the making of the engine's weights from a model that goes away.
+
+    The base of adapters stays.
+    """
+    master, shared = llama.param_specs(setting.cfg), setting.job.lora is not None
+    shapes = sizes.model_shapes(setting, master, frozen=shared)
+    given = {"parameters": sharding.device_bytes(shapes)}
+    if shared:
+        held = {**held, "frozen": held["frozen"] - given["parameters"]}
+        given = {"frozen": given["parameters"]}
 
     def lower() -> jax.stages.Lowered:
         with jax.set_mesh(setting.job.mesh):
@@ -99,8 +107,44 @@ def load(setting: Setting, drawn: drawing.Drawing, held: passes.Bytes) -> Progra
     return Program(
         "load",
         {**held, "cache": drawn.memory.cache, "other": drawn.memory.tables},
-        given={"parameters": sharding.device_bytes(shapes)},
+        given=given,
         made=made,
+        lower=lower,
+    )
+
+
+def merge(
+    setting: Setting, drawn: drawing.Drawing, held: passes.Bytes
+) -> Iterator[Program]:
+    """Yield the making of the engine's weights from a base and the policy's adapters.
+
+    A compiler may make the sums of all layers, float32, before it casts the first; one
+    for GPUs was seen to hold a fifth of them. Whole models are only cast and laid out,
+    which takes no more.
+
+    Args:
+      setting: of the plan.
+      drawn: what is drawn.
+      held: what is on the device meanwhile, base and adapters too.
+    """
+    if setting.job.lora is None:
+        return
+    shapes = sizes.read_shapes(setting, "policy")
+    summed = sharding.device_bytes(
+        sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=False)
+    )
+    summed = int(summed * (GPU_SUMS if setting.chip.platform == "gpu" else 1))
+    given = sharding.device_bytes(shapes)
+
+    def lower() -> jax.stages.Lowered:
+        with jax.set_mesh(setting.job.mesh):
+            return drawn.built.decode_form.lower(shapes)
+
+    yield Program(
+        "merge",
+        {**held, "cache": drawn.memory.cache, "frozen": held["frozen"] - given},
+        given={"frozen": given},
+        made={"decode": drawn.memory.weights, "other": summed},
         lower=lower,
     )
 
@@ -109,15 +153,16 @@ def preference(setting: Setting) -> list[Program]:
     """Return the programs of preference training: update and held-out rewards."""
     job, section = setting.job, setting.job.config.preference
     learn = train(setting, "preference")
-    model = sizes.model_shapes(setting, heads.scalar_specs(setting.cfg), frozen=True)
     updates = num_updates(setting, "preference")
+    # Read as it is where it lies on a base, else in a copy.
+    frozen = sizes.base_bytes(setting) or sizes.read_bytes(setting, "preference")
     look = passes.read(
         setting,
         "held out",
         rewards.reward_program(job),
-        (model,),
+        (sizes.read_shapes(setting, "preference"),),
         passes.row_shapes(setting, section.lengths[-1]),
-        held={**state_sizes(learn[-1]), "frozen": sharding.device_bytes(model)},
+        held={**state_sizes(learn[-1]), "frozen": frozen},
         num_texts=2 * section.held_out * -(-updates // section.eval_every),
     )
     return [*learn, look]
@@ -133,12 +178,12 @@ def direct(setting: Setting) -> list[Program]:
     length = batching.rising_lengths(section.lengths[-1])[-1]
     rows = passes.rows_at(setting, length)
 
-    def read(name: str, held: passes.Bytes, pairs: int) -> Program:
+    def read(name: str, who: Shapes, held: passes.Bytes, pairs: int) -> Program:
         return passes.read(
             setting,
             name,
             likelihoods.ids_program(job),
-            (model,),
+            (who,),
             passes.token_shapes(rows, length, "mask", "counted"),
             held=held | copy,
             num_texts=2 * pairs,
@@ -146,8 +191,9 @@ def direct(setting: Setting) -> list[Program]:
         )
 
     looks = -(-num_updates(setting, "direct") // section.eval_every)
-    reference = read("reference", {}, setting.preference_pairs)
-    held = read("held out", state_sizes(update), looks * held_out)
+    reference = read("reference", model, {}, setting.preference_pairs)
+    policy = sizes.read_shapes(setting, "policy")
+    held = read("held out", policy, state_sizes(update), looks * held_out)
     return [reference, start, update, held]
 
 
@@ -208,13 +254,13 @@ def policy(setting: Setting) -> list[Program]:
     replies, dev = counts.policy_replies(job.config)
     tokens = updates * section.update_batch * length
     logit_tokens = updates * section.update_batch * section.reply_tokens
+    specs = llama.param_specs(cfg)
     frozen = {
-        name: sizes.model_shapes(setting, specs, frozen=True)
-        for name, specs in (
-            ("reference", llama.param_specs(cfg)),
-            ("rewards", heads.scalar_specs(cfg)),
-        )
+        "reference": sizes.model_shapes(setting, specs, frozen=True),
+        "rewards": sizes.read_shapes(setting, "preference"),
     }
+    copies = sizes.read_bytes(setting, "preference")
+    copies += sharding.device_bytes(frozen["reference"])  # which is the base, if any
     drawn = drawing.plan_drawing(
         setting,
         num_replies=replies + dev,
@@ -223,7 +269,7 @@ def policy(setting: Setting) -> list[Program]:
         features=request_features(section, forbid=False),
     )
     # Weights and cache go between the steps of drawing (`Engine.unload`).
-    held = {"frozen": sharding.device_bytes(frozen), "other": drawn.memory.tables}
+    held = {"frozen": copies, "other": drawn.memory.tables}
     step = {**held, "other": held["other"] + sizes.rollout_bytes(job)}
     trainer = learning.make_trainer(job)
     learn = passes.update(
@@ -238,8 +284,9 @@ def policy(setting: Setting) -> list[Program]:
     between = {**step, **state_sizes(learn)}
     return [
         dataclasses.replace(passes.start(setting, trainer), beside=held),
+        *merge(setting, drawn, between),
         *drawing.generate(setting, drawn, between),
-        *roll_out(setting, trainer.state_shapes.params, frozen, between),
+        *roll_out(setting, trainer.model_shapes, frozen, between),
         learn,
     ]
 
@@ -301,8 +348,12 @@ def evaluate(setting: Setting) -> list[Program]:
     config, section = setting.job.config, setting.job.config.evaluate
     specs = llama.param_specs(setting.cfg)
     model = sizes.model_shapes(setting, specs, frozen=True)
+    # With adapters all systems share the base, and nobody needs a copy of them.
+    shared = setting.job.lora is not None
+    policy = sizes.read_shapes(setting, "policy") if shared else model
     copy = sharding.device_bytes(model)
-    master = sizes.model_bytes(setting, specs, frozen=False)
+    master = sizes.model_bytes(setting, specs, frozen=False) * (not shared)
+    own = sizes.read_bytes(setting, "policy") if shared else master
     systems = len(section.systems) + len(section.checkpoints)
     replies = setting.test_prompts * section.samples_per_prompt
     drawn = drawing.plan_drawing(
@@ -313,23 +364,25 @@ def evaluate(setting: Setting) -> list[Program]:
         features=request_features(section, forbid=False),
     )
     # The next system is read before the last is let go.
-    masters = [master * (1 + min(most, systems - 1)) for most in (1, 2)]
+    masters = [master + own * min(most, systems - 1) for most in (1, 2)]
     held = {"parameters": masters[0], "frozen": copy}
     held["other"] = drawn.memory.tables
-    programs = list(drawing.generate(setting, drawn, held))
+    programs = [*merge(setting, drawn, held)]
+    programs += drawing.generate(setting, drawn, held)
     if systems > 1:
         reading = {**held, **drawn.held, "parameters": masters[1]}
         programs.insert(0, Program("read a system", reading))
         text = config.pairs.prompt_tokens + section.reply_tokens
         length = batching.rising_lengths(text)[-1]
         rows = passes.rows_at(setting, length)
-        both = {"parameters": 2 * master, "frozen": 2 * copy, **drawn.held}
+        copies = copy if shared else 2 * copy
+        both = {"parameters": master + own, "frozen": copies, **drawn.held}
         programs.append(
             passes.read(
                 setting,
                 "divergence",
                 divergence.divergence_program(setting.job),
-                (model, model),
+                (policy, model),
                 passes.token_shapes(rows, length, "mask", "counted"),
                 held=both,
                 num_texts=(systems - 1) * replies,

@@ -16,11 +16,11 @@ import numpy as np
 
 from rlcd_jax import sharding, stages, tree
 from rlcd_jax.decode import jitted
-from rlcd_jax.job import setup
-from rlcd_jax.models import llama, table
+from rlcd_jax.job import setup, trained_form
+from rlcd_jax.models import frozen as frozen_weights
+from rlcd_jax.models import llama, lora, table
 from rlcd_jax.planning import chips
 from rlcd_jax.ppo import learning, reply_rows, rollout
-from rlcd_jax.scoring import reading
 
 Shapes = Any  # tree whose leaves have shape and dtype
 
@@ -66,8 +66,40 @@ def model_shapes(setting: Setting, specs: Any, *, frozen: bool) -> Shapes:
     shapes = table.abstract_params(specs)
     if frozen:
         dtype = setting.cfg.dtype
-        shapes = jax.eval_shape(lambda p: reading.frozen_form(p, dtype), shapes)
+        shapes = jax.eval_shape(lambda p: frozen_weights.form(p, dtype), shapes)
     return jitted.placed(shapes, sharding.param_shardings(specs, setting.job.mesh))
+
+
+def base_shapes(setting: Setting) -> Shapes:
+    """Return the shapes of the base on which adapters lie; {} where there are none."""
+    base = trained_form.base_of(setting.job)
+    return {} if base is None else base.shapes
+
+
+def base_bytes(setting: Setting) -> int:
+    """Return the bytes of the base that adapters share; 0 where there are none."""
+    return sharding.device_bytes(base_shapes(setting))
+
+
+def trained_shapes(setting: Setting, item: str) -> Shapes:
+    """Return the shapes of what is trained of a model, and restored of it."""
+    return model_shapes(setting, trained_form.specs(setting.job, item), frozen=False)
+
+
+def read_shapes(setting: Setting, item: str) -> Shapes:
+    """Return the shapes of a trained model that is only read; of `reading.frozen`."""
+    if setting.job.lora is None:
+        specs = trained_form.specs(setting.job, item)
+        return model_shapes(setting, specs, frozen=True)
+    own = trained_shapes(setting, item)
+    return lora.lay(base_shapes(setting), own, setting.job.lora.scale)
+
+
+def read_bytes(setting: Setting, item: str) -> int:
+    """Return the bytes of `read_shapes` beside those of the base."""
+    if setting.job.lora is None:
+        return sharding.device_bytes(read_shapes(setting, item))
+    return sharding.device_bytes(trained_shapes(setting, item))
 
 
 def model_bytes(setting: Setting, specs: Any, *, frozen: bool) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,7 @@ class Choice:
       saver: of the stage's checkpoints.
       start: step that the stage goes on from, 0: its start.
       meta: JSON object of that step.
+      form: what the JSON of kept weights says of their form.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class Choice:
         saver: checkpoint.Checkpointer,
         start: int,
         meta: Mapping[str, Any],
+        form: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
         self._actor, self._folder, self._states = actor, folder, saver
+        self._form = form
         self._section = actor.section
         self._seen = [overoptimisation.Candidate(**one) for one in meta.get(NOTE, ())]
         self._kept: checkpoint.Checkpointer | None = None
@@ -112,12 +116,15 @@ class Choice:
         if self._seen and isinstance(best, overoptimisation.Candidate):
             self._demand(best.step)
 
-    def look(self, step: int, policy: Params) -> dict[str, float]:
+    def look(
+        self, step: int, policy: Params, trained: Params | None = None
+    ) -> dict[str, float]:
         """Answer the dev prompts, save the replies, keep the weights if they are best.
 
         Args:
           step: number of the step, whose checkpoint is saved next.
           policy: its parameters.
+          trained: what is kept of it; None: all.
 
         Returns:
           Metrics of the replies; none without dev prompts.
@@ -133,7 +140,8 @@ class Choice:
         best = self._best()
         if self._kept is not None and getattr(best, "step", None) == step:
             self._states.wait()
-            self._kept.save(step, {ITEM: policy}, {NOTE: self.as_meta()[NOTE]})
+            kept = {ITEM: policy if trained is None else trained}
+            self._kept.save(step, kept, {**self.as_meta(), **self._form})
         return metrics
 
     def as_meta(self) -> dict[str, Any]:

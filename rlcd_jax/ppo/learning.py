@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlcd_jax import processes
-from rlcd_jax.job import setup, stage_optimizer, trainer
+from rlcd_jax.job import setup, stage_optimizer, trained_form, trainer
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import reply_rows, rollout
 from rlcd_jax.training import losses, packing, train_state
@@ -26,10 +26,7 @@ def make_trainer(job: setup.Job) -> trainer.Trainer:
     section = job.config.policy
     return trainer.Trainer(
         job.mesh,
-        {
-            "policy": llama.param_specs(job.cfg),
-            "value": heads.scalar_specs(job.cfg),
-        },
+        {name: trained_form.specs(job, name) for name in ("policy", "value")},
         stage_optimizer.make(
             section,
             schedule="linear",
@@ -42,6 +39,7 @@ def make_trainer(job: setup.Job) -> trainer.Trainer:
         ppo_loss(job),
         num_micro=section.update_batch // reply_rows.rows_at_once(job),
         weight="weighs",
+        base=trained_form.base_of(job),
     )
 
 

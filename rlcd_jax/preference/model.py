@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from rlcd_jax.job import setup, trainer, workspace
+from rlcd_jax.job import setup, trained_form, trainer, workspace
 from rlcd_jax.models import heads, llama
 from rlcd_jax.training import losses
 
@@ -18,8 +18,13 @@ ITEM = "preference"  # name of the parameters in a checkpoint
 
 
 def start_params(job: setup.Job) -> Params:
-    """Return the base model's trunk under a fresh scalar head."""
+    """Return what is trained of it: the base model's trunk under a fresh scalar head.
+
+    Or adapters of the trunk, which change nothing yet, and the same head.
+    """
     key = jax.random.fold_in(jax.random.key(job.config.seed), 1)
+    if job.lora is not None:
+        return heads.scalar_on(job.cfg, trained_form.fresh(job, ITEM), key)
     return heads.scalar_from_trunk(job.cfg, job.load_base(), key)
 
 
@@ -38,6 +43,14 @@ def _loss(cfg: llama.LlamaConfig):
 
 
 def restore(job: setup.Job, workdir: str | pathlib.Path) -> Params:
-    """Return the parameters of the preference model that a run has trained."""
-    folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
-    return setup.restore_params(job, folder, ITEM, heads.scalar_specs(job.cfg))
+    """Return the preference model that a run has trained, whole."""
+    return trained_form.restore(job, _folder(workdir), ITEM)
+
+
+def restore_trained(job: setup.Job, workdir: str | pathlib.Path) -> Params:
+    """Return what the run has trained of its preference model."""
+    return trained_form.trained(job, _folder(workdir), ITEM)[0]
+
+
+def _folder(workdir: str | pathlib.Path) -> pathlib.Path:
+    return workspace.stage_folder(workdir, "preference") / "checkpoints"

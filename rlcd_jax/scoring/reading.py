@@ -11,6 +11,7 @@ import numpy as np
 
 from rlcd_jax import processes, sharding
 from rlcd_jax.job import setup
+from rlcd_jax.models import frozen as frozen_weights
 
 Params = Any
 KEPT = 16  # programs of different settings that a process keeps, of each kind
@@ -19,30 +20,19 @@ FULL_LENGTH = 1024  # tokens of a row up to which a batch has all of them
 
 
 def frozen(job: setup.Job, params: Params) -> Params:
-    """Return parameters that are only read: matrices in the compute dtype.
+    """Return parameters that are only read: see `models.frozen`.
 
-    A product casts its operands anyway, so every value computed from them is the
-    same as from the float32 master, at half the memory.
+    Those on a base that several models share are returned as they are.
     """
+    if job.lora is not None and frozen_weights.is_form(params, job.cfg.dtype):
+        return params
     with jax.set_mesh(job.mesh):
         return _freezing(job.cfg.dtype)(params)
 
 
 @functools.cache
 def _freezing(dtype: str) -> Callable[[Params], Params]:
-    return jax.jit(functools.partial(frozen_form, dtype=dtype))
-
-
-def frozen_form(params: Params, dtype: str) -> Params:
-    """Return parameters with their matrices in `dtype`; norms and heads as given."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (
-            leaf
-            if leaf.ndim < 2 or "norm" in jax.tree_util.keystr(path)
-            else leaf.astype(dtype)
-        ),
-        params,
-    )
+    return jax.jit(functools.partial(frozen_weights.form, dtype=dtype))
 
 
 def rows_at(job: setup.Job) -> Callable[[int], int]:

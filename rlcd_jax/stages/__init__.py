@@ -69,7 +69,8 @@ class Stage:
     def sections(self) -> tuple[str, ...]:
         """What of the config its result depends on: its own, and what it reads has."""
         before = [name for read in self.reads for name in STAGES[read].sections]
-        return tuple(dict.fromkeys((*SHARED, *before, *self.also, self.section)))
+        own = (self.section, "lora") if self.batch else (self.section,)
+        return tuple(dict.fromkeys((*SHARED, *before, *self.also, *own)))
 
 
 STAGES = {

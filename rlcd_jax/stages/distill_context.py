@@ -24,6 +24,7 @@ from rlcd_jax.job import (
     packed_batches,
     setup,
     supervised,
+    trained_form,
     trainer,
     workspace,
 )
@@ -97,7 +98,7 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
     return supervised.make_trainer(
         job,
         "distill",
-        {ITEM: llama.param_specs(job.cfg)},
+        ITEM,
         distill_loss(job),
         updates=updates,
         weight="weighs",
@@ -113,7 +114,7 @@ def training_rows(
 
 def start_params(job: setup.Job) -> Mapping[str, Params]:
     """Return the parameters before the first update."""
-    return {ITEM: job.load_base()}
+    return {ITEM: trained_form.start_policy(job)}
 
 
 def load_examples(

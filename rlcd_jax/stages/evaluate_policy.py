@@ -29,9 +29,15 @@ from rlcd_jax import (
     stages,
 )
 from rlcd_jax.decode import engine
-from rlcd_jax.job import generation, lengths, prompt_parts, setup, workspace
+from rlcd_jax.job import (
+    generation,
+    lengths,
+    prompt_parts,
+    setup,
+    trained_form,
+    workspace,
+)
 from rlcd_jax.judging import evaluation_table, judges, verdicts
-from rlcd_jax.models import llama
 from rlcd_jax.pairs import length_counts, reply_cleanup
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import rewards
@@ -230,8 +236,7 @@ def answer_all(
         leaving.leave_if_asked("evaluate keeps nothing before its end")
         params = base
         if folder is not None:
-            specs = llama.param_specs(job.cfg)
-            params = setup.restore_params(job, folder, "policy", specs)
+            params = trained_form.restore(job, folder, choosing.ITEM)
         generation.load(sampler, params, job.mesh)
         replies = generation.generate(sampler, requests, f"evaluate {name}")
         away = np.zeros(len(replies))

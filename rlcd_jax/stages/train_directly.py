@@ -27,6 +27,7 @@ from rlcd_jax.job import (
     packed_batches,
     setup,
     supervised,
+    trained_form,
     trainer,
     workspace,
 )
@@ -131,7 +132,7 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
     return supervised.make_trainer(
         job,
         STAGE,
-        {ITEM: llama.param_specs(job.cfg)},
+        ITEM,
         direct_loss(job),
         updates=updates,
         weight="weighs",
@@ -148,7 +149,7 @@ def training_rows(
 
 def start_params(job: setup.Job) -> Mapping[str, Params]:
     """Return the parameters before the first update."""
-    return {ITEM: job.load_base()}
+    return {ITEM: trained_form.start_policy(job)}
 
 
 Score = Callable[[Params, Sequence[pair_ids.TokenPair]], np.ndarray]

@@ -18,7 +18,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, headline, leaving, metrics, progress_bar, retention
-from rlcd_jax.job import nonfinite, setup, supervised, trainer, workspace
+from rlcd_jax.job import (
+    nonfinite,
+    setup,
+    supervised,
+    trained_form,
+    trainer,
+    workspace,
+)
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import acting, choosing, learning
@@ -64,6 +71,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         **last,
         **chosen,
         "skipped_updates": _skipped(workdir, section),
+        **learner.counts,
         **made.as_summary(section.nonfinite),
         **best,
         "seconds": time.monotonic() - started,
@@ -97,7 +105,7 @@ def _train(
     notes = acting.Notes.from_meta(meta, section)
     last: dict[str, float] = dict(meta.get(LAST, {}))
     with (
-        choosing.Choice(actor, folder, saver, start, meta) as choice,
+        choosing.Choice(actor, folder, saver, start, meta, learner.note) as choice,
         metrics.MetricWriter(
             workdir,
             "policy",
@@ -115,7 +123,11 @@ def _train(
                     actor, learner, state, notes, step, watch, saver.latest_step
                 )
             saves = step % every == 0 or step == section.steps
-            dev = choice.look(step, state.params["policy"]) if saves else {}
+            dev = {}
+            if saves:
+                whole = learner.models(state)["policy"]
+                dev = choice.look(step, whole, state.params["policy"])
+                del whole
             row = out.write(step, learning.finish_metrics(shown) | dev)
             best.note(step, row)
             last = last | dev if step in made else row
@@ -154,8 +166,10 @@ def improve(
     """
     section = actor.section
     prompts = actor.draw_prompts(step)
-    replies = actor.generate(state.params["policy"], prompts, step)
-    frozen, notes, drawn = actor.roll_out(state.params, replies, notes)
+    models = learner.models(state)
+    replies = actor.generate(models["policy"], prompts, step)
+    frozen, notes, drawn = actor.roll_out(models, replies, notes)
+    del models  # the state is used up by the updates
     texts = actor.texts(replies)
     facts = {"seed": actor.job.config.seed, "prompts": [one.id for one in prompts]}
     shown: dict[str, Any] = watch.finite(drawn, step, facts=facts, save=saved)
@@ -191,7 +205,7 @@ def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
 
 
 def start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:
-    """Return policy and value model as they are before the first step."""
-    preference = model.restore(job, workdir)
+    """Return what is trained of policy and value model, before the first step."""
+    preference = model.restore_trained(job, workdir)
     value = heads.value_from_preference(preference)
-    return {"policy": job.load_base(), "value": value}
+    return {"policy": trained_form.start_policy(job), "value": value}

@@ -25,7 +25,6 @@ from rlcd_jax.job import (
     trainer,
     workspace,
 )
-from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import agreement, data, model, pair_ids, rewards
 
@@ -93,7 +92,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         program,
         lambda: start_params(job),
     )
-    params = state.params[model.ITEM]
+    params = program.models(state)[model.ITEM]
     summary = {
         "train_pairs": len(train),
         "held_out_pairs": len(held_out),
@@ -120,7 +119,7 @@ def make_trainer(job: setup.Job, updates: int) -> trainer.Trainer:
     return supervised.make_trainer(
         job,
         "preference",
-        {model.ITEM: heads.scalar_specs(job.cfg)},
+        model.ITEM,
         model.preference_loss(job),
         updates=updates,
         weight="counted",

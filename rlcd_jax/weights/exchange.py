@@ -8,16 +8,18 @@ its name only then, so what is there is right.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from rlcd_jax import checkpoint, jsonl
-from rlcd_jax.job import setup
-from rlcd_jax.models import heads, llama, presets, table
+from rlcd_jax.job import setup, trained_form
+from rlcd_jax.models import llama, lora, presets, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.text import byte_tokenizer, gguf_fields, tokenizer
 from rlcd_jax.weights import (
@@ -27,6 +29,7 @@ from rlcd_jax.weights import (
     gguf_writing,
     hf,
     model_card,
+    peft,
     read_again,
     resolve,
     scalar,
@@ -130,22 +133,60 @@ def read_checkpoint(
     folder, step = _find_step(place, item)
     config = _config_of_run(folder.parent)
     spec = spec or _spec_of_run(config, folder.parent)
-    cfg, text_tokenizer, licence = _base(spec, cache_dir, log)
-    is_policy = item == scalar.POLICY
-    specs = llama.param_specs(cfg) if is_policy else heads.scalar_specs(cfg)
+    base = _base(spec, config, cache_dir, log)
+    adapters, wanted = trained_form.saved(folder, step)
+    specs = trained_form.table_of(base.cfg, adapters, item)
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     abstract = checkpoint.abstract_like(table.abstract_params(specs), one_device)
     items, _ = checkpoint.restore(folder, step, {item: abstract})
+    params = jax.tree.map(np.asarray, items[item])
+    origin, own = f"{item} of step {step} in {folder}", None
+    if adapters is not None:
+        own = peft.Trained(params, adapters, spec, wanted)
+        params = _merged(own, base.load_params(), place)
+        origin = f"{origin}, its adapters merged in {spec}"
     named = folder.parent.name  # of a policy without PPO, how it was made
+    is_policy = item == scalar.POLICY
     stage = named if is_policy and named in model_card.MADE else item
     return read_again.Source(
-        params=jax.tree.map(np.asarray, items[item]),
-        cfg=cfg,
-        text_tokenizer=text_tokenizer,
+        params=params,
+        cfg=base.cfg,
+        text_tokenizer=base.load_tokenizer(),
         role=item,
-        origin=f"{item} of step {step} in {folder}",
-        about=model_card.About(spec, licence, stage, step, config),
+        origin=origin,
+        about=model_card.About(spec, base.licence, stage, step, config),
+        adapters=own,
     )
+
+
+def export_adapters(
+    place: pathlib.Path,
+    item: str,
+    spec: str | None,
+    target: Target,
+    cache_dir: pathlib.Path,
+    log: embedded.Log,
+) -> list[str]:
+    """Write what a run has trained of a model as a folder that PEFT loads.
+
+    Arguments and errors are those of `export_checkpoint`.
+    """
+    source = read_checkpoint(place, item, spec, cache_dir, log)
+    own = source.adapters
+    if own is None:
+        raise ValueError(
+            f"{source.origin} was trained whole (lora.rank=0) and has no adapters; "
+            "leave out --adapters to write the whole model"
+        )
+    _check_finite(source)
+    with files.new_folder(target.path) as partial:
+        peft.write(partial, own, source.cfg, source.role, target.dtype)
+        count = peft.check_folder(partial, own, source.cfg, source.role, target.dtype)
+    return [
+        f"wrote {target.path}: adapters of {source.origin}, for PEFT on {own.base}",
+        f"checked: {count} weights, read again, are the same",
+        *_about_bias(source),
+    ]
 
 
 def _find_step(place: pathlib.Path, item: str) -> tuple[pathlib.Path, int]:
@@ -162,15 +203,41 @@ def _find_step(place: pathlib.Path, item: str) -> tuple[pathlib.Path, int]:
     return folder, step
 
 
+@dataclasses.dataclass(frozen=True)
+class _Base:
+    """The model that a run began with: numbers, licence, tokenizer and weights."""
+
+    cfg: llama.LlamaConfig
+    licence: str
+    load_tokenizer: Callable[[], tokenizer.Tokenizer]
+    load_params: Callable[[], Any]
+
+
 def _base(
-    spec: str, cache_dir: pathlib.Path, log: embedded.Log
-) -> tuple[llama.LlamaConfig, tokenizer.Tokenizer, str]:
-    """Return numbers, tokenizer and licence of the model that a run began with."""
-    if spec.startswith(setup.RANDOM):
-        cfg = presets.get_preset(spec.removeprefix(setup.RANDOM))
-        return cfg, byte_tokenizer.make(cfg.vocab_size), ""
-    model = resolve.resolve_model(spec, cache_dir, log)
-    return model.cfg, model.load_tokenizer(), model.licence
+    spec: str, config: Mapping[str, Any], cache_dir: pathlib.Path, log: embedded.Log
+) -> _Base:
+    if not spec.startswith(setup.RANDOM):
+        model = resolve.resolve_model(spec, cache_dir, log)
+        loaders = model.load_tokenizer, model.load_params
+        return _Base(model.cfg, model.licence, *loaders)
+    cfg = presets.get_preset(spec.removeprefix(setup.RANDOM))
+
+    def draw() -> Any:
+        seed = config.get("seed")
+        if not isinstance(seed, int):
+            raise ValueError(f"the run's config.json has no seed, of which {spec} is")
+        return setup.draw_params(cfg, seed)
+
+    letters = functools.partial(byte_tokenizer.make, cfg.vocab_size)
+    return _Base(cfg, "", letters, draw)
+
+
+def _merged(own: peft.Trained, base: Any, place: pathlib.Path) -> Any:
+    """Return a model of adapters and their base, float32 NumPy arrays."""
+    trained_form.check_base(trained_form.base_hashes(base), own.base_hashes, place)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        whole = lora.merge(lora.lay(base, own.params, own.sizes.scale))
+    return jax.tree.map(np.asarray, whole)
 
 
 def _config_of_run(stage: pathlib.Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rlcd_jax.models import heads, llama
 from rlcd_jax.text import tokenizer
-from rlcd_jax.weights import gguf_writing, hf, model_card, resolve, scalar
+from rlcd_jax.weights import gguf_writing, hf, model_card, peft, resolve, scalar
 
 # What tokenizers treat in ways of their own: headers, blanks, digits, other scripts.
 TEXTS = (
@@ -42,6 +42,7 @@ class Source:
       role: "policy" (any language model), "preference" or "value".
       origin: where they are from, in words.
       about: what the model card says of it.
+      adapters: of which they were merged, with their base; None: trained whole.
     """
 
     params: Any
@@ -50,6 +51,7 @@ class Source:
     role: str
     origin: str
     about: model_card.About = model_card.UNKNOWN
+    adapters: peft.Trained | None = None
 
 
 def check_folder(folder: pathlib.Path, source: Source, dtype: str) -> list[str]:
