@@ -26,7 +26,8 @@ MAX_BYTES = 1 << 31  # of a file that is read at once
 # Of a Parquet file's rows: so many times its own bytes, and what any may have. Texts
 # pack ten times; what packs a thousand times is no table of replies.
 MAX_EXPANSION, FREE_BYTES = 200, 1 << 26
-AT_ONCE = 1024  # rows of a Parquet file that are unpacked at a time
+AT_ONCE = 1024  # rows of a Parquet file that are unpacked at a time, at most
+CELL_BYTES = 32  # that a value takes when it is unpacked, beside its text
 Row = tuple[str, Mapping[str, Any]]
 
 
@@ -174,10 +175,15 @@ def _parquet(data: bytes, where: str) -> Iterator[Row]:
 def _unpacked(file: pq.ParquetFile, packed: int) -> list[Mapping[str, Any]]:
     """Return the rows of a file of so many bytes, if they do not take far more."""
     most = max(FREE_BYTES, MAX_EXPANSION * packed)
-    groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
     rows: list[Mapping[str, Any]] = []
-    size = sum(group.total_byte_size for group in groups)  # before anything is unpacked
-    batches = file.iter_batches(AT_ONCE) if size <= most else ()
+    # Before anything is unpacked: what the columns say of themselves.
+    size = sum(c.total_uncompressed_size + CELL_BYTES * c.num_values for c in chunks)
+    # A text that is packed once may stand in every row.
+    longest = max((c.total_uncompressed_size for c in chunks), default=1)
+    at_once = max(1, min(AT_ONCE, most // max(1, 4 * longest)))
+    batches = file.iter_batches(at_once) if size <= most else ()
     size = size if size > most else 0
     for batch in batches:
         size += batch.nbytes

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 LONGEST_SHOWN = 60  # characters of a value in a message
+LONGEST_NAME, MOST_SHOWN = 200, 20  # characters of a field's path, and problems, in one
 Found = list[tuple[str, str]]  # (path of a field, what is wrong with it)
 
 
@@ -27,8 +28,20 @@ class Problems(ValueError):
         super().__init__("; ".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """Return one message a problem."""
-        return [what.format(name) for name, what in self.found]
+        """Return one message a problem, for the first ones, and how many more."""
+        return [what.format(_cut_name(name)) for name, what in _first(self.found)]
+
+
+def _first(found: Found) -> Found:
+    """Return as many problems as a person reads, and how many more there are."""
+    more = len(found) - MOST_SHOWN
+    if more <= 1:  # as many lines
+        return found
+    return [*found[:MOST_SHOWN], ("", f"and {more} problems more")]
+
+
+def _cut_name(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
 def between(low: float, high: float = math.inf, **default: Any) -> Any:
@@ -72,6 +85,8 @@ def listed(names: Iterable[str]) -> str:
 
 def near(name: str, names: Iterable[str]) -> str:
     """Return "(did you mean 'x'?)" where a name is nearly one of some, else ""."""
+    if len(name) > LONGEST_NAME:
+        return ""
     found = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.6)
     return f"(did you mean '{found[0]}'?)" if found else ""
 
@@ -235,7 +250,10 @@ def from_dict(cls: type, row: Mapping[str, Any], *, exact: bool = True) -> Any:
     needed = [field.name for field in fields if exact or _is_required(field)]
     found = [(n, "missing " + problem("").strip()) for n in needed if n not in row]
     unknown = [name for name in row if name not in names]
-    found += [(n, "unknown " + problem(near(n, names)).strip()) for n in unknown]
+    for name in unknown[:MOST_SHOWN]:
+        found.append((name, "unknown " + problem(near(name, names)).strip()))
+    if len(unknown) > MOST_SHOWN:
+        found.append(("", f"and {len(unknown) - MOST_SHOWN} unknown fields more"))
     if not found:
         return cls(**row)
     extent = "exactly the fields" if exact else "the fields"

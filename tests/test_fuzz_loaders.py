@@ -2,7 +2,7 @@
 
 The modules `fuzz_*` name the loaders: a good file, how it is damaged, and an oracle that
 says what a content is to give. Each input has its bounds of memory and time.
-RLCD_JAX_FUZZ multiplies the inputs.
+RLCD_JAX_FUZZ multiplies the inputs; pytest -rP prints how many there were.
 """
 
 import json
@@ -76,4 +76,5 @@ def test_a_damaged_file_is_read_rightly_or_refused(name, tmp_path):
         counts["read"] += 1
 
     check()
+    print(f"{name}: {counts['read']} read, {counts['refused']} refused")
     assert counts["refused"] > examples / 10 or not case.harms  # the damage is damage

@@ -31,6 +31,7 @@ if typing.TYPE_CHECKING:  # it takes half a second: imported where it is called
 # Classes that put a BOS in front of a text unless a setting says otherwise.
 BOS_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer")
 TRAINED = ("bos_token", "eos_token", "unk_token")  # what a model was trained with
+MAX_GROWTH = 10_000  # times that a normalizer or decoder may lengthen a character
 BYTE_SPACE = "\u0120"  # how a byte-level vocabulary writes a space
 TEMPLATE_FILE = "chat_template.json"  # of processors; tokenizers have a .jinja file
 
@@ -43,6 +44,8 @@ def read_folder(folder: pathlib.Path) -> backends.Vocabulary:
     """
     setting_files.check_links(folder)
     raw = fetched.read_object(folder / "tokenizer.json")
+    for part in ("normalizer", "decoder"):
+        _check_growth(raw.get(part), f"the {part} of {folder / 'tokenizer.json'}")
     settings = fetched.read_optional(folder / "tokenizer_config.json")
     # Refused here if damaged; transformers uses it.
     fetched.read_optional(folder / "special_tokens_map.json")
@@ -110,6 +113,27 @@ def _wrap(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
             f"beside it, makes no tokenizer: {type(error).__name__}: "
             f"{fetched.show(str(error))}; fetch the tokenizer's files again"
         ) from error
+
+
+def _check_growth(part: Any, where: str) -> None:
+    """Refuse rules that make a long text of each character, one upon the other."""
+    growth, waiting = 1, [part]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [
+                value for value in one.values() if isinstance(value, dict | list)
+            ]
+            for name in ("content", "prepend"):
+                if isinstance(text := one.get(name), str):
+                    growth *= max(1, len(text))
+        elif isinstance(one, list):
+            waiting += one
+        if growth > MAX_GROWTH:
+            raise ValueError(
+                f"{where} can make more than {MAX_GROWTH} characters of one, which no "
+                "tokenizer does; fetch the file again"
+            )
 
 
 def _check_added(
