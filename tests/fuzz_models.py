@@ -267,12 +267,21 @@ def _tokenizer(folder: pathlib.Path, family: str, name: str, empty: Any = None) 
     if not path.exists():
         path.write_text(json.dumps(empty))
     value = json.loads(path.read_text())
+    beside = json.loads((place / "tokenizer_config.json").read_text())
+    named = {
+        text
+        for key, text in beside.items()
+        if key.endswith("_token") and isinstance(text, str)
+    }
 
     def oracle(data: bytes) -> list:
         """Return the ids that the library makes: tokenizers, or transformers."""
         if name == "tokenizer.json":
             plain = json.loads(data.decode()) | {"truncation": None, "padding": None}
             own = tokenizers.Tokenizer.from_str(json.dumps(plain))
+            # What the settings beside it name, and it has, is told apart in a text.
+            added = {one.content for one in own.get_added_tokens_decoder().values()}
+            own.add_special_tokens(sorted(named & {*own.get_vocab()} - added))
         else:
             s.need(isinstance(s.value(s.decoded(data, bom=False)), dict))
             own = transformers.PreTrainedTokenizerFast.from_pretrained(

@@ -109,11 +109,16 @@ def read(name: str, *, seed: int) -> Read:
         if missing := [name for name in columns.NEEDED if name not in row]:
             raise ValueError(
                 f"{where}: no {', '.join(map(repr, missing))} among the columns "
-                f"{list(row)}; accepted for {form!r}: {', '.join(columns.COLUMNS)}"
+                f"{row_files.show(list(row))}; accepted for {form!r}: "
+                f"{', '.join(columns.COLUMNS)}"
             )
         try:
             turns, reply_1, reply_2, prob_2 = columns.take(row)
             records.Prompt("p", turns)
+            if all(schema.is_blank(turn.text) for turn in turns):
+                raise ValueError(
+                    "the prompt is blank; accepted: text, so that the replies answer it"
+                )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if schema.is_blank(reply_1) or schema.is_blank(reply_2):

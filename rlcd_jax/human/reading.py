@@ -253,7 +253,9 @@ def _csv_rows(text: str, name: str) -> Iterator[_Row]:
     start = reader.line_num + 1
     double = jsonl.first_double([(column, None) for column in columns if column])
     if double is not None:
-        raise ValueError(f"line 1 has the column {double!r} twice; give one")
+        raise ValueError(
+            f"line 1 has the column {schema.shown(double)} twice; give one"
+        )
     for cells in reader:
         if any(cell.strip() for cell in cells):
             if any(cell.strip() for cell in cells[len(columns) :]):
@@ -276,14 +278,15 @@ def _take(
 ) -> None:
     """Add an answer to `answers`, or what is wrong with it to `problems`."""
     item = row.values.get("item")
+    said = {name: schema.shown(row.values.get(name)) for name in OF_ANSWER}
     if row.values.get("study") != study.id:
         problems.append(
-            f"{row.where}: field 'study' is {row.values.get('study')!r}; accepted: "
+            f"{row.where}: field 'study' is {said['study']}; accepted: "
             f"{study.id!r}, the study of this folder"
         )
     elif not isinstance(item, str) or item not in key:
         problems.append(
-            f"{row.where}: field 'item' is {item!r}; accepted: an item of the key"
+            f"{row.where}: field 'item' is {said['item']}; accepted: an item of the key"
         )
     elif row.values.get("annotator") not in (key[item].annotator, None):
         problems.append(
@@ -298,12 +301,12 @@ def _take(
             )
     elif (rating := _rating(row.values["answer"])) is None:
         problems.append(
-            f"{row.where}: field 'answer' of {item} is {row.values['answer']!r}; "
+            f"{row.where}: field 'answer' of {item} is {said['answer']}; "
             f"accepted: a whole number from {studies.LOWEST} to {studies.HIGHEST}"
         )
     elif _seconds(row.values) == math.inf:
         problems.append(
-            f"{row.where}: field 'seconds' of {item} is {row.values['seconds']!r}; "
+            f"{row.where}: field 'seconds' of {item} is {said['seconds']}; "
             "accepted: a number of 0 or more, or nothing"
         )
     elif item in answers:

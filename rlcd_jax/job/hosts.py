@@ -284,8 +284,8 @@ def _own_devices(
     if seen % tasks:
         raise ValueError(
             f"{tasks} processes on one host share {seen} GPUs (CUDA_VISIBLE_DEVICES="
-            f"{shown!r}, SLURM_GPUS_ON_NODE={total!r}), which does not divide; start "
-            f"one process a host, one a GPU, or set {DEVICES} in each"
+            f"{(shown or '')[:40]!r}, SLURM_GPUS_ON_NODE={total[:40]!r}), which does "
+            f"not divide; start one process a host, one a GPU, or set {DEVICES} in each"
         )
     each = seen // tasks
     return tuple(range(place * each, (place + 1) * each))
