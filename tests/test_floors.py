@@ -177,7 +177,7 @@ LATE = {
     ("job.prompt_parts", "rlcd_jax.datasets"),  # hh_rlhf, and with it TFDS
     ("preference.data", "rlcd_jax.datasets"),
     ("report.plots", "matplotlib"),
-    ("text.chat_templates", "transformers.utils"),
+    ("text.rendering", "transformers.utils"),
     ("text.tokenizer_files", "transformers"),
 }
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from rlcd_jax.text import rendering
+
+RENDERER = rendering.Renderer()
 # For the date of today, which would make ids depend on the day that a stage runs: the
 # one that LLaMA 3's templates write where they know none.
 TODAY = datetime.datetime(2024, 7, 26)
@@ -39,28 +42,20 @@ def render(
       ask: end the text where the assistant's reply begins.
 
     Raises:
-      ValueError: the template is damaged, refuses such a conversation, or writes
-        what is not the same at all times.
+      ValueError: the template is damaged, refuses such a conversation, takes more
+        time or memory than any does, or writes what is not the same at all times.
     """
-    # Here: half a second, and tasks in the dialogue format have no use for it.
-    from transformers.utils import chat_template_utils
-
     template = settled(template)
+    said = [dict(message) for message in messages]
     try:
-        texts, _ = chat_template_utils.render_jinja_template(
-            conversations=[[dict(message) for message in messages]],
-            chat_template=template,
-            add_generation_prompt=ask,
-            **names,
-        )
-    except Exception as error:  # a template is foreign code: it may raise anything
+        return RENDERER.render(template, messages=said, names=dict(names), ask=ask)
+    except ValueError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise ValueError(
-            f"the model's chat template fails on turns of {roles}: "
-            f"{type(error).__name__}: {error}; use a task in the dialogue format, or "
-            "turns that the template takes (some take no system message)"
+            f"the model's chat template fails on turns of {roles}: {error}; use a task "
+            "in the dialogue format, or turns that the template takes (some take no "
+            "system message)"
         ) from error
-    return texts[0]
 
 
 def settled(template: str) -> str:
