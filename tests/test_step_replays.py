@@ -67,7 +67,7 @@ def test_a_step_is_that_of_the_run_also_behind_a_rollback(
         preference__nonfinite="rollback", preference__checkpoint_every=2
     )
     with config.unlocked():
-        config.preference.epochs, config.keep_checkpoints = 4, 1
+        config.preference.epochs, config.keep_checkpoints = 4, 2
     poison(monkeypatch, 4)
     runs.run(config, workdir, "preference")
     rows = runs.metric_rows(workdir, "preference")
