@@ -501,7 +501,7 @@ def test_states_of_one_model_are_held_while_another_reads(platform):
         sum(footprint.working_bytes(cfg, dataclasses.replace(one, before=n)).values())
         for n in (0, 1)
     )
-    assert second - alone == 4 * 2 * 768 * cfg.embed_dim
+    assert second - alone == 2 * 2 * 768 * cfg.embed_dim  # in bfloat16
 
 
 def test_total_hours_are_unknown_where_a_stage_is_refused():
