@@ -9,4 +9,4 @@ STEP = 3
 
 if __name__ == "__main__":
     poison(pytest.MonkeyPatch(), STEP)
-    run.start()
+    run.main()
