@@ -43,7 +43,7 @@ NO_EXPERIMENT = {
     "python -m pytest": "is what runs this",
 }
 # Names of commands in a sentence, not commands: their help is asked for.
-HELP_ALONE = ("run", "weights", "diagnose")
+HELP_ALONE = ("run", "plan", "weights", "diagnose")
 # Commands of which only the help is asked for here, and what runs them.
 ELSEWHERE = {
     "replay": "test_replaying and test_step_replays, with ids and steps of a run",
@@ -66,7 +66,12 @@ AGAIN = {
     "report --workdir runs/rlcd --studies": "report of RUN with studies",
     "report --workdir runs --compare runs/rlcd": "report that compares RUN, RUN2",
     "diagnose --workdir=runs/polite ": "diagnose of RUN",
+    "plan --topology=h100:1 ": "plan of eight; test_lora_plan has adapters on one",
+    "pairs export RUN --out alpaca_farm:": "pairs export RUN in another format",
     "pairs export runs/rlcd ": "pairs export RUN; formats have tests of their own",
+    "weights export --checkpoint RUN/policy --out policy_of_bytes": (
+        "weights export of RUN/policy"
+    ),
     "human make --samples=RUN/evaluate/samples.jsonl --systems rlcd base --per": (
         "human make into FOLDER"
     ),
@@ -77,6 +82,8 @@ PATHS = {
     "/data/hh-rlhf": "hh",
     "/shared/": "shared/",
     "gguf:PATH": "gguf:model.gguf",
+    # The tiny run reads bytes, and a GGUF file has merges: test_gguf_writing writes it.
+    "--out policy.gguf": "--out policy_of_bytes",
     "{place}": "FOLDER",
     "--samples FILE": "--samples RUN/evaluate/samples.jsonl",
     "--task TASK": "--task cheerful",
@@ -392,7 +399,7 @@ LEAVES = {
     "human read": ("{workdir}/results/table.md",),
     "launch": (),
     "pairs": (),
-    "pairs import": ("{out}",),
+    "pairs --out": ("{out}",),
     "plan": (),
     "quickstart": ("{workdir}/evaluate/table.md", "{workdir}/report.html"),
     "report": ("{workdir}/report.html",),
@@ -409,7 +416,8 @@ LEAVES = {
 # What a command says; the rest of what it says is for people.
 SAYS = {
     "bench": r'"what": "(decode|simulate)"',
-    "pairs": r"wrote \d+ pairs to",
+    "pairs": r"\d+ pairs of \d+ prompts",
+    "pairs --out": r"wrote \d+ pairs to",
     "plan": r"fits|does not say",
     "plan --format": r"program\tparameters\t",
     "launch": r"sbatch --parsable",
@@ -444,6 +452,7 @@ def leaves(place, name, words):
     kind = kind_of(name, words, LEAVES)
     values = dict(flags_of(words))
     values.setdefault("workdir", "runs/quickstart-cheerful-smoke")
+    values["out"] = values.get("out", "").rpartition(":")[2]  # behind its format
     return [place / path.format(**values) for path in LEAVES[kind]]
 
 
