@@ -88,7 +88,7 @@ def test_model_folder_without_weights_is_refused(tmp_path):
     [
         ("just a text\n", "prompts.jsonl, line 1: not JSON"),
         ('{"id": "a", "turns": []}\n', "prompts.jsonl, line 1: .*turns"),
-        ('{"id": "a", "prompt": "hi"}\n', "prompts.jsonl, line 1: .*turns"),
+        ('{"id": "a", "question": "hi"}\n', "prompts.jsonl, line 1: .*turns"),
         (
             '{"id": "a", "turns": [{"role": "human", "text": ""}]}\n',
             "prompts.jsonl, line 1: .*text",
