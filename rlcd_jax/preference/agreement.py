@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,45 +14,49 @@ from rlcd_jax.statistics import estimates, win_rates
 
 Params = Any
 Score = Callable[[Params, Sequence[pair_ids.TokenPair]], np.ndarray]
-Evaluate = Callable[[Params], tuple[dict[str, float], np.ndarray]]
 
 
-def accuracy_on(
-    rows: Sequence[pair_ids.TokenPair], score: Score, stage: str = "preference"
-) -> Evaluate:
-    """Return a function from parameters to held-out metrics and right-or-wrong.
+class HeldOut:
+    """Pairs that a training never sees, and how right it was about them at last.
 
     A pair is right when the likelier reply has the higher reward, a tie is wrong;
     pairs with the label 1/2 are left out of the accuracy.
 
     Args:
+      stage: whose metrics these are.
+      item: which of its models gives the rewards.
       rows: the pairs.
       score: (parameters, rows) -> both rewards, [B, 2].
-      stage: whose metrics these are.
     """
-    labels = np.array([row.prob_2 for row in rows])
-    decided = labels != 0.5
 
-    def evaluate(params: Params) -> tuple[dict[str, float], np.ndarray]:
+    def __init__(
+        self, stage: str, item: str, rows: Sequence[pair_ids.TokenPair], score: Score
+    ) -> None:
+        self._stage, self._item, self._rows, self._score = stage, item, rows, score
+        self._labels = np.array([row.prob_2 for row in rows])
+        self._right = np.zeros(0)  # of the last look, a decided pair an entry
+
+    def look(self, models: Mapping[str, Params]) -> dict[str, float]:
+        """Return metrics of the models as they are; {} where no pair is decided."""
+        labels = self._labels
+        decided = labels != 0.5
         if not decided.any():
-            return {}, np.zeros(0)
-        margins = np.diff(score(params, rows), axis=1)[:, 0]
+            return {}
+        margins = np.diff(self._score(models[self._item], self._rows), axis=1)[:, 0]
         cross_entropy = np.logaddexp(0.0, margins) - labels * margins
-        right = (margins * (2 * labels - 1) > 0)[decided]
+        self._right = (margins * (2 * labels - 1) > 0)[decided].astype(float)
         return {
-            f"{stage}/held_out_loss": float(cross_entropy.mean()),
-            f"{stage}/held_out_accuracy": float(right.mean()),
-        }, right.astype(float)
+            f"{self._stage}/held_out_loss": float(cross_entropy.mean()),
+            f"{self._stage}/held_out_accuracy": float(self._right.mean()),
+        }
 
-    return evaluate
-
-
-def as_summary(right: np.ndarray) -> dict[str, Any]:
-    """Return the accuracy with its interval, for a summary; {} without pairs."""
-    if not len(right):
-        return {}
-    accuracy = estimates.proportion_interval(float(right.sum()), len(right))
-    return {"held_out_accuracy": dataclasses.asdict(accuracy)}
+    def as_summary(self) -> dict[str, Any]:
+        """Return the accuracy of the last look with its interval; {} without pairs."""
+        right = self._right
+        if not len(right):
+            return {}
+        accuracy = estimates.proportion_interval(float(right.sum()), len(right))
+        return {"held_out_accuracy": dataclasses.asdict(accuracy)}
 
 
 def human_tokens(job: setup.Job) -> pair_ids.TokenPairs:

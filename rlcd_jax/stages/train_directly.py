@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import records
@@ -89,22 +88,14 @@ def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, STAGE)
     score = reply_scorer(job)
-    rewards = functools.partial(
-        implicit_rewards, job, score, read_pairs(job, held_out, score)
-    )
-    evaluate = agreement.accuracy_on(held_out, rewards, STAGE)
-    looks: list[np.ndarray] = []  # which held-out pairs were right; the last is last
-
-    def look(params: Mapping[str, Params]) -> dict[str, float]:
-        out, right = evaluate(params[ITEM])
-        looks.append(right)
-        return out
-
+    rows, read = read_pairs(job, score, train, held_out)
+    rewards = functools.partial(implicit_rewards, job, score, read)
+    watched = agreement.HeldOut(STAGE, ITEM, held_out, rewards)
     lesson = supervised.Lesson(
         stage=STAGE,
-        rows=read_pairs(job, train, score),
+        rows=rows,
         collate=collate(job),
-        evaluate=look,
+        evaluate=watched.look,
     )
     _, shown = supervised.fit(
         config, workdir, folder, lesson, program, lambda: start_params(job)
@@ -115,10 +106,9 @@ def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         length_counts.SUMMARY: too_long,
         "updates": updates,
         **shown,
-        **agreement.as_summary(looks[-1]),
+        **watched.as_summary(),
         "seconds": time.monotonic() - started,
     }
-    logging.info("%s: %s", STAGE, summary)
     return workspace.finish(config, workdir, STAGE, summary)
 
 
@@ -144,7 +134,9 @@ def training_rows(
 ) -> Sequence[ReadPair]:
     """Return the rows that a run trains on, in their order."""
     rows, _ = data.load_pairs(config, workdir, job)
-    return read_pairs(job, pair_ids.to_tokens(job, rows, STAGE), reply_scorer(job))
+    tokens = pair_ids.to_tokens(job, rows, STAGE)
+    (read,) = read_pairs(job, reply_scorer(job), tokens)
+    return read
 
 
 def start_params(job: setup.Job) -> Mapping[str, Params]:
@@ -156,9 +148,9 @@ Score = Callable[[Params, Sequence[pair_ids.TokenPair]], np.ndarray]
 
 
 def reply_scorer(job: setup.Job) -> Score:
-    """Return a function from parameters and pairs to log P(reply | prompt), [B, 2].
+    """Return a function from frozen parameters and pairs to log P(reply | prompt).
 
-    In nats, summed over the tokens of a reply and of what ends it.
+    [B, 2] in nats, summed over the tokens of a reply and of what ends it.
     """
     score = likelihoods.ids_scorer(job)
 
@@ -168,19 +160,22 @@ def reply_scorer(job: setup.Job) -> Score:
         counts = [len(ids) - at for ids, at in zip(rows, starts, strict=True)]
         if not rows:
             return np.zeros((0, 2), np.float32)
-        return score(reading.frozen(job, params), rows, counts).reshape(-1, 2)
+        return score(params, rows, counts).reshape(-1, 2)
 
     return both
 
 
 def read_pairs(
-    job: setup.Job, pairs: Sequence[pair_ids.TokenPair], score: Score
-) -> list[ReadPair]:
-    """Return pairs with what the base model says of them."""
-    said = score(job.load_base(), pairs)
+    job: setup.Job, score: Score, *sides: Sequence[pair_ids.TokenPair]
+) -> list[list[ReadPair]]:
+    """Return the pairs of each side with what the base model says of them."""
+    base = reading.frozen(job, job.load_base())
     return [
-        ReadPair(pair, (float(first), float(second)))
-        for pair, (first, second) in zip(pairs, said, strict=True)
+        [
+            ReadPair(pair, (float(first), float(second)))
+            for pair, (first, second) in zip(pairs, score(base, pairs), strict=True)
+        ]
+        for pairs in sides
     ]
 
 
@@ -201,7 +196,8 @@ def implicit_rewards(
       pairs: the pairs.
     """
     reference = np.array([one.reference for one in read]).reshape(-1, 2)
-    return job.config.direct.beta * (score(params, pairs) - reference)
+    said = score(reading.frozen(job, params), pairs)
+    return job.config.direct.beta * (said - reference)
 
 
 def collate(job: setup.Job) -> packed_batches.Collate:

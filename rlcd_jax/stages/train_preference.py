@@ -70,19 +70,13 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     )
     program = make_trainer(job, updates)
     folder = workspace.begin(config, workdir, "preference")
-    evaluate = agreement.accuracy_on(held_out, rewards.pair_scorer(job))
-    looks: list[np.ndarray] = []  # which held-out pairs were right; the last is last
-
-    def look(params: Mapping[str, Params]) -> dict[str, float]:
-        out, right = evaluate(params[model.ITEM])
-        looks.append(right)
-        return out
-
+    score = rewards.pair_scorer(job)
+    watched = agreement.HeldOut("preference", model.ITEM, held_out, score)
     lesson = supervised.Lesson(
         stage="preference",
         rows=train,
         collate=collate(job),
-        evaluate=look,
+        evaluate=watched.look,
     )
     state, shown = supervised.fit(
         config,
@@ -97,7 +91,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         "train_pairs": len(train),
         "held_out_pairs": len(held_out),
         **shown,
-        **agreement.as_summary(looks[-1]),
+        **watched.as_summary(),
         length_counts.SUMMARY: too_long,
     }
     if section.data == "hh_rlhf" or section.human_share:

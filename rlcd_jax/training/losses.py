@@ -136,9 +136,8 @@ def direct(
     decided = (prob_2 != 0.5) if mask is None else (prob_2 != 0.5) & mask
     better = jnp.where(prob_2 > 0.5, log_ratio_2, log_ratio_1)
     worse = jnp.where(prob_2 > 0.5, log_ratio_1, log_ratio_2)
-    named = {name.partition("/")[2]: one for name, one in metrics.items()}
     return value, {
-        **{f"direct/{name}": one for name, one in named.items()},
+        **{name.replace("preference/", "direct/"): x for name, x in metrics.items()},
         "direct/loss": value,
         "direct/better_log_ratio": masked.mean(better, decided),
         "direct/worse_log_ratio": masked.mean(worse, decided),
