@@ -9,12 +9,13 @@ r"""Bring weights in from other programs and hand trained ones back, with a chec
 
 A name that ends in .gguf gets a GGUF file, its tokenizer in it, which llama.cpp runs;
 any other name a Hugging Face folder that transformers 4 and 5 load: a policy as
-LlamaForCausalLM, which `model=hf:DIR` names here too, a preference model as
-LlamaForSequenceClassification and a value model as LlamaForTokenClassification, each
-with one label, and a model card. Adapters of a run (lora.rank) are merged in its model;
-with --adapters they are written alone, as PEFT loads them. What is written is read
-again and compared with its source before it gets its name: config, weights, ids of
-texts, logits, the most likely text. When one of them is not the same, there is none.
+LlamaForCausalLM, which `model=hf:DIR` names here too, a preference or value model as
+LlamaForSequenceClassification with one label (a value is that of the last token; the
+model card shows how all are read), and a model card. Adapters of a run (lora.rank) are
+merged in its model; with --adapters they are written alone, as PEFT loads them. What is
+written is read again and compared with its source before it gets its name: config,
+weights, ids of texts, logits, the most likely text. When one of them is not the same,
+there is none.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     hand.add_argument(
         "--drop_bias",
         action="store_true",
-        help="write a preference model without the bias that transformers cannot hold",
+        help="of a score or value: leave out the bias that transformers cannot hold",
     )
     for one in (bring, hand):
         one.add_argument(

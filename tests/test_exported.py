@@ -29,7 +29,7 @@ def source_of(name, folder, role="policy"):
 
 
 def export(source, folder):
-    exchange.write(source, exchange.Target(folder, "float32", 1e9))
+    exchange.write(source, exchange.Target(folder, "float32", 1e9, drop_bias=True))
     return str(folder)
 
 
@@ -75,9 +75,13 @@ def test_each_transformers_gives_the_logits_and_the_greedy_text(name, tmp_path):
             assert found[count - 1 : -1].argmax(-1).tolist() == greedy[count:]
 
 
-@pytest.mark.parametrize("name", ["llama2", "smollm2"])
-def test_each_transformers_gives_the_scores_of_padded_texts(name, tmp_path):
-    source = source_of(name, tmp_path / "source", scalar.PREFERENCE)
+@pytest.mark.parametrize(
+    ("name", "role", "bias"),
+    [("llama2", scalar.PREFERENCE, 0.0), ("smollm2", scalar.VALUE, 0.25)],
+)
+def test_each_transformers_gives_the_scores_and_values(name, role, bias, tmp_path):
+    source = source_of(name, tmp_path / "source", role)
+    source.params["head"]["bias"] = np.float32(bias)
     own = source.text_tokenizer
     # Of many lengths, and one that ends with the token that ends a turn.
     texts = ["a", *read_again.TEXTS, f"Human: Hi {own.end_of_turn}"]
@@ -86,11 +90,15 @@ def test_each_transformers_gives_the_scores_of_padded_texts(name, tmp_path):
         "texts": texts,
         "loader": "AutoModelForSequenceClassification",
     }
-    wanted = [read_again.outputs(source.params, source, own.encode(t))[-1]
-              for t in texts]  # fmt: skip
+    wanted = [read_again.outputs(source.params, source, own.encode(t)) for t in texts]
     for told in others.ask("torch", "transformers_reads.py", question):
         assert told["class"] == "LlamaForSequenceClassification"
-        np.testing.assert_allclose(told["scores"], wanted, atol=1e-4)
+        # All at once, so each score is read before the padding; the bias is beside.
+        scores = np.array(told["scores"]) + told["bias"]
+        np.testing.assert_allclose(scores, [row[-1] for row in wanted], atol=1e-4)
+        for values, row in zip(told["values"], wanted, strict=True):
+            values = np.array(values) + told["bias"]
+            np.testing.assert_allclose(values, row, atol=1e-4)
 
 
 PROMPT = "Human: How are you?\n\nAssistant: Well.\n\nHuman: Why?\n\nAssistant:"

@@ -50,7 +50,7 @@ def test_a_policys_card_says_how_it_was_made_and_of_what(tmp_path):
     ("stage", "role", "said"),
     [
         ("preference", "preference", "trained on them, as the worse side of each pair"),
-        ("value", "value", "AutoModelForTokenClassification"),
+        ("value", "value", "model.score(hidden)[0, :, 0] + model.config.score_bias"),
         ("distill", "policy", "trained on the other half alone"),
         ("direct", "policy", "without a preference model"),
     ],
@@ -60,6 +60,22 @@ def test_each_stage_has_words_of_its_own(stage, role, said):
     assert said in " ".join(text.split())
     if stage == "preference":  # the text is scored with the mark that ends it
         assert "Fine, thanks!" in text and "Human:'" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("hf:me/base", 'from_pretrained("me/base", num_labels=1)'),
+        ("smollm2-135m", "import --model smollm2-135m --out BASE` writes"),
+        ("random:tiny", "random numbers that no hub has"),
+    ],
+)
+def test_the_card_of_adapters_says_where_their_base_is(base, said):
+    one = model_card.About(base, "", "value", 7, CONFIG)
+    text = model_card.markdown(one, "value", TOKENIZER, adapters=True)
+    assert said in text and "library_name: peft" in text
+    assert 'PeftModel.from_pretrained(base, "THIS_FOLDER")' in text
+    assert 'origin.json"))["score_bias"]' in text
 
 
 def test_what_was_not_so_is_not_said():

@@ -23,6 +23,7 @@ from rlcd_jax.models import llama, lora, presets, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.text import byte_tokenizer, gguf_fields, tokenizer
 from rlcd_jax.weights import (
+    config_json,
     embedded,
     files,
     finite,
@@ -46,8 +47,8 @@ class Target:
       dtype: of the weights: "float32" (exact), "bfloat16" or "float16".
       max_shard_bytes: largest file of a folder; a single larger tensor has one of its
         own.
-      drop_bias: whether a preference model may lose the bias of its scores, for which
-        transformers has no place.
+      drop_bias: whether a preference or value model may lose the bias of its head, for
+        which transformers has no place.
     """
 
     path: pathlib.Path
@@ -171,6 +172,12 @@ def export_adapters(
 
     Arguments and errors are those of `export_checkpoint`.
     """
+    if files.is_gguf(target.path):
+        raise ValueError(
+            f"{target.path}: adapters are written as a folder, for PEFT; give a name "
+            "without .gguf, or leave out --adapters for a GGUF file of the policy with "
+            "its adapters merged"
+        )
     source = read_checkpoint(place, item, spec, cache_dir, log)
     own = source.adapters
     if own is None:
@@ -179,13 +186,15 @@ def export_adapters(
             "leave out --adapters to write the whole model"
         )
     _check_finite(source)
+    _check_bias(source, target)
     with files.new_folder(target.path) as partial:
         peft.write(partial, own, source.cfg, source.role, target.dtype)
+        _write_card(partial, source, adapters=True)
         count = peft.check_folder(partial, own, source.cfg, source.role, target.dtype)
     return [
         f"wrote {target.path}: adapters of {source.origin}, for PEFT on {own.base}",
         f"checked: {count} weights, read again, are the same",
-        *_about_bias(source),
+        *_about_bias(source, peft.ORIGIN),
     ]
 
 
@@ -264,11 +273,13 @@ def write(source: read_again.Source, target: Target) -> list[str]:
     if is_gguf and source.role != scalar.POLICY:
         raise ValueError(
             f"{target.path}: a {source.role} model gives scores, and a GGUF file of a "
-            "LLaMA holds a language model; write a Hugging Face folder (a name without "
-            ".gguf)"
+            "LLaMA holds a language model, without a place for the head that scores; "
+            "write a Hugging Face folder (a name without .gguf), or --item policy"
         )
     _check_finite(source)
-    _check_head(source, target)
+    if source.role != scalar.POLICY:
+        _check_bias(source, target)
+        _check_padding(source)
     if is_gguf:
         lines, kind = _write_gguf(source, target), "a GGUF file"
     else:
@@ -288,10 +299,18 @@ def _write_folder(source: read_again.Source, target: Target) -> list[str]:
             max_shard_bytes=int(target.max_shard_bytes),
             role=source.role,
         )
-        card = model_card.markdown(source.about, source.role, source.text_tokenizer)
-        (partial / model_card.FILE).write_text(card, "utf-8")
+        _write_card(partial, source)
         lines = read_again.check_folder(partial, source, target.dtype)
-    return lines + _about_bias(source)
+    return lines + _about_bias(source, config_json.NAME)
+
+
+def _write_card(
+    folder: pathlib.Path, source: read_again.Source, adapters: bool = False
+) -> None:
+    card = model_card.markdown(
+        source.about, source.role, source.text_tokenizer, adapters=adapters
+    )
+    (folder / model_card.FILE).write_text(card, "utf-8")
 
 
 def _write_gguf(source: read_again.Source, target: Target) -> list[str]:
@@ -307,17 +326,26 @@ def _write_gguf(source: read_again.Source, target: Target) -> list[str]:
         return read_again.check_gguf(partial, source, target.dtype)
 
 
-def _check_head(source: read_again.Source, target: Target) -> None:
-    """Refuse a preference model that transformers would read with other scores."""
-    if source.role != scalar.PREFERENCE:
-        return
-    bias = float(source.params["head"]["bias"])
-    if bias and not target.drop_bias:
+def _bias(source: read_again.Source) -> float:
+    """Return the bias of a scalar model's head; a policy has none."""
+    is_policy = source.role == scalar.POLICY
+    return 0.0 if is_policy else float(source.params["head"]["bias"])
+
+
+def _check_bias(source: read_again.Source, target: Target) -> None:
+    """Refuse a scalar model that transformers would read with other numbers."""
+    if (bias := _bias(source)) and not target.drop_bias:
+        what = "scores" if source.role == scalar.PREFERENCE else "values"
         raise ValueError(
             f"{source.origin} has the bias {bias:g}, for which transformers' "
-            "LlamaForSequenceClassification has no place; with --drop_bias its scores "
-            "are less by that, all alike, so that no comparison changes"
+            f"{scalar.ARCHITECTURES[source.role]} has no place; with --drop_bias its "
+            f"{what} are less by that, all alike, so that no comparison changes; the "
+            "bias is kept beside, and the model card shows how it is added"
         )
+
+
+def _check_padding(source: read_again.Source) -> None:
+    """Refuse a scalar model whose last token depended on who fills up texts."""
     pad = source.text_tokenizer.pad_id
     if pad not in source.text_tokenizer.special_ids:
         raise ValueError(
@@ -331,16 +359,16 @@ def _check_finite(source: read_again.Source) -> None:
     advice = "nothing is written; take an earlier checkpoint"
     for name, values in hf.disassemble(source.params, source.cfg, source.role):
         finite.check(values, f"{source.origin}: {name}", advice)
-    if source.role == scalar.PREFERENCE:  # its bias is no tensor of transformers'
+    if source.role != scalar.POLICY:  # its bias is no tensor of transformers'
         bias = np.asarray(source.params["head"]["bias"])
         finite.check(bias, f"{source.origin}: {scalar.BIAS_FIELD}", advice)
 
 
-def _about_bias(source: read_again.Source) -> list[str]:
-    if source.role != scalar.PREFERENCE or not source.params["head"]["bias"]:
+def _about_bias(source: read_again.Source, file: str) -> list[str]:
+    if not (bias := _bias(source)):
         return []
-    bias = float(source.params["head"]["bias"])
     return [
-        f"transformers has no place for the bias {bias:g}: its scores are less by "
-        f"that, all alike; config.json keeps it as {scalar.BIAS_FIELD}"
+        f"transformers has no place for the bias {bias:g}: its numbers are less by "
+        f"that, all alike; {file} keeps it as {scalar.BIAS_FIELD}, and the model card "
+        "shows how it is added"
     ]

@@ -228,7 +228,7 @@ def write(
     _write_weights(folder, params, cfg, role, DTYPES[dtype], max_shard_bytes)
     config = config_json.to_dict(cfg, dtype, role)
     if role != scalar.POLICY:
-        config |= scalar.config_fields(params["head"], role)
+        config |= scalar.config_fields(params["head"])
     if tokenizer is not None:
         _write_tokenizer(folder, tokenizer)
         ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
@@ -254,7 +254,7 @@ def disassemble(
         yield from names.disassemble(params, cfg, "hf")
         return
     yield from names.disassemble(params["trunk"], _without_output(cfg), "hf")
-    yield from scalar.head_tensors(params["head"], role).items()
+    yield from scalar.head_tensors(params["head"]).items()
 
 
 def _write_weights(

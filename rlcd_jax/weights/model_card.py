@@ -51,6 +51,14 @@ USE = {
 }
 
 
+LOADERS = {
+    scalar.POLICY: "AutoModelForCausalLM",
+    scalar.PREFERENCE: "AutoModelForSequenceClassification",
+    scalar.VALUE: "AutoModelForSequenceClassification",
+}
+BIAS = scalar.BIAS_FIELD
+
+
 @dataclasses.dataclass(frozen=True)
 class About:
     """What is known of a model's origin.
@@ -86,18 +94,21 @@ class About:
 UNKNOWN = About("", "", "", None, {})
 
 
-def markdown(about: About, role: str, one: tokenizer.Tokenizer) -> str:
+def markdown(
+    about: About, role: str, one: tokenizer.Tokenizer, *, adapters: bool = False
+) -> str:
     """Return the card of a Hugging Face folder.
 
     Args:
       about: of the model.
       role: "policy", "preference" or "value".
       one: the model's tokenizer, for the example.
+      adapters: whether the folder holds these alone, for PEFT.
     """
     head = huggingface_hub.ModelCardData(
         license=about.licence or None,
         base_model=about.base.partition(":")[2] or about.base or None,
-        library_name="transformers",
+        library_name="peft" if adapters else "transformers",
         pipeline_tag="text-generation" if role == scalar.POLICY else None,
         tags=["rlcd"] if about.stage else None,
     )
@@ -107,7 +118,8 @@ def markdown(about: About, role: str, one: tokenizer.Tokenizer) -> str:
     if about.has_negatives:
         said = NEGATIVE.format(task=about.said("task"), use=USE[about.stage])
         parts += ["## Texts made by negative prompts", said]
-    parts += ["## Use", *_use(about, role, one), "## Licence", _licence(about)]
+    parts += ["## Use", *_use(about, role, one, adapters)]
+    parts += ["## Licence", _licence(about)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -174,32 +186,78 @@ def _pairs(about: About) -> str:
     )
 
 
-def _use(about: About, role: str, one: tokenizer.Tokenizer) -> list[str]:
-    """Return how the model is read with transformers."""
-    loader = {
-        scalar.POLICY: "AutoModelForCausalLM",
-        scalar.PREFERENCE: "AutoModelForSequenceClassification",
-        scalar.VALUE: "AutoModelForTokenClassification",
-    }[role]
-    code = [
-        "```python",
-        f"from transformers import AutoTokenizer, {loader}",
-        "",
-        'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
-        f'model = {loader}.from_pretrained("THIS_FOLDER")',
-    ]
+def _use(
+    about: About, role: str, one: tokenizer.Tokenizer, adapters: bool
+) -> list[str]:
+    """Return how the model is read with transformers, or with PEFT."""
+    code = ["```python", *(_loading_adapters if adapters else _loading)(about, role)]
     text, words = _example(about, role, one)
     if text:
-        call = "generate(**inputs, max_new_tokens=128)" * (role == scalar.POLICY)
-        reads = {scalar.PREFERENCE: "logits[0, 0]", scalar.VALUE: "logits[0, :, 0]"}
         code += [
             f"text = {text!a}",
             # A chat template writes the BOS itself.
             'inputs = tokenizer(text, return_tensors="pt", add_special_tokens='
             f"{not _has_bos(text, one)})",
-            f"model.{call}" if call else f"model(**inputs).{reads[role]}",
+            *_reading(role, adapters),
         ]
-    return ["\n".join([*code, "```"]), words]
+    told = [_base_folder(about)] if adapters else []
+    return [*told, "\n".join([*code, "```"]), words]
+
+
+def _loading(about: About, role: str) -> list[str]:
+    return [
+        f"from transformers import AutoTokenizer, {LOADERS[role]}",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
+        f'model = {LOADERS[role]}.from_pretrained("THIS_FOLDER")',
+    ]
+
+
+def _loading_adapters(about: About, role: str) -> list[str]:
+    base = about.base.removeprefix("hf:") if about.base.startswith("hf:") else "BASE"
+    labels = ", num_labels=1" * (role != scalar.POLICY)
+    return [
+        *(["import json", ""] * (role != scalar.POLICY)),
+        "from peft import PeftModel",
+        f"from transformers import AutoTokenizer, {LOADERS[role]}",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{base}")',
+        f'base = {LOADERS[role]}.from_pretrained("{base}"{labels})',
+        'model = PeftModel.from_pretrained(base, "THIS_FOLDER")',
+    ]
+
+
+def _base_folder(about: About) -> str:
+    """Return where the model is from on which adapters lie; "" where its name says."""
+    if about.base.startswith("hf:"):
+        return ""
+    if about.base.startswith("random:"):
+        return (
+            f"The adapters lie on `{about.base}`, random numbers that no hub has; "
+            "export without --adapters to have them merged."
+        )
+    return (
+        "`BASE` is the folder that `python -m experiments.weights import --model "
+        f"{about.base} --out BASE` writes."
+    )
+
+
+def _reading(role: str, adapters: bool) -> list[str]:
+    """Return the lines that make text, a score, or values of `inputs`."""
+    if role == scalar.POLICY:
+        return ["model.generate(**inputs, max_new_tokens=128)"]
+    if adapters:
+        bias, inner = "bias", "model.get_base_model()"
+        lines = [f'bias = json.load(open("THIS_FOLDER/origin.json"))["{BIAS}"]']
+    else:
+        bias, inner, lines = f"model.config.{BIAS}", "model", []
+    lines.append(f"model(**inputs).logits[0, 0] + {bias}  # at the last token")
+    if role == scalar.VALUE:
+        lines += [
+            f"hidden = {inner}.model(**inputs).last_hidden_state",
+            f"{inner}.score(hidden)[0, :, 0] + {bias}  # at each token",
+        ]
+    return lines
 
 
 def _has_bos(text: str, one: tokenizer.Tokenizer) -> bool:
@@ -226,10 +284,11 @@ def _example(about: About, role: str, one: tokenizer.Tokenizer) -> tuple[str, st
         text += training_texts.reply_text("Fine, thanks!", task, turn)
     except ValueError as error:
         return "", f"The form of its texts is not known here: {error}"
-    where = "the last token" if role == scalar.PREFERENCE else "each token"
+    what = "score" if role == scalar.PREFERENCE else "value"
     return text, (
         "The text is a prompt, the reply, and the mark that ends it, as in training; "
-        f"the score is that of {where}."
+        f"the {what} is read at its last token. transformers' head has no bias, so the "
+        "model's is added."
     )
 
 

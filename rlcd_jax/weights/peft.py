@@ -1,8 +1,9 @@
 """Adapters in the layout of PEFT: adapter_config.json and adapter_model.safetensors.
 
 PEFT lays them on the model that the run had, as it is published: `base_model.model` is
-before each of transformers' names, `lora_A` and `lora_B` behind. The head of a
-preference or value model is one of PEFT's modules that are saved whole.
+before each of transformers' names, `lora_A` and `lora_B` behind. A preference or value
+model is a `SequenceClassification` with one label (see `scalar`), whose head is one of
+PEFT's modules that are saved whole.
 
 Source: PEFT 0.21, `peft/utils/save_and_load.py`.
 """
@@ -29,7 +30,7 @@ PARTS = {"a": "lora_A", "b": "lora_B"}
 KINDS = {
     scalar.POLICY: "CAUSAL_LM",
     scalar.PREFERENCE: "SEQ_CLS",
-    scalar.VALUE: "TOKEN_CLS",
+    scalar.VALUE: "SEQ_CLS",
 }
 
 
@@ -64,7 +65,7 @@ def tensors(
                 module = name.removesuffix(".weight")
                 yield f"{PREFIX}{module}.{suffix}.weight", np.asarray(leaf[entry.layer])
     if not is_policy:
-        for name, values in scalar.head_tensors(trained.params["head"], role).items():
+        for name, values in scalar.head_tensors(trained.params["head"]).items():
             yield PREFIX + name, values
 
 
@@ -113,7 +114,7 @@ def write(
     safetensors.numpy.save_file(held, folder / WEIGHTS, metadata={"format": "pt"})
     _write_json(folder / CONFIG, config(trained, role))
     origin: dict[str, Any] = {"base": trained.base, "base_hashes": trained.base_hashes}
-    if role == scalar.PREFERENCE:  # transformers' head has none
+    if role != scalar.POLICY:  # transformers' head has none
         origin[scalar.BIAS_FIELD] = float(trained.params["head"]["bias"])
     _write_json(folder / ORIGIN, origin)
 

@@ -27,6 +27,13 @@ def pythons(package):
     ]
 
 
+def need(package):
+    """Skip a test where no Python has a package; return those that have it."""
+    if not (having := pythons(package)):
+        pytest.skip(f"no Python here has {package}; see RLCD_TEST_PYTHONS")
+    return having
+
+
 def ask(package, script, question):
     """Return what a script beside this file answers, in each Python with a package.
 
@@ -35,10 +42,8 @@ def ask(package, script, question):
       script: name of the script; it reads JSON from its input and writes a line of it.
       question: what it reads.
     """
-    if not (having := pythons(package)):
-        pytest.skip(f"no Python here has {package}; see RLCD_TEST_PYTHONS")
     path, answers = pathlib.Path(__file__).with_name(script), []
-    for python in having:
+    for python in need(package):
         told = subprocess.run(
             [python, str(path)],
             input=json.dumps(question),

@@ -26,6 +26,11 @@ with torch.no_grad():
         # All texts at once, so that the score is read before the padding.
         batch = tokenizer(texts, return_tensors="pt", padding=True)
         answer["scores"] = model(**batch).logits[:, 0].tolist()
+        answer["bias"] = model.config.score_bias
+        answer["values"] = []
+        for ids in answer["ids"]:  # as the model card of a value model says
+            hidden = model.model(torch.tensor([ids])).last_hidden_state
+            answer["values"].append(model.score(hidden)[0, :, 0].tolist())
     else:
         answer["ends"] = model.generation_config.eos_token_id
         answer["logits"], answer["greedy"] = [], []
