@@ -1,10 +1,10 @@
 """Where a run's numbers are shown as curves: TensorBoard, W&B, MLflow, trackio.
 
-A tracker is a `Sink`, three functions that `TRACKERS` opens for a stage. All of them
+A tracker is a `Sink`, four functions that `TRACKERS` opens for a stage. All of them
 write to this machine alone: curves lie in the run's folder (trackio's in its own), and
 what sends them elsewhere is the tracker's own command. Each stage is a run of its own
-there, of one group. `metrics.jsonl` holds all that they show: what a tracker refuses or
-loses is counted and said, and ends nothing.
+there, of one group. The run's folder holds all that they show, in `metrics.jsonl` and
+in the tables: what a tracker refuses or loses is counted and said, and ends nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from absl import logging
 
 from rlcd_jax import dotted, jsonl, record_files
 
+REPORT = "report.html"  # of a workdir
 FOLDER = "trackers"  # in the workdir: which run a stage is there, and what was sent
 PROJECT = "rlcd_jax"
 TENSORBOARD = "tensorboard"
+MLFLOW_TEXT = 4900  # characters of a tag, below the least that its stores take
 FILES = (TENSORBOARD, "wandb", "mlflow.db", FOLDER)  # of all of them in a workdir
 
 
@@ -35,11 +37,13 @@ class Sink:
 
     Attributes:
       write: of a step, its numbers by name, and when it was, in seconds since 1970.
+      tell: texts by name, as Markdown, of a stage that has written its last step.
       flush: brings all that was written to disk.
       close: ends it.
     """
 
     write: Callable[[int, Mapping[str, float], float], None]
+    tell: Callable[[Mapping[str, str]], None]
     flush: Callable[[], None]
     close: Callable[[], None]
 
@@ -72,9 +76,10 @@ class Place:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The config of the run by dotted names; {} where there is none."""
-        path = self.workdir / "config.json"
-        return dotted.flatten(jsonl.read_object(path)) if path.exists() else {}
+        """The config of the run by dotted names, and where it and its report lie."""
+        path, folder = self.workdir / "config.json", self.workdir.absolute()
+        config = dotted.flatten(jsonl.read_object(path)) if path.exists() else {}
+        return config | {"workdir": str(folder), "report": str(folder / REPORT)}
 
 
 def _tensorboard(package: ModuleType, place: Place) -> Sink:
@@ -87,7 +92,11 @@ def _tensorboard(package: ModuleType, place: Place) -> Sink:
         for name, value in values.items():
             writer.add_scalar(name, value, step, walltime=at)
 
-    return Sink(write, writer.flush, writer.close)
+    def tell(texts: Mapping[str, str]) -> None:
+        for name, text in texts.items():
+            writer.add_text(name, text, first)
+
+    return Sink(write, tell, writer.flush, writer.close)
 
 
 def _wandb(wandb: ModuleType, place: Place) -> Sink:
@@ -107,7 +116,7 @@ def _wandb(wandb: ModuleType, place: Place) -> Sink:
     def write(step: int, values: Mapping[str, float], at: float) -> None:
         own.log({**values, "_timestamp": at}, step=step)
 
-    return Sink(write, _nothing, own.finish)
+    return Sink(write, own.summary.update, _nothing, own.finish)
 
 
 def _mlflow(mlflow: ModuleType, place: Place) -> Sink:
@@ -137,7 +146,12 @@ def _mlflow(mlflow: ModuleType, place: Place) -> Sink:
         ]
         client.log_batch(run, metrics=rows)
 
-    return Sink(write, _nothing, lambda: client.set_terminated(run))
+    def tell(texts: Mapping[str, str]) -> None:
+        for name, text in texts.items():
+            cut = text[:MLFLOW_TEXT] + "\n\n… (cut: MLflow takes no more)"
+            client.set_tag(run, name, text if len(text) <= MLFLOW_TEXT else cut)
+
+    return Sink(write, tell, _nothing, lambda: client.set_terminated(run))
 
 
 def _trackio(trackio: ModuleType, place: Place) -> Sink:
@@ -154,7 +168,10 @@ def _trackio(trackio: ModuleType, place: Place) -> Sink:
         del at  # it has its own clock
         trackio.log(dict(values), step=step)
 
-    return Sink(write, _nothing, trackio.finish)
+    def tell(texts: Mapping[str, str]) -> None:
+        trackio.log({name: trackio.Markdown(text) for name, text in texts.items()})
+
+    return Sink(write, tell, _nothing, trackio.finish)
 
 
 def _nothing() -> None:
@@ -245,6 +262,11 @@ class Curves:
             )
             self._lost[name] += not shown
 
+    def tell(self, texts: Mapping[str, str]) -> None:
+        """Show texts by name, as Markdown, beside the numbers."""
+        for name, sink in self._sinks.items():
+            self._works(name, functools.partial(sink.tell, texts))
+
     def flush(self) -> None:
         """Bring all that was written to disk."""
         for name, sink in self._sinks.items():
@@ -256,7 +278,7 @@ class Curves:
             self._works(name, sink.close)
         for name, count in self._lost.items():
             if count:
-                told = "tracker %s: %d steps are not there; metrics.jsonl has them"
+                told = "tracker %s: %d steps are not there; the run's folder has them"
                 logging.warning(told, name, count)
         self._sinks, self._lost = {}, {}
 

@@ -81,6 +81,26 @@ def test_comparison_table_controls_for_length_beside_the_win_rate(draws):
     assert "90% sandwich interval" in note
 
 
+def test_figures_are_named_alike_in_all_runs():
+    table = make_table(*judged())
+    own = evaluation_table.figures(table, "rlcd")
+    cell = dict(table.rows)["rlcd"][0]
+    path = "evaluate/policy/long_win_rate"
+    assert [own[path], own[f"{path}_low"], own[f"{path}_high"], own[f"{path}_num"]] == [
+        cell.value,
+        cell.low,
+        cell.high,
+        NUM,
+    ]
+    assert "evaluate/base/KL_nats_a_reply" not in own, "it is missing"
+    assert {name.split("/")[1] for name in own} == {"base", "policy", "other"}
+    both = tables.Table("c", "system", table.columns[:1], (("policy", (1.0,)),
+                        ("rlcd", (2.0,))))  # fmt: skip
+    own = evaluation_table.figures(both, "rlcd")
+    assert own == {"evaluate/policy/long_win_rate": 1.0,
+                   "evaluate/rlcd/long_win_rate": 2.0}  # fmt: skip
+
+
 def test_comparison_table_leaves_unread_verdicts_out_of_both_rates():
     answers, given = judged()
     lost = [

@@ -92,7 +92,7 @@ def test_run_leaves_every_file_of_the_design(finished_run):
     verdicts = record_files.read_jsonl(finished_run / "evaluate/verdicts.jsonl")
     assert {row["judge"] for row in verdicts} == {"lexicon", "log_odds"}
     assert "| rlcd" in (finished_run / "evaluate/table.md").read_text()
-    for stage in ("simulate", "preference", "distill", "policy"):
+    for stage in ("simulate", "preference", "distill", "policy", "evaluate"):
         assert list((finished_run / "tensorboard" / stage).iterdir())
 
 

@@ -4,11 +4,13 @@ TensorBoard's curves are looked at in test_metrics. The others are tried with th
 package where it is installed, and else with a module of this file that is called alike.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
 import sqlite3
 import sys
+import time
 import types
 
 import pytest
@@ -41,7 +43,9 @@ def put(monkeypatch, sinks, name="wandb"):
             taken.append((sinks[-1].run, step, values))
             assert at > 1e9
 
-        return trackers.Sink(write, lambda: None, lambda: taken.append("closed"))
+        return trackers.Sink(
+            write, taken.append, lambda: None, lambda: taken.append("closed")
+        )
 
     return taken
 
@@ -67,7 +71,8 @@ def test_a_stage_that_goes_on_is_the_same_run_and_sends_no_step_twice(
     assert [row["step"] for row in metrics.read_metrics(workdir)] == [1, 2, 3, 4]
     write(workdir, [1])  # anew: another run, which has its first step
     assert taken[-2][1] == 1 and places[-1].run != places[0].run
-    assert places[-1].settings == {"seed": 7, "policy.lam": 1.0}
+    where = {"workdir": str(workdir), "report": str(workdir / "report.html")}
+    assert places[-1].settings == {"seed": 7, "policy.lam": 1.0} | where
     assert places[-1].name == "run-policy"
 
 
@@ -94,7 +99,7 @@ def test_a_fault_of_a_tracker_is_counted_and_ends_nothing(
         if breaks == "open":
             fail()
         write = fail if breaks == "write" else lambda *_: None
-        return trackers.Sink(write, lambda: None, fail)
+        return trackers.Sink(write, fail, lambda: None, fail)
 
     monkeypatch.setitem(trackers.TRACKERS, "mlflow", ("json", open_sink))
     with caplog.at_level(logging.WARNING, logger="absl"):
@@ -106,7 +111,7 @@ def test_a_fault_of_a_tracker_is_counted_and_ends_nothing(
         "tracker mlflow: RuntimeError: no room there; the run goes on, and counts what "
         "is lost"
     )
-    lost = "tracker mlflow: 3 steps are not there; metrics.jsonl has them"
+    lost = "tracker mlflow: 3 steps are not there; the run's folder has them"
     assert said[1:] == ([] if breaks == "close" else [lost])
 
 
@@ -148,7 +153,7 @@ class Own(types.SimpleNamespace):
 
 
 def fake_wandb(calls):
-    own = Own(calls)
+    own = Own(calls, summary=Own(calls))
     return {
         "wandb": types.SimpleNamespace(
             init=lambda **named: calls.append(("init", (), named)) or own,
@@ -189,19 +194,21 @@ def test_a_tracker_is_called_as_its_package_wants(name, workdir, monkeypatch):
         monkeypatch.setitem(sys.modules, module, made)
     write(workdir, [1, 2], names=(name,))
     write(workdir, [2, 3], resumed_step=1, names=(name,))
+    with contextlib.closing(trackers.Curves((name,), workdir, "told", None)) as curves:
+        curves.tell({"evaluate/table": "| a |"})
     text = repr(calls)
-    for value in ("0.5", "1.0", "1.5", "policy/loss", "seed"):
+    for value in ("0.5", "1.0", "1.5", "policy/loss", "seed", "| a |"):
         assert value in text
     if name == "mlflow":
         sent = [named["metrics"] for _, _, named in calls if "metrics" in named]
         assert [rows[0][3] for rows in sent] == [1, 2, 3]
-        assert [n for n, *_ in calls].count("set_terminated") == 2
+        assert [n for n, *_ in calls].count("set_terminated") == 3
         return
-    logged = [named["step"] for one, _, named in calls if one == "log"]
+    logged = [named["step"] for one, _, named in calls if one == "log" and named]
     begun = [named for one, _, named in calls if one == "init"]
-    assert logged == [1, 2, 3] and len(begun) == 2
+    assert logged == [1, 2, 3] and len(begun) == 3
     assert begun[0] == begun[1], "the same run"
-    assert [one for one, *_ in calls].count("finish") == 2
+    assert [one for one, *_ in calls].count("finish") == 3
     if name == "wandb":
         assert begun[0]["mode"] == "offline"
 
@@ -214,6 +221,18 @@ needs = {
 }
 
 
+TOLD = {"evaluate/table": "| system | wins |", "evaluate/report": "/r/report.html"}
+
+
+def show(workdir, name):
+    """Show a table as the evaluation does."""
+    with contextlib.closing(
+        trackers.Curves((name,), workdir, "evaluate", None)
+    ) as curves:
+        curves.write(0, {"evaluate/policy/lexicon_win_rate": 0.75}, time.time())
+        curves.tell(TOLD)
+
+
 @needs["mlflow"]
 def test_mlflow_itself_has_each_step_once(workdir):
     write(workdir, [1, 2], names=("mlflow",))
@@ -222,6 +241,10 @@ def test_mlflow_itself_has_each_step_once(workdir):
         rows = db.execute("select key, value, step from metrics order by step")
         assert rows.fetchall() == [("policy/loss", i / 2, i) for i in (1, 2, 3)]
         assert db.execute("select count(*) from runs").fetchone() == (1,)
+    show(workdir, "mlflow")
+    with sqlite3.connect(workdir / "mlflow.db") as db:
+        rows = db.execute("select key, value from tags where key like 'evaluate/%'")
+        assert dict(rows.fetchall()) == TOLD
 
 
 @needs["wandb"]
@@ -231,6 +254,10 @@ def test_wandb_itself_writes_offline(workdir, caplog):
     assert not caplog.records
     files = sorted(workdir.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2 and len({path.name for path in files}) == 1
+    show(workdir, "wandb")
+    assert not caplog.records
+    (third,) = set(workdir.glob("wandb/offline-run-*/run-*.wandb")) - {*files}
+    assert all(text.encode() in third.read_bytes() for text in TOLD.values())
 
 
 @needs["trackio"]
@@ -245,3 +272,9 @@ def test_trackio_itself_has_each_step_once(workdir, monkeypatch, tmp_path, caplo
     assert [(s, json.loads(m)["policy/loss"]) for s, m in rows] == [
         (i, i / 2) for i in (1, 2, 3)
     ]
+    show(workdir, "trackio")
+    assert not caplog.records
+    with sqlite3.connect(path) as db:
+        rows = db.execute("select metrics from metrics order by id").fetchall()
+    last = json.loads(rows[-1][0])
+    assert {name: last[name]["_value"] for name in TOLD} == TOLD

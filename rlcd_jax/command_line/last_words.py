@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from rlcd_jax import jsonl
+from rlcd_jax import jsonl, trackers
 from rlcd_jax.statistics import tables
 
 
@@ -16,7 +16,7 @@ def of(workdir: str) -> str:
         part of its pairs and no more.
     """
     path = pathlib.Path(workdir, "evaluate", "table.json")
-    page = pathlib.Path(workdir, "report.html")
+    page = pathlib.Path(workdir, trackers.REPORT)
     shown = []
     if path.exists():
         shown.append(tables.narrow(tables.from_json(jsonl.read_object(path))))

@@ -10,6 +10,7 @@ is a row there.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlcd_jax.statistics import diversity, estimates, tables
 
 BASE = "base"
 NO_BASE = "the base model itself"
+NOT_PLAIN = re.compile(r"[^\w.-]+", re.ASCII)  # which names of trackers may not have
 
 Interval = Callable[[Iterable[tuple[str, float]]], tables.Cell]
 Cell = Callable[[Sequence[Any], Interval], tables.Cell]
@@ -119,6 +121,33 @@ def comparison_table(
         rows=tuple(rows),
         notes=(*_notes(judged, preference, level), *_empty_note(answers)),
     )
+
+
+def figures(table: tables.Table, policy: str) -> dict[str, float]:
+    """Return a table's numbers by name, for trackers; what is missing is left out.
+
+    Args:
+      table: of `comparison_table`.
+      policy: name of the run's own system, which is "policy" here, so that runs of
+        other methods have the same names.
+
+    Returns:
+      `evaluate/SYSTEM/COLUMN`, and of an estimate with `_low`, `_high` and `_num`.
+    """
+    own: dict[str, float] = {}
+    systems = [name for name, _ in table.rows]
+    for name, cells in table.rows:
+        system = "policy" if name == policy and "policy" not in systems else name
+        for column, cell in zip(table.columns, cells, strict=True):
+            plain = [NOT_PLAIN.sub("_", part) for part in (system, column.name)]
+            path = "/".join(["evaluate", *plain])
+            if isinstance(cell, estimates.Estimate):
+                own[path] = cell.value
+                own |= {f"{path}_low": cell.low, f"{path}_high": cell.high}
+                own[f"{path}_num"] = cell.num
+            elif isinstance(cell, int | float):
+                own[path] = cell
+    return own
 
 
 def _win_cells(judged, judge: str, system: str, interval, level: float) -> list[Any]:

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from rlcd_jax import checkpoint, metrics, trackers, tree
 
 # Drawn from the files that are compared, or locks and figures of a process.
-NOT_COMPARED = (*trackers.FILES, "report.html", "heartbeat", ".lock")
+NOT_COMPARED = (*trackers.FILES, trackers.REPORT, "heartbeat", ".lock")
 CHECKPOINTS = ("checkpoints", "chosen")
 
 

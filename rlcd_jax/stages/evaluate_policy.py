@@ -7,6 +7,7 @@ replies. Leaves `evaluate/samples.jsonl`, `evaluate/verdicts.jsonl` and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -27,6 +28,7 @@ from rlcd_jax import (
     schema,
     seeds,
     stages,
+    trackers,
 )
 from rlcd_jax.decode import engine
 from rlcd_jax.job import (
@@ -108,6 +110,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     table = dataclasses.replace(table, notes=(*table.notes, *missing))
     if processes.is_writer():
         tables.write_table(table, folder)
+        _track(config, workdir, table)
     summary = {
         "table": tables.as_json(table),
         "prompts_in_other_parts": part.shared,
@@ -119,6 +122,21 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         "seconds": time.monotonic() - started,
     }
     return workspace.finish(config, workdir, "evaluate", summary)
+
+
+def _track(
+    config: ConfigDict, workdir: str | pathlib.Path, table: tables.Table
+) -> None:
+    """Show the table to the trackers: its numbers, itself, and where the report is."""
+    place = pathlib.Path(workdir)
+    report = str((place / trackers.REPORT).absolute())
+    texts = {"evaluate/table": tables.markdown(table), "evaluate/report": report}
+    with contextlib.closing(
+        trackers.Curves(config.trackers, place, "evaluate", None)
+    ) as curves:
+        own = evaluation_table.figures(table, config.name)
+        curves.write(0, own, time.time())
+        curves.tell(texts)
 
 
 def as_samples(answers: Iterable[Answer]) -> list[verdicts.JudgedReply]:
