@@ -39,6 +39,8 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.8",
         "sentencepiece>=0.2",
+        "krippendorff>=0.9",  # these two say what our statistics are held against
+        "statsmodels>=0.14",
         "setuptools>=65",  # which Python 3.12 and later no longer bring
     ],
     "wandb": ["wandb>=0.19"],

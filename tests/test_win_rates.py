@@ -1,5 +1,7 @@
 """win_rates: ties, control for length, how often it covers, agreement."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -28,6 +30,36 @@ def test_length_controlled_win_rate_matches_two_groups():
     found = win_rates.length_controlled_win_rate(points, np.array(gaps) + 50, [50] * 80)
     assert found.value == pytest.approx(expected, abs=1e-7)
     assert found.low < expected < found.high
+
+
+def test_length_controlled_win_rate_matches_statsmodels():
+    """A GLM with ties as half a win and two verdicts a prompt, prompts as clusters."""
+    models = pytest.importorskip("statsmodels.genmod.generalized_linear_model")
+    families = pytest.importorskip("statsmodels.genmod.families")
+    rng = np.random.default_rng(4)
+    points = rng.choice([0, 0.5, 1.0], 120, p=[0.3, 0.1, 0.6])
+    gap, prompts = rng.integers(-20, 30, 120), np.arange(120) // 2
+    design = np.stack([np.ones(120), gap / gap.std()], axis=1)
+    told = {"groups": prompts, "use_correction": False}
+    with warnings.catch_warnings():  # a tie is no count of wins, which it remarks on
+        warnings.simplefilter("ignore")
+        fit = models.GLM(points, design, family=families.Binomial()).fit(
+            cov_type="cluster", cov_kwds=told, tol=1e-12
+        )
+    half = stats.t.ppf(0.95, 58) * np.sqrt(fit.cov_params()[0, 0] * 60 / 59)
+    expected = special.expit(fit.params[0] + np.array([-half, 0, half]))
+    found = win_rates.length_controlled_win_rate(
+        points, gap, np.zeros(120), prompts=prompts.astype(str).tolist(), level=0.9
+    )
+    assert (found.low, found.value, found.high) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(3, 9), (10, 10), (0, 4), (40, 61)])
+def test_win_rate_has_the_p_value_of_mcnemar(wins, losses):
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    found = win_rates.win_rate([1.0] * wins + [0.0] * losses + [0.5] * 3)
+    theirs = tables.mcnemar([[5, wins], [losses, 7]], exact=True)
+    assert found.p_value == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
 def test_length_controlled_win_rate_removes_a_love_of_length():
