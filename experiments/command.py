@@ -57,12 +57,19 @@ def define_config(values: flags.FlagValues) -> None:
     flags.mark_flag_as_required(config_flag.FLAG, values)
 
 
-def define_workdir(values: flags.FlagValues) -> None:
-    """Define the flag of the folder that a command writes into."""
-    flags.DEFINE_string(
-        "workdir", None, "Folder of results; made when absent.", flag_values=values
+def define_workdir(values: flags.FlagValues, default: str = "") -> None:
+    """Define the flag of the folder that a command writes into.
+
+    Args:
+      values: in which the flag is defined.
+      default: words for the folder that the command takes by itself; "": it takes none.
+    """
+    told = "Folder of results; made when absent." + f" Default: {default}." * bool(
+        default
     )
-    flags.mark_flag_as_required("workdir", values)
+    flags.DEFINE_string("workdir", "" if default else None, told, flag_values=values)
+    if not default:
+        flags.mark_flag_as_required("workdir", values)
 
 
 def start(

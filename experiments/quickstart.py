@@ -15,7 +15,7 @@ import sys
 
 from configs import common, quickstart
 from experiments import command, run
-from rlcd_jax.command_line import quickstart_words
+from rlcd_jax.command_line import quickstart_words, workdir_name
 
 
 def main() -> None:
@@ -30,7 +30,8 @@ def main() -> None:
 
 def start(asked: argparse.Namespace, others: list[str]) -> None:
     """Start a run with the words of these flags, and print what it leaves."""
-    workdir = asked.workdir or quickstart_words.workdir_of(asked.task, asked.size)
+    own = workdir_name.of("quickstart", asked.task, asked.size)
+    workdir = asked.workdir or own
     words = quickstart_words.as_run(
         os.path.relpath(quickstart.__file__),
         workdir,
@@ -46,7 +47,9 @@ def start(asked: argparse.Namespace, others: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("quickstart", __doc__)
-    parser.add_argument("--workdir", default="", help="folder of the run")
+    parser.add_argument(
+        "--workdir", default="", help="default: runs/quickstart-TASK-SIZE"
+    )
     parser.add_argument(
         "--size",
         default="quick",

@@ -39,7 +39,7 @@ def describe_fields() -> str:
 def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     command.define_config(values)
-    command.define_workdir(values)
+    command.define_workdir(values, default="runs/METHOD-TASK-SIZE")
     job_flags.define(values)
     flags.DEFINE_string(
         "stage",
@@ -60,12 +60,14 @@ def run(config: ConfigDict) -> None:
     from experiments import process
     from rlcd_jax import pipeline, processes
     from rlcd_jax.checks import refusals
-    from rlcd_jax.command_line import last_words
+    from rlcd_jax.command_line import last_words, workdir_name
 
     source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
     refusals.check_labels(config, fresh, source)
-    asked, workdir, part = flags.FLAGS.stage, flags.FLAGS.workdir, flags.FLAGS.part
+    asked, part = flags.FLAGS.stage, flags.FLAGS.part
+    own = workdir_name.of(config.name, config.task, config.size)
+    workdir = flags.FLAGS.workdir or own
     with process.job(
         config, workdir, job_flags.read(flags.FLAGS), stage=asked, part=part
     ):

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import experiments
+from experiments import command
 from rlcd_jax.command_line import (
     config_flag,
     field_help,
@@ -17,6 +18,7 @@ from rlcd_jax.command_line import (
     job_flags,
     last_words,
     quickstart_words,
+    workdir_name,
 )
 from rlcd_jax.job import hosts
 from rlcd_jax.statistics import estimates, tables
@@ -99,6 +101,13 @@ def test_mistakes_are_told_in_one_line(values, words, told, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_flag_that_is_missing_is_told_with_what_it_is(values, monkeypatch):
+    command.define_workdir(values)
+    told = "--workdir is missing. Folder of results; made when absent."
+    with pytest.raises(ValueError, match=told):
+        parsed(values, monkeypatch, "--config=rlcd")
+
+
 def test_a_field_of_the_argument_is_not_overridden(values, monkeypatch):
     parsed(values, monkeypatch, "--config=rlcd", "--config.size=quick")
     config_flag.refuse_overrides(values, ("preset", "task"))
@@ -149,11 +158,17 @@ def test_quickstart_takes_a_seed_and_fields_as_run_does():
     ]
     words = quickstart_words.as_run("f.py", "w", **flags_of, seed="7", others=others)
     assert words[1:] == ["--workdir=w", "--config.seed=7", "--config.policy.steps=3"]
-    workdir = quickstart_words.workdir_of("my/own.toml", "quick")
-    assert workdir == "runs/quickstart-own-quick"
     for other in ("--polcy.steps=3", "--config.policy.steps", "more"):
         with pytest.raises(ValueError, match="accepted beside these: --config.field="):
             quickstart_words.as_run("f.py", "w", **flags_of, others=[other])
+
+
+def test_a_run_without_a_workdir_has_one_of_its_method_task_and_size():
+    assert workdir_name.of("rlcd", "my/own.toml", "quick") == "runs/rlcd-own-quick"
+    own = flags.FlagValues()
+    command.define_workdir(own, default="runs/METHOD-TASK-SIZE")
+    own(["run"])
+    assert own.workdir == "" and "Default: runs/METHOD" in own["workdir"].help
 
 
 def test_a_run_tells_its_table_where_there_is_one(tmp_path):

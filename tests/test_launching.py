@@ -134,6 +134,7 @@ def test_a_job_set_waits_level_by_level_and_has_a_command_for_each_index(printed
         ),
         (["--target=slurm", "--", *RUN, "--config.x=1"], "the config has no field 'x'"),
         (["--target=slurm", "--", *RUN, "more"], "unexpected word 'more'"),
+        (["--target=slurm", "--", *RUN[:2]], "--workdir is missing; give a folder"),
         (["--target=slurm", "--", *RUN, "--config.seed=-1"], "seed=-1; accepted"),
         (
             ["--target=slurm", "--", *RUN, "--config.preference.human_pairs=9"],

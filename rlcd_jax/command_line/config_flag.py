@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import ConfigDict
 
 FLAG = "config"
+REQUIRED = re.compile(r"Flag --(\w+) must have a value other than None")
 
 
 def parse(
@@ -40,6 +42,9 @@ def parse(
         while inner.__context__ is not None:
             inner = inner.__context__
         told = error if "\n" not in str(error) else inner
+        if missing := REQUIRED.search(str(told)):
+            name = missing.group(1)
+            told = f"--{name} is missing. {values[name].help}"
         raise ValueError(str(told)) from error
     except SyntaxError as error:  # the file is no program
         where = f"{error.filename}, line {error.lineno}"

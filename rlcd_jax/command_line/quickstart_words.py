@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
-
-
-def workdir_of(task: str, size: str) -> str:
-    """Return the folder of a quickstart whose user named none.
-
-    Args:
-      task: its name, or its file, whose name alone counts.
-      size: of the config.
-    """
-    return f"runs/quickstart-{pathlib.Path(task).stem}-{size}"
 
 
 def as_run(

@@ -93,6 +93,8 @@ def read_command(
     rest = config_flag.parse([name, *own_flags], values, around.configs)
     if rest != [name]:
         raise ValueError(f"unexpected word {rest[1]!r}; all settings are flags")
+    if not values.workdir:  # a run of this machine would take one below where it stands
+        raise ValueError("--workdir is missing; give a folder that all hosts see")
     if name == "run":
         split_jobs = _jobs_of_run(own_flags, values, parts)
     else:
