@@ -31,6 +31,8 @@ def for_people(action: Callable[[], None]) -> None:
     try:
         action()
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return
         if os.environ.get("RLCD_JAX_TRACE"):
             raise
         sys.stderr.write(f"error: {error}\n")
@@ -118,8 +120,19 @@ def print_help(text: str) -> None:
     """Print a text; whoever reads it through a pipe may stop before its end."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # what is left must not fail again when Python ends
+    except BrokenPipeError:
+        _reader_left()
+
+
+def _reader_left() -> bool:
+    """Say whether nobody reads standard output; the rest of it goes nowhere then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left must not fail again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def method_config(name: str, argument: str) -> ConfigDict:

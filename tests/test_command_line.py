@@ -1,6 +1,7 @@
 """What is typed at a command: the config it names, mistakes in it, its fields."""
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -99,6 +100,26 @@ def test_mistakes_are_told_in_one_line(values, words, told, monkeypatch):
     with pytest.raises(ValueError, match=told) as caught:
         parsed(values, monkeypatch, *words)
     assert "\n" not in str(caught.value)
+
+
+def test_a_reader_that_left_is_no_mistake(tmp_path, monkeypatch):
+    class Closed:
+        """Standard output into a pipe whose reader has gone."""
+
+        def __init__(self, file):
+            self.fileno = file.fileno
+
+        def flush(self):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def tell():
+        sys.stdout.flush()
+
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr(sys, "stdout", Closed(file))
+        command.for_people(tell)
+        file.write("the rest")
+    assert (tmp_path / "out").read_text() == ""
 
 
 def test_a_flag_that_is_missing_is_told_with_what_it_is(values, monkeypatch):
