@@ -62,7 +62,7 @@ def relabel_pairs(
     ids = encoding.encode_texts(job.text_tokenizer, texts)
     longest = max(map(len, ids), default=0)
     lengths.refuse_over(job, longest, "a scoring prompt", "give fewer or shorter shots")
-    logits = letters.letter_scorer(job, job.load_base())(texts)
+    logits = letters.letter_scorer(job, job.load_base(), config.pairs.letters)(texts)
     step = 1 + config.pairs.both_orders
     hard = simulate_pairs.settings(config).hard_labels
     labelled = [

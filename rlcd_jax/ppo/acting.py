@@ -215,7 +215,7 @@ class Actor:
                 seed=seeds.seed_words(seed, "rollout", step, place, dialogue.id),
                 max_new_tokens=self.section.reply_tokens,
                 temperature=float(self.section.temperature),
-                stop_strings=task.stop_strings,
+                stop_strings=() if self.section.past_mark else task.stop_strings,
             )
             for place, dialogue in enumerate(prompts, start=first)
         ]
@@ -253,8 +253,8 @@ class Actor:
             notes = dataclasses.replace(notes, gain=gain, bias=bias)
         scores, metrics = rollout.terminal_rule(
             jnp.asarray(notes.gain * raw + notes.bias),
-            jnp.asarray([one.reply.finish != "length" for one in sampled]),
-            jnp.asarray([not one.reply.text.strip() for one in sampled]),
+            jnp.asarray([self.is_whole(one.reply) for one in sampled]),
+            jnp.asarray([not self.shown(one.reply).strip() for one in sampled]),
             mode=section.terminal_mode,
             value=float(section.terminal_value),
         )
@@ -272,6 +272,20 @@ class Actor:
         shown = {**processes.fetch({**metrics, **more}), **speed, **checked}
         shown["rollout/reward_mean"] = float(raw.mean())
         return frozen, notes, shown
+
+    def is_whole(self, reply: engine.Reply) -> bool:
+        """Return whether a reply ended by itself, as `policy.finished` has it.
+
+        In the chat format the end token is the mark of the next turn.
+        """
+        stops = self.job.task.stop_strings
+        marked = any(stop in reply.raw for stop in stops)
+        by_mark = self.section.finished == rollout.BY_MARK and bool(stops)
+        return marked or (reply.finish == "eos" and not by_mark)
+
+    def shown(self, reply: engine.Reply) -> str:
+        """Return the text of a reply up to the mark of the next turn."""
+        return requests.cut(reply.text, self.job.task.stop_strings)
 
     def raw_rewards(self, sampled: Sequence[Sampled]) -> np.ndarray:
         """Return the preference model's reward of each reply, [B] float32.
@@ -372,5 +386,6 @@ def _rules(section: ConfigDict) -> rollout.AdvantageRules:
         lam=float(section.lam),
         whiten_rewards=section.whiten_rewards,
         whiten_advantages=section.whiten_advantages,
+        whiten_rows=section.whiten_rows,
         statistics=section.statistics,
     )
