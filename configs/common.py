@@ -153,6 +153,8 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.prompts.hh_agreement_split = "train[:5%]"
     # Whether training prompts are none of those; released: False.
     config.prompts.hh_agreement_apart = True
+    # Whether a prompt of hh-rlhf is a text, in which headers are replaced; else turns.
+    config.prompts.as_written = False  # released: True
     config.prompts.data_dir = ""  # where data sets are prepared; "": ~/.cache/rlcd_jax
     config.prompts.limit = 0  # training prompts, 0: all
     return config

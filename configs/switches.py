@@ -41,6 +41,13 @@ SWITCHES = {
         "why": "pairs are simulated on the prompts of the human pairs too",
         "source": "patch, evaluate_reward_model_human_agreement.py",
     },
+    "prompts.as_written": {
+        "corrected": False,
+        "released": True,
+        "why": "affixes are put into headers by replacement: a last header without its "
+        "blank line has none, and the mark of the search stays in the prompt",
+        "source": f"{SIMULATE} create_prompts",
+    },
     "pairs.top_k": {
         "corrected": 0,
         "released": 50,

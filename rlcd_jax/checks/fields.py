@@ -118,6 +118,7 @@ _PROMPTS = {
     "hh_test_split": _split("test"),
     "hh_dev_split": _split("test[:1000]", empty=True),
     "hh_agreement_split": _split("train[:5%]", empty=True),
+    "as_written": _flag(False),
     "hh_agreement_apart": _flag(True),
     "data_dir": _text("", "a folder", empty=True, path=True),
     "limit": _count(0, 0, "prompts; 0: all"),

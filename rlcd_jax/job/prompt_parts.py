@@ -112,6 +112,7 @@ def _hh_prompts(
             split,
             manual_dir=config.prompts.hh_dir or None,
             data_dir=data_dir(config),
+            as_written=config.prompts.as_written,
         )
     except ValueError as error:
         where = f"prompts.hh_{part}_split={split!r}"

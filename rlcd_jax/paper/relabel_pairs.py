@@ -50,7 +50,7 @@ def relabel_pairs(
     }
     texts = []
     for row in rows:
-        plain = dialogue_format.render_dialogue(prompts[row.prompt_id].turns, job.task)
+        plain = dialogue_format.plain_dialogue(prompts[row.prompt_id], job.task)
         question = job.task.scoring_instructions[row.scoring["instruction_index"]]
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]

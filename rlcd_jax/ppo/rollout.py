@@ -202,19 +202,29 @@ def _advantages(
     """Return rewards, advantages and returns [B, R], whitened as the rules say."""
     rewards = shaped
     if rules.whiten_rewards:
-        rewards = _whiten(rewards, counted, rules.whiten_rows, shift_mean=False)
+        rewards = whiten(rewards, counted, rules.whiten_rows, shift_mean=False)
     advantages, returns = credit.gae(
         rewards, values, counted, gamma=rules.gamma, lam=rules.lam
     )
     if rules.whiten_advantages:
-        advantages = _whiten(advantages, counted, rules.whiten_rows, shift_mean=True)
+        advantages = whiten(advantages, counted, rules.whiten_rows, shift_mean=True)
     return rewards, advantages, returns
 
 
-def _whiten(
+def whiten(
     values: jax.Array, counted: jax.Array | None, rows: int, *, shift_mean: bool
 ) -> jax.Array:
-    """Return values [B, R] whitened over all rows, or over each group of `rows`."""
+    """Return values whitened over all rows, or over each group of so many.
+
+    Args:
+      values: [B, R].
+      counted: [B, R] bool, which enter the statistics; None: all.
+      rows: of a group, one after another; 0, or B and more: all.
+      shift_mean: bring the mean to 0; else it is put back.
+
+    Raises:
+      ValueError: the rows do not divide into such groups.
+    """
     if not 0 < rows < len(values):
         return masked.whiten(values, counted, shift_mean=shift_mean)
     if len(values) % rows:
