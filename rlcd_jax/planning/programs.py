@@ -392,6 +392,7 @@ def evaluate(setting: Setting) -> list[Program]:
     chosen, _ = evaluate_policy.usable_judges(setting.job)
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
         asked = list(setting.job.task.judge_questions.values())
+        orders = 1 + setting.job.config.evaluate.both_orders
         judged = questions.ask(
             setting,
             "judge",
@@ -399,7 +400,7 @@ def evaluate(setting: Setting) -> list[Program]:
                 "parameters": master,
                 "frozen": copy + questions.shared_bytes(setting, asked),
             },
-            num_texts=2 * replies * systems * (systems - 1) // 2,
+            num_texts=orders * replies * systems * (systems - 1) // 2,
             length=questions.longest(setting, asked, section.reply_tokens),
         )
         programs.append(judged)

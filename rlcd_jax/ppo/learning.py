@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -149,8 +149,16 @@ def ppo_loss(job: setup.Job) -> train_state.LossFn:
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)
-def _loss(
-    how: Reading,
+def _loss(how: Reading, **numbers: Any) -> train_state.LossFn:
+    def read(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        logprobs, _ = response_logprobs(params["policy"], how, batch)
+        return logprobs, response_values(params["value"], how, batch)
+
+    return total_loss(read, **numbers)
+
+
+def total_loss(
+    read: Callable[[Mapping[str, Params], Mapping[str, jax.Array]], Any],
     *,
     clip: float,
     value_clip: float,
@@ -158,11 +166,20 @@ def _loss(
     statistics: str,
     share: float,
 ) -> train_state.LossFn:
-    """Return the loss of a minibatch, times the share of an update that it is."""
+    """Return the loss of a minibatch: of the policy, plus weighted that of the value.
+
+    Args:
+      read: from parameters and batch to log-probabilities and values, [B, R].
+      clip: of the ratio.
+      value_clip: of the value.
+      value_coef: weight of the value loss.
+      statistics: of `losses`.
+      share: of an update's rows that the minibatch has, by which it is multiplied; 1
+        but for the accumulation of the release, which clears the gradients of others.
+    """
 
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        logprobs, _ = response_logprobs(params["policy"], how, batch)
-        values = response_values(params["value"], how, batch)
+        logprobs, values = read(params, batch)
         policy_loss, policy_metrics = losses.ppo_policy(
             logprobs,
             batch["logprobs"],
