@@ -5,7 +5,8 @@ method. The argument holds only what changes several fields at once:
 
   task=harmless|helpful|outline|cheerful or a path to a task file
   model=smollm2-135m|tinyllama-1.1b|llama-7b|...|hf:PATH_OR_ID|gguf:PATH|random:PRESET
-  preset=corrected|alpacafarm   the method with its known defects mended, or as released
+  preset=corrected|paper|released   known defects mended, as the text says, as the code
+                                is: see configs.switches
   size=paper|full|quick|smoke   how much: the paper's numbers down to a few seconds
   hardware=8xh100|v5e-64|...    mesh and slots for a machine: see configs/hardware.py
 
@@ -16,15 +17,16 @@ AlpacaFarm; tables and sections are the paper's.
 
 from ml_collections import ConfigDict
 
-from configs import hardware, sizes
+from configs import hardware, sizes, switches
 
 ARGUMENTS = {
     "task": None,  # any name or path: the task loader checks it
     "model": None,  # any spec: the weights loader checks it
-    "preset": ("corrected", "alpacafarm"),
+    "preset": switches.PRESETS,
     "size": tuple(sizes.SIZES),
     "hardware": tuple(hardware.HARDWARE),
 }
+RENAMED = {("preset", "alpacafarm"): "released"}
 
 
 def parse_arg(arg: str | None, **defaults: str) -> dict[str, str]:
@@ -62,6 +64,11 @@ def read_arg(
         fields[name] = value
     for name, value in fields.items():
         accepted = arguments[name]
+        if accepted and (name, value) in RENAMED:
+            raise ValueError(
+                f"config argument {name}={value} is now called "
+                f"{name}={RENAMED[name, value]}; write that"
+            )
         if accepted and value not in accepted:
             raise ValueError(
                 f"config argument {name}={value!a}; accepted: {', '.join(accepted)}"
@@ -86,8 +93,7 @@ def get_base(name: str, arg: str | None, **defaults: str) -> ConfigDict:
     config.direct = _direct()
     config.policy = _policy()
     config.evaluate = _evaluate()
-    if fields["preset"] == "alpacafarm":
-        _as_released(config)
+    switches.set_preset(config, fields["preset"])
     sizes.SIZES[fields["size"]](config)
     if "hardware" in fields:
         hardware.set_machine(config, fields["hardware"])
@@ -140,11 +146,15 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.prompts.source = "package"
     config.prompts.hh_dir = ""  # folder of hh-rlhf in the official layout
     config.prompts.hh_train_split = "train"  # the part of hh-rlhf to simulate on
-    config.prompts.hh_test_split = "test"  # the part to hold out
+    config.prompts.hh_test_split = "test"  # to hold out; released: test[1000:2000]
     config.prompts.hh_dev_split = "test[:1000]"  # to choose checkpoints on; App. E
-    # Whose human pairs the preference model is compared with; released: train[:2000],
-    # on which it simulates too. A text of two parts is dev's, test's, this one's first.
+    # Whose human pairs the preference model is compared with; released: train[:2000].
+    # A text of two parts is dev's, test's, this one's first.
     config.prompts.hh_agreement_split = "train[:5%]"
+    # Whether training prompts are none of those; released: False.
+    config.prompts.hh_agreement_apart = True
+    # Whether a prompt of hh-rlhf is a text, in which headers are replaced; else turns.
+    config.prompts.as_written = False  # released: True
     config.prompts.data_dir = ""  # where data sets are prepared; "": ~/.cache/rlcd_jax
     config.prompts.limit = 0  # training prompts, 0: all
     return config
@@ -159,13 +169,22 @@ def _pairs() -> ConfigDict:
     pairs.top_k = 0  # released: 50, by a library's default; corrected: off
     pairs.top_p = 1.0  # method
     pairs.alpha = 1.0  # contrast strength; 1: plain contrast prompts
-    pairs.prompt_tokens = 384  # longer prompts are left out and counted
+    pairs.prompt_tokens = 384  # longer prompts are left out and counted; released: 1280
     pairs.reply_tokens = 300  # method
     pairs.part_prompts = 4096  # prompts between two saves; a --part takes whole ones
-    pairs.max_tries = 5  # attempts a side, then the prompt is dropped; method
+    # Attempts a side, then the prompt is dropped; released: 5, in the text 5 more.
+    pairs.max_tries = 5
     pairs.both_orders = True  # scoring: ask in both orders; released: False
     pairs.hard_labels = False  # scoring: keep the probability; method: soft
     pairs.cleanup = "corrected"  # "released": the rules of the released code
+    # Where a forbidden string of the task is not drawn: "anywhere", however it is
+    # spelled; "word_initial", only by the tokens of the string alone, as released.
+    pairs.forbidden = "anywhere"
+    # Scoring: of "continuation", the letters as they go on behind the question, or
+    # "bare", as words of their own, as released.
+    pairs.letters = "continuation"
+    # Training reads replies such as "None" and "NA" as empty texts; released: True.
+    pairs.csv_missing = False
     pairs.unfinished = ""  # of cut replies: reject, cut_sentence, keep; "": the task's
     return pairs
 
@@ -201,11 +220,13 @@ def _preference() -> ConfigDict:
     preference.learning_rate = 3e-6  # method
     preference.schedule = "cosine"  # to zero; method
     preference.warmup_fraction = 0.03  # method
+    preference.first_step_idle = False  # released: the warm-up starts at rate zero
     preference.weight_decay = 0.0  # method
     preference.eps = 1e-8  # of Adam; method
     preference.max_grad_norm = 1.0  # method
     preference.lengths = (512,)  # tokens of a text: the last are the most that is read
-    preference.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
+    # "shorten_prompt": leave out its oldest turns; "cut_right": the end, as released.
+    preference.too_long = "drop"
     preference.held_out = 500  # pairs, of prompts that training never sees; method
     preference.eval_every = 50  # updates between looks at held-out pairs
     preference.checkpoint_every = 500  # updates; the last is always saved
@@ -228,11 +249,16 @@ def _distill() -> ConfigDict:
     distill.learning_rate = 2e-5  # method
     distill.schedule = "cosine"  # method
     distill.warmup_fraction = 0.03  # method
+    distill.first_step_idle = False  # released: the warm-up starts at rate zero
     distill.weight_decay = 0.0  # method
     distill.eps = 1e-8  # method
     distill.max_grad_norm = 1.0  # method
     distill.lengths = (512,)  # tokens of a text: the last are the most that is read
-    distill.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
+    # "shorten_prompt": leave out its oldest turns; "cut_right": the end, as released.
+    distill.too_long = "drop"
+    # Where a reply begins: by its "text", or by the "tokens" of prompt and space, which
+    # leaves its first token untrained, as released.
+    distill.border = "text"
     distill.per_sequence = False  # released: every reply weighs alike, not every token
     distill.eval_every = 100  # updates; nothing is held out, so nothing is looked at
     distill.checkpoint_every = 500  # updates; the last is always saved
@@ -254,11 +280,13 @@ def _direct() -> ConfigDict:
     direct.learning_rate = 1e-6  # DPO, App. B, there by RMSprop
     direct.schedule = "constant"  # after the warm-up; DPO, App. B
     direct.warmup_fraction = 0.1  # DPO, App. B: 150 updates
+    direct.first_step_idle = False  # True: the warm-up starts at rate zero
     direct.weight_decay = 0.0  # as the other stages
     direct.eps = 1e-8  # of Adam
     direct.max_grad_norm = 1.0  # as the other stages
     direct.lengths = (512,)  # tokens of a text: the last are the most that is read
-    direct.too_long = "drop"  # "shorten_prompt": leave out its oldest turns
+    # "shorten_prompt": leave out its oldest turns; "cut_right": the end, as released.
+    direct.too_long = "drop"
     direct.eval_every = 50  # updates between looks at held-out pairs
     direct.checkpoint_every = 500  # updates; the last is always saved
     # At a loss, gradient or reward that is not finite: "stop" leaves a note of the
@@ -276,11 +304,15 @@ def _policy() -> ConfigDict:
     policy.steps = 40  # PPO steps; method: 20 to 80, 20 for outlines
     policy.rollouts = 512  # replies a step; method
     policy.update_batch = 256  # replies an update; method
+    # Replies whose gradient an update is by, divided by the number of such parts; 0:
+    # all of its batch. Released: 16, the last micro-batch alone.
+    policy.lone_rows = 0
     policy.micro_batch = 0  # replies at once on all devices; 0: the update batch
     policy.epochs = 2  # passes over a step's rollouts; method
     policy.learning_rate = 1e-5  # method
     policy.warmup_steps = 5  # PPO steps; then linear to zero; method
     policy.first_step_idle = False  # released: the first step runs at rate zero
+    policy.early_checkpoints = False  # released: a checkpoint lacks its own step
     policy.weight_decay = 0.0  # method
     policy.eps = 1e-5  # of Adam; method
     policy.max_grad_norm = 1.0  # method
@@ -298,10 +330,14 @@ def _policy() -> ConfigDict:
     policy.value_coef = 0.1  # method
     policy.whiten_rewards = False  # released: True; adds a drift over positions
     policy.whiten_advantages = True  # method
+    policy.whiten_rows = 0  # replies whitened together; 0: all of a step; released: 64
     policy.statistics = "masked"  # released: "padded", pads count in all means
     policy.normalise_reward = True  # mean 0, deviation 1 on the first rollouts
     policy.terminal_mode = "replace"  # of unfinished replies: replace, subtract, none
     policy.terminal_value = -1.0  # method
+    # When a reply is whole: it "ended", or has the "mark" of the next turn; released.
+    policy.finished = "ended"
+    policy.past_mark = False  # released: it writes on, and trains on, behind the mark
     policy.prompt_tokens = 192  # longer prompts are left out and counted; method
     policy.reply_tokens = 300  # method
     policy.temperature = 1.0  # method
@@ -339,23 +375,10 @@ def _evaluate() -> ConfigDict:
     evaluate.top_p = 0.9  # method
     evaluate.reply_tokens = 300  # method
     evaluate.cleanup = "corrected"  # "released": names of roles are cut as well
+    # Of two replies side by side: shown in both orders, or in one by a coin; released.
+    evaluate.both_orders = True
     evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
     evaluate.preference_judge = ""  # workdir of a preference model of other data
     evaluate.interval = 0.95  # coverage of the bootstrap intervals
     evaluate.resamples = 10000  # of the bootstrap
     return evaluate
-
-
-def _as_released(config: ConfigDict) -> None:
-    """Put back what the released code does, defects included."""
-    config.pairs.top_k = 50
-    config.pairs.both_orders = False
-    config.pairs.cleanup = "released"
-    config.distill.per_sequence = True
-    config.policy.first_step_idle = True
-    config.policy.joint_clip = True
-    config.policy.kl_estimator = "k1_clamped"
-    config.policy.whiten_rewards = True
-    config.policy.statistics = "padded"
-    config.policy.normalise_reward = False
-    config.evaluate.cleanup = "released"

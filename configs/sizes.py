@@ -11,6 +11,8 @@ def _paper(config: ConfigDict) -> None:
     config.prompts.source = (
         "hh_rlhf" if config.task in ("harmless", "helpful") else ("package")
     )
+    if config.task == "outline":
+        config.policy.steps = 20  # App. E: more collapsed
     config.preference.human_pairs = 2000 * (config.prompts.source == "hh_rlhf")
     if config.prompts.source != "hh_rlhf":
         config.preference.held_out = 40  # of a few hundred pairs, not of 40,000
@@ -115,7 +117,7 @@ def _smoke(config: ConfigDict) -> None:
     config.distill.lengths = (320,)
     config.direct.batch_size = 2
     config.direct.lengths = (320,)
-    config.policy.steps = 2
+    config.policy.steps = 2 + config.policy.early_checkpoints  # two are made
     config.policy.rollouts = 4
     config.policy.update_batch = 2
     config.policy.prompt_tokens = 256

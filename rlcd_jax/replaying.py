@@ -119,7 +119,7 @@ def replay_sample(workdir: pathlib.Path, name: str) -> Replayed:
     again = {
         "prompt_id": asked.id,
         "prompt": asked.text,
-        "reply": sampled.reply.text,
+        "reply": actor.shown(sampled.reply),
         "finish": sampled.reply.finish,
     }
     written = {name: rows[line - 1].get(name) for name in DRAWN}

@@ -87,12 +87,14 @@ class Regular(ocp.checkpoint_managers.PreservationPolicy):
       every: regular steps are those that it divides.
       last: and this one.
       best: the best regular step stays too.
+      early: regular steps are those that it divides when so many are added.
     """
 
     keep: int
     every: int
     last: int
     best: Best = dataclasses.field(default_factory=Best)
+    early: int = 0
 
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: Any
@@ -119,4 +121,6 @@ class Regular(ocp.checkpoint_managers.PreservationPolicy):
         return {SUMMARY: found | {"value": self.best.values[step]}}
 
     def _regular(self, steps: Sequence[int]) -> list[int]:
-        return [s for s in steps if s % self.every == 0 or s == self.last]
+        return [
+            s for s in steps if (s + self.early) % self.every == 0 or s == self.last
+        ]

@@ -212,7 +212,7 @@ def _improve(
         learner, workdir, stage, start, lambda: train_policy.start_params(job, workdir)
     )
     notes = acting.Notes.from_meta(meta, config.policy)
-    numbers = _between(workdir, stage, start, step, config.policy.steps)
+    numbers = _between(workdir, stage, start, step, learning.last_step(config.policy))
     for number in numbers:
         state, notes, _ = train_policy.improve(
             actor, learner, state, notes, number, look, lambda: None

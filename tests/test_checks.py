@@ -534,7 +534,7 @@ def test_prompts_are_read_once_and_all_of_the_test_part_looked_at(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
-        ("preset", "alpacafarm", "configs/rlcd.py:preset=alpacafarm,size=smoke"),
+        ("preset", "released", "configs/rlcd.py:preset=released,size=smoke"),
         ("size", "paper", "accepted: --config configs/rlcd.py:size=paper"),
         ("task", "helpful", "configs/rlcd.py:task=helpful"),
         ("model.spec", "hf:x", "configs/rlcd.py:model=hf:x"),

@@ -62,7 +62,9 @@ def test_a_path_that_exists_or_is_elsewhere_stays(folder):
     assert typed("--config") == ["run", "--config"]
 
 
-@pytest.mark.parametrize("name", ["nosuch", "common", "hardware", "sizes", ""])
+@pytest.mark.parametrize(
+    "name", ["nosuch", "common", "hardware", "sizes", "switches", ""]
+)
 def test_an_unknown_name_lists_the_names(name):
     with pytest.raises(ValueError, match="no config has this name; .*rlaif, rlcd"):
         typed(f"--config={name}:size=full")

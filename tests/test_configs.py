@@ -9,8 +9,8 @@ import sys
 import ml_collections
 import pytest
 
-from configs import common
-from rlcd_jax import tasks
+from configs import common, switches
+from rlcd_jax import dotted, tasks
 from rlcd_jax.decode import engine
 from rlcd_jax.job import prompt_parts, setup, workspace
 from rlcd_jax.models import presets
@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "common", "hardware", "sizes", "paper")
+    if path.stem not in ("__init__", "common", "hardware", "sizes", "switches", "paper")
 )
 TASKS = ("cheerful", "harmless", "helpful", "outline")
 STAGES = ("simulate", "preference", "distill", "direct", "policy", "evaluate")
@@ -100,7 +100,7 @@ def test_every_field_is_read_by_the_library(name):
 def test_every_field_has_a_comment():
     lines = (ROOT / "configs" / "common.py").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("def _run"))
-    end = next(i for i, line in enumerate(lines) if line.startswith("def _as_released"))
+    end = len(lines) - 1
     bare = [
         line.strip()
         for before, line in zip(lines[start:end], lines[start + 1 : end], strict=False)
@@ -110,14 +110,44 @@ def test_every_field_has_a_comment():
     assert not bare
 
 
-def test_presets_differ_in_what_the_release_did():
-    one, other = (get("rlcd", f"preset={p}") for p in ("corrected", "alpacafarm"))
-    assert (one.policy.kl_estimator, other.policy.kl_estimator) == ("k1", "k1_clamped")
-    assert (one.policy.statistics, other.policy.statistics) == ("masked", "padded")
-    assert not one.policy.first_step_idle and other.policy.first_step_idle
-    assert (one.pairs.top_k, other.pairs.top_k) == (0, 50)
-    for part in ("pairs", "evaluate"):
-        assert (one[part].cleanup, other[part].cleanup) == ("corrected", "released")
+def test_presets_are_the_positions_of_the_switches():
+    """Of a whole config as big as the paper's, nothing else differs."""
+    made = {
+        preset: dotted.flatten(
+            get("rlcd", f"preset={preset},size=paper,model=llama-7b").to_dict()
+        )
+        for preset in switches.PRESETS
+    }
+    for row in switches.SWITCHES.values():
+        assert set(row) <= {*switches.PRESETS, "why", "source"}
+        assert len({str(row.get(p, row["corrected"])) for p in switches.PRESETS}) > 1
+        assert row["why"] and row["source"]
+    for preset in switches.PRESETS:
+        differ = {n for n in made[preset] if made[preset][n] != made["corrected"][n]}
+        asked = {n for n, row in switches.SWITCHES.items() if preset in row}
+        if preset == "corrected":
+            assert not differ
+        else:
+            turned = {n for n in asked if row_of(n)[preset] != row_of(n)["corrected"]}
+            assert differ == turned | {"preset"}
+        for name in switches.SWITCHES:
+            assert made[preset][name] == switches.position(name, preset)
+    assert made["released"]["policy.kl_estimator"] == "k1_clamped"
+    assert made["paper"]["pairs.max_tries"] == 6
+
+
+def row_of(name):
+    return switches.SWITCHES[name]
+
+
+def test_corrected_positions_are_the_fields_own():
+    base = common.get_base.__globals__
+    config = ml_collections.ConfigDict(base["_run"]("x", common.parse_arg(None)))
+    for section in ("pairs", "preference", "distill", "policy", "evaluate"):
+        config[section] = base[f"_{section}"]()
+    for name, row in switches.SWITCHES.items():
+        section, _, field = name.partition(".")
+        assert config[section][field] == row["corrected"], name
 
 
 def test_paper_size_has_the_numbers_of_the_paper():
@@ -148,7 +178,8 @@ def test_methods_are_the_cells_of_the_grid():
         ("size=quick,size=paper", "size is given twice, 'quick' and 'paper'"),
         ("size=qui\u0441k", r"size='qui.u0441k'; accepted: paper, full, quick, smoke"),
         ("size=huge", "size='huge'; accepted: paper, full, quick, smoke"),
-        ("preset=best", "preset='best'; accepted: corrected, alpacafarm"),
+        ("preset=best", "preset='best'; accepted: corrected, paper, released"),
+        ("preset=alpacafarm", "is now called preset=released; write that"),
     ],
 )
 def test_wrong_argument_is_one_message(arg, message):
@@ -207,8 +238,8 @@ def command(tmp_path: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
         (("--config", "configs/rlcd.py:size=huge"), ("huge", "smoke")),
         (("--config", "configs/nosuch.py"), ("configs/nosuch.py",)),
         (
-            ("--config", "configs/rlcd.py:size=smoke", "--config.preset=alpacafarm"),
-            ("--config.preset=alpacafarm", "configs/rlcd.py:preset=alpacafarm"),
+            ("--config", "configs/rlcd.py:size=smoke", "--config.preset=released"),
+            ("--config.preset=released", "configs/rlcd.py:preset=released"),
         ),
         (
             (

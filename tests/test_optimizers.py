@@ -27,7 +27,7 @@ def test_learning_rate_of_the_release_by_hand():
 
 
 def test_learning_rate_of_the_preset_changes_once_a_step():
-    config = rlcd.get_config("preset=alpacafarm,size=paper,model=llama-7b").policy
+    config = rlcd.get_config("preset=released,size=paper,model=llama-7b").policy
     per_step = config.epochs * config.rollouts // config.update_batch
     assert per_step == 4 and config.first_step_idle
     rate = optimizers.learning_rate(

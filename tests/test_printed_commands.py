@@ -170,7 +170,7 @@ def test_folders_of_the_user_do_not_shadow_the_configs(folder, named):
     """As with an installed package: nothing of ours is in the current folder."""
     (folder / "experiments").mkdir()
     (folder / "configs").mkdir()
-    for name in ("__init__", "common", "hardware", "sizes"):
+    for name in ("__init__", "common", "hardware", "sizes", "switches"):
         (folder / "configs" / f"{name}.py").write_text("raise RuntimeError('theirs')")
     done = subprocess.run(
         [

@@ -94,7 +94,8 @@ def _stage_room(job: setup.Job, name: str) -> Room:
         # Of the steps before the last, the best alone is kept without its moments.
         after = (kept if job.config.keep_moments else 1 + best) * stays
         return Room((kept + 1) * whole, after)
-    saves = -(-section.steps // section.checkpoint_every)
+    steps = range(1, learning.last_step(section) + 1)
+    saves = sum(learning.is_saved(section, step) for step in steps)
     peak = min(saves, kept + 1) * whole
     after = min(saves, kept) * stays
     if section.choose == choosing.DEV_SCORE:

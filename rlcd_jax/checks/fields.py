@@ -10,13 +10,14 @@ from typing import Any
 from rlcd_jax import records, retention, stages, trackers
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
-from rlcd_jax.decode import layout
+from rlcd_jax.decode import layout, requests
 from rlcd_jax.job import nonfinite
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
-from rlcd_jax.pairs import reply_cleanup, shortening
+from rlcd_jax.pairs import reply_cleanup, scoring_prompt, shortening
 from rlcd_jax.ppo import choosing, kl_penalty, rollout
 from rlcd_jax.tasks import fields as task_fields
+from rlcd_jax.text import encoding
 from rlcd_jax.training import losses, masked, optimizers
 
 HH_SPLIT = r"(train|test)(\[[^\[\]]*\])?"
@@ -77,7 +78,7 @@ def _draws(what: str) -> kinds.Field:
 _SEED = kinds.Field(kinds.COUNT, "", 42, low=0, high=2**32 - 1)
 _RUN = {
     "name": _text("rlcd", "name of the method", argument="config file"),
-    "preset": _choice("corrected", "alpacafarm", argument="preset"),
+    "preset": _choice("corrected", "paper", "released", argument="preset"),
     "size": _choice("paper", "full", "quick", "smoke", argument="size"),
     "seed": _SEED,
     "task": _text("cheerful", "a task's name or file", path=True, argument="task"),
@@ -117,6 +118,8 @@ _PROMPTS = {
     "hh_test_split": _split("test"),
     "hh_dev_split": _split("test[:1000]", empty=True),
     "hh_agreement_split": _split("train[:5%]", empty=True),
+    "as_written": _flag(False),
+    "hh_agreement_apart": _flag(True),
     "data_dir": _text("", "a folder", empty=True, path=True),
     "limit": _count(0, 0, "prompts; 0: all"),
 }
@@ -136,6 +139,9 @@ _PAIRS = {
     "both_orders": _flag(True),
     "hard_labels": _flag(False),
     "cleanup": _choice(*typing.get_args(task_fields.CleanupMode)),
+    "forbidden": _choice(*requests.FORBIDDING),
+    "letters": _choice(*scoring_prompt.LETTERS),
+    "csv_missing": _flag(False),
     "unfinished": _choice("", *typing.get_args(task_fields.Unfinished)),
 }
 _ENGINE = {
@@ -154,6 +160,7 @@ _SUPERVISED = {
     "learning_rate": _rate(3e-6),
     "schedule": _choice(*optimizers.SCHEDULES),
     "warmup_fraction": _number(0.03, 0, "share of the updates", high=1, open_high=True),
+    "first_step_idle": _flag(False),
     "weight_decay": _number(0.0, 0, "", high=1),
     "eps": _above(1e-8, 0, "", high=1),
     "max_grad_norm": _above(1.0, 0, ""),
@@ -177,7 +184,10 @@ _PREFERENCE = _SUPERVISED | {
     "human_pairs": _count(0, 0, "pairs"),
     "keep_best": _choice("", *retention.METRICS["preference"]),
 }
-_DISTILL = _SUPERVISED | {"per_sequence": _flag(False)}
+_DISTILL = _SUPERVISED | {
+    "border": _choice(*encoding.BORDERS),
+    "per_sequence": _flag(False),
+}
 _DIRECT = _SUPERVISED | {
     "loss": _choice(*losses.DIRECT),
     "beta": _above(0.1, 0, "rewards a nat"),
@@ -187,11 +197,13 @@ _POLICY = {
     "steps": _count(40, 1, "PPO steps"),
     "rollouts": _count(512, 1, "replies a step", high=1_000_000),
     "update_batch": _count(256, 1, "replies an update"),
+    "lone_rows": _count(0, 0, "replies; 0: the update batch"),
     "micro_batch": _count(0, 0, "replies; 0: the update batch"),
     "epochs": _count(2, 1, "passes over a step's replies"),
     "learning_rate": _rate(1e-5),
     "warmup_steps": _count(5, 0, "PPO steps"),
     "first_step_idle": _flag(False),
+    "early_checkpoints": _flag(False),
     "weight_decay": _number(0.0, 0, "", high=1),
     "eps": _above(1e-5, 0, "", high=1),
     "max_grad_norm": _above(1.0, 0, ""),
@@ -207,9 +219,12 @@ _POLICY = {
     "value_coef": _number(0.1, 0, "weight of the value loss"),
     "whiten_rewards": _flag(False),
     "whiten_advantages": _flag(True),
+    "whiten_rows": _count(0, 0, "replies; 0: all of a step"),
     "statistics": _choice(*masked.STATISTICS),
     "normalise_reward": _flag(True),
     "terminal_mode": _choice(*rollout.TERMINAL_MODES),
+    "finished": _choice(*rollout.FINISHED),
+    "past_mark": _flag(False),
     "terminal_value": _number(-1.0, -math.inf, "reward"),
     "prompt_tokens": _count(192, 1, "tokens"),
     "reply_tokens": _count(300, 1, "tokens"),
@@ -242,6 +257,7 @@ _EVALUATE = {
     "top_p": _above(0.9, 0, "probability", high=1),
     "reply_tokens": _count(300, 1, "tokens"),
     "cleanup": _choice(*reply_cleanup.FINAL),
+    "both_orders": _flag(True),
     "judges": _choices(("log_odds",), *judges.JUDGES, empty=True),
     "preference_judge": _text("", "workdir of another run", empty=True, path=True),
     "interval": _above(0.95, 0, "coverage", high=1, open_high=True),

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import dotted, sharding, stages, trackers
 from rlcd_jax.checks import disk, fields, kinds, rules, supplies
 from rlcd_jax.job import setup, trainer, workspace
+from rlcd_jax.ppo import reply_rows
 
 
 def check_config(config: ConfigDict) -> None:
@@ -177,6 +178,8 @@ def _devices(
         try:
             if stage.batch:
                 size = section[stage.batch]
+                if stage.name == "policy":
+                    size = reply_rows.rows_of_update(section)
                 trainer.micro_batches(stage.name, size, section.micro_batch, ways)
         except ValueError as error:
             told.append(str(error))

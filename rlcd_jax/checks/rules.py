@@ -145,16 +145,30 @@ def _policy(config: ConfigDict) -> Iterator[str]:
             f"policy.update_batch={section.update_batch} does not divide "
             f"policy.rollouts={section.rollouts}; choose a divisor"
         )
+    for name, whole in (("lone_rows", "update_batch"), ("whiten_rows", "rollouts")):
+        rows = section[name]
+        if 0 < rows < section[whole] and section[whole] % rows:
+            yield (
+                f"policy.{name}={rows} does not divide policy.{whole}="
+                f"{section[whole]}; choose a divisor, or 0 for all"
+            )
+    if section.early_checkpoints and section.steps == 1:
+        yield (
+            "policy.early_checkpoints=True leaves no step of policy.steps=1: a "
+            "checkpoint lacks the step it is named after; set it to False or more steps"
+        )
     if section.warmup_steps > section.steps:
         yield (
             f"policy.warmup_steps={section.warmup_steps} is more than "
             f"policy.steps={section.steps}, so the rate never gets to its height; "
             f"set it to {section.steps} or less"
         )
-    if section.first_step_idle and section.steps == 1:
+    if section.first_step_idle and section.steps - section.early_checkpoints == 1:
         yield (
-            "policy.first_step_idle=True leaves nothing of policy.steps=1: the only "
-            "step would change nothing; set policy.first_step_idle=False or more steps"
+            f"policy.first_step_idle=True leaves nothing of policy.steps="
+            f"{section.steps} with policy.early_checkpoints="
+            f"{section.early_checkpoints}: the only step would change "
+            "nothing; set policy.first_step_idle=False or more steps"
         )
     if section.terminal_mode == "subtract" and section.terminal_value < 0:
         yield (

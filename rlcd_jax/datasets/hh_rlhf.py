@@ -155,6 +155,7 @@ def load_prompts(
     manual_dir: epath.PathLike | None = None,
     data_dir: epath.PathLike | None = None,
     limit: int | None = None,
+    as_written: bool = False,
 ) -> tuple[records.Prompt, ...]:
     """Return the prompts of a split, in the order of the file.
 
@@ -165,10 +166,15 @@ def load_prompts(
       manual_dir: a folder in the official layout; None downloads.
       data_dir: where prepared data are kept; None is the default of TFDS.
       limit: how many lines of the split; None for all.
+      as_written: prompts keep the text of the file, up to its last "Assistant:".
     """
     rows = read_examples(prepare(config, manual_dir, data_dir), split, limit)
     return tuple(
-        records.Prompt(row["id"], dialogue_format.parse_dialogue(row["prompt"])[0])
+        records.Prompt(
+            row["id"],
+            dialogue_format.parse_dialogue(row["prompt"])[0],
+            text=dialogue_format.prompt_as_written(row["chosen"]) if as_written else "",
+        )
         for row in rows
     )
 

@@ -13,6 +13,7 @@ new strings never change the shape of a compiled program.
 
 import collections
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,22 @@ STOP = 1 << 12  # the token completes a stop string
 EOS = 1 << 13  # the token ends the reply
 FORBIDDEN = 1 << 14  # the token completes a forbidden string
 
-StringSet = tuple[tuple[str, ...], tuple[str, ...]]  # (stop, forbidden)
+Ids = tuple[int, ...]
+
+
+class StringSet(NamedTuple):
+    """What one request stops at and what it may not draw.
+
+    Attributes:
+      stop: strings.
+      forbidden: strings, however tokens spell them.
+      forbidden_ids: tokens that may not be drawn one after another, whatever their
+        text; other tokens may spell the same.
+    """
+
+    stop: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+    forbidden_ids: tuple[Ids, ...] = ()
 
 
 class TokenTable:
@@ -101,7 +117,12 @@ class TokenTable:
             table[root : root + len(rows)] = rows + np.int16(root)
         return table
 
-    def _build(self, stop: tuple[str, ...], forbidden: tuple[str, ...]) -> np.ndarray:
+    def _build(
+        self,
+        stop: tuple[str, ...],
+        forbidden: tuple[str, ...],
+        forbidden_ids: tuple[Ids, ...] = (),
+    ) -> np.ndarray:
         """Return the rows of one set, states counted from 0, [states, V] int16."""
         if "" in stop or "" in forbidden:
             raise ValueError("an empty string cannot be a stop or forbidden string")
@@ -118,10 +139,39 @@ class TokenTable:
             state[:, open_] = moved
             seen[:, open_] |= marks[moved]
         rows = state | seen
+        if forbidden_ids:
+            rows = _with_ids(rows, forbidden_ids)
         ends = [one for one in self._eos_ids if one < rows.shape[1]]
         rows[:, ends] = EOS
         rows[:, self._num_known :] = FORBIDDEN  # ids without a text
         return rows.astype(np.int16)
+
+
+def _with_ids(rows: np.ndarray, forbidden: Sequence[Ids]) -> np.ndarray:
+    """Return the rows of a set that forbids sequences of tokens too.
+
+    A state is one of the strings' and the tokens so far that begin a sequence: state
+    s * Q + q for beginning q of Q.
+
+    Args:
+      rows: [states, V] of the strings alone.
+      forbidden: sequences of ids below V, none empty.
+
+    Returns:
+      [states * Q, V].
+    """
+    begun = sorted({one[:size] for one in forbidden for size in range(len(one))})
+    follow = np.zeros((len(begun), rows.shape[1]), rows.dtype)
+    bars = np.zeros_like(follow)
+    for number, before in enumerate(begun):
+        for token in {token for one in forbidden for token in one}:
+            ends = (*before, token)
+            tails = [ends[place:] for place in range(len(ends) + 1)]
+            follow[number, token] = begun.index(next(t for t in tails if t in begun))
+            bars[number, token] = FORBIDDEN * any(t in forbidden for t in tails)
+    states, marks = rows & STATE_MASK, rows & ~STATE_MASK
+    paired = states[:, None] * len(begun) + follow[None] | marks[:, None] | bars[None]
+    return paired.reshape(-1, rows.shape[1])
 
 
 def aho_corasick(strings: Sequence[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from absl import logging
 
 from rlcd_jax import processes
 from rlcd_jax.decode import automaton, jitted, jobs, layout, plan, programs, scheduler
-from rlcd_jax.decode.requests import Reply, Request, check
+from rlcd_jax.decode.requests import ANYWHERE, Reply, Request, check
 from rlcd_jax.models import cached, llama
 
 STRING_STATES = 128
@@ -238,8 +238,8 @@ class Engine:
 
     def prepare(self, requests: Sequence[Request]) -> programs.Features:
         """Bring the string table up to date; return what the job asks for."""
-        sets = [(one.stop_strings, one.forbidden_strings) for one in requests]
-        if self._strings.add([((), ()), *sets]):
+        sets = [self._strings_of(one) for one in requests]
+        if self._strings.add([automaton.StringSet(), *sets]):
             self._table = self._put(self._strings.table())
         truncate = any(one.top_k > 0 or one.top_p < 1 for one in requests)
         return programs.Features(
@@ -252,6 +252,14 @@ class Engine:
             or any(one.forbidden_strings for one in requests),
             contrast=any(one.contrast_tokens is not None for one in requests),
         )
+
+    def _strings_of(self, request: Request) -> automaton.StringSet:
+        """Return what a request stops at and may not draw."""
+        stop, barred = request.stop_strings, request.forbidden_strings
+        if request.forbidding == ANYWHERE:
+            return automaton.StringSet(stop, barred)
+        own = (self.tokenizer.encode(text, bos=False) for text in barred)
+        return automaton.StringSet(stop, (), tuple(map(tuple, own)))
 
     def run_pass(self, one: scheduler.Pass) -> None:
         """Run one prefill or copy on the device."""
@@ -313,7 +321,7 @@ class Engine:
         self._slots = self._slots.replace(fresh=np.zeros(self.num_slots, bool))
         for occupant in placed:
             request = occupant.request
-            root = self._strings.roots[request.stop_strings, request.forbidden_strings]
+            root = self._strings.roots[self._strings_of(request)]
             layout.fill_slots(self._slots, occupant, root)
 
     def dispatch(self, features: programs.Features) -> programs.Emitted:

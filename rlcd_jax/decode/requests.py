@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+ANYWHERE, WORD_INITIAL = FORBIDDING = "anywhere", "word_initial"
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -22,6 +24,9 @@ class Request:
       top_p: the probability mass of the most probable tokens that may be drawn.
       stop_strings: the reply ends with the token that completes one of these.
       forbidden_strings: no token that completes one of these is drawn.
+      forbidding: "anywhere", however they are spelled; "word_initial": only the tokens
+        of each as a text of its own are not drawn in this order, so that inside a word
+        it may be.
       contrast_tokens: a second prompt p'; the reply is then drawn from the logits
         l(p) + alpha (l(p') - l(p)).
       alpha: the strength of the contrast: 0 = p alone, 1 = p' alone, above 1 = away
@@ -37,6 +42,7 @@ class Request:
     top_p: float = 1.0
     stop_strings: tuple[str, ...] = ()
     forbidden_strings: tuple[str, ...] = ()
+    forbidding: str = ANYWHERE
     contrast_tokens: tuple[int, ...] | None = None
     alpha: float = 1.0
 
@@ -101,6 +107,7 @@ def _check_sampling(name: str, request: Request) -> None:
         ("top_k", request.top_k >= 0, "0 (all) or more"),
         ("top_p", 0 < request.top_p <= 1, "above 0 and up to 1"),
         ("alpha", math.isfinite(request.alpha), "a finite number"),
+        ("forbidding", request.forbidding in FORBIDDING, ", ".join(FORBIDDING)),
     )
     for field, good, accepted in rules:
         if not good:

@@ -49,7 +49,9 @@ def load_part(
     """Return a whole part of the data, and how many prompts others have taken.
 
     A text that is in several parts, whatever its ids, belongs to the first of them in
-    the order of `PARTS`. A part that this config cannot read holds nothing.
+    the order of `PARTS`; but without `prompts.hh_agreement_apart`, as released, that of
+    "agreement" stays in training too. A part that this config cannot read holds
+    nothing.
 
     Args:
       config: of the run.
@@ -60,6 +62,8 @@ def load_part(
     prompts = _read_part(config, task, part, human)
     others: list[records.Prompt] = []
     for name in PARTS[: PARTS.index(part)] if part in PARTS else ():
+        if name == "agreement" and not config.prompts.hh_agreement_apart:
+            continue
         try:
             others += _read_part(config, task, name, human=False)
         except ValueError as error:
@@ -108,6 +112,7 @@ def _hh_prompts(
             split,
             manual_dir=config.prompts.hh_dir or None,
             data_dir=data_dir(config),
+            as_written=config.prompts.as_written,
         )
     except ValueError as error:
         where = f"prompts.hh_{part}_split={split!r}"

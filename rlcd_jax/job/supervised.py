@@ -164,6 +164,7 @@ def make_trainer(
             schedule=section.schedule,
             warmup=round(section.warmup_fraction * updates),
             total=updates,
+            idle=section.first_step_idle,
         ),
         loss_fn,
         num_micro=micro_batches(job, stage),
@@ -237,7 +238,11 @@ def fit(
 
 
 def retained(
-    config: ConfigDict, workdir: str | pathlib.Path, stage: str, last: int
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    stage: str,
+    last: int,
+    early: int = 0,
 ) -> retention.Regular:
     """Return which checkpoints of a stage stay, by what its metrics say so far.
 
@@ -246,6 +251,7 @@ def retained(
       workdir: its folder.
       stage: its name.
       last: its last step.
+      early: how many steps before its number a checkpoint is saved.
     """
     section, keep = config[stage], config.keep_checkpoints
     metric = section.get("keep_best", "")
@@ -257,7 +263,7 @@ def retained(
     if metric:
         told = "%s: beside the newest %d, the checkpoint of the best %s is kept"
         logging.info(told, stage, keep, metric)
-    return retention.Regular(keep, section.checkpoint_every, last, best)
+    return retention.Regular(keep, section.checkpoint_every, last, best, early)
 
 
 def _train(

@@ -1,7 +1,7 @@
 """A judge behind an OpenAI-compatible HTTP interface.
 
-Each pair of replies is asked about in both orders. An answer that cannot be read is
-counted apart from a tie.
+Each pair of replies is asked about in both orders, or as released in one. An answer
+that cannot be read is counted apart from a tie.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from rlcd_jax.judging import chat_api, judges, verdicts
 BLOCK = "\n\n\n\n"
 
 
-def questions(samples: Sequence[verdicts.JudgedReply], question: str) -> list[str]:
-    """Return the texts to ask: both orders of each contest of different replies.
+def questions(
+    samples: Sequence[verdicts.JudgedReply], question: str, *, both_orders: bool = True
+) -> list[str]:
+    """Return the texts to ask: the orders of each contest of different replies.
 
     Args:
       samples: replies of all systems.
       question: the task's judge question.
+      both_orders: False: in one order, of `verdicts.orders`.
 
     Raises:
       ValueError: the question is empty.
@@ -35,8 +38,9 @@ def questions(samples: Sequence[verdicts.JudgedReply], question: str) -> list[st
             judges.whole_turns(one),
             judges.whole_turns(two),
         )
-        texts.append(comparison_prompt(dialogue, first, second, question))
-        texts.append(comparison_prompt(dialogue, second, first, question))
+        for swapped in verdicts.orders(one, two, both_orders=both_orders):
+            shown = (second, first) if swapped else (first, second)
+            texts.append(comparison_prompt(dialogue, *shown, question))
     return texts
 
 
@@ -47,11 +51,13 @@ def compare(
     question: str,
     judge: str,
     progress: Callable[[int], None] = lambda count: None,
+    both_orders: bool = True,
 ) -> list[verdicts.Verdict]:
     """Return a verdict for each prompt and each two systems.
 
     Both orders must name the same reply for it to win; another reply in another order
-    is a flip and a tie; when one answer cannot be read the winner is "none".
+    is a flip and a tie; when one answer cannot be read the winner is "none". In one
+    order its answer alone decides.
 
     Args:
       samples: replies of all systems.
@@ -60,17 +66,21 @@ def compare(
       question: the task's judge question.
       judge: name of the judge in the records.
       progress: called with 1 after each answer.
+      both_orders: as in `questions`.
 
     Raises:
       ValueError, RuntimeError: see `ChatApi.ask_all`.
     """
-    answers = iter(api.ask_all(questions(samples, question), progress=progress))
+    asked = questions(samples, question, both_orders=both_orders)
+    answers = iter(api.ask_all(asked, progress=progress))
     judged = []
     for one, two in verdicts.contests(samples):
         if plain := verdicts.plain_winner(one, two):
             judged.append(verdicts.make_verdict(judge, one, two, plain))
         else:
-            judged.append(read_answers(judge, one, two, next(answers), next(answers)))
+            shown = verdicts.orders(one, two, both_orders=both_orders)
+            given = [(swapped, next(answers)) for swapped in shown]
+            judged.append(read_answers(judge, one, two, given))
     return judged
 
 
@@ -115,18 +125,26 @@ def read_answers(
     judge: str,
     one: verdicts.JudgedReply,
     two: verdicts.JudgedReply,
-    straight: str | None,
-    swapped: str | None,
+    given: Sequence[tuple[bool, str | None]],
 ) -> verdicts.Verdict:
-    """Return the verdict of two answers; in the second, (A) is the reply of `two`."""
-    letters = [None if a is None else parse_answer(a) for a in (straight, swapped)]
-    first = {"A": "1", "B": "2", None: None}[letters[0]]
-    second = {"A": "2", "B": "1", None: None}[letters[1]]
-    unparsed = letters.count(None)
+    """Return the verdict of the answers to one contest.
+
+    Args:
+      judge: name of the judge.
+      one: reply of the first system.
+      two: reply of the second.
+      given: for each order whether (A) was the reply of `two`, and the answer.
+    """
+    named = []
+    for swapped, answer in given:
+        letter = None if answer is None else parse_answer(answer)
+        systems = {"A": "2", "B": "1"} if swapped else {"A": "1", "B": "2"}
+        named.append(None if letter is None else systems[letter])
+    unparsed = named.count(None)
     if unparsed:
         winner = "none"
     else:
-        winner = first if first == second else "tie"
+        winner = named[0] if len(set(named)) == 1 else "tie"
     return verdicts.make_verdict(
         judge,
         one,
@@ -134,7 +152,7 @@ def read_answers(
         winner,
         flips=int(winner == "tie"),
         unparsed=unparsed,
-        answers=tuple("[no answer]" if a is None else a for a in (straight, swapped)),
+        answers=tuple("[no answer]" if a is None else a for _, a in given),
     )
 
 

@@ -73,6 +73,7 @@ def comparison_table(
     seed: int,
     level: float,
     resamples: int,
+    both_orders: bool = True,
 ) -> tables.Table:
     """Return one row a system.
 
@@ -85,6 +86,7 @@ def comparison_table(
       seed: of the bootstrap.
       level: coverage of the intervals.
       resamples: of the bootstrap.
+      both_orders: whether judges of two replies saw them in both orders.
 
     Returns:
       Columns: each judge's mean score, each judge's win rate over the base model and
@@ -119,7 +121,7 @@ def comparison_table(
         row_header="system",
         columns=(*columns, *(text.column for text in TEXT_COLUMNS)),
         rows=tuple(rows),
-        notes=(*_notes(judged, preference, level), *_empty_note(answers)),
+        notes=(*_notes(judged, preference, level, both_orders), *_empty_note(answers)),
     )
 
 
@@ -185,7 +187,7 @@ def _empty_note(answers: Sequence[Any]) -> tuple[str, ...]:
     return (f"Empty replies, which lose against all others: {listed}.",)
 
 
-def _notes(judged, preference, level: float) -> tuple[str, ...]:
+def _notes(judged, preference, level: float, both_orders: bool) -> tuple[str, ...]:
     notes = [
         f"Intervals: {level:.0%} bootstrap over prompts. Win rates are over the base "
         "model, ties count half. KL is exact over the vocabulary, along the replies."
@@ -200,6 +202,9 @@ def _notes(judged, preference, level: float) -> tuple[str, ...]:
         if judge not in judges.JUDGES or judges.JUDGES[judge].reads != judges.LETTERS:
             continue
         asked = [verdict for verdict in judged if verdict.judge == judge]
+        if not both_orders:
+            notes.append(f"{judge} is asked in one order of each pair, by a coin.")
+            continue
         flips = sum(verdict.flips for verdict in asked) / len(asked)
         notes.append(
             f"{judge} asks in both orders and takes the mean; the answer flipped with "

@@ -2,9 +2,9 @@
 
 Every judge gives one `Verdict` for each prompt and each two systems. A judge that
 reads two replies side by side is asked in both orders: when its choice changes with
-the order, that is a flip, and the verdict is a tie. A judge that scores one reply at a
-time has no order; its scores are kept as well. An empty reply loses against any other,
-whatever the judge.
+the order, that is a flip, and the verdict is a tie. As released it is asked in one. A
+judge that scores one reply at a time has no order; its scores are kept as well. An
+empty reply loses against any other, whatever the judge.
 
 * `lexicon_scores` rates the sentiment of a reply with a word list (VADER).
 * `preference_scores` come from a preference model, by any function the caller has.
@@ -131,13 +131,15 @@ def log_odds(
     question: str,
     judge: str = "log_odds",
     by_mean: bool = False,
+    both_orders: bool = True,
 ) -> list[verdicts.Verdict]:
     """Return verdicts of a language model that names the letter of the better reply.
 
-    Each pair is shown in both orders. With `m` the log-odds of the first system's
-    letter, the first system wins when m > 0 in both orders and loses when m < 0 in
-    both; opposite signs are a flip and a tie. A small model may flip nearly always; the
-    mean of both orders, in which a liking for a letter cancels, still says something.
+    Each pair is shown in both orders, or in one of `verdicts.orders`. With `m` the
+    log-odds of the first system's letter, the first system wins when m > 0 in both
+    orders and loses when m < 0 in both; opposite signs are a flip and a tie. A small
+    model may flip nearly always; the mean of both orders, in which a liking for a
+    letter cancels, still says something.
 
     Args:
       samples: replies of all systems.
@@ -145,6 +147,7 @@ def log_odds(
       question: the task's judge question.
       judge: name of the judge in the records.
       by_mean: let the sign of the mean log-odds decide; flips are counted all the same.
+      both_orders: False: in one order, in which no flip is seen.
     """
     if not question.strip():
         raise ValueError("the judge question is empty; give one of the task's")
@@ -155,19 +158,22 @@ def log_odds(
             continue  # told without asking
         dialogue, first = whole_turns(one)
         second = whole_turns(two)[1]
-        texts.append(scoring_prompt.scoring_prompt(dialogue, first, second, question))
-        texts.append(scoring_prompt.scoring_prompt(dialogue, second, first, question))
+        for swapped in verdicts.orders(one, two, both_orders=both_orders):
+            shown = (second, first) if swapped else (first, second)
+            texts.append(scoring_prompt.scoring_prompt(dialogue, *shown, question))
     logits = [(float(a), float(b)) for a, b in score_fn(texts)] if texts else []
     _check_answers(len(texts), [value for pair in logits for value in pair], width=2)
-    answers = iter(zip(logits[::2], logits[1::2], strict=True))
+    answers = iter(logits)
     made = []
     for one, two in pairs:
         if plain := verdicts.plain_winner(one, two):
             made.append(verdicts.make_verdict(judge, one, two, plain))
             continue
-        straight, swapped = next(answers)
-        margins = (straight[0] - straight[1], swapped[1] - swapped[0])
-        mean = sum(margins) / 2
+        margins = []
+        for swapped in verdicts.orders(one, two, both_orders=both_orders):
+            of_a, of_b = next(answers)
+            margins.append(of_b - of_a if swapped else of_a - of_b)
+        mean = sum(margins) / len(margins)
         low, high = (mean, mean) if by_mean else (min(margins), max(margins))
         winner = "1" if low > 0 else "2" if high < 0 else "tie"
         flips = int(min(margins) < 0 < max(margins))
@@ -217,11 +223,13 @@ class Means:
       question: the task's judge question.
       score_letters: logits of A and B after each text, by the run's language model.
       score_replies: a score of each (prompt, reply), by a preference model.
+      both_orders: whether two replies side by side are shown in both orders.
     """
 
     question: str
     score_letters: ScoreLetters
     score_replies: ScoreReplies
+    both_orders: bool = True
 
 
 Judged = tuple[list[verdicts.Score], list[verdicts.Verdict]]
@@ -267,7 +275,13 @@ def _by_lexicon(samples: Sequence[verdicts.JudgedReply], means: Means) -> Judged
 
 def _by_letters(samples: Sequence[verdicts.JudgedReply], means: Means) -> Judged:
     letters, question = means.score_letters, means.question
-    return [], log_odds(samples, letters, question=question, by_mean=True)
+    return [], log_odds(
+        samples,
+        letters,
+        question=question,
+        by_mean=True,
+        both_orders=means.both_orders,
+    )
 
 
 def _by_preference(samples: Sequence[verdicts.JudgedReply], means: Means) -> Judged:
@@ -288,7 +302,7 @@ JUDGES: dict[str, Judge] = {
         ),
         Judge(
             "log_odds",
-            "the language model's letter for the task's question, in both orders",
+            "the language model's letter for the task's question",
             LETTERS,
             False,
             _fits_all,

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from rlcd_jax import records, schema
+from rlcd_jax import records, schema, seeds
 from rlcd_jax.statistics import estimates, win_rates
 
 
@@ -89,6 +89,22 @@ def make_verdict(
         length_2=len(two.reply.split()),
         **fields,
     )
+
+
+def orders(
+    one: JudgedReply, two: JudgedReply, *, both_orders: bool
+) -> tuple[bool, ...]:
+    """Return in which orders two replies are shown side by side; True: `two` first.
+
+    In both, or in one by a coin that is keyed by prompt and systems, so that each pair
+    is asked about once.
+
+    Source: RLCD Appendix F.2 for the coin.
+    """
+    if both_orders:
+        return False, True
+    names = (records.key_of(one), one.system, two.system)
+    return (bool(seeds.seed_choice(2, 0, "shown", *names)),)
 
 
 def plain_winner(one: JudgedReply, two: JudgedReply) -> Literal["1", "2", "tie"] | None:

@@ -1,7 +1,13 @@
-"""Contrast prompts: one dialogue asked for an attribute and for its opposite."""
+"""Contrast prompts: one dialogue asked for an attribute and for its opposite.
+
+They are made of turns; of a prompt that keeps its text as its source writes it, by
+replacements in that text, as the released code makes them.
+"""
 
 from rlcd_jax import records, tasks
 from rlcd_jax.text import dialogue_format
+
+UNSEEN_END = "PROMPT_END"  # what the released code searches the last header by
 
 
 def contrast_prompts(
@@ -39,7 +45,32 @@ def contrast_prompts(
         )
         return positive, negative
     positive, negative = task.affixes[index]
+    if prompt.text:
+        marker = task.assistant_marker
+        return (
+            replaced(prompt.text, marker, positive, negative),
+            replaced(prompt.text, marker, negative, positive),
+        )
     return (
         dialogue_format.render_dialogue(prompt.turns, task, positive, negative),
         dialogue_format.render_dialogue(prompt.turns, task, negative, positive),
     )
+
+
+def replaced(text: str, marker: str, final: str, earlier: str) -> str:
+    """Return a text with affixes in its headers, by replacement, flaws included.
+
+    Where the text does not end with the marker, blank line and all, every header has
+    the affix of the earlier ones, and the mark of the search stays in the prompt.
+
+    Args:
+      text: a dialogue that waits for the assistant.
+      marker: the header of the assistant with its blank line.
+      final: affix of the last header.
+      earlier: affix of all others.
+
+    Source: `create_prompts` of the released simulation script.
+    """
+    header = marker.removesuffix(":")
+    text = (text + UNSEEN_END).replace(marker + UNSEEN_END, f"{header} ({final}):")
+    return text.replace(marker, f"{header} ({earlier}):")

@@ -36,6 +36,7 @@ class DrawSettings:
       max_tries: attempts per side, the first included; the prompt is then dropped.
       both_orders: score each pair in both orders and average the two probabilities.
       hard_labels: round scored labels to 0 or 1; a tie goes to the first reply.
+      forbidden: how the task's forbidden strings are kept out: `Request.forbidding`.
     """
 
     seed: int
@@ -47,6 +48,7 @@ class DrawSettings:
     max_tries: int = schema.between(1)
     both_orders: bool
     hard_labels: bool
+    forbidden: str = engine.ANYWHERE
 
     def __post_init__(self):
         schema.validate(self)
@@ -130,6 +132,7 @@ def make_request(
         top_p=settings.top_p,
         stop_strings=task.stop_strings,
         forbidden_strings=task.forbidden_strings,
+        forbidding=settings.forbidden,
         contrast_tokens=source.tokens if source.other_tokens else None,
         alpha=settings.alpha,
     )

@@ -173,7 +173,7 @@ def _scoring_texts(
     task: tasks.Task,
     settings: draws.DrawSettings,
 ) -> list[str]:
-    plain = dialogue_format.render_dialogue(draw.prompt.turns, task)
+    plain = dialogue_format.plain_dialogue(draw.prompt, task)
     instruction = task.scoring_instructions[pair.scoring["instruction_index"]]
     replies = (pair.reply_1, pair.reply_2)
     orders = (replies, replies[::-1]) if settings.both_orders else (replies,)

@@ -1,6 +1,7 @@
 """The text in which a model is asked which of two replies is better."""
 
 BLOCK = "\n\n\n\n"
+LETTERS = ("continuation", "bare")  # as what A and B are read: see `scoring.letters`
 
 
 def scoring_prompt(plain: str, reply_a: str, reply_b: str, instruction: str) -> str:

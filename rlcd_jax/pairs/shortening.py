@@ -14,8 +14,7 @@ from rlcd_jax import records, tasks
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.text import encoding, tokenizer
 
-DROP, SHORTEN_PROMPT = "drop", "shorten_prompt"
-RULES = (DROP, SHORTEN_PROMPT)
+DROP, SHORTEN_PROMPT, CUT_RIGHT = RULES = "drop", "shorten_prompt", "cut_right"
 NO_BORDERS = (
     "the chat template does not tell where a turn ends, so no prompt can be shortened; "
     f"set too_long={DROP!r}, or allow longer texts"
@@ -43,11 +42,21 @@ class Fitted:
 
     Attributes:
       joined: ids and whether they are the reply's; () where nothing fits.
-      shortened: the prompt lost turns.
+      shortened: the prompt lost turns, or a text its end.
+      whole: which of `joined` have their end.
     """
 
     joined: tuple[Joined, ...]
     shortened: bool = False
+    whole: tuple[bool, ...] = ()
+
+    def closed(self, ends: Sequence[int]) -> list[Joined]:
+        """Return `joined`, those that have their end with what is behind it."""
+        whole = self.whole or (True,) * len(self.joined)
+        return [
+            (ids + [*ends] * has_end, is_reply + [True] * len(ends) * has_end)
+            for (ids, is_reply), has_end in zip(self.joined, whole, strict=True)
+        ]
 
 
 def check_rule(field: str, rule: str) -> None:
@@ -102,22 +111,27 @@ def fit(
     max_tokens: int,
     rule: str,
     task: tasks.Task,
+    border: str = encoding.BY_TEXT,
+    closing: int = 0,
 ) -> list[Fitted]:
     """Return the ids of prompts with their replies, all of at most `max_tokens`.
 
     The replies of a group stand after the same text: as much of its prompt as leaves
-    room for the longest.
+    room for the longest. Where texts are cut on the right, they are cut one by one.
 
     Args:
       text_tokenizer: of the model.
       groups: each one or more (prompt, reply) of the same prompt, the reply from its
         leading space to its end mark.
       max_tokens: of prompt and reply together.
-      rule: "drop", or "shorten_prompt": leave out the oldest turns, as few as will do.
+      rule: "drop", or "shorten_prompt": leave out the oldest turns, as few as will do;
+        or "cut_right": the end of the text, mark and reply first, as released.
       task: gives the format, in which turns are told apart.
+      border: where a reply begins: see `encoding.join_replies`.
+      closing: tokens that come behind a whole text; a cut one has room for as many.
     """
     texts = [text for group in groups for text in group]
-    whole = encoding.join_replies(text_tokenizer, texts)
+    whole = encoding.join_replies(text_tokenizer, texts, border)
     left, borders = iter(whole), None
     fitted = []
     for group in groups:
@@ -126,10 +140,21 @@ def fit(
             fitted.append(Fitted(joined))
         elif rule == DROP:
             fitted.append(Fitted(()))
+        elif rule == CUT_RIGHT:
+            fitted.append(_cut(joined, max_tokens, closing))
         else:
             borders = borders or find_borders(task, text_tokenizer)
-            fitted.append(_shorten(text_tokenizer, group, max_tokens, borders))
+            fitted.append(_shorten(text_tokenizer, group, max_tokens, borders, border))
     return fitted
+
+
+def _cut(joined: Sequence[Joined], max_tokens: int, closing: int) -> Fitted:
+    room = max_tokens + closing
+    whole = tuple(len(ids) <= max_tokens for ids, _ in joined)
+    cut = tuple((ids[:room], is_reply[:room]) for ids, is_reply in joined)
+    if not all(any(is_reply) for _, is_reply in cut):
+        return Fitted(())  # the prompt alone: no reply is left to learn from
+    return Fitted(cut, shortened=True, whole=whole)
 
 
 def _shorten(
@@ -137,10 +162,11 @@ def _shorten(
     group: Sequence[tuple[str, str]],
     max_tokens: int,
     borders: Borders,
+    border: str,
 ) -> Fitted:
     for shorter in shorter_prompts(group[0][0], borders):
         texts = [(shorter, reply) for _, reply in group]
-        joined = tuple(encoding.join_replies(text_tokenizer, texts))
+        joined = tuple(encoding.join_replies(text_tokenizer, texts, border))
         if _longest(joined) <= max_tokens:
             return Fitted(joined, shortened=True)
     return Fitted(())

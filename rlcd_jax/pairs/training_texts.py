@@ -5,6 +5,12 @@ from collections.abc import Iterable
 
 from rlcd_jax import records, tasks
 
+# What a reader of CSV files takes for a missing value.
+MISSING = frozenset(
+    """#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a
+    nan null""".split()
+) | {"", "#N/A N/A"}
+
 
 @dataclasses.dataclass(frozen=True)
 class ChatTurn:
@@ -29,6 +35,15 @@ def positives(pairs: Iterable[records.Pair]) -> list[records.Pair]:
         if "positive" in (pair.side_1, pair.side_2):
             first.setdefault(records.key_of(pair), pair)
     return list(first.values())
+
+
+def as_csv_reads(reply: str) -> str:
+    """Return a reply as a reader of its CSV has it: "None", "NA" and the like are "".
+
+    Source: the released data are read by pandas, whose missing values the released
+    patch fills with empty texts before the mark is joined.
+    """
+    return "" if reply in MISSING else reply
 
 
 def bare_reply(reply: str, task: tasks.Task, turn: ChatTurn | None = None) -> str:
@@ -69,28 +84,37 @@ def preference_texts(
     pair: records.Pair | records.HumanPair,
     task: tasks.Task,
     turn: ChatTurn | None = None,
+    *,
+    csv_missing: bool = False,
 ) -> tuple[tuple[str, str], tuple[str, str]]:
     """Return the two texts that a preference model scores, each (prompt, reply).
 
     The reply ends with its mark, so that the model reads its score at the last token
-    of the mark.
+    of the mark. With `csv_missing` simulated replies are as `as_csv_reads` has them.
 
     Source: RLCD's modification of the AlpacaFarm reward model.
     """
+    emptied = csv_missing and isinstance(pair, records.Pair)
+    replies = (pair.reply_1, pair.reply_2)
     first, second = (
-        (pair.prompt, reply_text(reply, task, turn))
-        for reply in (pair.reply_1, pair.reply_2)
+        (pair.prompt, reply_text(as_csv_reads(x) if emptied else x, task, turn))
+        for x in replies
     )
     return first, second
 
 
 def distill_example(
-    pair: records.Pair, task: tasks.Task, turn: ChatTurn | None = None
+    pair: records.Pair,
+    task: tasks.Task,
+    turn: ChatTurn | None = None,
+    *,
+    csv_missing: bool = False,
 ) -> tuple[str, str]:
     """Return the affix-free prompt and the positive reply with its end mark.
 
     The two joined are the training text, as `encoding.join_reply` makes its ids; the
-    space between them is the reply's.
+    space between them is the reply's. With `csv_missing` the reply is as
+    `as_csv_reads` has it.
 
     Raises:
       ValueError: the pair has no positive side.
@@ -101,4 +125,6 @@ def distill_example(
             f"pair {pair.id!r} has the sides {list(by_side)}; context distillation "
             "accepts pairs of contrast sampling, which have a positive side"
         )
-    return pair.prompt, reply_text(by_side["positive"], task, turn)
+    reply = by_side["positive"]
+    reply = as_csv_reads(reply) if csv_missing else reply
+    return pair.prompt, reply_text(reply, task, turn)

@@ -78,10 +78,10 @@ def sample(config: ConfigDict, part: str) -> graph.Cost:
 
 
 def judge(config: ConfigDict, questions: int, *, api: bool) -> graph.Cost:
-    """Return the cost of verdicts in both orders."""
+    """Return the cost of verdicts, in both orders or in one."""
     section = config.evaluate
     prompts = counts.num_prompts(config, setup.load_task(config), "test")
-    asked = 2 * prompts * section.samples_per_prompt * questions
+    asked = (1 + section.both_orders) * prompts * section.samples_per_prompt * questions
     if api:
         return graph.Cost(calls=float(asked))
     text = config.pairs.prompt_tokens + 2 * section.reply_tokens

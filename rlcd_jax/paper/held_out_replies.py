@@ -129,11 +129,18 @@ def judge_locally(
     question: str,
     judge: str,
 ) -> list[verdicts.Verdict]:
-    """Return verdicts by the log-odds of the config's model, asked in both orders."""
+    """Return verdicts by the log-odds of the config's model."""
     job = setup.load_job(config)
     score = letters.letter_scorer(job, job.load_base())
     samples = evaluate_policy.as_samples(answers)
-    return judges.log_odds(samples, score, question=question, judge=judge, by_mean=True)
+    return judges.log_odds(
+        samples,
+        score,
+        question=question,
+        judge=judge,
+        by_mean=True,
+        both_orders=config.evaluate.both_orders,
+    )
 
 
 def _write(workdir: str | pathlib.Path, scores: list[verdicts.Score]) -> dict[str, Any]:

@@ -131,7 +131,11 @@ def _ask_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     unparsed = {}
     for name, question in asked.items():
         judged = api_judge.compare(
-            samples, api, question=question, judge=node.settings["judge"]
+            samples,
+            api,
+            question=question,
+            judge=node.settings["judge"],
+            both_orders=node.settings["both_orders"],
         )
         record_files.write_jsonl(place / f"verdicts-{name}.jsonl", judged)
         unparsed[name] = sum(verdict.unparsed for verdict in judged)

@@ -187,6 +187,7 @@ class Recipes:
                 for name, method in (("first", one), ("second", two))
             )
             settings: dict[str, Any] = {"questions": questions, "judge": "log_odds"}
+            settings["both_orders"] = config.evaluate.both_orders
             free: dict[str, Any] = {}
             if api:
                 asked = self.setup.api

@@ -50,7 +50,7 @@ def relabel_pairs(
     }
     texts = []
     for row in rows:
-        plain = dialogue_format.render_dialogue(prompts[row.prompt_id].turns, job.task)
+        plain = dialogue_format.plain_dialogue(prompts[row.prompt_id], job.task)
         question = job.task.scoring_instructions[row.scoring["instruction_index"]]
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]
@@ -62,7 +62,7 @@ def relabel_pairs(
     ids = encoding.encode_texts(job.text_tokenizer, texts)
     longest = max(map(len, ids), default=0)
     lengths.refuse_over(job, longest, "a scoring prompt", "give fewer or shorter shots")
-    logits = letters.letter_scorer(job, job.load_base())(texts)
+    logits = letters.letter_scorer(job, job.load_base(), config.pairs.letters)(texts)
     step = 1 + config.pairs.both_orders
     hard = simulate_pairs.settings(config).hard_labels
     labelled = [

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import tasks
 from rlcd_jax.datasets import comparisons, hh_rlhf_files
 from rlcd_jax.job import prompt_parts
+from rlcd_jax.ppo import learning
 
 SLICE = re.compile(r"\w+(\[(?P<start>(-?\d+%?)?):(?P<stop>(-?\d+%?)?)\])?")
 
@@ -99,5 +100,6 @@ def preference_pairs(config: ConfigDict, task: tasks.Task) -> int:
 def policy_replies(config: ConfigDict) -> tuple[int, int]:
     """Return the replies of PPO's roll-outs, and those to dev prompts."""
     section = config.policy
-    checkpoints = -(-section.steps // section.checkpoint_every)
-    return section.steps * section.rollouts, checkpoints * section.dev_prompts
+    steps = learning.last_step(section)
+    checkpoints = sum(learning.is_saved(section, n) for n in range(1, steps + 1))
+    return steps * section.rollouts, checkpoints * section.dev_prompts

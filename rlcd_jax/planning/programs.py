@@ -249,11 +249,11 @@ def state_sizes(learn: Program) -> dict[str, int]:
 def policy(setting: Setting) -> list[Program]:
     """Return the programs of PPO: drawing, rollout, update."""
     job, section, cfg = setting.job, setting.job.config.policy, setting.cfg
-    updates = section.steps * learning.updates_per_step(section)
+    updates = learning.last_step(section) * learning.updates_per_step(section)
     length = section.prompt_tokens + section.reply_tokens
     replies, dev = counts.policy_replies(job.config)
-    tokens = updates * section.update_batch * length
-    logit_tokens = updates * section.update_batch * section.reply_tokens
+    rows = updates * reply_rows.rows_of_update(section)
+    tokens, logit_tokens = rows * length, rows * section.reply_tokens
     specs = llama.param_specs(cfg)
     frozen = {
         "reference": sizes.model_shapes(setting, specs, frozen=True),
@@ -308,7 +308,7 @@ def roll_out(
     job, section = setting.job, setting.job.config.policy
     replies, dev = counts.policy_replies(job.config)
     batch = sizes.update_batch(job, "policy")
-    parts = section.update_batch // reply_rows.rows_at_once(job)
+    parts = reply_rows.rows_of_update(section) // reply_rows.rows_at_once(job)
     rows = tuple(
         jax.ShapeDtypeStruct(
             (batch[name].shape[0] // parts, *batch[name].shape[1:]), batch[name].dtype
@@ -392,6 +392,7 @@ def evaluate(setting: Setting) -> list[Program]:
     chosen, _ = evaluate_policy.usable_judges(setting.job)
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
         asked = list(setting.job.task.judge_questions.values())
+        orders = 1 + setting.job.config.evaluate.both_orders
         judged = questions.ask(
             setting,
             "judge",
@@ -399,7 +400,7 @@ def evaluate(setting: Setting) -> list[Program]:
                 "parameters": master,
                 "frozen": copy + questions.shared_bytes(setting, asked),
             },
-            num_texts=2 * replies * systems * (systems - 1) // 2,
+            num_texts=orders * replies * systems * (systems - 1) // 2,
             length=questions.longest(setting, asked, section.reply_tokens),
         )
         programs.append(judged)

@@ -122,7 +122,7 @@ def update_batch(job: setup.Job, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _policy_batch(job: setup.Job) -> Mapping[str, np.ndarray]:
-    """Return the one minibatch of a rollout that is no larger than an update."""
+    """Return the one minibatch of a rollout that is no larger than an update's."""
     section = job.config.policy
     ids = (0,) * section.prompt_tokens, (0,) * section.reply_tokens
     texts = [reply_rows.text(job, *ids)] * section.update_batch

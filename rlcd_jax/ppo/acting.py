@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes, records, seeds, sharding
+from rlcd_jax import processes, records, seeds, sharding, tasks
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import batching, generation, lengths, prompt_parts, setup
 from rlcd_jax.pairs import length_counts
@@ -215,7 +215,7 @@ class Actor:
                 seed=seeds.seed_words(seed, "rollout", step, place, dialogue.id),
                 max_new_tokens=self.section.reply_tokens,
                 temperature=float(self.section.temperature),
-                stop_strings=task.stop_strings,
+                stop_strings=() if self.section.past_mark else task.stop_strings,
             )
             for place, dialogue in enumerate(prompts, start=first)
         ]
@@ -253,8 +253,13 @@ class Actor:
             notes = dataclasses.replace(notes, gain=gain, bias=bias)
         scores, metrics = rollout.terminal_rule(
             jnp.asarray(notes.gain * raw + notes.bias),
-            jnp.asarray([one.reply.finish != "length" for one in sampled]),
-            jnp.asarray([not one.reply.text.strip() for one in sampled]),
+            jnp.asarray(
+                [
+                    is_whole(r.raw, r.finish, self.job.task, section.finished)
+                    for r in (one.reply for one in sampled)
+                ]
+            ),
+            jnp.asarray([not self.shown(one.reply).strip() for one in sampled]),
             mode=section.terminal_mode,
             value=float(section.terminal_value),
         )
@@ -265,13 +270,17 @@ class Actor:
             values,
             scores,
             kl_coef=learning.float32(notes.kl_coef),
-            rules=_rules(section),
+            rules=rules(section),
             entropy=entropy,
         )
         speed = generation.engine_metrics(self.sampler)
         shown = {**processes.fetch({**metrics, **more}), **speed, **checked}
         shown["rollout/reward_mean"] = float(raw.mean())
         return frozen, notes, shown
+
+    def shown(self, reply: engine.Reply) -> str:
+        """Return the text of a reply up to the mark of the next turn."""
+        return requests.cut(reply.text, self.job.task.stop_strings)
 
     def raw_rewards(self, sampled: Sequence[Sampled]) -> np.ndarray:
         """Return the preference model's reward of each reply, [B] float32.
@@ -351,6 +360,20 @@ class Actor:
         return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)
 
 
+def is_whole(raw: str, finish: str, task: tasks.Task, finished: str) -> bool:
+    """Return whether a reply ended by itself.
+
+    Args:
+      raw: its text with whatever ended it.
+      finish: "eos", "stop" or "length".
+      task: has the mark of the next turn. In the chat format the end token is it.
+      finished: of `rollout.FINISHED`.
+    """
+    marked = any(stop in raw for stop in task.stop_strings)
+    by_mark = finished == rollout.BY_MARK and bool(task.stop_strings)
+    return marked or (finish == "eos" and not by_mark)
+
+
 def adapt(notes: Notes, shown: Mapping[str, Any], section: ConfigDict) -> Notes:
     """Return the notes of the next step: an adaptive KL coefficient moves."""
     if not section.kl_target:
@@ -365,12 +388,14 @@ def adapt(notes: Notes, shown: Mapping[str, Any], section: ConfigDict) -> Notes:
     return dataclasses.replace(notes, kl_coef=float(kl_coef))
 
 
-def _rules(section: ConfigDict) -> rollout.AdvantageRules:
+def rules(section: ConfigDict) -> rollout.AdvantageRules:
+    """Return how a section of the config has rewards become advantages."""
     return rollout.AdvantageRules(
         kl_estimator=section.kl_estimator,
         gamma=float(section.gamma),
         lam=float(section.lam),
         whiten_rewards=section.whiten_rewards,
         whiten_advantages=section.whiten_advantages,
+        whiten_rows=section.whiten_rows,
         statistics=section.statistics,
     )

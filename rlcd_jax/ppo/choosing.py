@@ -219,7 +219,7 @@ def answer_dev(
         {
             "prompt_id": one.dialogue.id,
             "prompt": one.dialogue.text,
-            "reply": one.reply.text,
+            "reply": actor.shown(one.reply),
             "finish": one.reply.finish,
             "score": float(reward),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,7 +37,7 @@ def make_trainer(job: setup.Job) -> trainer.Trainer:
             parts=() if section.joint_clip else ("policy", "value"),
         ),
         ppo_loss(job),
-        num_micro=section.update_batch // reply_rows.rows_at_once(job),
+        num_micro=reply_rows.rows_of_update(section) // reply_rows.rows_at_once(job),
         weight="weighs",
         base=trained_form.base_of(job),
     )
@@ -55,6 +55,21 @@ def updates_per_step(section: ConfigDict) -> int:
             f"policy.rollouts={section.rollouts}; choose a divisor"
         )
     return section.epochs * section.rollouts // section.update_batch
+
+
+def last_step(section: ConfigDict) -> int:
+    """Return the last PPO step that is made.
+
+    As released, with `policy.early_checkpoints`, a checkpoint lacks the step that it is
+    named after; so the last step is in none, and is not made.
+    """
+    return section.steps - section.early_checkpoints
+
+
+def is_saved(section: ConfigDict, step: int) -> bool:
+    """Return whether the policy after a step is one that the config asks for."""
+    regular = (step + section.early_checkpoints) % section.checkpoint_every == 0
+    return regular or step == last_step(section)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,16 +144,42 @@ def ppo_loss(job: setup.Job) -> train_state.LossFn:
         value_clip=float(section.value_clip),
         value_coef=float(section.value_coef),
         statistics=section.statistics,
+        share=reply_rows.rows_of_update(section) / section.update_batch,
     )
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)
-def _loss(
-    how: Reading, *, clip: float, value_clip: float, value_coef: float, statistics: str
-) -> train_state.LossFn:
-    def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+def _loss(how: Reading, **numbers: Any) -> train_state.LossFn:
+    def read(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         logprobs, _ = response_logprobs(params["policy"], how, batch)
-        values = response_values(params["value"], how, batch)
+        return logprobs, response_values(params["value"], how, batch)
+
+    return total_loss(read, **numbers)
+
+
+def total_loss(
+    read: Callable[[Mapping[str, Params], Mapping[str, jax.Array]], Any],
+    *,
+    clip: float,
+    value_clip: float,
+    value_coef: float,
+    statistics: str,
+    share: float,
+) -> train_state.LossFn:
+    """Return the loss of a minibatch: of the policy, plus weighted that of the value.
+
+    Args:
+      read: from parameters and batch to log-probabilities and values, [B, R].
+      clip: of the ratio.
+      value_clip: of the value.
+      value_coef: weight of the value loss.
+      statistics: of `losses`.
+      share: of an update's rows that the minibatch has, by which it is multiplied; 1
+        but for the accumulation of the release, which clears the gradients of others.
+    """
+
+    def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        logprobs, values = read(params, batch)
         policy_loss, policy_metrics = losses.ppo_policy(
             logprobs,
             batch["logprobs"],
@@ -156,7 +197,7 @@ def _loss(
             statistics=statistics,
         )
         total = policy_loss + value_coef * value_loss
-        return total, {**policy_metrics, **value_metrics, "loss/total": total}
+        return share * total, {**policy_metrics, **value_metrics, "loss/total": total}
 
     return loss_fn
 
@@ -198,7 +239,7 @@ def minibatches(
                 num_rows=len(texts),
                 minibatch_size=section.update_batch,
             )
-        )
+        )[:, -reply_rows.rows_of_update(section) :]
     ]
     for chosen, rows in reply_rows.update_batches(job, texts, orders):
         yield {**rows, **{name: array[chosen] for name, array in arrays.items()}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
 from rlcd_jax.job import packed_batches, setup, trainer
@@ -18,16 +19,25 @@ Ids = Sequence[int]
 READ = ("tokens", "segments", "states", "at")  # what a program that only reads gets
 
 
+def rows_of_update(section: ConfigDict) -> int:
+    """Return of how many replies an update is made.
+
+    All of `policy.update_batch`; or as released `policy.lone_rows` of them, the last,
+    since the gradients of all others are cleared.
+    """
+    return min(section.lone_rows or section.update_batch, section.update_batch)
+
+
 def rows_at_once(job: setup.Job) -> int:
     """Return how many replies go through a model at once, in rollout and update."""
     section = job.config.policy
     parts = trainer.micro_batches(
         "policy",
-        section.update_batch,
+        rows_of_update(section),
         section.micro_batch,
         sharding.batch_ways(job.mesh),
     )
-    return section.update_batch // parts
+    return rows_of_update(section) // parts
 
 
 def text(job: setup.Job, prompt: Ids, reply: Ids) -> packing.Text:
@@ -85,7 +95,7 @@ def update_batches(
       orders: by update, which of the texts it takes.
     """
     section, at_once = job.config.policy, rows_at_once(job)
-    packer = _packer(job, section.update_batch // at_once)
+    packer = _packer(job, rows_of_update(section) // at_once)
     batches = [[[texts[index]] for index in order] for order in orders]
     places = [packer.place(batch) for batch in batches]
     size = packing.Size(

@@ -27,6 +27,9 @@ from rlcd_jax.ppo import credit, kl_penalty
 from rlcd_jax.training import masked
 
 TERMINAL_MODES = ("replace", "subtract", "none")
+# When a reply is whole: it ended in any way but by the limit of its length, or the mark
+# of the next turn is in it. As released, the end token alone is not enough.
+ENDED, BY_MARK = FINISHED = "ended", "mark"
 
 Metrics = dict[str, jax.Array]
 
@@ -70,6 +73,8 @@ class AdvantageRules:
         True as released.
       statistics: "masked": padding is nowhere counted (corrected); "padded": it
         is in both statistics and in GAE (as released).
+      whiten_rows: replies, one after another, that are whitened together; 0 or as many
+        as there are: all (corrected); 64 as released, those of one of 8 processes.
     """
 
     kl_estimator: str
@@ -78,6 +83,7 @@ class AdvantageRules:
     whiten_rewards: bool
     whiten_advantages: bool
     statistics: str
+    whiten_rows: int = 0
 
 
 def terminal_rule(
@@ -142,8 +148,8 @@ def assemble(
     rewards = whiten(-kl_coef kl + score at the last counted token), mean kept
     advantages, returns = gae(rewards, values); advantages = whiten(advantages)
 
-    All statistics are over the rows given: give all rows of one PPO step at once.
-    Deviation from the release: there each of 8 processes whitens its own 64 rows.
+    Statistics are over the rows given, or groups of `rules.whiten_rows`: give all rows
+    of one PPO step at once.
 
     Args:
       mask: [B, R] which entries are a token of a reply.
@@ -196,13 +202,45 @@ def _advantages(
     """Return rewards, advantages and returns [B, R], whitened as the rules say."""
     rewards = shaped
     if rules.whiten_rewards:
-        rewards = masked.whiten(rewards, counted, shift_mean=False)
+        rewards = whiten(rewards, counted, rules.whiten_rows, shift_mean=False)
     advantages, returns = credit.gae(
         rewards, values, counted, gamma=rules.gamma, lam=rules.lam
     )
     if rules.whiten_advantages:
-        advantages = masked.whiten(advantages, counted, shift_mean=True)
+        advantages = whiten(advantages, counted, rules.whiten_rows, shift_mean=True)
     return rewards, advantages, returns
+
+
+def whiten(
+    values: jax.Array, counted: jax.Array | None, rows: int, *, shift_mean: bool
+) -> jax.Array:
+    """Return values whitened over all rows, or over each group of so many.
+
+    Args:
+      values: [B, R].
+      counted: [B, R] bool, which enter the statistics; None: all.
+      rows: of a group, one after another; 0, or B and more: all.
+      shift_mean: bring the mean to 0; else it is put back.
+
+    Raises:
+      ValueError: the rows do not divide into such groups.
+    """
+    if not 0 < rows < len(values):
+        return masked.whiten(values, counted, shift_mean=shift_mean)
+    if len(values) % rows:
+        raise ValueError(
+            f"{len(values)} replies do not divide into groups of {rows} that are "
+            "whitened together; choose a divisor, or 0 for all"
+        )
+    groups = [
+        masked.whiten(
+            values[start : start + rows],
+            None if counted is None else counted[start : start + rows],
+            shift_mean=shift_mean,
+        )
+        for start in range(0, len(values), rows)
+    ]
+    return jnp.concatenate(groups)
 
 
 def _metrics(

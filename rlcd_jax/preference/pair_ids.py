@@ -75,8 +75,9 @@ def to_tokens(
     """Return pairs as token ids of the two whole texts.
 
     Rows over the stage's `lengths` are treated by its `too_long`: dropped, or both
-    texts lose the same oldest turns. A row of two equal texts compares nothing: it
-    would teach nothing and count as an error, so it is left out wherever it is from.
+    texts lose the same oldest turns, or each its end. A row of two equal texts compares
+    nothing: it would teach nothing and count as an error, so it is left out wherever it
+    is from.
 
     Args:
       job: of the run.
@@ -88,16 +89,22 @@ def to_tokens(
     ends = lengths.closing_ids(job, stage)
     fitted = shortening.fit(
         job.text_tokenizer,
-        [training_texts.preference_texts(row, task, job.chat_turn) for row in rows],
+        [
+            training_texts.preference_texts(
+                row, task, job.chat_turn, csv_missing=job.config.pairs.csv_missing
+            )
+            for row in rows
+        ],
         max_tokens=lengths.text_tokens(job, stage),
         rule=section.too_long,
         task=task,
+        closing=len(ends),
     )
     made, kept, equal = [], [], []
     for row, one in zip(rows, fitted, strict=True):
         if not one.joined:
             continue
-        ids_1, ids_2 = ((*ids, *ends) for ids, _ in one.joined)
+        ids_1, ids_2 = (tuple(ids) for ids, _ in one.closed(ends))
         if ids_1 == ids_2:
             equal.append(one)
             continue

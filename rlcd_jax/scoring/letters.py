@@ -20,8 +20,9 @@ from rlcd_jax import sharding
 from rlcd_jax.decode import layout, programs
 from rlcd_jax.job import batching, lengths, setup
 from rlcd_jax.models import cached, heads, llama
+from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.scoring import reading
-from rlcd_jax.text import encoding
+from rlcd_jax.text import encoding, tokenizer
 
 Params = Any
 Ids = Sequence[int]
@@ -33,12 +34,19 @@ SHARED = 64  # tokens; fewer in common are not worth programs of their own
 
 
 def letter_scorer(
-    job: setup.Job, params: Params
+    job: setup.Job, params: Params, letters: str = scoring_prompt.LETTERS[0]
 ) -> Callable[[Sequence[str]], list[tuple[float, float]]]:
     """Return a function from scoring texts to the logits of the letters A and B.
 
-    The ids of the letters are those of the tokenised continuation of each text, one
-    token each. The released code takes the ids of bare letters, which differ.
+    Args:
+      job: of the run.
+      params: of the model that is asked.
+      letters: "continuation": the ids of the letters are those of the tokenised
+        continuation of the texts, one token each; "bare": the last id of each letter
+        as a text of its own, as released, which is another token where a word begins
+        with a blank that the tokenizer adds.
+
+    Source: the released simulation script for "bare".
     """
     params = reading.frozen(job, params)
     read = letters_program(job)
@@ -51,7 +59,10 @@ def letter_scorer(
     def score(texts: Sequence[str]) -> list[tuple[float, float]]:
         if not texts:
             return []
-        letters = np.array([_letter_id(job, texts[0], x) for x in LETTERS], np.int32)
+        asked = np.array(
+            [letter_id(job.text_tokenizer, texts[0], x, letters) for x in LETTERS],
+            np.int32,
+        )
         rows = encoding.encode_texts(job.text_tokenizer, texts)
         lengths.refuse_over(
             job, max(map(len, rows)), "a scoring prompt", "ask about shorter replies"
@@ -63,7 +74,7 @@ def letter_scorer(
             run = behind()(rows[0][:shared]) if shared else whole
             rest = [row[shared:] for row in rows]
             pairs = batching.map_rows(
-                lambda tokens, mask: run(tokens, mask, letters),
+                lambda tokens, mask: run(tokens, mask, asked),
                 rest,
                 rows_at=reading.rows_at(job),
                 lengths=batching.rising_lengths(max(map(len, rest))),
@@ -82,8 +93,17 @@ def num_shared(rows: Sequence[Ids]) -> int:
     return min(common, min(map(len, rows)) - 1)
 
 
-def _letter_id(job: setup.Job, text: str, letter: str) -> int:
-    ids = job.text_tokenizer.continuation_ids(text, letter)
+def letter_id(
+    text_tokenizer: tokenizer.Tokenizer, text: str, letter: str, letters: str
+) -> int:
+    """Return the id at which a letter is read behind a text.
+
+    Raises:
+      ValueError: as a continuation it is not one token.
+    """
+    if letters == "bare":
+        return text_tokenizer.encode(letter)[-1]
+    ids = text_tokenizer.continuation_ids(text, letter)
     if len(ids) != 1:
         raise ValueError(
             f"the answer {letter!r} is {len(ids)} tokens after the scoring prompt; "

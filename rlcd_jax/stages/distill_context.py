@@ -134,13 +134,18 @@ def make_examples(
     """Return the positive replies as token examples, and what became of long texts.
 
     Those over `distill.lengths` are treated by `distill.too_long`: dropped, or their
-    prompts lose the oldest turns.
+    prompts lose the oldest turns, or they lose their end.
     """
     task = job.task
     ends = lengths.closing_ids(job, "distill")
     pairs = training_texts.positives(rows)
     texts = [
-        [training_texts.distill_example(pair, task, job.chat_turn)] for pair in pairs
+        [
+            training_texts.distill_example(
+                pair, task, job.chat_turn, csv_missing=job.config.pairs.csv_missing
+            )
+        ]
+        for pair in pairs
     ]
     fitted = shortening.fit(
         job.text_tokenizer,
@@ -148,11 +153,13 @@ def make_examples(
         max_tokens=lengths.text_tokens(job, "distill"),
         rule=job.config.distill.too_long,
         task=task,
+        border=job.config.distill.border,
+        closing=len(ends),
     )
     examples = [
-        Example((*ids, *ends), (*is_reply, *[True] * len(ends)))
+        Example(tuple(ids), tuple(is_reply))
         for one in fitted
-        for ids, is_reply in one.joined
+        for ids, is_reply in one.closed(ends)
     ]
     prompts = lengths.prompts_with_room(
         job, "distill", [*dict.fromkeys(pair.prompt for pair in pairs)]

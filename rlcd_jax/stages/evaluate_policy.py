@@ -106,6 +106,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         seed=config.seed,
         level=config.evaluate.interval,
         resamples=config.evaluate.resamples,
+        both_orders=config.evaluate.both_orders,
     )
     table = dataclasses.replace(table, notes=(*table.notes, *missing))
     if processes.is_writer():
@@ -294,6 +295,7 @@ def _judge(
         score_replies=lambda pairs: rewards.preference_judge(
             job, job.config.evaluate.preference_judge
         )(pairs),
+        both_orders=job.config.evaluate.both_orders,
     )
     for name in chosen:
         new, compared = judges.JUDGES[name].judge(samples, means)

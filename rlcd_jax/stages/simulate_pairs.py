@@ -201,7 +201,7 @@ def drawer(job: setup.Job) -> Draw:
     base = job.load_base()
     score = None
     if "scoring" in config.pairs.labels:
-        score = letters.letter_scorer(job, base)
+        score = letters.letter_scorer(job, base, config.pairs.letters)
     sampler = generation.make_engine(
         job, config.pairs.prompt_tokens, config.pairs.reply_tokens
     )
@@ -290,6 +290,7 @@ def settings(config: ConfigDict) -> draws.DrawSettings:
         max_tries=section.max_tries,
         both_orders=section.both_orders,
         hard_labels=section.hard_labels,
+        forbidden=section.forbidden,
     )
 
 

@@ -55,7 +55,9 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     learner = learning.make_trainer(job)
     folder = workspace.begin(config, workdir, "policy")
     set_frozen(actor, workdir)
-    keep = supervised.retained(config, workdir, "policy", section.steps)
+    last_step = learning.last_step(section)
+    early = int(section.early_checkpoints)
+    keep = supervised.retained(config, workdir, "policy", last_step, early)
     with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
         last, chosen, made = nonfinite.with_rollbacks(
             saver,
@@ -65,7 +67,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         )
         best = keep.as_summary(saver.steps())
     summary = {
-        "steps": section.steps,
+        "steps": last_step,
         "prompts": len(actor.prompts),
         length_counts.SUMMARY: actor.too_long,
         **last,
@@ -94,6 +96,7 @@ def _train(
       The metrics of the last step that was made, what was chosen, and the rollbacks.
     """
     section, every = actor.section, actor.section.checkpoint_every
+    total = learning.last_step(section)
     state, start, meta = learner.start_or_resume(
         saver, lambda: start_params(actor.job, workdir)
     )
@@ -112,17 +115,15 @@ def _train(
             resumed_step=start or None,
             names=actor.job.config.trackers,
         ) as out,
-        progress_bar.Progress(
-            "policy", section.steps, done=start, every_seconds=0
-        ) as bar,
+        progress_bar.Progress("policy", total, done=start, every_seconds=0) as bar,
     ):
-        for step in range(start + 1, section.steps + 1):
+        for step in range(start + 1, total + 1):
             shown = dict(nonfinite.LEFT_OUT)
             if step not in made:
                 state, notes, shown = improve(
                     actor, learner, state, notes, step, watch, saver.latest_step
                 )
-            saves = step % every == 0 or step == section.steps
+            saves = learning.is_saved(section, step)
             dev = {}
             if saves:
                 whole = learner.models(state)["policy"]
@@ -132,13 +133,13 @@ def _train(
             best.note(step, row)
             last = last | dev if step in made else row
             bar.advance(1, headline.of(row))
-            leaves = step < section.steps and leaving.asked() and step + 1 not in made
+            leaves = step < total and leaving.asked() and step + 1 not in made
             if saves or leaves or made.ends(step):
                 noted = notes.as_meta() | choice.as_meta() | made.as_meta()
                 learner.save(saver, step, state, noted | {LAST: last})
             if leaves:
                 raise leaving.Left(f"policy is saved at step {step}")
-        return last, choice.finish(section.steps), made
+        return last, choice.finish(total), made
 
 
 def improve(

@@ -163,4 +163,20 @@ def plain_prompt(
     """
     if task.format == "chat":
         return render_chat(prompt.turns, task, None, chat)
-    return render_dialogue(prompt.turns, task)
+    return plain_dialogue(prompt, task)
+
+
+def plain_dialogue(prompt: records.Prompt, task: tasks.Task) -> str:
+    """Return the prompt without an affix in the dialogue format, whatever the task's.
+
+    A prompt that keeps its text has it as it is.
+    """
+    return prompt.text or render_dialogue(prompt.turns, task)
+
+
+def prompt_as_written(text: str) -> str:
+    """Return the prompt in the text of a dialogue: up to its last "Assistant:".
+
+    Source: the released scripts, which read neither lines nor turns.
+    """
+    return text[: text.rindex("Assistant:") + len("Assistant:")].strip()

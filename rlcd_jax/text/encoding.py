@@ -19,6 +19,8 @@ import tokenizers
 from rlcd_jax import records, tasks
 from rlcd_jax.text import dialogue_format, tokenizer
 
+# Where a reply begins in its ids: see `join_replies`.
+BY_TEXT, BY_TOKENS = BORDERS = "text", "tokens"
 PART = 512  # texts in the fast tokenizer at once: what it says of them is large
 
 
@@ -57,7 +59,9 @@ def join_reply(
 
 
 def join_replies(
-    text_tokenizer: tokenizer.Tokenizer, texts: Sequence[tuple[str, str]]
+    text_tokenizer: tokenizer.Tokenizer,
+    texts: Sequence[tuple[str, str]],
+    border: str = BY_TEXT,
 ) -> list[tuple[list[int], list[bool]]]:
     """Return for each prompt with its reply their ids, and which are the reply's.
 
@@ -68,9 +72,14 @@ def join_replies(
     inside a token of its prompt; blanks that a special token swallows are not its own.
     Once the reply has begun, every token is the reply's.
 
+    As released, the prompt with the blanks before the reply is encoded alone and
+    counted instead. Such a blank is a token of its own there, and joined to the first
+    word it is none: the reply's first token is then taken for the prompt's.
+
     Args:
       text_tokenizer: of the model.
       texts: (prompt, reply) pairs, the reply from its leading space to its end mark.
+      border: "text", or "tokens": as released.
 
     Returns:
       For each the ids of the whole text, and a bool an id: True from the first token
@@ -82,7 +91,11 @@ def join_replies(
         encodings = text_tokenizer.encode_batch([a + b for a, b in part])
         for (prompt, reply), encoding in zip(part, encodings, strict=True):
             ids = text_tokenizer.with_bos(encoding.ids)
-            first = _first_of_reply(text_tokenizer, encoding, prompt, reply)
+            if border == BY_TOKENS:
+                blanks = reply[: len(reply) - len(reply.lstrip())]
+                first = len(text_tokenizer.encode(prompt + blanks, bos=False))
+            else:
+                first = _first_of_reply(text_tokenizer, encoding, prompt, reply)
             first += len(ids) - len(encoding.ids)
             joined.append((ids, [place >= first for place in range(len(ids))]))
     return joined
