@@ -275,6 +275,7 @@ def _policy() -> ConfigDict:
     policy = ConfigDict()
     policy.steps = 40  # PPO steps; method: 20 to 80, 20 for outlines
     policy.rollouts = 512  # replies a step; method
+    policy.samples_per_prompt = 1  # of them to one prompt, drawn apart; method
     policy.update_batch = 256  # replies an update; method
     policy.micro_batch = 0  # replies at once on all devices; 0: the update batch
     policy.epochs = 2  # passes over a step's rollouts; method
@@ -285,7 +286,14 @@ def _policy() -> ConfigDict:
     policy.eps = 1e-5  # of Adam; method
     policy.max_grad_norm = 1.0  # method
     policy.joint_clip = False  # released: one norm over policy and value model
+    # What a token earned: "gae", by a value model, the method; or by how much its reply
+    # is better than others to its prompt, without a value model: "rloo", than the mean
+    # of the others (arXiv 2402.14740); "grpo", than the mean (arXiv 2402.03300).
+    policy.advantages = "gae"
+    policy.group_deviation = True  # grpo: in deviations of the group; False: Dr. GRPO
+    policy.per_sequence = False  # rloo, grpo: replies weigh alike, not tokens, as GRPO
     policy.kl_coef = 0.004  # grid 0.001 … 0.032; App. E
+    policy.kl_in = "reward"  # "loss": a term of the loss, with k2 or k3, as in GRPO
     policy.kl_estimator = "k1"  # released: k1_clamped
     policy.kl_target = 0.0  # nats a reply; 0: the coefficient is fixed; method: fixed
     # Replies over which an adaptive coefficient moves by up to a fifth of itself, as

@@ -39,6 +39,7 @@ SET_BY_TABLES = (
     "preference.human_share",
     "preference.human_pairs",
     "direct.loss",
+    "policy.advantages",
     "policy.kl_coef",
     "policy.steps",
     "evaluate.systems",
@@ -55,7 +56,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.table = fields["table"]  # its name, or "all"; set by the argument
     config.scale = fields["scale"]  # its name, for captions; set by the argument
     config.tasks = ("harmless", "helpful")  # names or files; outline: no paper prompts
-    config.methods = ()  # compared with the base model by table=methods; (): all
+    # Compared with the base model by table=methods; (): all but ipo, kto, rloo, grpo.
+    config.methods = ()
     config.seeds = (1,)  # root seeds; a figure is the mean over them
     config.size = "paper"  # of the runs' configs, as in configs.common
     config.published = "7B"  # generator whose figures of the paper stand beside ours

@@ -38,6 +38,8 @@ def test_configs_are_those_of_the_design():
         "mixed",
         "distill",
         "dpo",
+        "rloo",
+        "grpo",
         "evaluate",
         "quickstart",
     }

@@ -15,7 +15,7 @@ from rlcd_jax.job import nonfinite
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import reply_cleanup, shortening
-from rlcd_jax.ppo import choosing, kl_penalty, rollout
+from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout
 from rlcd_jax.tasks import fields as task_fields
 from rlcd_jax.training import losses, masked, optimizers
 
@@ -186,6 +186,7 @@ _DIRECT = _SUPERVISED | {
 _POLICY = {
     "steps": _count(40, 1, "PPO steps"),
     "rollouts": _count(512, 1, "replies a step", high=1_000_000),
+    "samples_per_prompt": _draws("replies of a step to a prompt"),
     "update_batch": _count(256, 1, "replies an update"),
     "micro_batch": _count(0, 0, "replies; 0: the update batch"),
     "epochs": _count(2, 1, "passes over a step's replies"),
@@ -196,7 +197,11 @@ _POLICY = {
     "eps": _above(1e-5, 0, "", high=1),
     "max_grad_norm": _above(1.0, 0, ""),
     "joint_clip": _flag(False),
+    "advantages": _choice(*credit.ADVANTAGES),
+    "group_deviation": _flag(True),
+    "per_sequence": _flag(False),
     "kl_coef": _number(0.004, 0, "reward a nat"),
+    "kl_in": _choice(*kl_penalty.PLACES),
     "kl_estimator": _choice(*kl_penalty.KL_ESTIMATORS),
     "kl_target": _number(0.0, 0, "nats a reply; 0: a fixed coefficient"),
     "kl_horizon": _count(10000, 1, "replies"),

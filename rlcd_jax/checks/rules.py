@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from ml_collections import ConfigDict
 
 from rlcd_jax.judging import evaluation_table
+from rlcd_jax.ppo import credit, kl_penalty
 from rlcd_jax.stages import STAGES
 
 
@@ -168,7 +169,65 @@ def _policy(config: ConfigDict) -> Iterator[str]:
             f"{section.rollouts} could make the KL coefficient negative in one step; "
             f"set it to {section.rollouts} or more"
         )
+    if section.rollouts % section.samples_per_prompt:
+        yield (
+            f"policy.samples_per_prompt={section.samples_per_prompt} does not divide "
+            f"policy.rollouts={section.rollouts}; choose a divisor"
+        )
+    yield from _without_values(section)
+    yield from _kl_as_loss(section)
     yield from _choice(config)
+
+
+def _without_values(section: ConfigDict) -> Iterator[str]:
+    """Yield what does not go with advantages among replies, or only with them."""
+    asked = f"policy.advantages={section.advantages!r}"
+    if section.advantages not in credit.GROUPED:
+        if section.per_sequence:
+            yield (
+                f"policy.per_sequence=True with {asked}: the value loss is a mean over "
+                "tokens; set policy.per_sequence=False, or policy.advantages='grpo' or "
+                "'rloo'"
+            )
+        return
+    if section.samples_per_prompt < 2:
+        yield (
+            f"{asked} compares replies to one prompt, and policy.samples_per_prompt="
+            f"{section.samples_per_prompt}; set it to 2 or more, or "
+            "policy.advantages='gae'"
+        )
+    # Of GAE, or of every token: here a whole reply has one reward.
+    wanted = {"gamma": 1.0, "lam": 1.0, "whiten_rewards": False, "statistics": "masked"}
+    for name, value in wanted.items():
+        if section[name] != value:
+            yield (
+                f"{asked} takes no part of policy.{name}={section[name]!r}, which is "
+                f"of tokens and values; set policy.{name}={value!r}, or "
+                "policy.advantages='gae'"
+            )
+
+
+def _kl_as_loss(section: ConfigDict) -> Iterator[str]:
+    """Yield what does not go with a KL penalty that is a term of the loss."""
+    if section.kl_in != kl_penalty.LOSS:
+        return
+    if section.kl_estimator not in kl_penalty.AS_LOSS:
+        yield (
+            f"policy.kl_in='loss' with policy.kl_estimator={section.kl_estimator!r}, "
+            "whose gradient holds nothing back in the mean; set policy.kl_estimator to "
+            f"{' or '.join(map(repr, kl_penalty.AS_LOSS))}, or policy.kl_in='reward'"
+        )
+    if section.statistics != "masked":
+        yield (
+            f"policy.kl_in='loss' with policy.statistics={section.statistics!r}: "
+            "padding has no KL; set policy.statistics='masked', or policy.kl_in="
+            "'reward'"
+        )
+    if section.kl_target:
+        yield (
+            f"policy.kl_target={section.kl_target} moves the coefficient of a penalty "
+            "in the reward; set policy.kl_target=0, or policy.kl_in='reward'"
+        )
 
 
 def _choice(config: ConfigDict) -> Iterator[str]:

@@ -22,6 +22,8 @@ NAMES = {
     "dpo": "DPO",
     "ipo": "IPO",
     "kto": "KTO",
+    "rloo": "RLOO",
+    "grpo": "GRPO",
     "rlcd": "RLCD",
     "rlcd_human20": "RLCD + 20 % human",
 }

@@ -8,6 +8,7 @@ from rlcd_jax.job import setup
 from rlcd_jax.paper import few_shots as solved
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import counts
+from rlcd_jax.ppo import learning
 
 READS = 1 / 3  # of the work of training on a token, for reading it
 
@@ -56,15 +57,17 @@ def direct(config: ConfigDict) -> graph.Cost:
 def policy(config: ConfigDict) -> graph.Cost:
     """Return the cost of PPO: policy and value learn, four models read.
 
-    Each checkpoint answers dev prompts, which three models read.
+    Each checkpoint answers dev prompts, which three models read. RLOO and GRPO have no
+    value model.
     """
     section = config.policy
     replies, dev = counts.policy_replies(config)
     length = section.prompt_tokens + section.reply_tokens
+    learns = len(learning.trained(section))
     return graph.Cost(
         generated=float((replies + dev) * section.reply_tokens),
-        trained=2.0 * section.epochs * replies * length,
-        scored=(4.0 * replies + 3.0 * dev) * length,
+        trained=float(learns * section.epochs * replies * length),
+        scored=((2.0 + learns) * replies + 3.0 * dev) * length,
     )
 
 

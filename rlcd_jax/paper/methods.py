@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from rlcd_jax import done_mark
 from rlcd_jax.judging import judges, verdicts
 from rlcd_jax.paper import cells, curves, graph, measures, nodes
+from rlcd_jax.ppo import credit
 from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.statistics import estimates, tables
 from rlcd_jax.training import losses
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed", "dpo")
 BASE = SYSTEMS[0]
-KNOWN = (*SYSTEMS, *(name for name in losses.DIRECT if name not in SYSTEMS))
+# On request: other losses on RLCD's pairs, other learners on its preference model.
+MORE = (*losses.DIRECT, *credit.GROUPED)
+KNOWN = (*SYSTEMS, *(name for name in MORE if name not in SYSTEMS))
 LEXICON, PEOPLE = "lexicon", "model of human pairs"
 COLUMNS = (
     tables.Column("Judge"),
@@ -43,7 +46,7 @@ class Made:
 
     @property
     def by_ppo(self) -> tuple[str, ...]:
-        """The systems that PPO made."""
+        """The systems that PPO, RLOO or GRPO made."""
         return tuple(name for name in self.preference if name not in losses.DIRECT)
 
 
@@ -144,7 +147,7 @@ def _table(recipes: nodes.Recipes, job, made: dict[str, Made]) -> tables.Table:
         "Preference model: accuracy on pairs of its own kind that were held out, mean "
         "over seeds; scored labels are the model's own guesses, so their rows do not "
         "compare with those labelled by construction. DPO, IPO and KTO have none, and "
-        "show the accuracy of beta log policy / base.",
+        "show the accuracy of beta log policy / base; RLOO and GRPO have RLCD's.",
     )
     return tables.Table(
         "All methods against the base model",

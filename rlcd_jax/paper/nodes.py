@@ -15,6 +15,7 @@ from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.paper import few_shots as solved
+from rlcd_jax.ppo import credit
 from rlcd_jax.training import losses
 
 # Config file of each method; what else differs is in the recipes below.
@@ -22,6 +23,7 @@ METHODS = {
     "base": "rlcd",
     "distill": "rlcd",
     **dict.fromkeys(losses.DIRECT, "rlcd"),
+    **{name: name for name in credit.GROUPED},
     "rlcd": "rlcd",
     "rlcd_human20": "rlcd",
     "rlaif": "rlaif",
@@ -30,6 +32,8 @@ METHODS = {
     "rescore": "rescore",
     "mixed": "mixed",
 }
+# Those that learn from RLCD's own pairs, or of its preference model.
+ON_ITS_PAIRS = ("base", "distill", *losses.DIRECT, *credit.GROUPED)
 HELD_OUT = "human"  # label of the preference model of human pairs
 
 
@@ -46,7 +50,7 @@ class Recipes:
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
         root = method.removesuffix("_human20")
-        if root in ("base", "distill", *losses.DIRECT):
+        if root in ON_ITS_PAIRS:
             root = "rlcd"
         config = self.config(root, task, seed, generates=True)
         label = f"{root}-{task}-{seed}"
@@ -80,7 +84,12 @@ class Recipes:
         return self._once(("pairs", root, task, seed), make)
 
     def preference(self, method: str, task: str, seed: int) -> graph.Node:
-        """Return the node that trains a method's own preference model."""
+        """Return the node that trains a method's own preference model.
+
+        RLOO and GRPO have that of RLCD, and differ from it by the policy alone.
+        """
+        if method in credit.GROUPED:
+            method = "rlcd"
 
         def make() -> graph.Node:
             config = self.config(method, task, seed)

@@ -252,6 +252,7 @@ def policy(setting: Setting) -> list[Program]:
     updates = section.steps * learning.updates_per_step(section)
     length = section.prompt_tokens + section.reply_tokens
     replies, dev = counts.policy_replies(job.config)
+    valued = learning.VALUE in learning.trained(section)
     tokens = updates * section.update_batch * length
     logit_tokens = updates * section.update_batch * section.reply_tokens
     specs = llama.param_specs(cfg)
@@ -277,7 +278,7 @@ def policy(setting: Setting) -> list[Program]:
         "policy",
         trainer,
         forward=footprint.forward_flops(cfg, tokens, length, logit_tokens=logit_tokens)
-        + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
+        + valued * footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
         updates=updates,
         beside=step,
     )
@@ -301,7 +302,7 @@ def roll_out(
 
     Args:
       setting: of the plan.
-      trained: shapes of "policy" and "value".
+      trained: shapes of what is trained: "policy", and "value" if there is one.
       frozen: shapes of "reference" and "rewards".
       held: what is on the device meanwhile, all four too.
     """
@@ -315,8 +316,12 @@ def roll_out(
         )
         for name in reply_rows.READ
     )
-    models = {"policy": trained["policy"], "values": trained["value"], **frozen}
+    models = {learning.POLICY: trained[learning.POLICY], **frozen}
+    if learning.VALUE in trained:
+        models["values"] = trained[learning.VALUE]
     for name, program in acting.READINGS.items():
+        if name not in models:
+            continue
         yield passes.read(
             setting,
             name,
