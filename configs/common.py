@@ -339,7 +339,10 @@ def _policy() -> ConfigDict:
 
 def _evaluate() -> ConfigDict:
     evaluate = ConfigDict()
-    evaluate.systems = ("base", "policy")  # of this run: base, distill, direct, policy
+    # Of this run: base, distill, direct, policy, and best_of_n: of n replies of the
+    # base model the one that the run's preference model scores highest.
+    evaluate.systems = ("base", "policy")
+    evaluate.best_of = 16  # n of best_of_n
     evaluate.checkpoints = ()  # of other runs, each "name=RUN/policy/checkpoints"
     evaluate.prompts = 0  # held-out prompts, 0: all
     evaluate.samples_per_prompt = 1  # replies of a system to each prompt

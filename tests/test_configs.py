@@ -40,6 +40,7 @@ def test_configs_are_those_of_the_design():
         "dpo",
         "rloo",
         "grpo",
+        "best_of_n",
         "evaluate",
         "quickstart",
     }

@@ -62,6 +62,12 @@ def test_each_stage_has_words_of_its_own(stage, role, said):
         assert "Fine, thanks!" in text and "Human:'" in text
 
 
+@pytest.mark.parametrize(("rule", "said"), [("gae", "PPO"), ("grpo", "GRPO")])
+def test_a_policys_card_names_the_learner(rule, said):
+    text = model_card.markdown(about(policy={"advantages": rule}), "policy", TOKENIZER)
+    assert f"by {said} against a preference model" in " ".join(text.split())
+
+
 def test_what_was_not_so_is_not_said():
     same = {"sampling": "same", "labels": ["scoring"]}
     for one in (

@@ -145,10 +145,10 @@ def test_killed_and_started_again_makes_every_node_once(world):
         "select": 7,
         "distill": 1,
         "direct": 1,
-        "sample": 10,
+        "sample": 11,
         "judge": 6,
         "pair_rewards": 4,
-        "reply_rewards": 7,
+        "reply_rewards": 8,
         "perplexity": 4,
     }
     on_disk = {path.name for path in (world.root / "nodes").iterdir()}
@@ -273,7 +273,11 @@ def test_methods_are_compared_with_base_by_the_model_of_human_pairs(world):
         assert is_estimate(row["Wins over base, %"]) and 0 <= float(row["p"]) <= 1
         by_seed = float(row["By seed, %"])
         assert by_seed == pytest.approx(100 * row["Wins over base, %"]["value"], 0.01)
+        if title.startswith("Best"):
+            assert row["KL, nats a reply"] == "at most 1.84"
+            continue
         assert row["KL, nats a reply"]["value"] >= 0
+    assert "Best of 16: of 16 replies of the base model" in notes
     assert "no method sees it" in notes
 
 

@@ -16,6 +16,7 @@ from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import reply_cleanup, shortening
 from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout
+from rlcd_jax.preference import best_of
 from rlcd_jax.tasks import fields as task_fields
 from rlcd_jax.training import losses, masked, optimizers
 
@@ -228,8 +229,8 @@ _POLICY = {
     "choose": _choice(*choosing.RULES),
     "kl_limit": _number(0.0, 0, "nats a reply; 0: no limit"),
 }
-# The base model, and what the stages before evaluation have trained.
-_SYSTEMS = (evaluation_table.BASE, *stages.STAGES["evaluate"].reads)
+# The base model, its best of n, and what the stages before evaluation have trained.
+_SYSTEMS = (evaluation_table.BASE, *stages.POLICIES, best_of.NAME)
 _EVALUATE = {
     "systems": _choices(("base", "policy"), *_SYSTEMS, empty=True),
     "checkpoints": kinds.Field(
@@ -241,6 +242,7 @@ _EVALUATE = {
         wanted="'name=folder'",
         path=True,
     ),
+    "best_of": _count(16, 2, "replies of which one is taken", high=10_000),
     "prompts": _count(0, 0, "prompts; 0: all"),
     "samples_per_prompt": _draws("replies a prompt"),
     "temperature": _temperature(),

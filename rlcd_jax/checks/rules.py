@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from rlcd_jax.judging import evaluation_table
 from rlcd_jax.ppo import credit, kl_penalty
-from rlcd_jax.stages import STAGES
+from rlcd_jax.preference import best_of
+from rlcd_jax.stages import POLICIES, STAGES
 
 
 def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
@@ -271,9 +272,10 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
             "leave evaluate.preference_judge empty"
         )
     names = [evaluation_table.BASE]
-    policies = STAGES["evaluate"].reads
-    trained = [name for name in policies if name in section.systems]
+    trained = [name for name in POLICIES if name in section.systems]
     names += [config.name if name == "policy" else name for name in trained]
+    if best_of.NAME in section.systems:
+        names.append(best_of.shown_name(section.best_of))
     names += [entry.partition("=")[0] for entry in section.checkpoints]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:

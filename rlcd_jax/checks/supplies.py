@@ -26,8 +26,8 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.models import llama, table
 from rlcd_jax.ppo import choosing
-from rlcd_jax.preference import model
-from rlcd_jax.stages import STAGES
+from rlcd_jax.preference import best_of, model
+from rlcd_jax.stages import POLICIES, STAGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +72,9 @@ def sources(look: Look) -> Iterator[str]:
         path = look.folder("simulate") / "pairs.jsonl"
         if not path.exists():
             yield f"{path} does not exist; {_again(look, 'simulate')}"
-    policies = STAGES["evaluate"].reads
-    trained = [name for name in policies if name in config.evaluate.systems]
-    needs = ["preference"] * ("policy" in left) + trained * ("evaluate" in left)
+    read = [name for name in POLICIES if name in config.evaluate.systems]
+    ranks = "evaluate" in left and best_of.NAME in config.evaluate.systems
+    needs = ["preference"] * ("policy" in left or ranks) + read * ("evaluate" in left)
     for stage in needs if look.workdir is not None else ():
         where = look.folder(stage) / "checkpoints"
         if stage not in left and checkpoint.latest_step(where) is None:

@@ -22,6 +22,7 @@ NAMES = {
     "dpo": "DPO",
     "ipo": "IPO",
     "kto": "KTO",
+    "best_of_n": "Best of n",
     "rloo": "RLOO",
     "grpo": "GRPO",
     "rlcd": "RLCD",

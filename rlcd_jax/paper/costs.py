@@ -71,6 +71,12 @@ def policy(config: ConfigDict) -> graph.Cost:
     )
 
 
+def best_of(config: ConfigDict, part: str) -> graph.Cost:
+    """Return the cost of several replies of which one is taken; each is scored."""
+    one, num = sample(config, part), config.evaluate.best_of
+    return graph.Cost(generated=num * one.generated, scored=num * one.scored / 2)
+
+
 def sample(config: ConfigDict, part: str) -> graph.Cost:
     """Return the cost of replies to held-out prompts and of their divergence."""
     section = config.evaluate

@@ -16,6 +16,7 @@ from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.paper import few_shots as solved
 from rlcd_jax.ppo import credit
+from rlcd_jax.preference import best_of
 from rlcd_jax.training import losses
 
 # Config file of each method; what else differs is in the recipes below.
@@ -24,6 +25,7 @@ METHODS = {
     "distill": "rlcd",
     **dict.fromkeys(losses.DIRECT, "rlcd"),
     **{name: name for name in credit.GROUPED},
+    best_of.NAME: "rlcd",
     "rlcd": "rlcd",
     "rlcd_human20": "rlcd",
     "rlaif": "rlaif",
@@ -33,7 +35,7 @@ METHODS = {
     "mixed": "mixed",
 }
 # Those that learn from RLCD's own pairs, or of its preference model.
-ON_ITS_PAIRS = ("base", "distill", *losses.DIRECT, *credit.GROUPED)
+ON_ITS_PAIRS = ("base", "distill", best_of.NAME, *losses.DIRECT, *credit.GROUPED)
 HELD_OUT = "human"  # label of the preference model of human pairs
 
 
@@ -86,9 +88,10 @@ class Recipes:
     def preference(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that trains a method's own preference model.
 
-        RLOO and GRPO have that of RLCD, and differ from it by the policy alone.
+        RLOO, GRPO and the best of n have that of RLCD, and differ from it in what they
+        do with it.
         """
-        if method in credit.GROUPED:
+        if method in (best_of.NAME, *credit.GROUPED):
             method = "rlcd"
 
         def make() -> graph.Node:
@@ -166,7 +169,12 @@ class Recipes:
         def make() -> graph.Node:
             config = self.config(method, task, seed)
             links: tuple[tuple[str, graph.Node, str], ...] = ()
-            if method == "distill":
+            cost = costs.sample(config, "test")
+            if method == best_of.NAME:
+                own = self.preference(method, task, seed)
+                links = (("preference", own, "preference"),)
+                cost = costs.best_of(config, "test")
+            elif method == "distill":
                 links = (("system", self._distilled(task, seed), "distill"),)
             elif method in losses.DIRECT:
                 links = (("system", self.direct(method, task, seed), "direct"),)
@@ -178,7 +186,7 @@ class Recipes:
                 config,
                 links=links,
                 settings={"system": method, "part": "test"},
-                cost=costs.sample(config, "test"),
+                cost=cost,
             )
 
         return self._once(("sample", method, task, seed), make)

@@ -20,6 +20,7 @@ from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, reply_rows
+from rlcd_jax.preference import best_of
 from rlcd_jax.scoring import divergence, likelihoods, rewards
 from rlcd_jax.stages import evaluate_policy
 
@@ -359,24 +360,27 @@ def evaluate(setting: Setting) -> list[Program]:
     copy = sharding.device_bytes(model)
     master = sizes.model_bytes(setting, specs, frozen=False) * (not shared)
     own = sizes.read_bytes(setting, "policy") if shared else master
-    systems = len(section.systems) + len(section.checkpoints)
+    best = best_of.NAME in section.systems
+    systems = len(section.systems) + len(section.checkpoints) - best  # with weights
     replies = setting.test_prompts * section.samples_per_prompt
     drawn = drawing.plan_drawing(
         setting,
-        num_replies=systems * replies,
+        num_replies=(systems + best * section.best_of) * replies,
         prompt_tokens=config.pairs.prompt_tokens,
         reply_tokens=section.reply_tokens,
         features=request_features(section, forbid=False),
     )
-    # The next system is read before the last is let go.
-    masters = [master + own * min(most, systems - 1) for most in (1, 2)]
-    held = {"parameters": masters[0], "frozen": copy}
+    # The last system is let go before the next is read.
+    held = {"parameters": master + own * (systems > 1), "frozen": copy}
     held["other"] = drawn.memory.tables
     programs = [*merge(setting, drawn, held)]
     programs += drawing.generate(setting, drawn, held)
+    if best:
+        alone = {**held, "parameters": master}
+        programs += _best_of(setting, alone, section.best_of * replies)
     if systems > 1:
-        reading = {**held, **drawn.held, "parameters": masters[1]}
-        programs.insert(0, Program("read a system", reading))
+        # Beside what the engine has of the last.
+        programs.insert(0, Program("read a system", {**held, **drawn.held}))
         text = config.pairs.prompt_tokens + section.reply_tokens
         length = batching.rising_lengths(text)[-1]
         rows = passes.rows_at(setting, length)
@@ -404,11 +408,38 @@ def evaluate(setting: Setting) -> list[Program]:
                 "parameters": master,
                 "frozen": copy + questions.shared_bytes(setting, asked),
             },
-            num_texts=2 * replies * systems * (systems - 1) // 2,
+            num_texts=replies * (systems + best) * (systems + best - 1),
             length=questions.longest(setting, asked, section.reply_tokens),
         )
         programs.append(judged)
     return programs
+
+
+def _best_of(setting: Setting, held: passes.Bytes, texts: int) -> Iterator[Program]:
+    """Yield the reading and the scoring of the preference model that ranks replies.
+
+    Args:
+      setting: of the plan.
+      held: what is on the device meanwhile; the engine has let go of its own.
+      texts: that are ranked.
+    """
+    whole = sizes.trained_shapes(setting, "preference")
+    kept = sizes.read_bytes(setting, "preference")
+    master = sharding.device_bytes(whole) * (setting.job.lora is None)
+    frozen = held["frozen"] + kept
+    yield Program(
+        "read a scorer",
+        {**held, "parameters": held["parameters"] + master, "frozen": frozen},
+    )
+    yield passes.read(
+        setting,
+        "best of n",
+        rewards.reward_program(setting.job),
+        (sizes.read_shapes(setting, "preference"),),
+        passes.row_shapes(setting, setting.job.config.preference.lengths[-1]),
+        held={**held, "frozen": frozen},
+        num_texts=texts,
+    )
 
 
 # Those of stages that train on texts are `train`'s, and these of some of them more.

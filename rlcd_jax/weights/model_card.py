@@ -29,7 +29,7 @@ LABELS = {
     "scoring": "by the base model's own score of the two",
 }
 MADE = {
-    "policy": "PPO against a preference model that learned from pairs of replies",
+    "policy": "{by} against a preference model that learned from pairs of replies",
     "distill": "fine-tuning on the replies to the prompts that ask for the attribute "
     "(context distillation)",
     "direct": "learning from pairs of replies themselves, without a preference model "
@@ -37,6 +37,7 @@ MADE = {
     "preference": "training on pairs of replies: the better one is to score higher",
     "value": "PPO, as the value model beside the policy",
 }
+BY = {"rloo": "RLOO", "grpo": "GRPO"}  # by policy.advantages, else PPO
 NEGATIVE = """\
 Half of the replies in the run's pairs were made by prompts that ask for the opposite of
 the wanted attribute ({task}): for a task such as harmlessness they can be offensive or
@@ -143,9 +144,10 @@ def _made(about: About) -> str:
             "no number was trained."
         )
     step = f", step {about.step}" * (about.step is not None)
+    by = BY.get(about.said("policy", "advantages"), "PPO")
     return (
-        f"Made of `{about.base}` by {MADE[about.stage]}{step}. Method: RLCD and its "
-        f"baselines ([arXiv 2307.12950]({PAPER})), by rlcd_jax."
+        f"Made of `{about.base}` by {MADE[about.stage].format(by=by)}{step}. Method: "
+        f"RLCD and its baselines ([arXiv 2307.12950]({PAPER})), by rlcd_jax."
     )
 
 
