@@ -154,6 +154,9 @@ def _pairs() -> ConfigDict:
     pairs = ConfigDict()
     pairs.sampling = "contrast"  # "contrast": p+ and p-, "same": one prompt twice
     pairs.labels = ("construction",)  # p+ wins; "scoring": the LLM says; both: mixed
+    # In place of sampling and labels, shares of the prompts that get rows of a method:
+    # "rlcd=1", "rescore=0.5", "rlaif=0.5"; a smaller share is a part of a larger.
+    pairs.mix = ()
     pairs.samples_per_prompt = 1  # pairs drawn of each prompt
     pairs.temperature = 1.0  # method
     pairs.top_k = 0  # released: 50, by a library's default; corrected: off
@@ -165,6 +168,10 @@ def _pairs() -> ConfigDict:
     pairs.max_tries = 5  # attempts a side, then the prompt is dropped; method
     pairs.both_orders = True  # scoring: ask in both orders; released: False
     pairs.hard_labels = False  # scoring: keep the probability; method: soft
+    # Contrast pairs whose positive side the model scores lower are left out.
+    pairs.drop_disagreeing = False
+    # Pairs with |2 p - 1| below it are left out, p the scored chance of a reply.
+    pairs.min_margin = 0.0
     pairs.cleanup = "corrected"  # "released": the rules of the released code
     pairs.unfinished = ""  # of cut replies: reject, cut_sentence, keep; "": the task's
     return pairs
@@ -196,6 +203,9 @@ def _preference() -> ConfigDict:
     preference.data_limit = 0  # of pairs that are not the run's own, 0: all
     preference.human_share = 0.0  # of human pairs among the run's own; Table 40: 0.2
     preference.epochs = 1  # method
+    # Of the pairs of each epoch: "shuffled", the method, or "certain_first": by
+    # |2 p - 1| of their labels, a curriculum from what is sure to what is not.
+    preference.order = "shuffled"
     preference.batch_size = 16  # pairs an update; method
     preference.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
     preference.learning_rate = 3e-6  # method
@@ -249,6 +259,7 @@ def _direct() -> ConfigDict:
     direct.loss = "dpo"  # "ipo", "kto": on the same pairs; see training.losses
     direct.beta = 0.1  # rewards a nat; large: near the base model; DPO, Sec. 6
     direct.epochs = 1  # DPO, App. B
+    direct.order = "shuffled"  # "certain_first": as of preference
     direct.batch_size = 64  # pairs an update; DPO, App. B
     direct.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
     direct.learning_rate = 1e-6  # DPO, App. B, there by RMSprop

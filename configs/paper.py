@@ -34,6 +34,7 @@ SET_BY_TABLES = (
     "prompts.hh_test_split",
     "pairs.sampling",
     "pairs.labels",
+    "pairs.mix",
     "preference.data",
     "preference.data_limit",
     "preference.human_share",

@@ -231,6 +231,21 @@ def test_no_config_breaks_a_rule(size):
             {"pairs__sampling": "same", "pairs__labels": ("scoring",)},
             "distill learns from replies to positive prompts",
         ),
+        ({"pairs__mix": ("rlcd=1", "rlcd=0.5")}, "pairs.mix has 'rlcd=0.5'"),
+        ({"pairs__mix": ("rlaif=1",)}, "distill learns from replies to positive"),
+        (
+            {"pairs__mix": ("rlaif=1",), "pairs__drop_disagreeing": True},
+            "no pair is of contrast prompts",
+        ),
+        ({"preference__order": "certain_first"}, "by construction are all of 0 and 1"),
+        (
+            {
+                "pairs__labels": ("scoring",),
+                "pairs__hard_labels": True,
+                "preference__order": "certain_first",
+            },
+            "hard_labels=True makes all labels 0 or 1",
+        ),
         ({"preference__human_pairs": 9}, "human_pairs=9: .* prompts.hh_dir, which is"),
         ({"preference__human_share": 0.2}, "human_share=0.2: .* prompts.hh_dir"),
         ({"preference__data": "hh_rlhf"}, "data='hh_rlhf': .* prompts.hh_dir"),

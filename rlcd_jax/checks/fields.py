@@ -11,10 +11,10 @@ from rlcd_jax import records, retention, stages, trackers
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout
-from rlcd_jax.job import nonfinite
+from rlcd_jax.job import nonfinite, packed_batches
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
-from rlcd_jax.pairs import reply_cleanup, shortening
+from rlcd_jax.pairs import grid, reply_cleanup, shortening
 from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout
 from rlcd_jax.preference import best_of
 from rlcd_jax.tasks import fields as task_fields
@@ -124,6 +124,15 @@ _PROMPTS = {
 _PAIRS = {
     "sampling": _choice(*typing.get_args(records.Sampling)),
     "labels": _choices(("construction",), *typing.get_args(records.Labels)),
+    "mix": kinds.Field(
+        kinds.TEXTS,
+        "in place of sampling and labels",
+        ("rlcd=1", "rescore=0.5"),
+        empty=True,
+        pattern=rf"({'|'.join(grid.METHODS)})=(1|1\.0|0?\.\d*[1-9]\d*)",
+        wanted=f"'NAME=SHARE' with {', '.join(grid.METHODS)} and a share above 0, "
+        "up to 1",
+    ),
     "samples_per_prompt": _draws("pairs a prompt"),
     "temperature": _temperature(),
     "top_k": _count(0, 0, "tokens; 0: all"),
@@ -136,6 +145,8 @@ _PAIRS = {
     "max_tries": _count(5, 1, "attempts a side", high=1000),
     "both_orders": _flag(True),
     "hard_labels": _flag(False),
+    "drop_disagreeing": _flag(False),
+    "min_margin": _number(0.0, 0, "|2 p - 1|", high=1, open_high=True),
     "cleanup": _choice(*typing.get_args(task_fields.CleanupMode)),
     "unfinished": _choice("", *typing.get_args(task_fields.Unfinished)),
 }
@@ -176,12 +187,14 @@ _PREFERENCE = _SUPERVISED | {
     "human_share": _number(0.0, 0, "share of the pairs", high=1, open_high=True),
     "held_out": _count(500, 0, "pairs"),
     "human_pairs": _count(0, 0, "pairs"),
+    "order": _choice(*packed_batches.ORDERS),
     "keep_best": _choice("", *retention.METRICS["preference"]),
 }
 _DISTILL = _SUPERVISED | {"per_sequence": _flag(False)}
 _DIRECT = _SUPERVISED | {
     "loss": _choice(*losses.DIRECT),
     "beta": _above(0.1, 0, "rewards a nat"),
+    "order": _choice(*packed_batches.ORDERS),
     "keep_best": _choice("", *retention.METRICS["direct"]),
 }
 _POLICY = {

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
+from rlcd_jax.job import packed_batches
 from rlcd_jax.judging import evaluation_table
+from rlcd_jax.pairs import grid
 from rlcd_jax.ppo import credit, kl_penalty
 from rlcd_jax.preference import best_of
 from rlcd_jax.stages import POLICIES, STAGES
@@ -43,9 +45,21 @@ def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
 
 
 def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
-    if config.pairs.sampling != "same":
+    try:
+        samplings = {cell.sampling for cell in grid.read_mix(config.pairs.mix)}
+    except ValueError as error:
+        yield str(error)
         return
-    if "construction" in config.pairs.labels:
+    samplings = samplings or {config.pairs.sampling}
+    if "contrast" in samplings:
+        return
+    if config.pairs.drop_disagreeing:
+        yield (
+            "pairs.drop_disagreeing=True compares scores with affixes, and no pair is "
+            "of contrast prompts; set pairs.drop_disagreeing=False, or "
+            "pairs.sampling='contrast'"
+        )
+    if "construction" in config.pairs.labels and not config.pairs.mix:
         yield (
             "pairs.labels has 'construction' with pairs.sampling='same': two replies "
             "to one prompt have no better side; set pairs.labels=('scoring',) or "
@@ -54,8 +68,8 @@ def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
     if "distill" in stages:
         yield (
             "stage distill learns from replies to positive prompts, and "
-            "pairs.sampling='same' has none; set pairs.sampling='contrast' or leave "
-            "distill out of the stages"
+            "pairs.sampling='same' has none; set pairs.sampling='contrast' (or a "
+            "pairs.mix with rlcd or rescore) or leave distill out of the stages"
         )
 
 
@@ -93,6 +107,31 @@ def _compared(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
             yield from too_few_pairs(config, stage, section.data_limit, 1)
     for stage in stages:
         yield from _best(config, stage)
+        yield from _order(config, stage)
+
+
+def _order(config: ConfigDict, stage: str) -> Iterator[str]:
+    """Yield that all labels are equally sure, so that none comes first."""
+    if config[stage].order != packed_batches.CERTAIN:
+        return
+    asked = f"{stage}.order={config[stage].order!r}"
+    own = config.preference.data == "pairs"
+    if own:
+        try:
+            cells = grid.cells_of(config.pairs)
+        except ValueError:
+            return  # told where the pairs are looked at
+    if not own:
+        why = f"preference.data={config.preference.data!r} has labels of 0 and 1 alone"
+    elif all(cell.labels == "construction" for cell in cells):
+        why = "labels by construction are all of 0 and 1"
+    elif config.pairs.hard_labels:
+        why = "pairs.hard_labels=True makes all labels 0 or 1"
+    else:
+        return
+    yield f"{asked} orders pairs by how sure their labels are: {why}; set it to " + (
+        f"{packed_batches.SHUFFLED!r}, or have soft labels by scoring among the pairs"
+    )
 
 
 def _best(config: ConfigDict, stage: str) -> Iterator[str]:

@@ -339,6 +339,7 @@ def make_batches(
         seed=config.seed,
         batch_size=section.batch_size,
         total=num_updates(section, len(rows), stage),
+        order=section.get("order", packed_batches.SHUFFLED),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from rlcd_jax.job import setup
+from rlcd_jax.pairs import grid
 from rlcd_jax.paper import few_shots as solved
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import counts
@@ -17,7 +18,7 @@ def simulate(config: ConfigDict) -> graph.Cost:
     """Return the cost of drawing pairs, each side once, and of labels by scoring."""
     pairs = counts.num_pairs(config, setup.load_task(config))
     cost = graph.Cost(generated=2.0 * pairs * config.pairs.reply_tokens)
-    if "scoring" not in config.pairs.labels:
+    if not grid.asks(config.pairs):
         return cost
     read = relabel(config, "").scored
     return graph.Cost(generated=cost.generated, scored=read)

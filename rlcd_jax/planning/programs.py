@@ -7,6 +7,7 @@ decode engine's weights and cache during updates.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
+from rlcd_jax.pairs import grid
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, reply_rows
 from rlcd_jax.preference import best_of
@@ -34,16 +36,19 @@ def simulate(setting: Setting) -> list[Program]:
     """Return the programs of simulation: loading, drawing, scoring."""
     section = setting.job.config.pairs
     specs = llama.param_specs(setting.cfg)
+    cells = grid.cells_of(section)
     drawn = drawing.plan_drawing(
         setting,
-        num_replies=2 * setting.pairs,
+        num_replies=math.ceil(2 * setting.pairs * grid.draws_a_prompt(cells)),
         prompt_tokens=section.prompt_tokens,
         reply_tokens=section.reply_tokens,
         features=request_features(
-            section, forbid=True, contrast=section.sampling == "contrast"
+            section,
+            forbid=True,
+            contrast=any(cell.sampling == "contrast" for cell in cells),
         ),
     )
-    scored, asked = "scoring" in section.labels, setting.job.task.scoring_instructions
+    scored, asked = grid.asks(section), setting.job.task.scoring_instructions
     held = {"frozen": sizes.base_bytes(setting)}
     if scored:
         copy = sizes.model_bytes(setting, specs, frozen=True)
@@ -58,7 +63,9 @@ def simulate(setting: Setting) -> list[Program]:
         setting,
         "score",
         {**held, **drawn.held},
-        num_texts=setting.pairs * (1 + section.both_orders),
+        num_texts=math.ceil(
+            setting.pairs * grid.scored_a_prompt(section) * (1 + section.both_orders)
+        ),
         length=length,
     )
     return [*programs, score]

@@ -59,7 +59,7 @@ class Line:
     """
 
     label: str
-    steps: Sequence[int]
+    steps: Sequence[float]
     values: Sequence[float]
     run: str = ""
     held_out: bool = False

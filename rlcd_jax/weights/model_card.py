@@ -81,7 +81,11 @@ class About:
     def has_negatives(self) -> bool:
         """Whether pairs of contrast prompts are among what it was made of."""
         own = self.said("preference", "data") in (None, "pairs")
-        return bool(self.stage) and self.said("pairs", "sampling") == "contrast" and own
+        mix = self.said("pairs", "mix")
+        contrast = self.said("pairs", "sampling") == "contrast"
+        if mix:
+            contrast = any(not str(one).startswith("rlaif=") for one in mix)
+        return bool(self.stage) and contrast and own
 
 
 UNKNOWN = About("", "", "", None, {})
@@ -168,6 +172,11 @@ def _pairs(about: About) -> str:
     if data not in (None, "pairs"):
         known = {"hh_rlhf": "the human pairs of hh-rlhf"}
         return f"Pairs: {known.get(data, f'those of `{data}`')}; none were drawn."
+    if mix := about.said("pairs", "mix"):
+        return (
+            f"Pairs: a mixture by shares of the prompts, {', '.join(map(str, mix))}, "
+            f"drawn from `{about.base}`. No person labelled any."
+        )
     sampling = SAMPLING.get(about.said("pairs", "sampling"), "not said")
     labels = [LABELS.get(one, str(one)) for one in about.said("pairs", "labels") or ()]
     told = f"; labels {' and '.join(labels)}" * bool(labels)
