@@ -162,6 +162,7 @@ def _pairs() -> ConfigDict:
     pairs.top_k = 0  # released: 50, by a library's default; corrected: off
     pairs.top_p = 1.0  # method
     pairs.alpha = 1.0  # contrast strength; 1: plain contrast prompts
+    pairs.strength = ("middle",)  # of the task's affix pairs: weak, middle, strong
     pairs.prompt_tokens = 384  # longer prompts are left out and counted
     pairs.reply_tokens = 300  # method
     pairs.part_prompts = 4096  # prompts between two saves; a --part takes whole ones

@@ -130,6 +130,7 @@ def test_choices_are_those_of_the_code():
     assert choices("model.attention") == set(llama.ATTENTION)
     assert choices("pairs.sampling") == set(typing.get_args(records.Sampling))
     assert choices("pairs.labels") == set(typing.get_args(records.Labels))
+    assert choices("pairs.strength") == {"weak", "middle", "strong"}
     both = {choosing.LAST, choosing.DEV_SCORE}
     assert choices("policy.choose") == both
     for name in ("preset", "size"):

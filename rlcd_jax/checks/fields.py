@@ -139,6 +139,7 @@ _PAIRS = {
     "top_p": _above(1.0, 0, "probability", high=1),
     # At 1/2 both sides are drawn from one distribution, below it they change places.
     "alpha": _above(1.0, 0.5, "1: plain contrast prompts", high=1000),
+    "strength": _choices(("middle",), *typing.get_args(task_fields.Strength)),
     "prompt_tokens": _count(384, 1, "tokens"),
     "reply_tokens": _count(300, 1, "tokens"),
     "part_prompts": _count(4096, 1, "prompts"),

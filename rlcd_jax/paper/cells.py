@@ -26,6 +26,7 @@ NAMES = {
     "rloo": "RLOO",
     "grpo": "GRPO",
     "rlcd": "RLCD",
+    "rlcd_alpha15": "RLCD, alpha 1.5",
     "rlcd_human20": "RLCD + 20 % human",
 }
 PAPER_TASKS = ("harmless", "helpful", "outline")

@@ -17,8 +17,9 @@ from rlcd_jax.training import losses
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed", "dpo", best_of.NAME)
 BASE = SYSTEMS[0]
-# On request: other losses on RLCD's pairs, other learners on its preference model.
-MORE = (*losses.DIRECT, *credit.GROUPED)
+# On request: other losses on RLCD's pairs, other learners on its preference model, and
+# RLCD itself with a stronger contrast.
+MORE = (*losses.DIRECT, *credit.GROUPED, nodes.STRONGER)
 KNOWN = (*SYSTEMS, *(name for name in MORE if name not in SYSTEMS))
 LEXICON, PEOPLE = "lexicon", "model of human pairs"
 COLUMNS = (

@@ -19,6 +19,7 @@ from rlcd_jax.ppo import credit
 from rlcd_jax.preference import best_of
 from rlcd_jax.training import losses
 
+STRONGER, ALPHA = "rlcd_alpha15", 1.5  # RLCD, its contrast raised at decoding
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {
     "base": "rlcd",
@@ -26,6 +27,7 @@ METHODS = {
     **dict.fromkeys(losses.DIRECT, "rlcd"),
     **{name: name for name in credit.GROUPED},
     best_of.NAME: "rlcd",
+    STRONGER: "rlcd",
     "rlcd": "rlcd",
     "rlcd_human20": "rlcd",
     "rlaif": "rlaif",
@@ -58,7 +60,7 @@ class Recipes:
         label = f"{root}-{task}-{seed}"
 
         def make() -> graph.Node:
-            if root in ("rlcd", "rlaif"):
+            if root in ("rlcd", "rlaif", STRONGER):
                 cost = costs.simulate(config)
                 return graph.make_node("simulate", label, config, cost=cost)
             if root == "mixed":
@@ -84,6 +86,41 @@ class Recipes:
             )
 
         return self._once(("pairs", root, task, seed), make)
+
+    def pairs_at(self, task: str, seed: int, affixes: str, alpha: float) -> graph.Node:
+        """Return the node of RLCD's pairs at a strength of affixes and of decoding."""
+        config = self.config("rlcd", task, seed, generates=True)
+        plain = config.pairs.strength, config.pairs.alpha
+        if plain == ((affixes,), alpha):
+            return self.pairs("rlcd", task, seed)
+
+        def make() -> graph.Node:
+            config.pairs.strength, config.pairs.alpha = (affixes,), float(alpha)
+            label = f"rlcd-{task}-{seed}-{affixes}-alpha{alpha:g}"
+            cost = costs.simulate(config)
+            return graph.make_node("simulate", label, config, cost=cost)
+
+        return self._once(("pairs", task, seed, affixes, alpha), make)
+
+    def rewards_at(
+        self, task: str, seed: int, affixes: str, alpha: float
+    ) -> graph.Node:
+        """Return the node with rewards of `pairs_at` by the model of human pairs."""
+
+        def make() -> graph.Node:
+            config = self.config("rlcd", task, seed)
+            model = self.held_out_preference(task)
+            pairs = self.pairs_at(task, seed, affixes, alpha)
+            return graph.make_node(
+                "pair_rewards",
+                f"rlcd-{task}-{seed}-{affixes}-alpha{alpha:g}",
+                config,
+                links=(("preference", model, "preference"), ("pairs", pairs, "pairs")),
+                settings={"human": False, "hh_rlhf": self._hh},
+                cost=costs.pair_rewards(config, human=False),
+            )
+
+        return self._once(("rewards_at", task, seed, affixes, alpha), make)
 
     def preference(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that trains a method's own preference model.
@@ -299,6 +336,8 @@ class Recipes:
         config.name = method
         if method in losses.DIRECT:
             config.direct.loss = method
+        if method == STRONGER:
+            config.pairs.alpha = ALPHA
         config.prompts.hh_dir = splits.dir
         config.preference.human_pairs = 0  # agreement is a node of its own
         config.prompts.hh_dev_split = splits.dev
