@@ -164,11 +164,15 @@ def _pairs() -> ConfigDict:
     pairs = ConfigDict()
     pairs.sampling = "contrast"  # "contrast": p+ and p-, "same": one prompt twice
     pairs.labels = ("construction",)  # p+ wins; "scoring": the LLM says; both: mixed
+    # In place of sampling and labels, shares of the prompts that get rows of a method:
+    # "rlcd=1", "rescore=0.5", "rlaif=0.5"; a smaller share is a part of a larger.
+    pairs.mix = ()
     pairs.samples_per_prompt = 1  # pairs drawn of each prompt
     pairs.temperature = 1.0  # method
     pairs.top_k = 0  # released: 50, by a library's default; corrected: off
     pairs.top_p = 1.0  # method
     pairs.alpha = 1.0  # contrast strength; 1: plain contrast prompts
+    pairs.strength = ("middle",)  # of the task's affix pairs: weak, middle, strong
     pairs.prompt_tokens = 384  # longer prompts are left out and counted; released: 1280
     pairs.reply_tokens = 300  # method
     pairs.part_prompts = 4096  # prompts between two saves; a --part takes whole ones
@@ -176,6 +180,10 @@ def _pairs() -> ConfigDict:
     pairs.max_tries = 5
     pairs.both_orders = True  # scoring: ask in both orders; released: False
     pairs.hard_labels = False  # scoring: keep the probability; method: soft
+    # Contrast pairs whose positive side the model scores lower are left out.
+    pairs.drop_disagreeing = False
+    # Pairs with |2 p - 1| below it are left out, p the scored chance of a reply.
+    pairs.min_margin = 0.0
     pairs.cleanup = "corrected"  # "released": the rules of the released code
     # Where a forbidden string of the task is not drawn: "anywhere", however it is
     # spelled; "word_initial", only by the tokens of the string alone, as released.
@@ -215,6 +223,9 @@ def _preference() -> ConfigDict:
     preference.data_limit = 0  # of pairs that are not the run's own, 0: all
     preference.human_share = 0.0  # of human pairs among the run's own; Table 40: 0.2
     preference.epochs = 1  # method
+    # Of the pairs of each epoch: "shuffled", the method, or "certain_first": by
+    # |2 p - 1| of their labels, a curriculum from what is sure to what is not.
+    preference.order = "shuffled"
     preference.batch_size = 16  # pairs an update; method
     preference.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
     preference.learning_rate = 3e-6  # method
@@ -275,6 +286,7 @@ def _direct() -> ConfigDict:
     direct.loss = "dpo"  # "ipo", "kto": on the same pairs; see training.losses
     direct.beta = 0.1  # rewards a nat; large: near the base model; DPO, Sec. 6
     direct.epochs = 1  # DPO, App. B
+    direct.order = "shuffled"  # "certain_first": as of preference
     direct.batch_size = 64  # pairs an update; DPO, App. B
     direct.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
     direct.learning_rate = 1e-6  # DPO, App. B, there by RMSprop
@@ -303,6 +315,7 @@ def _policy() -> ConfigDict:
     policy = ConfigDict()
     policy.steps = 40  # PPO steps; method: 20 to 80, 20 for outlines
     policy.rollouts = 512  # replies a step; method
+    policy.samples_per_prompt = 1  # of them to one prompt, drawn apart; method
     policy.update_batch = 256  # replies an update; method
     # Replies whose gradient an update is by, divided by the number of such parts; 0:
     # all of its batch. Released: 16, the last micro-batch alone.
@@ -317,7 +330,14 @@ def _policy() -> ConfigDict:
     policy.eps = 1e-5  # of Adam; method
     policy.max_grad_norm = 1.0  # method
     policy.joint_clip = False  # released: one norm over policy and value model
+    # What a token earned: "gae", by a value model, the method; or by how much its reply
+    # is better than others to its prompt, without a value model: "rloo", than the mean
+    # of the others (arXiv 2402.14740); "grpo", than the mean (arXiv 2402.03300).
+    policy.advantages = "gae"
+    policy.group_deviation = True  # grpo: in deviations of the group; False: Dr. GRPO
+    policy.per_sequence = False  # rloo, grpo: replies weigh alike, not tokens, as GRPO
     policy.kl_coef = 0.004  # grid 0.001 … 0.032; App. E
+    policy.kl_in = "reward"  # "loss": a term of the loss, with k2 or k3, as in GRPO
     policy.kl_estimator = "k1"  # released: k1_clamped
     policy.kl_target = 0.0  # nats a reply; 0: the coefficient is fixed; method: fixed
     # Replies over which an adaptive coefficient moves by up to a fifth of itself, as
@@ -367,7 +387,10 @@ def _policy() -> ConfigDict:
 
 def _evaluate() -> ConfigDict:
     evaluate = ConfigDict()
-    evaluate.systems = ("base", "policy")  # of this run: base, distill, direct, policy
+    # Of this run: base, distill, direct, policy, and best_of_n: of n replies of the
+    # base model the one that the run's preference model scores highest.
+    evaluate.systems = ("base", "policy")
+    evaluate.best_of = 16  # n of best_of_n
     evaluate.checkpoints = ()  # of other runs, each "name=RUN/policy/checkpoints"
     evaluate.prompts = 0  # held-out prompts, 0: all
     evaluate.samples_per_prompt = 1  # replies of a system to each prompt

@@ -5,6 +5,12 @@ Command:  python -m experiments.run --workdir runs/mixed \
               --config.prompts.hh_dir=/data/hh-rlhf
 Hardware: with size=full, SmolLM2-135M on two CPU cores; with size=paper, a pod.
 Result:   see experiments/README.md for what was measured, on what, and when.
+
+Other shares, and RLAIF among them, are `pairs.mix`, such as
+`--config.pairs.mix="('rlcd=1', 'rescore=0.5', 'rlaif=0.5')"`. The soft labels come last
+with `--config.preference.order=certain_first`. Pairs whose score disagrees with the
+affixes, or hardly decides, are left out by `--config.pairs.drop_disagreeing` and
+`--config.pairs.min_margin=0.1`.
 """
 
 from configs import common

@@ -7,7 +7,8 @@ Result:   see experiments/README.md for what was measured, on what, and when.
 
 The argument holds what changes several fields at once:
 
-  table=2|3|5|6|16|23|28|29|36|40|length|diversity|perplexity|theory|methods|all
+  table=2|3|5|6|16|23|28|29|36|40
+        |length|diversity|perplexity|theory|strength|methods|all
   scale=llama-7b|llama-30b|smollm2-135m|tiny
   hardware=8xh100|v5e-64|v5p-16   of every run: mesh, slots, rates, the price of an hour
 
@@ -34,11 +35,13 @@ SET_BY_TABLES = (
     "prompts.hh_test_split",
     "pairs.sampling",
     "pairs.labels",
+    "pairs.mix",
     "preference.data",
     "preference.data_limit",
     "preference.human_share",
     "preference.human_pairs",
     "direct.loss",
+    "policy.advantages",
     "policy.kl_coef",
     "policy.steps",
     "evaluate.systems",
@@ -55,7 +58,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.table = fields["table"]  # its name, or "all"; set by the argument
     config.scale = fields["scale"]  # its name, for captions; set by the argument
     config.tasks = ("harmless", "helpful")  # names or files; outline: no paper prompts
-    config.methods = ()  # compared with the base model by table=methods; (): all
+    # Compared with the base model by table=methods; (): all but ipo, kto, rloo, grpo
+    # and rlcd_alpha15.
+    config.methods = ()
     config.seeds = (1,)  # root seeds; a figure is the mean over them
     config.size = "paper"  # of the runs' configs, as in configs.common
     config.published = "7B"  # generator whose figures of the paper stand beside ours
@@ -65,6 +70,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.shapes.model = "llama-7b"  # preset that costs and messages take; Section 4
     config.shapes.generator = "llama-7b"  # Section 4: 7B, and 30B for some pairs
     config.grid = _grid()
+    config.strength = _strength()
     config.hh_rlhf = _hh_rlhf()
     config.people = _people()
     config.judge = _judge()
@@ -87,6 +93,14 @@ def _grid() -> ConfigDict:
     grid.steps = (20, 40, 60, 80)  # of PPO; App. E
     grid.outline_steps = (20,)  # App. E: outlines stay at these, where steps has them
     return grid
+
+
+def _strength() -> ConfigDict:
+    """Return how strong the contrasts of table=strength are: each with each."""
+    strength = ConfigDict()
+    strength.affixes = ("weak", "middle", "strong")  # those that a task has
+    strength.alpha = (1.0, 1.5, 2.0)  # at decoding; 1: plain contrast prompts
+    return strength
 
 
 def _hh_rlhf() -> ConfigDict:

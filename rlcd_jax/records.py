@@ -166,6 +166,17 @@ class Dropped:
 
 
 @dataclasses.dataclass(frozen=True)
+class Filtered:
+    """A pair that was drawn, scored and left out, and why."""
+
+    reason: str
+    pair: Pair
+
+    def __post_init__(self):
+        schema.validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class HumanPair:
     """Two replies compared by a person; prob_2 is 0.0 or 1.0.
 

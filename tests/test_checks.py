@@ -28,7 +28,7 @@ from rlcd_jax.datasets import preparing
 from rlcd_jax.job import prompt_parts, setup, workspace
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import draws
-from rlcd_jax.ppo import choosing, kl_penalty, rollout
+from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout
 from rlcd_jax.stages import simulate_pairs
 from rlcd_jax.text import dialogue_format
 from rlcd_jax.training import masked, optimizers
@@ -119,6 +119,8 @@ def test_choices_are_those_of_the_code():
         return set(fields.FIELDS[name].choices)
 
     assert choices("policy.kl_estimator") == set(kl_penalty.KL_ESTIMATORS)
+    assert choices("policy.advantages") == set(credit.ADVANTAGES)
+    assert choices("policy.kl_in") == set(kl_penalty.PLACES)
     assert choices("policy.statistics") == set(masked.STATISTICS)
     assert choices("policy.terminal_mode") == set(rollout.TERMINAL_MODES)
     assert choices("preference.schedule") == set(optimizers.SCHEDULES)
@@ -128,6 +130,7 @@ def test_choices_are_those_of_the_code():
     assert choices("model.attention") == set(llama.ATTENTION)
     assert choices("pairs.sampling") == set(typing.get_args(records.Sampling))
     assert choices("pairs.labels") == set(typing.get_args(records.Labels))
+    assert choices("pairs.strength") == {"weak", "middle", "strong"}
     both = {choosing.LAST, choosing.DEV_SCORE}
     assert choices("policy.choose") == both
     for name in ("preset", "size"):
@@ -229,6 +232,21 @@ def test_no_config_breaks_a_rule(size):
             {"pairs__sampling": "same", "pairs__labels": ("scoring",)},
             "distill learns from replies to positive prompts",
         ),
+        ({"pairs__mix": ("rlcd=1", "rlcd=0.5")}, "pairs.mix has 'rlcd=0.5'"),
+        ({"pairs__mix": ("rlaif=1",)}, "distill learns from replies to positive"),
+        (
+            {"pairs__mix": ("rlaif=1",), "pairs__drop_disagreeing": True},
+            "no pair is of contrast prompts",
+        ),
+        ({"preference__order": "certain_first"}, "by construction are all of 0 and 1"),
+        (
+            {
+                "pairs__labels": ("scoring",),
+                "pairs__hard_labels": True,
+                "preference__order": "certain_first",
+            },
+            "hard_labels=True makes all labels 0 or 1",
+        ),
         ({"preference__human_pairs": 9}, "human_pairs=9: .* prompts.hh_dir, which is"),
         ({"preference__human_share": 0.2}, "human_share=0.2: .* prompts.hh_dir"),
         ({"preference__data": "hh_rlhf"}, "data='hh_rlhf': .* prompts.hh_dir"),
@@ -254,6 +272,34 @@ def test_no_config_breaks_a_rule(size):
         ({"policy__warmup_steps": 3}, "warmup_steps=3 is more than policy.steps=2"),
         ({"policy__first_step_idle": True, "policy__steps": 1}, "leaves nothing of"),
         ({"policy__terminal_mode": "subtract"}, "would pay for unfinished replies"),
+        ({"policy__samples_per_prompt": 3}, "samples_per_prompt=3 does not divide"),
+        ({"policy__advantages": "rloo"}, "compares replies to one prompt, and policy."),
+        ({"policy__per_sequence": True}, "the value loss is a mean over tokens"),
+        (
+            {
+                "policy__advantages": "grpo",
+                "policy__samples_per_prompt": 2,
+                "policy__lam": 0.9,
+            },
+            "takes no part of policy.lam=0.9",
+        ),
+        ({"policy__kl_in": "loss"}, "'k1', whose gradient holds nothing back"),
+        (
+            {
+                "policy__kl_in": "loss",
+                "policy__kl_estimator": "k3",
+                "policy__kl_target": 6.0,
+            },
+            "kl_target=6.0 moves the coefficient",
+        ),
+        (
+            {
+                "policy__kl_in": "loss",
+                "policy__kl_estimator": "k2",
+                "policy__statistics": "padded",
+            },
+            "padding has no KL",
+        ),
         (
             {"policy__kl_target": 6.0, "policy__kl_horizon": 1, "policy__rollouts": 8},
             "kl_horizon=1 .*set it to 8 or more",

@@ -38,6 +38,9 @@ def test_configs_are_those_of_the_design():
         "mixed",
         "distill",
         "dpo",
+        "rloo",
+        "grpo",
+        "best_of_n",
         "evaluate",
         "quickstart",
     }

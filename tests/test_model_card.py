@@ -78,6 +78,12 @@ def test_the_card_of_adapters_says_where_their_base_is(base, said):
     assert 'origin.json"))["score_bias"]' in text
 
 
+@pytest.mark.parametrize(("rule", "said"), [("gae", "PPO"), ("grpo", "GRPO")])
+def test_a_policys_card_names_the_learner(rule, said):
+    text = model_card.markdown(about(policy={"advantages": rule}), "policy", TOKENIZER)
+    assert f"by {said} against a preference model" in " ".join(text.split())
+
+
 def test_what_was_not_so_is_not_said():
     same = {"sampling": "same", "labels": ["scoring"]}
     for one in (

@@ -13,7 +13,7 @@ import pytest
 from rlcd_jax import sharding
 from rlcd_jax.job import batching, packed_batches
 from rlcd_jax.models import heads, llama
-from rlcd_jax.ppo import learning, reply_rows
+from rlcd_jax.ppo import kl_penalty, learning, reply_rows
 from rlcd_jax.preference import model, pair_ids
 from rlcd_jax.scoring import rewards
 from rlcd_jax.stages import distill_context, train_directly, train_preference
@@ -308,7 +308,6 @@ def padded_ppo(params, job, batch, texts, prompts):
         chunk_tokens=job.chunk_tokens,
         temperature=1.0,
     )
-    scalars = heads.scalar_per_token(params["value"], job.cfg, tokens, mask)
     section = job.config.policy
     how = {"statistics": section.statistics}
     reply = batch["response_mask"]
@@ -318,8 +317,20 @@ def padded_ppo(params, job, batch, texts, prompts):
         batch["advantages"],
         reply,
         clip=section.clip,
+        per_sequence=section.per_sequence,
         **how,
     )
+    if section.kl_in == "loss":
+        kl, more = kl_penalty.kl_loss(
+            logprobs,
+            batch["ref_logprobs"],
+            reply,
+            estimator=section.kl_estimator,
+            per_sequence=section.per_sequence,
+        )
+        total = policy + section.kl_coef * kl
+        return total, {**said, **more, "loss/total": total}
+    scalars = heads.scalar_per_token(params["value"], job.cfg, tokens, mask)
     value, more = losses.ppo_value(
         scalars[:, split - 1 : -1],
         batch["values"],
@@ -333,23 +344,32 @@ def padded_ppo(params, job, batch, texts, prompts):
 
 
 @pytest.mark.parametrize(
-    ("mesh", "micro", "statistics"),
-    [("one", 4, "padded"), ("eight", 0, "masked"), ("eight", 4, "masked")],
+    ("mesh", "micro", "rule"),
+    [
+        ("one", 4, "padded"),
+        ("eight", 0, "masked"),
+        ("eight", 4, "masked"),
+        ("eight", 4, "grpo"),
+    ],
 )
-def test_a_packed_ppo_update_equals_the_padded(mesh, micro, statistics):
+def test_a_packed_ppo_update_equals_the_padded(mesh, micro, rule):
     job = mesh_world.make_job(MESHES[mesh], "plain")
+    own = {"statistics": rule, "micro_batch": micro}
+    if rule == "grpo":
+        own |= {"statistics": "masked", "advantages": rule, "per_sequence": True}
+        own |= {"samples_per_prompt": 4, "kl_in": "loss", "kl_estimator": "k3"}
+        own["kl_coef"] = 0.5
     with job.config.unlocked():
-        job.config.policy.micro_batch = micro
-        job.config.policy.statistics = statistics
-    params = {
-        "policy": mesh_world.make_policy(job),
-        "value": mesh_world._params(job, heads.scalar_specs(job.cfg), 1),
-    }
+        job.config.policy.update(own)
+    params = {"policy": mesh_world.make_policy(job)}
+    if rule != "grpo":
+        params["value"] = mesh_world._params(job, heads.scalar_specs(job.cfg), 1)
     rng = np.random.default_rng(2)
     names = ("logprobs", "values", "advantages", "returns")
     given = {n: rng.normal(size=(8, 8)).astype(np.float32) for n in names}
     counts = np.array([1, 8, 3, 5, 2, 8, 7, 4])
     given["logprobs"] = given["logprobs"] - 6  # near those of a random model
+    given["ref_logprobs"] = given["logprobs"] + 0.5
     given["response_mask"] = np.arange(8) < counts[:, None]
     prompts = [ids[:16] for ids in ragged()]
     texts = [
@@ -358,7 +378,7 @@ def test_a_packed_ppo_update_equals_the_padded(mesh, micro, statistics):
     ]
     frozen = learning.rollout.Rollout(
         mask=given["response_mask"],
-        ref_logprobs=given["logprobs"],
+        ref_logprobs=given["ref_logprobs"],
         rewards=given["returns"],
         scores=np.zeros(8, np.float32),
         **{name: given[name] for name in names},

@@ -42,6 +42,13 @@ PARTS = {
     "preference__micro_batch": 4,
     "policy__micro_batch": 0,
 }
+WITHOUT_VALUES = {  # but with all that the loss of GRPO reads
+    "policy__advantages": "grpo",
+    "policy__samples_per_prompt": 2,
+    "policy__per_sequence": True,
+    "policy__kl_in": "loss",
+    "policy__kl_estimator": "k3",
+}
 PAPER_PARAMS = {"llama-7b": 6_738_415_616, "llama-30b": 32_528_943_616}
 TRAINERS = {
     "preference": lambda job: train_preference.make_trainer(job, 10),
@@ -82,6 +89,7 @@ def named(stage: plan.StagePlan, name: str) -> passes.Program:
         ("direct", {"prompts__limit": 0, "direct__batch_size": 8}),
         ("policy", {"policy__update_batch": 8, "policy__micro_batch": 4}),
         ("policy", {"policy__joint_clip": True}),
+        ("policy", WITHOUT_VALUES),
     ],
 )
 def test_update_arguments_are_the_compilers(stage, fields):
@@ -232,6 +240,25 @@ def test_update_sizes_are_those_of_a_live_training(stage):
     state = trainer.create(params_of(setting, specs))
     assert planned.sizes["parameters"] == on_first_device(state.params)
     assert planned.sizes["moments"] == on_first_device((state.opt_state, state.updates))
+
+
+def test_without_a_value_model_none_is_planned():
+    made = {
+        name: plan.plan_stage(on_mesh(runs.tiny_config(**MESH, **fields)), "policy")
+        for name, fields in (("gae", {}), ("grpo", WITHOUT_VALUES))
+    }
+    names = {name: {one.name for one in own.programs} for name, own in made.items()}
+    assert names["gae"] - names["grpo"] == {"values"}
+    update = {name: named(own, "update") for name, own in made.items()}
+    policy = sizes.model_bytes(
+        on_mesh(runs.tiny_config(**MESH)),
+        llama.param_specs(on_mesh(runs.tiny_config(**MESH)).cfg),
+        frozen=False,
+    )
+    assert update["grpo"].sizes["parameters"] == policy
+    assert update["gae"].sizes["parameters"] > 1.8 * policy
+    assert update["grpo"].flops < update["gae"].flops
+    assert update["grpo"].total < update["gae"].total
 
 
 @pytest.mark.parametrize("head", [llama.param_specs, heads.scalar_specs])

@@ -83,7 +83,11 @@ def watching(ledger: Ledger) -> Iterator[None]:
 
     readings = {function: name for name, function in acting.READINGS.items()}
     asked = {"simulate": "score", "evaluate": "judge"}
-    scored = {"preference": "held out", "policy": "rewards"}
+    scored = {
+        "preference": "held out",
+        "policy": "rewards",
+        "evaluate": "best of n",
+    }
     with (
         method(trainer.Trainer, "create", "start"),
         method(trainer.Trainer, "update", "update"),
@@ -104,6 +108,8 @@ def run(tmp_path_factory) -> tuple[dict[str, Any], dict[tuple[str, str], int]]:
         model__dtype="bfloat16",
         policy__ratio_tolerance=0.1,
         engine__live_buckets=(1024,),
+        evaluate__systems=("base", "best_of_n", "distill", "policy"),
+        evaluate__best_of=2,
         # A save holds copies until it is written, on accelerators in host memory.
         preference__checkpoint_every=1000,
         policy__checkpoint_every=1000,
@@ -140,4 +146,4 @@ def test_what_a_plan_holds_is_what_lives_in_a_run(run):
     }
     assert not off, off
     assert {stage for stage, _ in most} == set(configs)
-    assert len(most) == 15
+    assert len(most) == 16

@@ -107,6 +107,7 @@ def world(tmp_path_factory):
     found.plain = {f"run.{name}": value for name, value in FIELDS.items()}
     found.plain |= {"run.prompts.data_dir": str(base / "data")}
     found.plain |= {"tasks": ("harmless",), "trials": 20_000}
+    found.plain |= {"strength.alpha": (1.0, 2.0)}
     people = {"hh_rlhf.dir": str(hh.parent), "shots": "human:2"}
     found.fields = found.plain | people
     stopping = counting(found.made, KILLED_AT)
@@ -137,7 +138,7 @@ def test_killed_and_started_again_makes_every_node_once(world):
     assert len(world.made) == len(set(world.made))
     counts = collections.Counter(name.partition("-")[0] for name in world.made)
     assert counts == {
-        "simulate": 2,  # RLCD's pairs and RLAIF's serve all methods
+        "simulate": 3,  # RLCD's pairs and RLAIF's serve all methods; alpha of 2
         "relabel": 2,
         "join": 1,
         "preference": 8,
@@ -145,10 +146,10 @@ def test_killed_and_started_again_makes_every_node_once(world):
         "select": 7,
         "distill": 1,
         "direct": 1,
-        "sample": 10,
+        "sample": 11,
         "judge": 6,
-        "pair_rewards": 4,
-        "reply_rewards": 7,
+        "pair_rewards": 6,
+        "reply_rewards": 8,
         "perplexity": 4,
     }
     on_disk = {path.name for path in (world.root / "nodes").iterdir()}
@@ -204,7 +205,7 @@ def test_every_table_is_written_with_its_paper_column(world, name):
         assert rows["RLAIF, hard pairs"]["published"] == "0.528"
         return
     assert "seeds 1" in notes and "tiny" in notes
-    if name == "methods":  # the paper has no such table
+    if name in ("methods", "strength"):  # the paper has no such table
         return
     first = next(iter(next(iter(rows.values()))))
     assert first.startswith("Paper") and "7B" in first
@@ -273,8 +274,25 @@ def test_methods_are_compared_with_base_by_the_model_of_human_pairs(world):
         assert is_estimate(row["Wins over base, %"]) and 0 <= float(row["p"]) <= 1
         by_seed = float(row["By seed, %"])
         assert by_seed == pytest.approx(100 * row["Wins over base, %"]["value"], 0.01)
+        if title.startswith("Best"):
+            assert row["KL, nats a reply"] == "at most 1.84"
+            continue
         assert row["KL, nats a reply"]["value"] >= 0
+    assert "Best of 16: of 16 replies of the base model" in notes
     assert "no method sees it" in notes
+
+
+def test_the_strength_of_the_contrast_is_judged_by_the_model_of_human_pairs(world):
+    rows, notes = read(world, "strength")
+    for alpha in (1, 2):
+        row = rows[f"middle affixes, alpha {alpha}, harmless"]
+        assert row["Judge"] == "model of human pairs" and row["Pairs"] > 1
+        assert 0 <= row["Label accuracy, %"]["value"] <= 1
+        assert is_estimate(row["Shift"]) and row["Spread"] > 0
+    assert (
+        "no weak affixes" in rows["weak affixes, alpha 1, harmless"]["Judge"]["missing"]
+    )
+    assert "a calculation, no evidence" in notes
 
 
 def test_methods_without_people_name_what_is_missing(tmp_path):

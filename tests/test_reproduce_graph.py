@@ -82,6 +82,25 @@ def test_only_the_methods_that_were_asked_for_are_compared():
         return {node.label.partition("-")[0] for node in nodes_of}
 
     assert labels() == set(methods.SYSTEMS)
+    # Other learners read RLCD's own preference model: no node of it but the policy.
+    assert labels("rloo", "grpo") == {"base", "rlcd", "rloo", "grpo"}
+    recipes = make_recipes()
+    models = [recipes.preference(m, "harmless", 1) for m in ("rlcd", "rloo", "grpo")]
+    assert models[0] is models[1] is models[2]
+    policies = {
+        m: next(
+            n
+            for n in graph.in_order([recipes.sample(m, "harmless", 1)])
+            if n.stage == "policy"
+        )
+        for m in ("rlcd", "rloo", "grpo")
+    }
+    assert [p.config.policy.advantages for p in policies.values()] == [
+        "gae",
+        "rloo",
+        "grpo",
+    ]
+    assert policies["rloo"].cost.trained == policies["rlcd"].cost.trained / 2
     assert labels("rlcd", "rlaif") == labels("rlcd,rlaif") == {"base", "rlcd", "rlaif"}
 
 

@@ -286,11 +286,17 @@ def test_an_update_is_by_its_last_rows_and_divided_by_the_parts_as_released():
                 params["policy"] + 0 * part["values"],
                 part["values"],
             ),
-            clip=0.2,
-            value_clip=0.2,
-            value_coef=0.1,
-            statistics="padded",
-            share=share,
+            learning.LossTerms(
+                clip=0.2,
+                statistics="padded",
+                per_sequence=False,
+                valued=True,
+                value_clip=0.2,
+                value_coef=0.1,
+                kl="",
+                kl_coef=0.0,
+                share=share,
+            ),
         )
         part = {name: array[rows] for name, array in batch.items()}
         return jax.grad(lambda w: loss({"policy": w}, part)[0])(0.0)

@@ -11,11 +11,12 @@ from rlcd_jax import records, retention, stages, trackers
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout, requests
-from rlcd_jax.job import nonfinite
+from rlcd_jax.job import nonfinite, packed_batches
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
-from rlcd_jax.pairs import reply_cleanup, scoring_prompt, shortening
-from rlcd_jax.ppo import choosing, kl_penalty, rollout
+from rlcd_jax.pairs import grid, reply_cleanup, scoring_prompt, shortening
+from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout
+from rlcd_jax.preference import best_of
 from rlcd_jax.tasks import fields as task_fields
 from rlcd_jax.text import encoding
 from rlcd_jax.training import losses, masked, optimizers
@@ -126,18 +127,30 @@ _PROMPTS = {
 _PAIRS = {
     "sampling": _choice(*typing.get_args(records.Sampling)),
     "labels": _choices(("construction",), *typing.get_args(records.Labels)),
+    "mix": kinds.Field(
+        kinds.TEXTS,
+        "in place of sampling and labels",
+        ("rlcd=1", "rescore=0.5"),
+        empty=True,
+        pattern=rf"({'|'.join(grid.METHODS)})=(1|1\.0|0?\.\d*[1-9]\d*)",
+        wanted=f"'NAME=SHARE' with {', '.join(grid.METHODS)} and a share above 0, "
+        "up to 1",
+    ),
     "samples_per_prompt": _draws("pairs a prompt"),
     "temperature": _temperature(),
     "top_k": _count(0, 0, "tokens; 0: all"),
     "top_p": _above(1.0, 0, "probability", high=1),
     # At 1/2 both sides are drawn from one distribution, below it they change places.
     "alpha": _above(1.0, 0.5, "1: plain contrast prompts", high=1000),
+    "strength": _choices(("middle",), *typing.get_args(task_fields.Strength)),
     "prompt_tokens": _count(384, 1, "tokens"),
     "reply_tokens": _count(300, 1, "tokens"),
     "part_prompts": _count(4096, 1, "prompts"),
     "max_tries": _count(5, 1, "attempts a side", high=1000),
     "both_orders": _flag(True),
     "hard_labels": _flag(False),
+    "drop_disagreeing": _flag(False),
+    "min_margin": _number(0.0, 0, "|2 p - 1|", high=1, open_high=True),
     "cleanup": _choice(*typing.get_args(task_fields.CleanupMode)),
     "forbidden": _choice(*requests.FORBIDDING),
     "letters": _choice(*scoring_prompt.LETTERS),
@@ -182,6 +195,7 @@ _PREFERENCE = _SUPERVISED | {
     "human_share": _number(0.0, 0, "share of the pairs", high=1, open_high=True),
     "held_out": _count(500, 0, "pairs"),
     "human_pairs": _count(0, 0, "pairs"),
+    "order": _choice(*packed_batches.ORDERS),
     "keep_best": _choice("", *retention.METRICS["preference"]),
 }
 _DISTILL = _SUPERVISED | {
@@ -191,11 +205,13 @@ _DISTILL = _SUPERVISED | {
 _DIRECT = _SUPERVISED | {
     "loss": _choice(*losses.DIRECT),
     "beta": _above(0.1, 0, "rewards a nat"),
+    "order": _choice(*packed_batches.ORDERS),
     "keep_best": _choice("", *retention.METRICS["direct"]),
 }
 _POLICY = {
     "steps": _count(40, 1, "PPO steps"),
     "rollouts": _count(512, 1, "replies a step", high=1_000_000),
+    "samples_per_prompt": _draws("replies of a step to a prompt"),
     "update_batch": _count(256, 1, "replies an update"),
     "lone_rows": _count(0, 0, "replies; 0: the update batch"),
     "micro_batch": _count(0, 0, "replies; 0: the update batch"),
@@ -208,7 +224,11 @@ _POLICY = {
     "eps": _above(1e-5, 0, "", high=1),
     "max_grad_norm": _above(1.0, 0, ""),
     "joint_clip": _flag(False),
+    "advantages": _choice(*credit.ADVANTAGES),
+    "group_deviation": _flag(True),
+    "per_sequence": _flag(False),
     "kl_coef": _number(0.004, 0, "reward a nat"),
+    "kl_in": _choice(*kl_penalty.PLACES),
     "kl_estimator": _choice(*kl_penalty.KL_ESTIMATORS),
     "kl_target": _number(0.0, 0, "nats a reply; 0: a fixed coefficient"),
     "kl_horizon": _count(10000, 1, "replies"),
@@ -238,8 +258,8 @@ _POLICY = {
     "choose": _choice(*choosing.RULES),
     "kl_limit": _number(0.0, 0, "nats a reply; 0: no limit"),
 }
-# The base model, and what the stages before evaluation have trained.
-_SYSTEMS = (evaluation_table.BASE, *stages.STAGES["evaluate"].reads)
+# The base model, its best of n, and what the stages before evaluation have trained.
+_SYSTEMS = (evaluation_table.BASE, *stages.POLICIES, best_of.NAME)
 _EVALUATE = {
     "systems": _choices(("base", "policy"), *_SYSTEMS, empty=True),
     "checkpoints": kinds.Field(
@@ -251,6 +271,7 @@ _EVALUATE = {
         wanted="'name=folder'",
         path=True,
     ),
+    "best_of": _count(16, 2, "replies of which one is taken", high=10_000),
     "prompts": _count(0, 0, "prompts; 0: all"),
     "samples_per_prompt": _draws("replies a prompt"),
     "temperature": _temperature(),

@@ -57,8 +57,11 @@ def simulated(
     first = [*train[: -(-LOOKED // times)]]
     asked = prompt_parts.repeat_prompts(first, times)[:LOOKED]
     numbers = simulate_pairs.settings(job.config)
+    # Of a mixture the longer ones, which have affixes.
+    samplings = {cell.sampling for cell in simulate_pairs.grid_rows(job.config)}
+    sampling = "contrast" if "contrast" in samplings else "same"
     plans = [
-        draws.make_draw(one, section.sampling, job.task, job.text_tokenizer, numbers)
+        draws.make_draw(one, sampling, job.task, job.text_tokenizer, numbers)
         for one in asked
     ]
     tokens = [max(len(source.tokens) for source in plan.sources) for plan in plans]

@@ -9,8 +9,12 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
+from rlcd_jax.job import packed_batches
 from rlcd_jax.judging import evaluation_table
-from rlcd_jax.stages import STAGES
+from rlcd_jax.pairs import grid
+from rlcd_jax.ppo import credit, kl_penalty
+from rlcd_jax.preference import best_of
+from rlcd_jax.stages import POLICIES, STAGES
 
 
 def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
@@ -41,9 +45,21 @@ def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
 
 
 def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
-    if config.pairs.sampling != "same":
+    try:
+        samplings = {cell.sampling for cell in grid.read_mix(config.pairs.mix)}
+    except ValueError as error:
+        yield str(error)
         return
-    if "construction" in config.pairs.labels:
+    samplings = samplings or {config.pairs.sampling}
+    if "contrast" in samplings:
+        return
+    if config.pairs.drop_disagreeing:
+        yield (
+            "pairs.drop_disagreeing=True compares scores with affixes, and no pair is "
+            "of contrast prompts; set pairs.drop_disagreeing=False, or "
+            "pairs.sampling='contrast'"
+        )
+    if "construction" in config.pairs.labels and not config.pairs.mix:
         yield (
             "pairs.labels has 'construction' with pairs.sampling='same': two replies "
             "to one prompt have no better side; set pairs.labels=('scoring',) or "
@@ -52,8 +68,8 @@ def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
     if "distill" in stages:
         yield (
             "stage distill learns from replies to positive prompts, and "
-            "pairs.sampling='same' has none; set pairs.sampling='contrast' or leave "
-            "distill out of the stages"
+            "pairs.sampling='same' has none; set pairs.sampling='contrast' (or a "
+            "pairs.mix with rlcd or rescore) or leave distill out of the stages"
         )
 
 
@@ -91,6 +107,31 @@ def _compared(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
             yield from too_few_pairs(config, stage, section.data_limit, 1)
     for stage in stages:
         yield from _best(config, stage)
+        yield from _order(config, stage)
+
+
+def _order(config: ConfigDict, stage: str) -> Iterator[str]:
+    """Yield that all labels are equally sure, so that none comes first."""
+    if config[stage].order != packed_batches.CERTAIN:
+        return
+    asked = f"{stage}.order={config[stage].order!r}"
+    own = config.preference.data == "pairs"
+    if own:
+        try:
+            cells = grid.cells_of(config.pairs)
+        except ValueError:
+            return  # told where the pairs are looked at
+    if not own:
+        why = f"preference.data={config.preference.data!r} has labels of 0 and 1 alone"
+    elif all(cell.labels == "construction" for cell in cells):
+        why = "labels by construction are all of 0 and 1"
+    elif config.pairs.hard_labels:
+        why = "pairs.hard_labels=True makes all labels 0 or 1"
+    else:
+        return
+    yield f"{asked} orders pairs by how sure their labels are: {why}; set it to " + (
+        f"{packed_batches.SHUFFLED!r}, or have soft labels by scoring among the pairs"
+    )
 
 
 def _best(config: ConfigDict, stage: str) -> Iterator[str]:
@@ -182,7 +223,65 @@ def _policy(config: ConfigDict) -> Iterator[str]:
             f"{section.rollouts} could make the KL coefficient negative in one step; "
             f"set it to {section.rollouts} or more"
         )
+    if section.rollouts % section.samples_per_prompt:
+        yield (
+            f"policy.samples_per_prompt={section.samples_per_prompt} does not divide "
+            f"policy.rollouts={section.rollouts}; choose a divisor"
+        )
+    yield from _without_values(section)
+    yield from _kl_as_loss(section)
     yield from _choice(config)
+
+
+def _without_values(section: ConfigDict) -> Iterator[str]:
+    """Yield what does not go with advantages among replies, or only with them."""
+    asked = f"policy.advantages={section.advantages!r}"
+    if section.advantages not in credit.GROUPED:
+        if section.per_sequence:
+            yield (
+                f"policy.per_sequence=True with {asked}: the value loss is a mean over "
+                "tokens; set policy.per_sequence=False, or policy.advantages='grpo' or "
+                "'rloo'"
+            )
+        return
+    if section.samples_per_prompt < 2:
+        yield (
+            f"{asked} compares replies to one prompt, and policy.samples_per_prompt="
+            f"{section.samples_per_prompt}; set it to 2 or more, or "
+            "policy.advantages='gae'"
+        )
+    # Of GAE, or of every token: here a whole reply has one reward.
+    wanted = {"gamma": 1.0, "lam": 1.0, "whiten_rewards": False, "statistics": "masked"}
+    for name, value in wanted.items():
+        if section[name] != value:
+            yield (
+                f"{asked} takes no part of policy.{name}={section[name]!r}, which is "
+                f"of tokens and values; set policy.{name}={value!r}, or "
+                "policy.advantages='gae'"
+            )
+
+
+def _kl_as_loss(section: ConfigDict) -> Iterator[str]:
+    """Yield what does not go with a KL penalty that is a term of the loss."""
+    if section.kl_in != kl_penalty.LOSS:
+        return
+    if section.kl_estimator not in kl_penalty.AS_LOSS:
+        yield (
+            f"policy.kl_in='loss' with policy.kl_estimator={section.kl_estimator!r}, "
+            "whose gradient holds nothing back in the mean; set policy.kl_estimator to "
+            f"{' or '.join(map(repr, kl_penalty.AS_LOSS))}, or policy.kl_in='reward'"
+        )
+    if section.statistics != "masked":
+        yield (
+            f"policy.kl_in='loss' with policy.statistics={section.statistics!r}: "
+            "padding has no KL; set policy.statistics='masked', or policy.kl_in="
+            "'reward'"
+        )
+    if section.kl_target:
+        yield (
+            f"policy.kl_target={section.kl_target} moves the coefficient of a penalty "
+            "in the reward; set policy.kl_target=0, or policy.kl_in='reward'"
+        )
 
 
 def _choice(config: ConfigDict) -> Iterator[str]:
@@ -226,9 +325,10 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
             "leave evaluate.preference_judge empty"
         )
     names = [evaluation_table.BASE]
-    policies = STAGES["evaluate"].reads
-    trained = [name for name in policies if name in section.systems]
+    trained = [name for name in POLICIES if name in section.systems]
     names += [config.name if name == "policy" else name for name in trained]
+    if best_of.NAME in section.systems:
+        names.append(best_of.shown_name(section.best_of))
     names += [entry.partition("=")[0] for entry in section.checkpoints]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:

@@ -25,9 +25,10 @@ from rlcd_jax.job import (
     workspace,
 )
 from rlcd_jax.models import llama, table
+from rlcd_jax.pairs import grid
 from rlcd_jax.ppo import choosing
-from rlcd_jax.preference import model
-from rlcd_jax.stages import STAGES
+from rlcd_jax.preference import best_of, model
+from rlcd_jax.stages import POLICIES, STAGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +73,9 @@ def sources(look: Look) -> Iterator[str]:
         path = look.folder("simulate") / "pairs.jsonl"
         if not path.exists():
             yield f"{path} does not exist; {_again(look, 'simulate')}"
-    policies = STAGES["evaluate"].reads
-    trained = [name for name in policies if name in config.evaluate.systems]
-    needs = ["preference"] * ("policy" in left) + trained * ("evaluate" in left)
+    read = [name for name in POLICIES if name in config.evaluate.systems]
+    ranks = "evaluate" in left and best_of.NAME in config.evaluate.systems
+    needs = ["preference"] * ("policy" in left or ranks) + read * ("evaluate" in left)
     for stage in needs if look.workdir is not None else ():
         where = look.folder(stage) / "checkpoints"
         if stage not in left and checkpoint.latest_step(where) is None:
@@ -199,7 +200,7 @@ def counts(look: Look) -> Iterator[str]:
 def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
     """Yield which stages can get too little of the pairs of these prompts."""
     config, job = look.config, look.job
-    labels = len(config.pairs.labels)
+    labels = len(grid.cells_of(config.pairs))
     num, left = config.pairs.samples_per_prompt * len(train), {}
     if job is not None:
         drawn, told = long_texts.simulated(job, train)
@@ -241,7 +242,7 @@ def _readers(config: ConfigDict, names: Collection[str]) -> list[str]:
 
 def _labels(config: ConfigDict, name: str) -> int:
     """Return the rows that a stage has of a draw: pairs, one a label, or one reply."""
-    return len(config.pairs.labels) if STAGES[name].texts == 2 else 1
+    return len(grid.cells_of(config.pairs)) if STAGES[name].texts == 2 else 1
 
 
 def _learners(config: ConfigDict, names: Collection[str]) -> list[str]:
@@ -258,7 +259,7 @@ def _rows(look: Look, pairs: int, left: Mapping[str, int]) -> Iterator[str]:
       left: rows of a stage that are not over its lengths, at most; without a stage:
         not known.
     """
-    config, labels = look.config, len(look.config.pairs.labels)
+    config, labels = look.config, len(grid.cells_of(look.config.pairs))
     group = config.pairs.samples_per_prompt * labels
     short = {name for name, rows in left.items() if rows < config[name].batch_size}
     for stage in (STAGES[name] for name in look.stages):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import grain
 import numpy as np
 
-from rlcd_jax import processes, progress_bar
+from rlcd_jax import processes, progress_bar, seeds
 
 Ids = Sequence[int]
 
@@ -23,6 +23,29 @@ def batch_indices(num: int, seed: int, batch_size: int, index: int) -> list[int]
     rows = grain.MapDataset.source(range(num)).seed(seed).shuffle().repeat()
     first = index * batch_size
     return [rows[place] for place in range(first, first + batch_size)]
+
+
+def ranked_batches(
+    ranks: Sequence[float], seed: int, batch_size: int, total: int
+) -> list[list[int]]:
+    """Return which rows each of `total` batches takes, the highest rank first.
+
+    All rows come again and again, each epoch from the highest rank to the lowest; equal
+    ones in an order keyed by (seed, epoch, row). Batches take them without gaps, and so
+    do not know how many there will be.
+
+    Args:
+      ranks: of the rows.
+      seed: root seed.
+      batch_size: rows of a batch.
+      total: batches.
+    """
+    num = len(ranks)
+    order: list[int] = []
+    for epoch in range(-(-total * batch_size // max(num, 1))):
+        keys = [seeds.seed_words(seed, "order", epoch, row) for row in range(num)]
+        order += sorted(range(num), key=lambda row: (-ranks[row], keys[row]))  # noqa: B023
+    return [order[n * batch_size : (n + 1) * batch_size] for n in range(total)]
 
 
 def pad_left(

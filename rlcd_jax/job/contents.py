@@ -151,8 +151,11 @@ def _read_of(config: ConfigDict, stage: str, read: str) -> tuple[str, ...]:
         compares = stages.STAGES[stage].texts == 2
         human = compares and config.preference.data != "pairs"
         return () if human else ("pairs.jsonl",)
-    if stage == "evaluate" and read not in config.evaluate.systems:
-        return ()
+    if stage == "evaluate":
+        # Of the preference model for the best of several replies.
+        asked = stages.BEST_OF if read == "preference" else read
+        if asked not in config.evaluate.systems:
+            return ()
     if read == "policy" and config.policy.choose == "dev_score":
         return ("chosen",)
     return ("checkpoints",)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from rlcd_jax import stages
 from rlcd_jax.job import setup
 from rlcd_jax.judging import judges
-from rlcd_jax.pairs import scoring_prompt, shortening, training_texts
+from rlcd_jax.pairs import grid, scoring_prompt, shortening, training_texts
 from rlcd_jax.text import encoding
 
 Needs = list[tuple[str, int]]  # (what, in the names of fields; tokens)
@@ -114,7 +114,7 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
         return [(f"{stage}.lengths[-1]={longest}", longest)]
     if stage == "simulate":
         name, section = "pairs", config.pairs
-        asked = task.scoring_instructions if "scoring" in section.labels else ()
+        asked = task.scoring_instructions if grid.asks(section) else ()
         mark = 0
     elif stage == "policy":
         name, section = "policy", config.policy

@@ -17,6 +17,7 @@ from rlcd_jax.job import batching, setup
 from rlcd_jax.training import packing
 
 Row = Any
+SHUFFLED, CERTAIN = ORDERS = "shuffled", "certain_first"
 
 
 def make_packer(
@@ -85,6 +86,8 @@ class Batches:
       seed: of the run.
       batch_size: examples of a batch.
       total: batches; kept as an attribute.
+      order: one of `ORDERS`. By certainty: an epoch begins with the examples whose
+        `prob_2` is farthest from 1/2; which of equal ones comes first is drawn.
     """
 
     def __init__(
@@ -95,12 +98,17 @@ class Batches:
         seed: int,
         batch_size: int,
         total: int,
+        order: str = SHUFFLED,
     ) -> None:
         self._rows, self._collate, self.total = rows, collate, total
-        self._chosen = [
-            batching.batch_indices(len(rows), seed, batch_size, index)
-            for index in range(total)
-        ]
+        if order == CERTAIN:
+            sure = [abs(2.0 * row.prob_2 - 1.0) for row in rows]
+            self._chosen = batching.ranked_batches(sure, seed, batch_size, total)
+        else:
+            self._chosen = [
+                batching.batch_indices(len(rows), seed, batch_size, index)
+                for index in range(total)
+            ]
         self._places, self._tokens = [], 0
         for index in range(total):
             examples = [collate.texts(row) for row in self.rows(index)]

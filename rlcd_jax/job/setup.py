@@ -132,7 +132,9 @@ def adapters(config: ConfigDict) -> lora.Lora | None:
 
 def load_task(config: ConfigDict) -> tasks.Task:
     """Return the task with the config's format, wording, lengths and clean-up."""
-    task = tasks.load_task(config.task, config.official_wording or None)
+    task = tasks.load_task(
+        config.task, config.official_wording or None, tuple(config.pairs.strength)
+    )
     if config.task_format:
         task = tasks.with_format(task, config.task_format)
     cleanup = dataclasses.replace(

@@ -37,7 +37,7 @@ from rlcd_jax.job import (
     trainer,
     workspace,
 )
-from rlcd_jax.pairs import length_counts
+from rlcd_jax.pairs import filtering, length_counts
 from rlcd_jax.training import train_state
 
 Params = Any
@@ -108,11 +108,13 @@ def lost_pairs(
         for reason, count in counts.items()
     ]
     long, same = too_long["dropped"], too_long["identical"]
+    filtered = filtering.said(drawn.get("filtered", {}))
     return (
         f"simulate made {drawn['pairs']} pairs and dropped "
-        f"{', '.join(sides) or 'no reply'}, and {long} are over {stage}.lengths"
-        + f", {same} of two replies that are the same"
-        * bool(same)
+        f"{', '.join(sides) or 'no reply'}"
+        + f", left out by their scores {filtered}" * bool(filtered)
+        + f", and {long} are over {stage}.lengths"
+        + f", {same} of two replies that are the same" * bool(same)
     )
 
 
@@ -345,6 +347,7 @@ def make_batches(
         seed=config.seed,
         batch_size=section.batch_size,
         total=num_updates(section, len(rows), stage),
+        order=section.get("order", packed_batches.SHUFFLED),
     )
 
 

@@ -47,12 +47,19 @@ def _mean(value: Callable[[Any], float]) -> Cell:
 def _divergence(own: Sequence[Any], interval: Interval) -> tables.Cell:
     if own[0].system == BASE:
         return estimates.Missing(NO_BASE)
+    if own[0].best_of:
+        return at_most(own[0].divergence)
     return interval((a.prompt_id, a.divergence) for a in own)
 
 
 def _distinct_2(own: Sequence[Any], interval: Interval) -> tables.Cell:
     del interval  # of all replies together
     return diversity.distinct_n([a.reply.split() for a in own], 2)
+
+
+def at_most(nats: float) -> str:
+    """Return the cell of a KL that is a bound, and not measured."""
+    return f"at most {nats:.2f}"
 
 
 TEXT_COLUMNS = (
@@ -121,7 +128,11 @@ def comparison_table(
         row_header="system",
         columns=(*columns, *(text.column for text in TEXT_COLUMNS)),
         rows=tuple(rows),
-        notes=(*_notes(judged, preference, level, both_orders), *_empty_note(answers)),
+        notes=(
+            *_notes(judged, preference, level, both_orders),
+            *best_of_notes(answers),
+            *_empty_note(answers),
+        ),
     )
 
 
@@ -177,6 +188,27 @@ def _scores_of(scores, judge: str, system: str) -> list[tuple[str, float]]:
         for score in scores
         if score.judge == judge and score.system == system
     ]
+
+
+def best_of_notes(answers: Sequence[Any]) -> list[str]:
+    """Return what the best of several replies is, how far from the base, and its cost.
+
+    Args:
+      answers: of any systems, as `evaluate_policy.Answer`.
+    """
+    notes = []
+    for num in dict.fromkeys(one.best_of for one in answers if one.best_of):
+        own = [one for one in answers if one.best_of == num]
+        drawn = sum(one.tokens_drawn for one in own)
+        shown = sum(one.num_tokens for one in own)
+        notes.append(
+            f"Best of {num}: of {num} replies of the base model the one that the "
+            "preference model scores highest, of equal ones the first. Its KL is the "
+            f"bound log n - (n - 1) / n, a function of n alone, not measured. Cost: "
+            f"{num * len(own)} replies and {drawn} tokens were drawn for {len(own)} "
+            f"replies of {shown} tokens."
+        )
+    return notes
 
 
 def _empty_note(answers: Sequence[Any]) -> tuple[str, ...]:

@@ -27,11 +27,13 @@ class Drawn:
       pairs: in the order of the prompts.
       dropped: sides without a reply, in the same order.
       figures: what it took: seconds, tokens, replies.
+      filtered: pairs that were left out by their scores, in the same order.
     """
 
     pairs: Sequence[records.Pair]
     dropped: Sequence[records.Dropped]
     figures: Mapping[str, float]
+    filtered: Sequence[records.Filtered] = ()
 
 
 def starts(num_prompts: int, block_prompts: int) -> range:
@@ -62,6 +64,7 @@ def write(folder: pathlib.Path, start: int, drawn: Drawn) -> None:
     """Write a block, whole or not at all."""
     record_files.write_json(_file(folder, "figures", start), drawn.figures)
     record_files.write_jsonl(_file(folder, "dropped", start), drawn.dropped)
+    record_files.write_jsonl(_file(folder, "filtered", start), drawn.filtered)
     record_files.write_jsonl(_file(folder, "pairs", start), drawn.pairs)
 
 
@@ -69,14 +72,18 @@ def read(folder: pathlib.Path, places: Sequence[int]) -> Drawn:
     """Return blocks put together in the order of their places; figures are summed."""
     pairs: list[records.Pair] = []
     dropped: list[records.Dropped] = []
+    filtered: list[records.Filtered] = []
     figures: dict[str, float] = {}
     for start in places:
         pairs += record_files.read_jsonl(_file(folder, "pairs", start), records.Pair)
         path = _file(folder, "dropped", start)
         dropped += record_files.read_jsonl(path, records.Dropped)
+        path = _file(folder, "filtered", start)
+        if path.exists():  # older blocks have none
+            filtered += record_files.read_jsonl(path, records.Filtered)
         for name, value in _figures(_file(folder, "figures", start)).items():
             figures[name] = figures.get(name, 0.0) + value
-    return Drawn(pairs, dropped, figures)
+    return Drawn(pairs, dropped, figures, filtered)
 
 
 def _figures(path: pathlib.Path) -> dict[str, float]:

@@ -22,9 +22,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlcd_jax import records, schema, seeds, tasks
-from rlcd_jax.pairs import counting, draws, scoring_prompt
+from rlcd_jax.pairs import counting, draws, filtering, scoring_prompt
 from rlcd_jax.text import dialogue_format, tokenizer
 
+# The paper's names of the cells, for a mixture.
+METHODS: dict[str, tuple[records.Sampling, records.Labels]] = {
+    "rlcd": ("contrast", "construction"),
+    "rescore": ("contrast", "scoring"),
+    "rlaif": ("same", "scoring"),
+}
 Score = Callable[[list[str]], Sequence[tuple[float, float]]]
 
 
@@ -55,6 +61,72 @@ class GridCell:
             )
 
 
+def read_mix(mix: Sequence[str]) -> list[GridCell]:
+    """Return the cells of a mixture, such as ("rlcd=1", "rlaif=0.5").
+
+    Args:
+      mix: for each method the share of the prompts that has its rows.
+
+    Raises:
+      ValueError: a name is unknown or there twice, or a share is not in (0, 1].
+    """
+    cells = {}
+    for entry in mix:
+        name, _, share = entry.partition("=")
+        if name not in METHODS or name in cells or not 0 < float(share or 0) <= 1:
+            raise ValueError(
+                f"pairs.mix has {entry!r}; accepted: NAME=SHARE, each name once, of "
+                f"{', '.join(METHODS)}, and a share of the prompts above 0 and up to 1"
+            )
+        cells[name] = GridCell(*METHODS[name], share=float(share))
+    return [cells[name] for name in METHODS if name in cells]
+
+
+def cells_of(section: Any) -> list[GridCell]:
+    """Return the cells that the section `pairs` of a config asks for."""
+    if section.mix:
+        return read_mix(section.mix)
+    return [
+        GridCell(sampling=section.sampling, labels=labels, share=1.0)
+        for labels in section.labels
+    ]
+
+
+def asks(section: Any) -> bool:
+    """Return whether the model scores pairs: for their labels, or to leave some out."""
+    labels = {cell.labels for cell in cells_of(section)}
+    return "scoring" in labels or rules_of(section).asks
+
+
+def rules_of(section: Any) -> filtering.Rules:
+    """Return which pairs the section `pairs` of a config leaves out by their scores."""
+    return filtering.Rules(section.drop_disagreeing, float(section.min_margin))
+
+
+def scored_a_prompt(section: Any) -> float:
+    """Return how many pairs of replies of a prompt are scored, in the mean."""
+    cells = cells_of(section)
+    if not rules_of(section).asks:
+        cells = [cell for cell in cells if cell.labels == "scoring"]
+    return draws_a_prompt(cells)
+
+
+def rows_a_draw(cells: Sequence[GridCell]) -> float:
+    """Return how many rows there are of each draw of a prompt, in the mean."""
+    return sum(cell.share for cell in cells)
+
+
+def draws_a_prompt(cells: Sequence[GridCell]) -> float:
+    """Return how many pairs of replies are drawn for a prompt, in the mean.
+
+    Cells of one sampling share them: the prompts of a smaller share have a larger's.
+    """
+    shares: dict[str, float] = {}
+    for cell in cells:
+        shares[cell.sampling] = max(shares.get(cell.sampling, 0.0), cell.share)
+    return sum(shares.values())
+
+
 def simulate(
     prompts: Sequence[records.Prompt],
     task: tasks.Task,
@@ -64,6 +136,7 @@ def simulate(
     rows: Sequence[GridCell],
     settings: draws.DrawSettings,
     score: Score | None = None,
+    score_all: bool = False,
 ) -> tuple[list[records.Pair], list[records.Dropped], dict[str, Any]]:
     """Return the pairs of the prompts, the sides that gave none, and a summary.
 
@@ -76,11 +149,12 @@ def simulate(
       rows: the cells to fill.
       settings: numbers of the simulation.
       score: scoring texts to (logit of A, logit of B); needed for labels "scoring".
+      score_all: pairs labelled by construction are scored too, and keep their label.
 
     Returns:
       Pairs and dropped sides, both in the order of the prompts; `summarise` of them.
     """
-    _check(prompts, rows, score)
+    _check(prompts, rows, score, score_all)
     planned = [
         draws.make_draw(prompt, sampling, task, text_tokenizer, settings)
         for prompt in prompts
@@ -93,12 +167,15 @@ def simulate(
         dropped += [draws.dropped_side(draw, s, task) for s in both if s.failed]
         if all(s.text is not None for s in both):
             kept.append((draw, both))
-    pairs = label(kept, task, rows, settings, score)
+    pairs = label(kept, task, rows, settings, score, score_all)
     return pairs, dropped, counting.summarise(pairs, dropped)
 
 
 def _check(
-    prompts: Sequence[records.Prompt], rows: Sequence[GridCell], score: Score | None
+    prompts: Sequence[records.Prompt],
+    rows: Sequence[GridCell],
+    score: Score | None,
+    score_all: bool,
 ) -> None:
     times = Counter(prompt.key for prompt in prompts)
     double = [key for key in times if times[key] > 1]
@@ -107,7 +184,8 @@ def _check(
     cells = [(row.sampling, row.labels) for row in rows]
     if not cells or len(set(cells)) < len(cells):
         raise ValueError(f"rows are {cells}; accepted: one or more distinct cells")
-    if score is None and any(row.labels == "scoring" for row in rows):
+    scored = score_all or any(row.labels == "scoring" for row in rows)
+    if score is None and scored:
         raise ValueError("labels 'scoring' need a score function; got None")
 
 
@@ -125,26 +203,30 @@ def label(
     rows: Sequence[GridCell],
     settings: draws.DrawSettings,
     score: Score | None,
+    score_all: bool = False,
 ) -> list[records.Pair]:
     """Return the pairs of each prompt, one for each row that takes it, labelled.
 
     Which side stands first is a keyed coin. By construction the positive side is the
     better one; scored, prob_2 = sigmoid(logit_B - logit_A), with the instruction of
-    the affix pair's index, or a keyed one where there is no affix.
+    the affix pair's index, or a keyed one where there is no affix. Rows of one pair of
+    replies share its scores.
 
     Raises:
       ValueError: the scores are not one a text.
     """
-    pairs, texts = [], []
+    pairs, texts, asked = [], [], []
     for draw, (first, second) in sampled:
         swap = seeds.seed_choice(2, settings.seed, "swap", draw.prompt.key)
         one, two = (second, first) if swap else (first, second)
         for row in rows:
             if row.sampling != draw.sampling or not _takes(row, draw.prompt, settings):
                 continue
-            pairs.append(_pair(draw, one, two, row, task, settings))
-            if row.labels == "scoring":
+            scored = score_all or row.labels == "scoring"
+            pairs.append(_pair(draw, one, two, row, task, settings, scored))
+            if scored and asked[-1:] != [(draw.sampling, draw.prompt.key)]:
                 texts += _scoring_texts(draw, pairs[-1], task, settings)
+                asked.append((draw.sampling, draw.prompt.key))
     logits = [tuple(map(float, pair)) for pair in score(texts)] if texts else []
     if len(logits) != len(texts):
         raise ValueError(
@@ -152,10 +234,14 @@ def label(
             "(logit_A, logit_B) a text"
         )
     orders = 2 if settings.both_orders else 1
-    scored = iter(logits[i : i + orders] for i in range(0, len(logits), orders))
+    said = {one: logits[orders * n :][:orders] for n, one in enumerate(asked)}
     return [
-        p if p.scoring is None else scored_pair(p, next(scored), settings.hard_labels)
-        for p in pairs
+        pair
+        if pair.scoring is None
+        else scored_pair(
+            pair, said[pair.sampling, records.key_of(pair)], settings.hard_labels
+        )
+        for pair in pairs
     ]
 
 
@@ -183,7 +269,7 @@ def _scoring_texts(
 def scored_pair(
     pair: records.Pair, logits: Sequence[tuple[float, float]], hard: bool
 ) -> records.Pair:
-    """Return the pair with its scored label.
+    """Return the pair with its score, which is its label unless it has another.
 
     Args:
       pair: a pair with its instruction.
@@ -204,6 +290,8 @@ def scored_pair(
     # sigmoid(x) = (1 + tanh(x / 2)) / 2: opposite margins then cancel to exactly 0.5.
     prob_2 = 0.5 + sum(math.tanh(m / 2) for m in margins) / (2 * len(margins))
     label = float(prob_2 > 0.5) if hard else prob_2
+    if pair.labels == "construction":
+        label = pair.prob_2
     return dataclasses.replace(pair, prob_2=label, scoring=scoring | {"prob_2": prob_2})
 
 
@@ -214,6 +302,7 @@ def _pair(
     row: GridCell,
     task: tasks.Task,
     settings: draws.DrawSettings,
+    scored: bool,
 ) -> records.Pair:
     """Return a pair labelled by construction; a scored label replaces that one."""
     fields: dict[str, Any] = {}
@@ -229,7 +318,7 @@ def _pair(
             f"num_tokens_{n}": len(last.tokens),
         }
     scoring = None
-    if row.labels == "scoring":
+    if scored:
         scoring = {"instruction_index": _instruction(draw, task, settings)}
     return records.Pair(
         id=f"{draw.prompt.key}/{row.sampling}-{row.labels}",

@@ -22,7 +22,11 @@ NAMES = {
     "dpo": "DPO",
     "ipo": "IPO",
     "kto": "KTO",
+    "best_of_n": "Best of n",
+    "rloo": "RLOO",
+    "grpo": "GRPO",
     "rlcd": "RLCD",
+    "rlcd_alpha15": "RLCD, alpha 1.5",
     "rlcd_human20": "RLCD + 20 % human",
 }
 PAPER_TASKS = ("harmless", "helpful", "outline")

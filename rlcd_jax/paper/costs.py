@@ -5,9 +5,11 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from rlcd_jax.job import setup
+from rlcd_jax.pairs import grid
 from rlcd_jax.paper import few_shots as solved
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import counts
+from rlcd_jax.ppo import learning
 
 READS = 1 / 3  # of the work of training on a token, for reading it
 
@@ -16,7 +18,7 @@ def simulate(config: ConfigDict) -> graph.Cost:
     """Return the cost of drawing pairs, each side once, and of labels by scoring."""
     pairs = counts.num_pairs(config, setup.load_task(config))
     cost = graph.Cost(generated=2.0 * pairs * config.pairs.reply_tokens)
-    if "scoring" not in config.pairs.labels:
+    if not grid.asks(config.pairs):
         return cost
     read = relabel(config, "").scored
     return graph.Cost(generated=cost.generated, scored=read)
@@ -56,16 +58,24 @@ def direct(config: ConfigDict) -> graph.Cost:
 def policy(config: ConfigDict) -> graph.Cost:
     """Return the cost of PPO: policy and value learn, four models read.
 
-    Each checkpoint answers dev prompts, which three models read.
+    Each checkpoint answers dev prompts, which three models read. RLOO and GRPO have no
+    value model.
     """
     section = config.policy
     replies, dev = counts.policy_replies(config)
     length = section.prompt_tokens + section.reply_tokens
+    learns = len(learning.trained(section))
     return graph.Cost(
         generated=float((replies + dev) * section.reply_tokens),
-        trained=2.0 * section.epochs * replies * length,
-        scored=(4.0 * replies + 3.0 * dev) * length,
+        trained=float(learns * section.epochs * replies * length),
+        scored=((2.0 + learns) * replies + 3.0 * dev) * length,
     )
+
+
+def best_of(config: ConfigDict, part: str) -> graph.Cost:
+    """Return the cost of several replies of which one is taken; each is scored."""
+    one, num = sample(config, part), config.evaluate.best_of
+    return graph.Cost(generated=num * one.generated, scored=num * one.scored / 2)
 
 
 def sample(config: ConfigDict, part: str) -> graph.Cost:

@@ -54,6 +54,10 @@ FIELDS: Mapping[str, kinds.Field] = {
     "grid.kl_coef": kinds.Field(kinds.NUMBERS, "reward a nat", (0.001, 0.002), low=0),
     "grid.steps": _STEPS,
     "grid.outline_steps": dataclasses.replace(_STEPS, example=(20,), empty=True),
+    "strength.affixes": _of_run("pairs.strength"),
+    "strength.alpha": kinds.Field(
+        kinds.NUMBERS, "contrast strength", (1.0, 2.0), low=0.5, open_low=True
+    ),
     "hh_rlhf.dir": _of_run("prompts.hh_dir"),
     "hh_rlhf.prompts": _FLAG,
     "hh_rlhf.dev": _of_run("prompts.hh_dev_split"),

@@ -32,7 +32,7 @@ def answer(
     workdir: str | pathlib.Path,
     *,
     system: str,
-    checkpoints: pathlib.Path | None,
+    checkpoints: evaluate_policy.System,
     part: str,
 ) -> dict[str, Any]:
     """Sample one system's replies and write `samples.jsonl`.
@@ -41,7 +41,7 @@ def answer(
       config: of the run; section `evaluate`.
       workdir: folder to write to.
       system: name of the system.
-      checkpoints: folder of its policy; None for the base model.
+      checkpoints: folder of its policy; None for the base model; or the best of n.
       part: "test", or "dev" for the prompts on which settings are chosen.
 
     Returns:

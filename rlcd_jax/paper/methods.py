@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from rlcd_jax import done_mark
-from rlcd_jax.judging import judges, verdicts
+from rlcd_jax.judging import evaluation_table, judges, verdicts
 from rlcd_jax.paper import cells, curves, graph, measures, nodes
+from rlcd_jax.ppo import credit
+from rlcd_jax.preference import best_of
 from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.statistics import estimates, tables
 from rlcd_jax.training import losses
 
-SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed", "dpo")
+SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed", "dpo", best_of.NAME)
 BASE = SYSTEMS[0]
-KNOWN = (*SYSTEMS, *(name for name in losses.DIRECT if name not in SYSTEMS))
+# On request: other losses on RLCD's pairs, other learners on its preference model, and
+# RLCD itself with a stronger contrast.
+MORE = (*losses.DIRECT, *credit.GROUPED, nodes.STRONGER)
+KNOWN = (*SYSTEMS, *(name for name in MORE if name not in SYSTEMS))
 LEXICON, PEOPLE = "lexicon", "model of human pairs"
 COLUMNS = (
     tables.Column("Judge"),
@@ -43,8 +49,9 @@ class Made:
 
     @property
     def by_ppo(self) -> tuple[str, ...]:
-        """The systems that PPO made."""
-        return tuple(name for name in self.preference if name not in losses.DIRECT)
+        """The systems that PPO, RLOO or GRPO made."""
+        others = (best_of.NAME, *losses.DIRECT)
+        return tuple(name for name in self.preference if name not in others)
 
 
 def compared(recipes: nodes.Recipes) -> cells.TablePlan:
@@ -144,7 +151,9 @@ def _table(recipes: nodes.Recipes, job, made: dict[str, Made]) -> tables.Table:
         "Preference model: accuracy on pairs of its own kind that were held out, mean "
         "over seeds; scored labels are the model's own guesses, so their rows do not "
         "compare with those labelled by construction. DPO, IPO and KTO have none, and "
-        "show the accuracy of beta log policy / base.",
+        "show the accuracy of beta log policy / base; RLOO, GRPO and best of n have "
+        "RLCD's.",
+        *_best_of_notes(recipes, made),
     )
     return tables.Table(
         "All methods against the base model",
@@ -153,6 +162,12 @@ def _table(recipes: nodes.Recipes, job, made: dict[str, Made]) -> tables.Table:
         tuple(rows),
         cells.notes(recipes, *more),
     )
+
+
+def _best_of_notes(recipes: nodes.Recipes, made: dict[str, Made]) -> list[str]:
+    """Return what the best of n is, and what it cost, over all tasks and seeds."""
+    own = [node for one in made.values() for node in one.samples.get(best_of.NAME, ())]
+    return evaluation_table.best_of_notes(measures.read_answers(recipes, tuple(own)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +200,21 @@ def _row(
     nats = estimates.mean_by_prompt((a.prompt_id, a.divergence) for a in answers)
     return (
         *_judged(recipes, made.judge, read, system),
-        "-" if system == BASE else cells.interval(nats, recipes),
+        _divergence(recipes, nats, answers),
         cells.interval(tokens, recipes),
         _accuracy(recipes, made.preference.get(system, ())),
     )
+
+
+def _divergence(
+    recipes: nodes.Recipes, nats: dict[str, float], answers: Sequence[Any]
+) -> tables.Cell:
+    """Return how far a system is from the base model."""
+    if answers[0].system == BASE:
+        return "-"
+    if answers[0].best_of:
+        return evaluation_table.at_most(answers[0].divergence)
+    return cells.interval(nats, recipes)
 
 
 def _judged(

@@ -19,7 +19,7 @@ from rlcd_jax.judging import api_judge, chat_api, verdicts
 from rlcd_jax.pairs import counting, work_parts
 from rlcd_jax.paper import graph, held_out_replies, label_accuracy, relabel_pairs
 from rlcd_jax.ppo import choosing
-from rlcd_jax.preference import model
+from rlcd_jax.preference import best_of, model
 from rlcd_jax.stages import (
     distill_context,
     evaluate_policy,
@@ -212,9 +212,16 @@ def make_part(
 def _answer(
     node: graph.Node, place: pathlib.Path, system: str, part: str
 ) -> Mapping[str, Any]:
-    """Sample replies of the linked system, or of the base model without a link."""
+    """Sample replies of the linked system, or of the base model without a link.
+
+    The best of several has a link to the preference model that ranks them.
+    """
     linked = place / "system"
-    checkpoints = choosing.find_policy(linked) if linked.is_symlink() else None
+    checkpoints: evaluate_policy.System = None
+    if linked.is_symlink():
+        checkpoints = choosing.find_policy(linked)
+    elif system == best_of.NAME:
+        checkpoints = best_of.BestOf(node.config.evaluate.best_of, place)
     return held_out_replies.answer(
         node.config, place, system=system, checkpoints=checkpoints, part=part
     )

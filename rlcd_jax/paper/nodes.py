@@ -15,13 +15,19 @@ from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
 from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.paper import few_shots as solved
+from rlcd_jax.ppo import credit
+from rlcd_jax.preference import best_of
 from rlcd_jax.training import losses
 
+STRONGER, ALPHA = "rlcd_alpha15", 1.5  # RLCD, its contrast raised at decoding
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {
     "base": "rlcd",
     "distill": "rlcd",
     **dict.fromkeys(losses.DIRECT, "rlcd"),
+    **{name: name for name in credit.GROUPED},
+    best_of.NAME: "rlcd",
+    STRONGER: "rlcd",
     "rlcd": "rlcd",
     "rlcd_human20": "rlcd",
     "rlaif": "rlaif",
@@ -30,6 +36,8 @@ METHODS = {
     "rescore": "rescore",
     "mixed": "mixed",
 }
+# Those that learn from RLCD's own pairs, or of its preference model.
+ON_ITS_PAIRS = ("base", "distill", best_of.NAME, *losses.DIRECT, *credit.GROUPED)
 HELD_OUT = "human"  # label of the preference model of human pairs
 
 
@@ -46,13 +54,13 @@ class Recipes:
     def pairs(self, method: str, task: str, seed: int) -> graph.Node:
         """Return the node that makes the pairs of a method."""
         root = method.removesuffix("_human20")
-        if root in ("base", "distill", *losses.DIRECT):
+        if root in ON_ITS_PAIRS:
             root = "rlcd"
         config = self.config(root, task, seed, generates=True)
         label = f"{root}-{task}-{seed}"
 
         def make() -> graph.Node:
-            if root in ("rlcd", "rlaif"):
+            if root in ("rlcd", "rlaif", STRONGER):
                 cost = costs.simulate(config)
                 return graph.make_node("simulate", label, config, cost=cost)
             if root == "mixed":
@@ -79,8 +87,49 @@ class Recipes:
 
         return self._once(("pairs", root, task, seed), make)
 
+    def pairs_at(self, task: str, seed: int, affixes: str, alpha: float) -> graph.Node:
+        """Return the node of RLCD's pairs at a strength of affixes and of decoding."""
+        config = self.config("rlcd", task, seed, generates=True)
+        plain = config.pairs.strength, config.pairs.alpha
+        if plain == ((affixes,), alpha):
+            return self.pairs("rlcd", task, seed)
+
+        def make() -> graph.Node:
+            config.pairs.strength, config.pairs.alpha = (affixes,), float(alpha)
+            label = f"rlcd-{task}-{seed}-{affixes}-alpha{alpha:g}"
+            cost = costs.simulate(config)
+            return graph.make_node("simulate", label, config, cost=cost)
+
+        return self._once(("pairs", task, seed, affixes, alpha), make)
+
+    def rewards_at(
+        self, task: str, seed: int, affixes: str, alpha: float
+    ) -> graph.Node:
+        """Return the node with rewards of `pairs_at` by the model of human pairs."""
+
+        def make() -> graph.Node:
+            config = self.config("rlcd", task, seed)
+            model = self.held_out_preference(task)
+            pairs = self.pairs_at(task, seed, affixes, alpha)
+            return graph.make_node(
+                "pair_rewards",
+                f"rlcd-{task}-{seed}-{affixes}-alpha{alpha:g}",
+                config,
+                links=(("preference", model, "preference"), ("pairs", pairs, "pairs")),
+                settings={"human": False, "hh_rlhf": self._hh},
+                cost=costs.pair_rewards(config, human=False),
+            )
+
+        return self._once(("rewards_at", task, seed, affixes, alpha), make)
+
     def preference(self, method: str, task: str, seed: int) -> graph.Node:
-        """Return the node that trains a method's own preference model."""
+        """Return the node that trains a method's own preference model.
+
+        RLOO, GRPO and the best of n have that of RLCD, and differ from it in what they
+        do with it.
+        """
+        if method in (best_of.NAME, *credit.GROUPED):
+            method = "rlcd"
 
         def make() -> graph.Node:
             config = self.config(method, task, seed)
@@ -157,7 +206,12 @@ class Recipes:
         def make() -> graph.Node:
             config = self.config(method, task, seed)
             links: tuple[tuple[str, graph.Node, str], ...] = ()
-            if method == "distill":
+            cost = costs.sample(config, "test")
+            if method == best_of.NAME:
+                own = self.preference(method, task, seed)
+                links = (("preference", own, "preference"),)
+                cost = costs.best_of(config, "test")
+            elif method == "distill":
                 links = (("system", self._distilled(task, seed), "distill"),)
             elif method in losses.DIRECT:
                 links = (("system", self.direct(method, task, seed), "direct"),)
@@ -169,7 +223,7 @@ class Recipes:
                 config,
                 links=links,
                 settings={"system": method, "part": "test"},
-                cost=costs.sample(config, "test"),
+                cost=cost,
             )
 
         return self._once(("sample", method, task, seed), make)
@@ -283,6 +337,8 @@ class Recipes:
         config.name = method
         if method in losses.DIRECT:
             config.direct.loss = method
+        if method == STRONGER:
+            config.pairs.alpha = ALPHA
         config.prompts.hh_dir = splits.dir
         config.preference.human_pairs = 0  # agreement is a node of its own
         config.prompts.hh_dev_split = splits.dev

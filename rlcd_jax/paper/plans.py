@@ -23,6 +23,7 @@ from rlcd_jax.paper import (
     nodes,
     people_tables,
     read_config,
+    strength,
     win_tables,
 )
 from rlcd_jax.report import reading
@@ -37,6 +38,7 @@ PLANS: Mapping[str, Callable[[nodes.Recipes], cells.TablePlan]] = {
     "methods": methods.compared,
     "2": people_tables.rated,
     "36": labels.labels,
+    "strength": strength.swept,
     "5": labels.people_pairs,
     "3": lambda recipes: win_tables.judged(recipes, "3"),
     "length": measures.lengths,

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import sharding
 from rlcd_jax.job import setup
 from rlcd_jax.planning import chips, plan, sizes
+from rlcd_jax.ppo import learning
 from rlcd_jax.stages import STAGES
 
 Changes = Mapping[str, Any]  # dotted field of the config -> value
@@ -91,7 +92,9 @@ def possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> bo
     limit = (setting.chip.usable_gib or math.inf) * chips.GIB
     params = cfg.num_layers * cfg.embed_dim * 3 * cfg.mlp_dim
     decodes = any(STAGES[name].draws for name in stages)
-    models = 2 if "policy" in stages else any(name in BATCHES for name in stages)
+    models = int(any(name in BATCHES for name in stages))
+    if "policy" in stages:
+        models = len(learning.trained(config.policy))
     needed = 2 * decodes * params / tensor + 16 * models * params / (tensor * fsdp)
     return needed <= limit
 

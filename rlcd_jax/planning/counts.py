@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 
 from ml_collections import ConfigDict
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import tasks
 from rlcd_jax.datasets import comparisons, hh_rlhf_files
 from rlcd_jax.job import prompt_parts
+from rlcd_jax.pairs import grid
 from rlcd_jax.ppo import learning
 
 SLICE = re.compile(r"\w+(\[(?P<start>(-?\d+%?)?):(?P<stop>(-?\d+%?)?)\])?")
@@ -94,7 +96,8 @@ def preference_pairs(config: ConfigDict, task: tasks.Task) -> int:
     if comparisons.is_named(section.data):
         there = len(comparisons.read(section.data, seed=config.seed).rows)
         return min(section.data_limit or there, there)
-    return num_pairs(config, task) * len(config.pairs.labels)
+    rows = grid.rows_a_draw(grid.cells_of(config.pairs))
+    return math.ceil(num_pairs(config, task) * rows)
 
 
 def policy_replies(config: ConfigDict) -> tuple[int, int]:

@@ -7,6 +7,7 @@ decode engine's weights and cache during updates.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,8 +19,10 @@ from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
+from rlcd_jax.pairs import grid
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, reply_rows
+from rlcd_jax.preference import best_of
 from rlcd_jax.scoring import divergence, likelihoods, rewards
 from rlcd_jax.stages import evaluate_policy
 
@@ -33,16 +36,19 @@ def simulate(setting: Setting) -> list[Program]:
     """Return the programs of simulation: loading, drawing, scoring."""
     section = setting.job.config.pairs
     specs = llama.param_specs(setting.cfg)
+    cells = grid.cells_of(section)
     drawn = drawing.plan_drawing(
         setting,
-        num_replies=2 * setting.pairs,
+        num_replies=math.ceil(2 * setting.pairs * grid.draws_a_prompt(cells)),
         prompt_tokens=section.prompt_tokens,
         reply_tokens=section.reply_tokens,
         features=request_features(
-            section, forbid=True, contrast=section.sampling == "contrast"
+            section,
+            forbid=True,
+            contrast=any(cell.sampling == "contrast" for cell in cells),
         ),
     )
-    scored, asked = "scoring" in section.labels, setting.job.task.scoring_instructions
+    scored, asked = grid.asks(section), setting.job.task.scoring_instructions
     held = {"frozen": sizes.base_bytes(setting)}
     if scored:
         copy = sizes.model_bytes(setting, specs, frozen=True)
@@ -57,7 +63,9 @@ def simulate(setting: Setting) -> list[Program]:
         setting,
         "score",
         {**held, **drawn.held},
-        num_texts=setting.pairs * (1 + section.both_orders),
+        num_texts=math.ceil(
+            setting.pairs * grid.scored_a_prompt(section) * (1 + section.both_orders)
+        ),
         length=length,
     )
     return [*programs, score]
@@ -252,6 +260,7 @@ def policy(setting: Setting) -> list[Program]:
     updates = learning.last_step(section) * learning.updates_per_step(section)
     length = section.prompt_tokens + section.reply_tokens
     replies, dev = counts.policy_replies(job.config)
+    valued = learning.VALUE in learning.trained(section)
     rows = updates * reply_rows.rows_of_update(section)
     tokens, logit_tokens = rows * length, rows * section.reply_tokens
     specs = llama.param_specs(cfg)
@@ -277,7 +286,7 @@ def policy(setting: Setting) -> list[Program]:
         "policy",
         trainer,
         forward=footprint.forward_flops(cfg, tokens, length, logit_tokens=logit_tokens)
-        + footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
+        + valued * footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
         updates=updates,
         beside=step,
     )
@@ -301,7 +310,7 @@ def roll_out(
 
     Args:
       setting: of the plan.
-      trained: shapes of "policy" and "value".
+      trained: shapes of what is trained: "policy", and "value" if there is one.
       frozen: shapes of "reference" and "rewards".
       held: what is on the device meanwhile, all four too.
     """
@@ -315,8 +324,12 @@ def roll_out(
         )
         for name in reply_rows.READ
     )
-    models = {"policy": trained["policy"], "values": trained["value"], **frozen}
+    models = {learning.POLICY: trained[learning.POLICY], **frozen}
+    if learning.VALUE in trained:
+        models["values"] = trained[learning.VALUE]
     for name, program in acting.READINGS.items():
+        if name not in models:
+            continue
         yield passes.read(
             setting,
             name,
@@ -354,24 +367,27 @@ def evaluate(setting: Setting) -> list[Program]:
     copy = sharding.device_bytes(model)
     master = sizes.model_bytes(setting, specs, frozen=False) * (not shared)
     own = sizes.read_bytes(setting, "policy") if shared else master
-    systems = len(section.systems) + len(section.checkpoints)
+    best = best_of.NAME in section.systems
+    systems = len(section.systems) + len(section.checkpoints) - best  # with weights
     replies = setting.test_prompts * section.samples_per_prompt
     drawn = drawing.plan_drawing(
         setting,
-        num_replies=systems * replies,
+        num_replies=(systems + best * section.best_of) * replies,
         prompt_tokens=config.pairs.prompt_tokens,
         reply_tokens=section.reply_tokens,
         features=request_features(section, forbid=False),
     )
-    # The next system is read before the last is let go.
-    masters = [master + own * min(most, systems - 1) for most in (1, 2)]
-    held = {"parameters": masters[0], "frozen": copy}
+    # The last system is let go before the next is read.
+    held = {"parameters": master + own * (systems > 1), "frozen": copy}
     held["other"] = drawn.memory.tables
     programs = [*merge(setting, drawn, held)]
     programs += drawing.generate(setting, drawn, held)
+    if best:
+        alone = {**held, "parameters": master}
+        programs += _best_of(setting, alone, section.best_of * replies)
     if systems > 1:
-        reading = {**held, **drawn.held, "parameters": masters[1]}
-        programs.insert(0, Program("read a system", reading))
+        # Beside what the engine has of the last.
+        programs.insert(0, Program("read a system", {**held, **drawn.held}))
         text = config.pairs.prompt_tokens + section.reply_tokens
         length = batching.rising_lengths(text)[-1]
         rows = passes.rows_at(setting, length)
@@ -400,11 +416,38 @@ def evaluate(setting: Setting) -> list[Program]:
                 "parameters": master,
                 "frozen": copy + questions.shared_bytes(setting, asked),
             },
-            num_texts=orders * replies * systems * (systems - 1) // 2,
+            num_texts=orders * replies * (systems + best) * (systems + best - 1) // 2,
             length=questions.longest(setting, asked, section.reply_tokens),
         )
         programs.append(judged)
     return programs
+
+
+def _best_of(setting: Setting, held: passes.Bytes, texts: int) -> Iterator[Program]:
+    """Yield the reading and the scoring of the preference model that ranks replies.
+
+    Args:
+      setting: of the plan.
+      held: what is on the device meanwhile; the engine has let go of its own.
+      texts: that are ranked.
+    """
+    whole = sizes.trained_shapes(setting, "preference")
+    kept = sizes.read_bytes(setting, "preference")
+    master = sharding.device_bytes(whole) * (setting.job.lora is None)
+    frozen = held["frozen"] + kept
+    yield Program(
+        "read a scorer",
+        {**held, "parameters": held["parameters"] + master, "frozen": frozen},
+    )
+    yield passes.read(
+        setting,
+        "best of n",
+        rewards.reward_program(setting.job),
+        (sizes.read_shapes(setting, "preference"),),
+        passes.row_shapes(setting, setting.job.config.preference.lengths[-1]),
+        held={**held, "frozen": frozen},
+        num_texts=texts,
+    )
 
 
 # Those of stages that train on texts are `train`'s, and these of some of them more.

@@ -141,6 +141,8 @@ def _rollout(job: setup.Job, rows: int) -> rollout.Rollout:
     names = [field.name for field in dataclasses.fields(rollout.Rollout)]
     numbers = dict.fromkeys(names, np.zeros((rows, reply), np.float32))
     numbers["scores"] = np.zeros(rows, np.float32)
+    if learning.VALUE not in learning.trained(job.config.policy):
+        numbers |= {"values": None, "returns": None}
     return rollout.Rollout(**numbers | {"mask": np.ones((rows, reply), bool)})
 
 

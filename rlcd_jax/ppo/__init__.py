@@ -1,4 +1,4 @@
-"""PPO: what the policy wrote, what it earned, and how it learns from that.
+"""PPO and its kin: what the policy wrote, what it earned, how it learns from that.
 
 `acting` writes replies and freezes them in a `rollout`; `kl_penalty` and `credit` say
 what each token earned; `learning` makes the update; `choosing` says which checkpoint is

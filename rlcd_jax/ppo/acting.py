@@ -171,6 +171,7 @@ class Actor:
         self._logprobs_entropy, self._logprobs, self._values = (
             read[name] for name in ("policy", "reference", "values")
         )
+        self._valued = learning.VALUE in learning.trained(section)
         self._reference: Params = None
         self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
 
@@ -183,10 +184,14 @@ class Actor:
         self._rewards = functools.partial(score, reading.frozen(job, preference))
 
     def draw_prompts(self, step: int) -> list[EncodedPrompt]:
-        """Return the prompts of a step: each epoch over the prompts in a new order."""
-        seed, size = self.job.config.seed, self.section.rollouts
+        """Return the prompts of a step: each epoch over the prompts in a new order.
+
+        One that is answered several times stands as often, one after the other.
+        """
+        seed, again = self.job.config.seed, self.section.samples_per_prompt
+        size = self.section.rollouts // again
         indices = batching.batch_indices(len(self.prompts), seed, size, step - 1)
-        return [self.prompts[index] for index in indices]
+        return [self.prompts[index] for index in indices for _ in range(again)]
 
     def generate(
         self,
@@ -230,7 +235,7 @@ class Actor:
         """Freeze everything that the updates of this step refer to.
 
         Args:
-          params: "policy" and "value" as they are before the updates.
+          params: what is trained, by `learning.trained`, as before the updates.
           sampled: the prompts and replies of the step.
           notes: KL coefficient and reward scale.
 
@@ -246,7 +251,9 @@ class Actor:
             processes.fetch(logprobs),
             tolerance=section.engine_tolerance,
         )
-        values = self._read(self._values, params["value"], parts)
+        values = None
+        if self._valued:
+            values = self._read(self._values, params[learning.VALUE], parts)
         raw = self.raw_rewards(sampled)
         if notes.gain is None:
             gain, bias = rollout.score_normalisation(raw)
@@ -398,4 +405,8 @@ def rules(section: ConfigDict) -> rollout.AdvantageRules:
         whiten_advantages=section.whiten_advantages,
         whiten_rows=section.whiten_rows,
         statistics=section.statistics,
+        advantages=section.advantages,
+        group=section.samples_per_prompt,
+        group_deviation=section.group_deviation,
+        kl_in=section.kl_in,
     )

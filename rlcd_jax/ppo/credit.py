@@ -8,6 +8,10 @@ import jax.numpy as jnp
 
 from rlcd_jax.training import masked
 
+GAE, RLOO, GRPO = ADVANTAGES = "gae", "rloo", "grpo"
+GROUPED = (RLOO, GRPO)  # the other replies to a prompt stand for a value model
+SPREAD_FLOOR = 1e-4  # is added to a group's deviation; TRL's GRPOTrainer
+
 
 def shaped_rewards(
     kl: jax.Array, scores: jax.Array, mask: jax.Array, *, kl_coef: float | jax.Array
@@ -94,3 +98,72 @@ def gae(
     columns = (rewards.T, values.T, counts.T)  # each [R, B]
     _, advantages = jax.lax.scan(step, (zeros, zeros), columns, reverse=True)
     return advantages.T, advantages.T + values
+
+
+def leave_one_out(rewards: jax.Array, *, group: int) -> jax.Array:
+    """Return how much better each reply is than the others to its prompt.
+
+        A_i = R_i - mean over j != i of R_j = k / (k - 1) (R_i - mean of all R_j)
+
+    with k replies a prompt. The baseline of a reply does not depend on it, so the
+    policy gradient stays unbiased without a value model.
+
+    Args:
+      rewards: [B] of whole replies; those to one prompt stand together.
+      group: k, replies to each prompt, at least 2; divides B.
+
+    Returns:
+      [B] float32; they sum to 0 in each group.
+
+    Raises:
+      ValueError: the replies are not of groups of at least 2.
+
+    Source: Ahmadian et al. 2024 (arXiv 2402.14740), section 3.2 (RLOO); Kool et al.
+    2019.
+    """
+    centred = _centred(rewards, group)
+    return (centred * (group / (group - 1))).reshape(-1)
+
+
+def group_relative(rewards: jax.Array, *, group: int, divide: bool) -> jax.Array:
+    """Return how much better each reply is than the mean reply to its prompt.
+
+        A_i = (R_i - mean) / (s + 1e-4)
+
+    with the sample standard deviation s of the group (of k - 1 degrees), or without
+    the division. Divided, each prompt weighs alike, those that hardly tell replies
+    apart too. A group without spread has zeros.
+
+    Args:
+      rewards: [B] of whole replies; those to one prompt stand together.
+      group: k, replies to each prompt, at least 2; divides B.
+      divide: False leaves the deviation out.
+
+    Returns:
+      [B] float32; they sum to 0 in each group.
+
+    Raises:
+      ValueError: the replies are not of groups of at least 2.
+
+    Source: Shao et al. 2024 (arXiv 2402.03300), section 4.1.2 (GRPO, supervised by
+    outcome); which deviation it is, and the floor, are TRL's. Without the division:
+    Liu et al. 2025 (arXiv 2503.20783, Dr. GRPO).
+    """
+    centred = _centred(rewards, group)
+    if divide:
+        variance = jnp.sum(centred**2, axis=1, keepdims=True) / (group - 1)
+        centred = centred / (jnp.sqrt(variance) + SPREAD_FLOOR)
+    return centred.reshape(-1)
+
+
+def _centred(rewards: jax.Array, group: int) -> jax.Array:
+    """Return [B / k, k] rewards less the mean of their group."""
+    if group < 2 or jnp.ndim(rewards) != 1 or jnp.shape(rewards)[0] % group:
+        raise ValueError(
+            f"rewards of shape {jnp.shape(rewards)} in groups of {group}; accepted: "
+            "[B] with at least 2 replies a group, which divide B: one reply alone has "
+            "nothing to be compared with"
+        )
+    rows = jnp.asarray(rewards, jnp.float32).reshape(-1, group)
+    rows = rows - rows[:, :1]  # equal rewards are exactly 0, whatever they are
+    return rows - jnp.mean(rows, axis=1, keepdims=True)

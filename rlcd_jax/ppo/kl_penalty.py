@@ -7,8 +7,9 @@ accepts what stands there.
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.training import masked
+from rlcd_jax.training import losses, masked
 
+REWARD, LOSS = PLACES = "reward", "loss"  # where the penalty is counted
 # From d = log policy - log reference of each sampled token to nats.
 KL_ESTIMATORS = {
     "k1": lambda d: d,  # unbiased, may be negative
@@ -17,6 +18,9 @@ KL_ESTIMATORS = {
     # As released; overstates, and is not comparable to k1.
     "k1_clamped": lambda d: jnp.maximum(d, 0.0),
 }
+# Whose own gradient, over tokens of the policy, is in the mean that of the KL or of its
+# reverse. That of k1 is the mean score, 0: as a loss it would hold nothing back.
+AS_LOSS = ("k2", "k3")
 
 
 def kl_per_token(
@@ -47,6 +51,48 @@ def kl_per_token(
     masked.check_shapes(logprobs=logprobs, ref_logprobs=ref_logprobs)
     logprobs, ref_logprobs = masked.float32(logprobs, ref_logprobs)
     return KL_ESTIMATORS[estimator](logprobs - ref_logprobs)
+
+
+def kl_loss(
+    logprobs: jax.Array,
+    ref_logprobs: jax.Array,
+    mask: jax.Array,
+    *,
+    estimator: str,
+    per_sequence: bool,
+) -> tuple[jax.Array, losses.Metrics]:
+    """Return the KL penalty as a term of the loss: the mean estimate of a token.
+
+    The gradient goes through the estimate itself. Over tokens of the policy that of k2
+    is in the mean the gradient of KL(policy || reference), that of k3 the gradient of
+    KL(reference || policy). Deviation from the source: log ratios are limited to +-20,
+    so that nothing overflows.
+
+    Args:
+      logprobs: [B, R] of the response tokens under the current policy.
+      ref_logprobs: [B, R] under the reference; no gradient flows into them.
+      mask: [B, R] bool, True = counts.
+      estimator: one of `AS_LOSS`.
+      per_sequence: the mean of each reply's own mean, else over all tokens.
+
+    Returns:
+      Scalar float32, nats a token, and metrics under `policy/`.
+
+    Raises:
+      ValueError: the estimator has no gradient to learn from.
+
+    Source: Shao et al. 2024 (arXiv 2402.03300), equations 3 and 4, with k3.
+    """
+    if estimator not in AS_LOSS:
+        accepted = ", ".join(AS_LOSS)
+        raise ValueError(f"estimator of a loss is {estimator!r}; accepted: {accepted}")
+    masked.check_shapes(logprobs=logprobs, ref_logprobs=ref_logprobs, mask=mask)
+    gap = masked.keep(logprobs - jax.lax.stop_gradient(ref_logprobs), mask)
+    gap = jnp.clip(gap, -losses.LOG_RATIO_LIMIT, losses.LOG_RATIO_LIMIT)
+    kl = kl_per_token(gap, jnp.zeros_like(gap), estimator=estimator)
+    mean = masked.row_mean if per_sequence else masked.mean
+    loss = mean(kl, mask)
+    return loss, {"policy/kl_loss": loss}
 
 
 def adapt_kl_coef(

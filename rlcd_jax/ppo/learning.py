@@ -1,4 +1,8 @@
-"""The update half of PPO: one loss over policy and value model, and its batches."""
+"""The update half of PPO: one loss over what is trained, and its batches.
+
+That is policy and value model, or the policy alone where the other replies to a prompt
+stand for a value model.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,25 @@ from ml_collections import ConfigDict
 from rlcd_jax import processes
 from rlcd_jax.job import setup, stage_optimizer, trained_form, trainer
 from rlcd_jax.models import heads, llama
-from rlcd_jax.ppo import reply_rows, rollout
+from rlcd_jax.ppo import credit, kl_penalty, reply_rows, rollout
 from rlcd_jax.training import losses, packing, train_state
 
 Params = Any
+POLICY, VALUE = "policy", "value"  # names of the parameters
+
+
+def trained(section: ConfigDict) -> tuple[str, ...]:
+    """Return the names of what the policy stage trains, by `policy.advantages`."""
+    return (POLICY,) if section.advantages in credit.GROUPED else (POLICY, VALUE)
 
 
 def make_trainer(job: setup.Job) -> trainer.Trainer:
-    """Return the compiled update of policy and value model together."""
+    """Return the compiled update of all that is trained together."""
     section = job.config.policy
+    names = trained(section)
     return trainer.Trainer(
         job.mesh,
-        {name: trained_form.specs(job, name) for name in ("policy", "value")},
+        {name: trained_form.specs(job, name) for name in names},
         stage_optimizer.make(
             section,
             schedule="linear",
@@ -34,7 +45,7 @@ def make_trainer(job: setup.Job) -> trainer.Trainer:
             total=section.steps,
             every=updates_per_step(section),
             idle=section.first_step_idle,
-            parts=() if section.joint_clip else ("policy", "value"),
+            parts=() if section.joint_clip else names,
         ),
         ppo_loss(job),
         num_micro=reply_rows.rows_of_update(section) // reply_rows.rows_at_once(job),
@@ -136,68 +147,109 @@ def response_values(
 
 
 def ppo_loss(job: setup.Job) -> train_state.LossFn:
-    """Return the loss of a minibatch: policy loss plus weighted value loss."""
+    """Return the loss of a minibatch: the policy's, and of values and KL if in it.
+
+    policy loss + value_coef value loss + kl_coef KL, each where there is one.
+    """
     section = job.config.policy
     return _loss(
         reading(job),
-        clip=float(section.clip),
-        value_clip=float(section.value_clip),
-        value_coef=float(section.value_coef),
-        statistics=section.statistics,
-        share=reply_rows.rows_of_update(section) / section.update_batch,
+        LossTerms(
+            clip=float(section.clip),
+            statistics=section.statistics,
+            per_sequence=section.per_sequence,
+            valued=VALUE in trained(section),
+            value_clip=float(section.value_clip),
+            value_coef=float(section.value_coef),
+            kl=section.kl_estimator if section.kl_in == kl_penalty.LOSS else "",
+            kl_coef=float(section.kl_coef),
+            share=reply_rows.rows_of_update(section) / section.update_batch,
+        ),
     )
 
 
-@functools.lru_cache(maxsize=trainer.KEPT)
-def _loss(how: Reading, **numbers: Any) -> train_state.LossFn:
-    def read(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        logprobs, _ = response_logprobs(params["policy"], how, batch)
-        return logprobs, response_values(params["value"], how, batch)
+@dataclasses.dataclass(frozen=True)
+class LossTerms:
+    """What the loss of an update is made of.
 
-    return total_loss(read, **numbers)
+    Attributes:
+      clip: half-width of the trusted interval of the ratio.
+      statistics: what a mean over tokens runs over.
+      per_sequence: replies weigh alike, not tokens.
+      valued: whether there is a value model.
+      value_clip: how far a value may move from the old one.
+      value_coef: weight of the value loss.
+      kl: estimator of the KL that is a term of the loss; "": none is.
+      kl_coef: its weight.
+      share: of an update's rows that a minibatch has, by which the sum is multiplied; 1
+        but for the accumulation of the release, which clears the gradients of others.
+    """
+
+    clip: float
+    statistics: str
+    per_sequence: bool
+    valued: bool
+    value_clip: float
+    value_coef: float
+    kl: str
+    kl_coef: float
+    share: float
+
+
+@functools.lru_cache(maxsize=trainer.KEPT)
+def _loss(how: Reading, terms: LossTerms) -> train_state.LossFn:
+    def read(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        logprobs, _ = response_logprobs(params[POLICY], how, batch)
+        valued = terms.valued
+        return logprobs, response_values(params[VALUE], how, batch) if valued else None
+
+    return total_loss(read, terms)
 
 
 def total_loss(
     read: Callable[[Mapping[str, Params], Mapping[str, jax.Array]], Any],
-    *,
-    clip: float,
-    value_clip: float,
-    value_coef: float,
-    statistics: str,
-    share: float,
+    terms: LossTerms,
 ) -> train_state.LossFn:
-    """Return the loss of a minibatch: of the policy, plus weighted that of the value.
+    """Return the loss of a minibatch: the sum of its terms.
 
     Args:
-      read: from parameters and batch to log-probabilities and values, [B, R].
-      clip: of the ratio.
-      value_clip: of the value.
-      value_coef: weight of the value loss.
-      statistics: of `losses`.
-      share: of an update's rows that the minibatch has, by which it is multiplied; 1
-        but for the accumulation of the release, which clears the gradients of others.
+      read: from parameters and batch to log-probabilities and values, [B, R]; values
+        are None without a value model.
+      terms: of the loss.
     """
 
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        mask = batch["response_mask"]
         logprobs, values = read(params, batch)
-        policy_loss, policy_metrics = losses.ppo_policy(
+        total, metrics = losses.ppo_policy(
             logprobs,
             batch["logprobs"],
             batch["advantages"],
-            batch["response_mask"],
-            clip=clip,
-            statistics=statistics,
+            mask,
+            clip=terms.clip,
+            statistics=terms.statistics,
+            per_sequence=terms.per_sequence,
         )
-        value_loss, value_metrics = losses.ppo_value(
-            values,
-            batch["values"],
-            batch["returns"],
-            batch["response_mask"],
-            clip=value_clip,
-            statistics=statistics,
-        )
-        total = policy_loss + value_coef * value_loss
-        return share * total, {**policy_metrics, **value_metrics, "loss/total": total}
+        if values is not None:
+            loss, more = losses.ppo_value(
+                values,
+                batch["values"],
+                batch["returns"],
+                mask,
+                clip=terms.value_clip,
+                statistics=terms.statistics,
+            )
+            total, metrics = total + terms.value_coef * loss, metrics | more
+        if terms.kl:
+            loss, more = kl_penalty.kl_loss(
+                logprobs,
+                batch["ref_logprobs"],
+                mask,
+                estimator=terms.kl,
+                per_sequence=terms.per_sequence,
+            )
+            total, metrics = total + terms.kl_coef * loss, metrics | more
+        return terms.share * total, {**metrics, "loss/total": total}
 
     return loss_fn
 
@@ -219,14 +271,18 @@ def minibatches(
     config, section = job.config, job.config.policy
     host = processes.fetch(frozen)
     weighs = host.mask if section.statistics == "masked" else np.ones_like(host.mask)
+    if section.per_sequence:
+        weighs = host.mask.any(axis=1)
     arrays = {
         "response_mask": host.mask,
         "logprobs": host.logprobs,
-        "values": host.values,
         "advantages": host.advantages,
-        "returns": host.returns,
         "weighs": weighs,
     }
+    if VALUE in trained(section):
+        arrays |= {"values": host.values, "returns": host.returns}
+    if section.kl_in == kl_penalty.LOSS:
+        arrays["ref_logprobs"] = host.ref_logprobs
     key = jax.random.key(config.seed)
     orders = [
         order

@@ -42,20 +42,20 @@ class Rollout:
       mask: [B, R] which entries are a token of a reply.
       logprobs: [B, R] under the policy that wrote the replies ("old").
       ref_logprobs: [B, R] under the reference.
-      values: [B, R] of the value model before the update ("old").
+      values: [B, R] of the value model before the update ("old"); None: there is none.
       rewards: [B, R] shaped, whitened if the rules say so.
       advantages: [B, R] whitened if the rules say so.
-      returns: [B, R] targets of the value model, never whitened again.
+      returns: [B, R] targets of the value model, never whitened again; or None.
       scores: [B] after the terminal rule.
     """
 
     mask: jax.Array
     logprobs: jax.Array
     ref_logprobs: jax.Array
-    values: jax.Array
+    values: jax.Array | None
     rewards: jax.Array
     advantages: jax.Array
-    returns: jax.Array
+    returns: jax.Array | None
     scores: jax.Array
 
 
@@ -75,6 +75,10 @@ class AdvantageRules:
         is in both statistics and in GAE (as released).
       whiten_rows: replies, one after another, that are whitened together; 0 or as many
         as there are: all (corrected); 64 as released, those of one of 8 processes.
+      advantages: one of `credit.ADVANTAGES`.
+      group: replies to each prompt, which stand together.
+      group_deviation: GRPO divides by the deviation of a group.
+      kl_in: one of `kl_penalty.PLACES`; as a loss it is no part of the rewards.
     """
 
     kl_estimator: str
@@ -84,6 +88,10 @@ class AdvantageRules:
     whiten_advantages: bool
     statistics: str
     whiten_rows: int = 0
+    advantages: str = credit.GAE
+    group: int = 1
+    group_deviation: bool = True
+    kl_in: str = kl_penalty.REWARD
 
 
 def terminal_rule(
@@ -136,7 +144,7 @@ def assemble(
     mask: jax.Array,
     logprobs: jax.Array,
     ref_logprobs: jax.Array,
-    values: jax.Array,
+    values: jax.Array | None,
     scores: jax.Array,
     *,
     kl_coef: float | jax.Array,
@@ -148,6 +156,9 @@ def assemble(
     rewards = whiten(-kl_coef kl + score at the last counted token), mean kept
     advantages, returns = gae(rewards, values); advantages = whiten(advantages)
 
+    Without a value model the reward of a reply is the sum of its tokens', compared with
+    the other replies to its prompt, and all its tokens have that advantage.
+
     Statistics are over the rows given, or groups of `rules.whiten_rows`: give all rows
     of one PPO step at once.
 
@@ -155,7 +166,8 @@ def assemble(
       mask: [B, R] which entries are a token of a reply.
       logprobs: [B, R] under the policy, recomputed as the update will.
       ref_logprobs: [B, R] under the reference.
-      values: [B, R] before each response token.
+      values: [B, R] before each response token; None where `rules.advantages` is one
+        of `credit.GROUPED`.
       scores: [B] after `terminal_rule`.
       kl_coef: weight of the KL penalty, in units of reward a nat.
       rules: what is whitened, over what, and the constants.
@@ -174,9 +186,10 @@ def assemble(
     counted = masked.select(mask, statistics=rules.statistics)
     logprobs = masked.keep(logprobs, mask)
     ref_logprobs = masked.keep(ref_logprobs, mask)
-    values = masked.keep(values, counted)
+    values = None if values is None else masked.keep(values, counted)
     kl = kl_penalty.kl_per_token(logprobs, ref_logprobs, estimator=rules.kl_estimator)
-    shaped = credit.shaped_rewards(kl, scores, mask, kl_coef=kl_coef)
+    paid = kl_coef if rules.kl_in == kl_penalty.REWARD else 0.0
+    shaped = credit.shaped_rewards(kl, scores, mask, kl_coef=paid)
     rewards, advantages, returns = _advantages(shaped, values, counted, rules)
     rollout = Rollout(
         mask=mask,
@@ -189,18 +202,28 @@ def assemble(
         scores=jnp.asarray(scores, jnp.float32),
     )
     metrics = _metrics(rollout, kl, shaped, entropy)
+    if rules.advantages in credit.GROUPED:
+        metrics |= _group_metrics(jnp.sum(shaped, axis=1), rules.group)
     metrics["rollout/kl_coef"] = jnp.float32(kl_coef)
     return jax.lax.stop_gradient(rollout), metrics
 
 
 def _advantages(
     shaped: jax.Array,
-    values: jax.Array,
+    values: jax.Array | None,
     counted: jax.Array | None,
     rules: AdvantageRules,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Return rewards, advantages and returns [B, R], whitened as the rules say."""
     rewards = shaped
+    if rules.advantages in credit.GROUPED:
+        advantages = _among_replies(jnp.sum(shaped, axis=1), rules)
+        advantages = masked.keep(
+            jnp.broadcast_to(advantages[:, None], shaped.shape), counted
+        )
+        if rules.whiten_advantages:
+            advantages = masked.whiten(advantages, counted, shift_mean=True)
+        return rewards, advantages, None
     if rules.whiten_rewards:
         rewards = whiten(rewards, counted, rules.whiten_rows, shift_mean=False)
     advantages, returns = credit.gae(
@@ -243,6 +266,25 @@ def whiten(
     return jnp.concatenate(groups)
 
 
+def _among_replies(rewards: jax.Array, rules: AdvantageRules) -> jax.Array:
+    """Return the advantages [B] of whole replies over others to their prompts."""
+    if rules.advantages == credit.RLOO:
+        return credit.leave_one_out(rewards, group=rules.group)
+    return credit.group_relative(
+        rewards, group=rules.group, divide=rules.group_deviation
+    )
+
+
+def _group_metrics(rewards: jax.Array, group: int) -> Metrics:
+    """Return how far replies to one prompt differ, and where they do not."""
+    rows = rewards.reshape(-1, group)
+    return {
+        "rollout/group_reward_std": jnp.mean(jnp.std(rows, axis=1)),
+        # Prompts of which nothing is learnt.
+        "rollout/flat_groups": jnp.mean(jnp.ptp(rows, axis=1) == 0.0),
+    }
+
+
 def _metrics(
     rollout: Rollout, kl: jax.Array, shaped: jax.Array, entropy: jax.Array | None
 ) -> Metrics:
@@ -258,9 +300,10 @@ def _metrics(
         "rollout/shaped_reward_mean": jnp.mean(jnp.sum(shaped, axis=1)),
         "rollout/response_length_mean": jnp.mean(lengths),
         "rollout/response_length_max": jnp.max(lengths),
-        "rollout/value_mean": masked.mean(rollout.values, mask),
-        "rollout/return_mean": masked.mean(rollout.returns, mask),
     }
+    if rollout.values is not None:
+        metrics["rollout/value_mean"] = masked.mean(rollout.values, mask)
+        metrics["rollout/return_mean"] = masked.mean(rollout.returns, mask)
     if entropy is not None:
         metrics["rollout/entropy"] = masked.mean(entropy, mask)
     return metrics

@@ -48,7 +48,8 @@ PANELS = {
         CurvePanel("Value: explained variance", "explained_variance"),
     ),
 }
-OPTIONAL = ("Margin", "Distinct n-grams")  # not named when they are not there
+# Not named when they are not there; RLOO and GRPO have no values.
+OPTIONAL = ("Margin", "Distinct n-grams", "Value: explained variance")
 
 
 def stage_curves(

@@ -48,6 +48,7 @@ STYLE = {
     "legend.frameon": False,
     "path.simplify": True,
 }
+STEP = "step"
 SMOOTH_FROM = 80  # points from which a running mean is drawn over the line
 
 
@@ -59,7 +60,7 @@ class Line:
     """
 
     label: str
-    steps: Sequence[int]
+    steps: Sequence[float]
     values: Sequence[float]
     run: str = ""
     held_out: bool = False
@@ -80,13 +81,17 @@ class Dot:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One plot of a sheet: lines over steps, or dots with intervals."""
+    """One plot of a sheet: lines over steps, or dots with intervals.
+
+    `across` names what lines go over; steps are whole numbers, other things may not be.
+    """
 
     title: str
     lines: Sequence[Line] = ()
     dots: Sequence[Dot] = ()
     unit: str = ""
     reference: float | None = None
+    across: str = STEP
 
 
 def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
@@ -153,6 +158,9 @@ def sheet(title: str, panels: Sequence[Panel]) -> Svg | None:
             elif panel.lines:
                 styles = [(colours[line.label], "-") for line in panel.lines]
                 _draw_lines(axes, panel.title, panel.lines, panel.unit, styles)
+                if panel.across != STEP:
+                    axes.set_xlabel(panel.across, fontsize=8)
+                    axes.xaxis.set_major_locator(_round_ticks(6))
                 handles, names = axes.get_legend_handles_labels()
                 shown |= dict(zip(names, handles, strict=True))
             else:
@@ -195,7 +203,7 @@ def _draw_lines(
     _title(axes, title, unit)
     for line, (colour, dash) in zip(lines, styles, strict=True):
         _draw(axes, line, colour, dash, under=line.run < lines[-1].run)
-    axes.set_xlabel("step", fontsize=8)
+    axes.set_xlabel(STEP, fontsize=8)
     axes.xaxis.set_major_locator(_round_ticks(6, integer=True))
     axes.yaxis.set_major_locator(_round_ticks(5))
     axes.margins(x=0.02, y=0.1)

@@ -16,6 +16,7 @@ import dataclasses
 import importlib
 from typing import Any
 
+BEST_OF = "best_of_n"  # a system of evaluation: no policy, but a choice of replies
 ALL = "all"  # in place of a stage's name: those of the config
 # Sections and fields of the config on which every stage depends.
 SHARED = ("seed", "task", "task_format", "official_wording", "model", "prompts")
@@ -124,7 +125,7 @@ STAGES = {
             "policy",
             "policy",
             ("preference",),
-            "policy, by PPO",
+            "policy, by PPO, RLOO or GRPO",
             batch="update_batch",
             policy=True,
             draws=True,
@@ -134,12 +135,16 @@ STAGES = {
             "evaluate_policy",
             "evaluate",
             "evaluate",
-            ("policy", "distill", "direct"),
+            ("policy", "distill", "direct", "preference"),
             "replies, verdicts and tables",
             draws=True,
         ),
     )
 }
+
+
+# Whose policies an evaluation can compare with the base model.
+POLICIES = tuple(name for name in STAGES["evaluate"].reads if STAGES[name].policy)
 
 
 def named(name: str, config: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,14 @@ from rlcd_jax.job import (
 from rlcd_jax.judging import evaluation_table, judges, verdicts
 from rlcd_jax.pairs import length_counts, reply_cleanup
 from rlcd_jax.ppo import choosing
-from rlcd_jax.preference import rewards
+from rlcd_jax.preference import best_of, rewards
 from rlcd_jax.scoring import divergence, letters
 from rlcd_jax.statistics import tables
 from rlcd_jax.text import encoding
 
 Params = Any
+# Where a system's policy lies; None: the base model.
+System = pathlib.Path | best_of.BestOf | None
 CACHED_TOKENS = 1024  # of a slot; a longer prompt makes slots fewer
 
 
@@ -61,8 +63,11 @@ class Answer:
     reply: str
     finish: str
     num_tokens: int = schema.between(0)
-    divergence: float  # KL(system || base) along the reply, nats
+    divergence: float  # KL(system || base) along the reply, nats; best of n: a bound
     draw: int | None = schema.between(0, default=None)  # of the prompt; None: one
+    # Of so many replies of the base model it scores highest; None: no other was drawn.
+    best_of: int | None = schema.between(2, default=None)
+    tokens_drawn: int | None = schema.between(0, default=None)  # of all of them
 
     def __post_init__(self):
         schema.validate(self)
@@ -182,18 +187,23 @@ def cleanup(section: ConfigDict) -> Callable[[str], str]:
     return reply_cleanup.FINAL[section.cleanup]
 
 
-def find_systems(
-    config: ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, pathlib.Path | None]:
-    """Return the checkpoint folder of each system by name; None for the base model."""
-    systems: dict[str, pathlib.Path | None] = {evaluation_table.BASE: None}
+def find_systems(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, System]:
+    """Return the checkpoint folder of each system by name; None for the base model.
+
+    The best of several replies has no weights of its own.
+    """
+    systems: dict[str, System] = {evaluation_table.BASE: None}
     for name in config.evaluate.systems:
         if name == evaluation_table.BASE:
             continue
-        if name not in stages.STAGES["evaluate"].reads:
+        if name == best_of.NAME:
+            one = best_of.BestOf(config.evaluate.best_of, pathlib.Path(workdir))
+            systems[one.shown] = one
+            continue
+        if name not in stages.POLICIES:
             raise ValueError(
                 f"evaluate.systems has {name!r}; accepted: base, "
-                f"{', '.join(stages.STAGES['evaluate'].reads)}; "
+                f"{', '.join((*stages.POLICIES, best_of.NAME))}; "
                 "systems of other runs go to evaluate.checkpoints as 'name=folder'"
             )
         shown = config.name if name == "policy" else name
@@ -207,6 +217,8 @@ def find_systems(
             )
         systems[name] = choosing.find_policy(folder)
     for name, folder in systems.items():
+        if isinstance(folder, best_of.BestOf):
+            folder = workspace.stage_folder(workdir, "preference") / "checkpoints"
         if folder is not None and checkpoint.latest_step(folder) is None:
             raise ValueError(
                 f"system {name!r}: {folder} holds no checkpoint; run its stage first"
@@ -220,16 +232,68 @@ def check_lengths(job: setup.Job, prompts: list[records.Prompt]) -> None:
     lengths.check(job, "evaluate", max(map(len, ids), default=0))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What all systems are asked, and who answers: the engine, with some weights.
+
+    Attributes:
+      job: of the stage.
+      sampler: the engine.
+      base: parameters of the base model.
+      texts: the prompts.
+      requests: one a prompt; request n has the same key for every system.
+    """
+
+    job: setup.Job
+    sampler: engine.Engine
+    base: Params
+    texts: Sequence[str]
+    requests: Sequence[engine.Request]
+
+
 def answer_all(
     job: setup.Job,
-    systems: dict[str, pathlib.Path | None],
+    systems: Mapping[str, System],
     base: Params,
     prompts: list[records.Prompt],
 ) -> list[Answer]:
-    """Return the answers of all systems; request n has the same key in each."""
+    """Return the answers of all systems; request n has the same key in each.
+
+    But for the best of several replies, which have keys of their own.
+    """
     section = job.config.evaluate
     clean = cleanup(section)
     prompts = prompt_parts.repeat_prompts(prompts, section.samples_per_prompt)
+    asked = _ask(job, base, prompts)
+    measure = divergence.divergence_scorer(job, base)
+    answers = []
+    for name, system in systems.items():
+        leaving.leave_if_asked("evaluate keeps nothing before its end")
+        if isinstance(system, best_of.BestOf):
+            drawn = _best_of(asked, system, clean)
+        else:
+            drawn = _own_replies(asked, name, system, measure)
+        answers += [
+            Answer(
+                prompt_id=prompt.id,
+                draw=prompt.draw,
+                system=name,
+                prompt=text,
+                reply=clean(reply.text),
+                finish=reply.finish,
+                num_tokens=len(reply.tokens),
+                **own,
+            )
+            for prompt, text, (reply, own) in zip(
+                prompts, asked.texts, drawn, strict=True
+            )
+        ]
+    return answers
+
+
+def _ask(job: setup.Job, base: Params, prompts: list[records.Prompt]) -> _Asked:
+    """Return the requests of held-out prompts, and an engine for them."""
+    section = job.config.evaluate
     texts, ids = encoding.encode_prompts(job.text_tokenizer, job.task, prompts)
     sampler = generation.make_engine(
         job,
@@ -249,35 +313,45 @@ def answer_all(
         )
         for prompt, tokens in zip(prompts, ids, strict=True)
     ]
-    measure = divergence.divergence_scorer(job, base)
-    answers = []
-    for name, folder in systems.items():
-        leaving.leave_if_asked("evaluate keeps nothing before its end")
-        params = base
-        if folder is not None:
-            params = trained_form.restore(job, folder, choosing.ITEM)
-        generation.load(sampler, params, job.mesh)
-        replies = generation.generate(sampler, requests, f"evaluate {name}")
-        away = np.zeros(len(replies))
-        if folder is not None:
-            rows = [[*i, *r.tokens] for i, r in zip(ids, replies, strict=True)]
-            away = measure(params, rows, [len(i) for i in ids])
-        answers += [
-            Answer(
-                prompt_id=prompt.id,
-                draw=prompt.draw,
-                system=name,
-                prompt=text,
-                reply=clean(reply.text),
-                finish=reply.finish,
-                num_tokens=len(reply.tokens),
-                divergence=float(nats),
-            )
-            for prompt, text, reply, nats in zip(
-                prompts, texts, replies, away, strict=True
-            )
-        ]
-    return answers
+    return _Asked(job, sampler, base, texts, requests)
+
+
+# A reply, and the fields of its `Answer` that are not read off it.
+_Drawn = Iterable[tuple[engine.Reply, dict[str, Any]]]
+
+
+def _own_replies(
+    asked: _Asked, name: str, folder: pathlib.Path | None, measure: Callable
+) -> _Drawn:
+    """Yield the replies of a policy, or of the base model, with their divergence."""
+    job, params = asked.job, asked.base
+    if folder is not None:
+        params = trained_form.restore(job, folder, choosing.ITEM)
+    generation.load(asked.sampler, params, job.mesh)
+    replies = generation.generate(asked.sampler, asked.requests, f"evaluate {name}")
+    away = np.zeros(len(replies))
+    if folder is not None:
+        prompts = [one.tokens for one in asked.requests]
+        rows = [[*i, *r.tokens] for i, r in zip(prompts, replies, strict=True)]
+        away = measure(params, rows, [len(i) for i in prompts])
+    for reply, nats in zip(replies, away, strict=True):
+        yield reply, {"divergence": float(nats)}
+
+
+def _best_of(
+    asked: _Asked, system: best_of.BestOf, clean: Callable[[str], str]
+) -> _Drawn:
+    """Yield the best of several replies of the base model, with what it cost."""
+    given = (asked.sampler, asked.base, system, asked.texts, asked.requests)
+    for one in best_of.draw(asked.job, *given, clean):
+        yield (
+            one.reply,
+            {
+                "divergence": best_of.kl_bound(system.num),
+                "best_of": system.num,
+                "tokens_drawn": one.tokens_drawn,
+            },
+        )
 
 
 def _judge(

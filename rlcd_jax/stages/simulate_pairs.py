@@ -1,11 +1,12 @@
 """Stage 1: prompts become preference pairs.
 
 Leaves `pairs/pairs.jsonl` (one Pair a line with its whole provenance),
-`pairs/dropped.jsonl` (each side without an acceptable reply, its raw texts too) and
-`pairs/summary.json`. Prompts are taken block by block; a finished block is on disk, so
-a killed run goes on where it was. Since a sample depends on its request alone, blocks
-can be drawn by any number of processes, together or one by one, in parts k of n: the
-last puts them together, and the files are the bytes of a run in one piece.
+`pairs/dropped.jsonl` (each side without an acceptable reply, its raw texts too),
+`pairs/filtered.jsonl` (pairs that were left out by their scores, where a rule asks for
+it) and `pairs/summary.json`. Prompts are taken block by block; a finished block is on
+disk, so a killed run goes on where it was. Since a sample depends on its request alone,
+blocks can be drawn by any number of processes, together or one by one, in parts k of n:
+the last puts them together, and the files are the bytes of a run in one piece.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rlcd_jax import (
     records,
 )
 from rlcd_jax.job import disk_notes, generation, lengths, prompt_parts, setup, workspace
-from rlcd_jax.pairs import blocks, counting, draws, grid, work_parts
+from rlcd_jax.pairs import blocks, counting, draws, filtering, grid, work_parts
 from rlcd_jax.scoring import letters
 
 Draw = Callable[[Sequence[records.Prompt]], blocks.Drawn]
@@ -199,8 +200,8 @@ def drawer(job: setup.Job) -> Draw:
     config = job.config
     rows, numbers = grid_rows(config), settings(config)
     base = job.load_base()
-    score = None
-    if "scoring" in config.pairs.labels:
+    rules, score = grid.rules_of(config.pairs), None
+    if grid.asks(config.pairs):
         score = letters.letter_scorer(job, base, config.pairs.letters)
     sampler = generation.make_engine(
         job, config.pairs.prompt_tokens, config.pairs.reply_tokens
@@ -225,10 +226,12 @@ def drawer(job: setup.Job) -> Draw:
             rows=rows,
             settings=numbers,
             score=score,
+            score_all=rules.asks,
         )
+        kept, filtered = filtering.part(kept, rules)
         figures = generation.add_metrics(calls)
         figures["simulate/seconds"] = time.monotonic() - started
-        return blocks.Drawn(kept, dropped, figures)
+        return blocks.Drawn(kept, dropped, figures, filtered)
 
     return draw
 
@@ -255,9 +258,16 @@ def _put_together(
         return None
     drawn = blocks.read(folder, places)
     summary = counting.summarise(drawn.pairs, drawn.dropped)
+    filters = grid.rules_of(config.pairs).asks
+    if filters:
+        summary["filtered"] = filtering.count(drawn.filtered)
     _refuse_nothing(drawn.pairs, len(prompts), summary)
     summary["prompts_in_other_parts"] = shared
     record_files.write_jsonl(folder / "dropped.jsonl", drawn.dropped)
+    if filters:
+        record_files.write_jsonl(folder / "filtered.jsonl", drawn.filtered)
+        told = "simulate: left out by their scores: %s"
+        logging.info(told, filtering.said(summary["filtered"]) or "no pair")
     record_files.write_jsonl(folder / "pairs.jsonl", drawn.pairs)
     names = config.trackers
     with metrics.MetricWriter(workdir, "simulate", names=names) as writer:
@@ -271,10 +281,7 @@ def _put_together(
 
 def grid_rows(config: ConfigDict) -> list[grid.GridCell]:
     """Return the cells of the paper's grid that a config asks for."""
-    return [
-        grid.GridCell(sampling=config.pairs.sampling, labels=labels, share=1.0)
-        for labels in config.pairs.labels
-    ]
+    return grid.cells_of(config.pairs)
 
 
 def settings(config: ConfigDict) -> draws.DrawSettings:
@@ -301,5 +308,6 @@ def _refuse_nothing(
         raise ValueError(
             f"no pair was made of {num_prompts} prompts; what was lost, by side: "
             f"{summary}. Raise pairs.reply_tokens, pairs.prompt_tokens or "
-            "pairs.max_tries, or set pairs.cleanup='corrected'"
+            "pairs.max_tries, set pairs.cleanup='corrected', or leave out less by "
+            "score: pairs.min_margin, pairs.drop_disagreeing"
         )

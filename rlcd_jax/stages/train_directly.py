@@ -53,6 +53,11 @@ class ReadPair:
     pair: pair_ids.TokenPair
     reference: tuple[float, float]
 
+    @property
+    def prob_2(self) -> float:
+        """The label: the probability that the second reply is the better."""
+        return self.pair.prob_2
+
 
 def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     """Train a policy on the pairs of a run.

@@ -1,10 +1,10 @@
-"""Stage 3: PPO against the preference model.
+"""Stage 3: PPO against the preference model, or RLOO or GRPO.
 
-Policy and value model are trained; the reference (the policy's start) and the
-preference model are frozen. Every batch, key and prompt of step s is a function of
-(seed, s), so a checkpoint of step s resumes to the same numbers. Leaves
-`policy/checkpoints`, `policy/samples/<step>.jsonl` with replies to dev prompts
-and, where a checkpoint is chosen by them, `policy/chosen`.
+Policy and value model are trained, by RLOO and GRPO the policy alone; the reference
+(the policy's start) and the preference model are frozen. Every batch, key and prompt of
+step s is a function of (seed, s), so a checkpoint of step s resumes to the same
+numbers. Leaves `policy/checkpoints`, `policy/samples/<step>.jsonl` with replies to dev
+prompts and, where a checkpoint is chosen by them, `policy/chosen`.
 """
 
 from __future__ import annotations
@@ -206,7 +206,9 @@ def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
 
 
 def start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:
-    """Return what is trained of policy and value model, before the first step."""
-    preference = model.restore_trained(job, workdir)
-    value = heads.value_from_preference(preference)
-    return {"policy": trained_form.start_policy(job), "value": value}
+    """Return what is trained, before the first step."""
+    start = {learning.POLICY: trained_form.start_policy(job)}
+    if learning.VALUE in learning.trained(job.config.policy):
+        preference = model.restore_trained(job, workdir)
+        start[learning.VALUE] = heads.value_from_preference(preference)
+    return start

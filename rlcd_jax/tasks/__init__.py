@@ -9,11 +9,11 @@ import dataclasses
 import json
 import pathlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from rlcd_jax.tasks import layout
+from rlcd_jax.tasks import fields, layout
 from rlcd_jax.tasks import official as official_wording
 from rlcd_jax.tasks.layout import SPLITS, CleanupRules, PromptSet, Task
 from rlcd_jax.tasks.prompt_sets import (
@@ -50,6 +50,7 @@ _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 def load_task(
     name_or_path: str | pathlib.Path,
     official: str | pathlib.Path | None = None,
+    strengths: Sequence[str] = (fields.MIDDLE,),
 ) -> Task:
     """Load a task of this package by name, or a task file by its path.
 
@@ -57,6 +58,8 @@ def load_task(
       name_or_path: one of `NAMES`, or a path that ends in ".toml".
       official: folder of a checkout of the code released with the paper. Its affix
         pairs and scoring instructions then replace those of the task file.
+      strengths: of the affix pairs that the task shall have; those of the release are
+        all "middle".
 
     Returns:
       The task.
@@ -90,7 +93,7 @@ def load_task(
     table = _parse_toml(data, where)
     wrong = []
     try:
-        task = layout.parse_task(table, where, folder)
+        task = layout.parse_task(table, where, folder, strengths)
     except ValueError as error:
         wrong.append(str(error))
     named = table.get("name")
@@ -98,6 +101,12 @@ def load_task(
         wrong.append(
             f"{where}: field 'name' is '{named}'; accepted is the name of the file, "
             f"'{stem}'. Rename one of the two."
+        )
+    if official is not None and tuple(strengths) != (fields.MIDDLE,):
+        wrong.append(
+            f"{where}: affix pairs of strength {', '.join(strengths)} are asked for, "
+            "and the official wording has one strength alone; accepted with it: "
+            f"{fields.MIDDLE}."
         )
     if wrong:
         raise ValueError("\n".join(wrong))
@@ -162,6 +171,7 @@ def describe(task: Task) -> str:
     lines = [f"task {task.name}: {task.description}"]
     positive, negative = task.affixes[0]
     lines.append(f"affix pairs: {len(task.affixes)}, first ({positive}) / ({negative})")
+    lines.append(f"strengths of affix pairs: {', '.join(task.strengths)}")
     if task.prompts.file or task.prompts.texts:
         parts = {split: len(load_prompts(task, split)) for split in SPLITS}
         counts = ", ".join(f"{split} {count}" for split, count in parts.items())

@@ -17,6 +17,8 @@ from rlcd_jax import records, schema
 FORMATS = ("dialogue", "chat")
 CleanupMode = Literal["corrected", "released"]
 Unfinished = Literal["reject", "cut_sentence", "keep"]
+Strength = Literal["weak", "middle", "strong"]
+MIDDLE: Strength = "middle"
 TEXT_GROUPS = ("affixes", "systems", "scoring", "judge_questions", "prompts")
 SPLITS = ("train", "dev", "test")
 HH_CONFIGS = ("harmless-base", "helpful-base")  # subsets of hh-rlhf
@@ -35,6 +37,7 @@ class AffixPair:
       system_positive: system message of the chat format; "": made of the affix.
       system_negative: the same for the negative side.
       instruction: question for scored labels; "": made of the pair.
+      strength: how far apart the two sides are; a run draws from those it asks for.
     """
 
     positive: str = schema.filled()
@@ -42,6 +45,7 @@ class AffixPair:
     system_positive: str = ""
     system_negative: str = ""
     instruction: str = ""
+    strength: Strength = MIDDLE
 
     def __post_init__(self):
         schema.validate(self, exact=False)

@@ -1,7 +1,7 @@
 """What a task is, and the task that is made of the fields of a file."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import schema
@@ -43,9 +43,11 @@ class Task:
       assistant_marker: text that opens an assistant turn in the dialogue format.
       prompt_template: what the last human turn becomes; holds "{text}" once.
       lead_in: text after the last assistant marker that the reply continues.
-      affixes: (positive, negative) pairs, without parentheses.
+      affixes: (positive, negative) pairs, without parentheses, of the strengths that
+        were asked for.
       systems: (positive, negative) system messages, aligned with `affixes`.
       scoring_instructions: questions for scored labels, aligned with `affixes`.
+      strengths: of all affix pairs of the file, whether they were asked for or not.
       judge_questions: question by name, for the judges of the final table.
       lexicon: the word list that may judge the task, or None.
       stop_strings: texts that end a reply; none in the chat format.
@@ -71,6 +73,7 @@ class Task:
     affixes: tuple[tuple[str, str], ...]
     systems: tuple[tuple[str, str], ...]
     scoring_instructions: tuple[str, ...]
+    strengths: tuple[str, ...]
     judge_questions: dict[str, str] = dataclasses.field(hash=False)
     lexicon: Lexicon | None
     stop_strings: tuple[str, ...]
@@ -85,13 +88,19 @@ class Task:
     defaults: tuple[str, ...]
 
 
-def parse_task(table: Mapping[str, Any], where: str, folder: str | None) -> Task:
+def parse_task(
+    table: Mapping[str, Any],
+    where: str,
+    folder: str | None,
+    strengths: Sequence[str] = (fields.MIDDLE,),
+) -> Task:
     """Check a parsed task file and make the task of it.
 
     Args:
       table: what `tomllib` read.
       where: name of the file, for the errors.
       folder: folder of the file, or None for a task of this package.
+      strengths: of the affix pairs that the task shall have.
 
     Returns:
       The task.
@@ -107,15 +116,31 @@ def parse_task(table: Mapping[str, Any], where: str, folder: str | None) -> Task
         wrong = error.lines()
     if wrong:
         raise ValueError("\n".join(f"{where}: {line}" for line in wrong))
+    there = tuple(dict.fromkeys(pair.strength for pair in held.affixes))
+    lacking = [one for one in strengths if one not in there]
+    if lacking:
+        raise ValueError(
+            f"{where}: no affix pair has strength {', '.join(map(repr, lacking))}; it "
+            f"has {', '.join(there)}. Ask for one of these by pairs.strength, or write "
+            f'a pair of [[affixes]] with strength = "{lacking[0]}".'
+        )
+    held = dataclasses.replace(
+        held, affixes=tuple(p for p in held.affixes if p.strength in strengths)
+    )
     left_out = [
         field.name
         for field in dataclasses.fields(fields.TaskFile)
         if field.name not in table and field.name not in NO_DEFAULT
     ]
-    return _task(held, folder, left_out)
+    return _task(held, folder, left_out, there)
 
 
-def _task(held: fields.TaskFile, folder: str | None, left_out: list[str]) -> Task:
+def _task(
+    held: fields.TaskFile,
+    folder: str | None,
+    left_out: list[str],
+    strengths: tuple[str, ...],
+) -> Task:
     """Return the task of a file that has been checked, defaults filled in."""
     pairs = tuple((pair.positive, pair.negative) for pair in held.affixes)
     systems = tuple(
@@ -152,6 +177,7 @@ def _task(held: fields.TaskFile, folder: str | None, left_out: list[str]) -> Tas
         affixes=pairs,
         systems=systems,
         scoring_instructions=instructions,
+        strengths=strengths,
         judge_questions=dict(held.judge_questions) or {held.name: question},
         lexicon=held.lexicon,
         stop_strings=stop if held.stop_strings is None else held.stop_strings,

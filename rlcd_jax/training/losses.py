@@ -167,7 +167,7 @@ def next_token(
     losses = -masked.keep(logprobs, mask)  # [B, T]
     token_loss = masked.mean(losses, mask)
     row_has_target = jnp.any(mask, axis=1)  # [B]
-    row_loss = masked.mean(masked.mean(losses, mask, axis=1), row_has_target)
+    row_loss = masked.row_mean(losses, mask)
     loss = row_loss if per_sequence else token_loss
     return loss, {
         "distill/loss": loss,
@@ -186,6 +186,7 @@ def ppo_policy(
     *,
     clip: float,
     statistics: str,
+    per_sequence: bool = False,
 ) -> tuple[jax.Array, Metrics]:
     """Return the clipped policy loss.
 
@@ -205,6 +206,8 @@ def ppo_policy(
       mask: [B, R] bool, True = counts.
       clip: > 0, half-width of the trusted interval of the ratio.
       statistics: "masked" or "padded".
+      per_sequence: the mean of each reply's own mean, over counted tokens: replies
+        weigh alike, as in GRPO (Shao et al. 2024, equation 3), and not tokens.
 
     Returns:
       Scalar float32, and metrics under `policy/`.
@@ -224,8 +227,11 @@ def ppo_policy(
     advantages = jax.lax.stop_gradient(advantages)
     plain = -advantages * ratio
     clipped = -advantages * jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
-    counted = masked.select(mask, statistics=statistics)
-    loss = masked.mean(jnp.maximum(plain, clipped), counted)
+    worse = jnp.maximum(plain, clipped)
+    if per_sequence:
+        loss = masked.row_mean(worse, mask)
+    else:
+        loss = masked.mean(worse, masked.select(mask, statistics=statistics))
     return loss, {
         "policy/loss": loss,
         "policy/clip_fraction": masked.mean(clipped > plain, mask),

@@ -125,6 +125,19 @@ def mean(
     return total / jnp.maximum(count(values, mask, axis=axis), 1.0)
 
 
+def row_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Return the mean of each row's own mean: short and long rows weigh alike.
+
+    Args:
+      values: [B, T] any real type.
+      mask: [B, T] bool, True = counts.
+
+    Returns:
+      Scalar float32; rows without a counted entry are left out.
+    """
+    return mean(mean(values, mask, axis=1), jnp.any(mask, axis=1))
+
+
 def maximum(values: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Return the largest entry that counts, of values that are not negative.
 

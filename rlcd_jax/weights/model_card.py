@@ -29,7 +29,7 @@ LABELS = {
     "scoring": "by the base model's own score of the two",
 }
 MADE = {
-    "policy": "PPO against a preference model that learned from pairs of replies",
+    "policy": "{by} against a preference model that learned from pairs of replies",
     "distill": "fine-tuning on the replies to the prompts that ask for the attribute "
     "(context distillation)",
     "direct": "learning from pairs of replies themselves, without a preference model "
@@ -37,6 +37,7 @@ MADE = {
     "preference": "training on pairs of replies: the better one is to score higher",
     "value": "PPO, as the value model beside the policy",
 }
+BY = {"rloo": "RLOO", "grpo": "GRPO"}  # by policy.advantages, else PPO
 NEGATIVE = """\
 Half of the replies in the run's pairs were made by prompts that ask for the opposite of
 the wanted attribute ({task}): for a task such as harmlessness they can be offensive or
@@ -88,7 +89,11 @@ class About:
     def has_negatives(self) -> bool:
         """Whether pairs of contrast prompts are among what it was made of."""
         own = self.said("preference", "data") in (None, "pairs")
-        return bool(self.stage) and self.said("pairs", "sampling") == "contrast" and own
+        mix = self.said("pairs", "mix")
+        contrast = self.said("pairs", "sampling") == "contrast"
+        if mix:
+            contrast = any(not str(one).startswith("rlaif=") for one in mix)
+        return bool(self.stage) and contrast and own
 
 
 UNKNOWN = About("", "", "", None, {})
@@ -155,9 +160,10 @@ def _made(about: About) -> str:
             "no number was trained."
         )
     step = f", step {about.step}" * (about.step is not None)
+    by = BY.get(about.said("policy", "advantages"), "PPO")
     return (
-        f"Made of `{about.base}` by {MADE[about.stage]}{step}. Method: RLCD and its "
-        f"baselines ([arXiv 2307.12950]({PAPER})), by rlcd_jax."
+        f"Made of `{about.base}` by {MADE[about.stage].format(by=by)}{step}. Method: "
+        f"RLCD and its baselines ([arXiv 2307.12950]({PAPER})), by rlcd_jax."
     )
 
 
@@ -178,6 +184,11 @@ def _pairs(about: About) -> str:
     if data not in (None, "pairs"):
         known = {"hh_rlhf": "the human pairs of hh-rlhf"}
         return f"Pairs: {known.get(data, f'those of `{data}`')}; none were drawn."
+    if mix := about.said("pairs", "mix"):
+        return (
+            f"Pairs: a mixture by shares of the prompts, {', '.join(map(str, mix))}, "
+            f"drawn from `{about.base}`. No person labelled any."
+        )
     sampling = SAMPLING.get(about.said("pairs", "sampling"), "not said")
     labels = [LABELS.get(one, str(one)) for one in about.said("pairs", "labels") or ()]
     told = f"; labels {' and '.join(labels)}" * bool(labels)
