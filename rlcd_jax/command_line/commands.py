@@ -40,6 +40,8 @@ def overview(program: str, lines: Mapping[str, str]) -> str:
             f"usage: {program} COMMAND [flags]; {program} COMMAND --help lists them",
             "",
             *listed,
+            "",
+            "RLCD_JAX_TRACE=1 in the environment shows where a message came from.",
         ]
     )
 
