@@ -111,6 +111,9 @@ def test_printed_command_works(where, line, folder, monkeypatch):
         as_run = quickstart_words.as_run("quickstart", "w", **fields_of, others=others)
         config = config_of("run", as_run, monkeypatch).config
         check_run(config, needs_weights=True)
+    elif name == "bench":
+        _, fields = module._parser().parse_known_args(words)
+        config_flag.with_fields(command.method_config("rlcd", "size=paper"), fields)
     elif name in WITH_CONFIG:
         values = config_of(name, words, monkeypatch)
         if name == "reproduce":

@@ -36,6 +36,10 @@ NOT_HERE = {
     ("plan", "--search"): "ranks settings of LLaMA-7B for longer than a test has",
     ("plan", "--only=decode,update"): "chooses what --compile compiles",
     ("bench", "--peer=hf"): "the peer is torch's, of the extra bench",
+    ("bench", "--peer=torch"): "of the extra bench",
+    ("bench", "--peer=trl"): "of an older TRL, with torch",
+    ("bench", "--what=quickstart"): "a process for minutes; test_bench measures one",
+    ("bench", "--cold"): "is of it",
 }
 NO_EXPERIMENT = {
     "pip install -e .": "fetches packages from an index",
@@ -130,6 +134,9 @@ SMALL = {
         "repeats": "+1",
         "prompt": "+12",
         "new": "+8",
+        "config.distill.batch_size": "2",
+        "config.policy.rollouts": "2",
+        "config.policy.update_batch": "2",
     },
     "human": {"per_annotator": "+2", "annotators": "+2"},
     "theory": {"trials": "+20000"},
@@ -415,7 +422,7 @@ LEAVES = {
 }
 # What a command says; the rest of what it says is for people.
 SAYS = {
-    "bench": r'"what": "(decode|simulate)"',
+    "bench": r'"what": "(decode|simulate|train|preference|ppo)"',
     "pairs": r"\d+ pairs of \d+ prompts",
     "pairs --out": r"wrote \d+ pairs to",
     "plan": r"fits|does not say",

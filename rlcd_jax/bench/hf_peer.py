@@ -29,7 +29,7 @@ def make_peers(cfg: llama.LlamaConfig, load: Load) -> dict[str, settings.Peer]:
     Raises:
       ValueError: a package is not installed; it is named.
     """
-    torch, transformers = load_packages(load)
+    torch, transformers = load_packages(load, "hf")
     dtypes = ["bfloat16"]
     if jax.default_backend() == "cpu":
         dtypes = ["float32", "bfloat16"]
@@ -39,8 +39,8 @@ def make_peers(cfg: llama.LlamaConfig, load: Load) -> dict[str, settings.Peer]:
     }
 
 
-def load_packages(load: Load) -> tuple[Any, Any]:
-    """Return torch and transformers; see `make_peers`.
+def load_packages(load: Load, peer: str) -> tuple[Any, Any]:
+    """Return torch and transformers, which a peer needs; see `make_peers`.
 
     Raises:
       ValueError: a package is not installed; it is named.
@@ -53,9 +53,23 @@ def load_packages(load: Load) -> tuple[Any, Any]:
             missing.append(name)
     if missing:
         raise ValueError(
-            f"--peer hf needs {' and '.join(missing)}: pip install -e '.[bench]'"
+            f"--peer {peer} needs {' and '.join(missing)}: pip install -e '.[bench]'"
         )
     return packages[0], packages[1]
+
+
+def config_numbers(cfg: llama.LlamaConfig) -> dict[str, Any]:
+    """Return a model's numbers as transformers' `LlamaConfig` names them."""
+    return {
+        "hidden_size": cfg.embed_dim,
+        "intermediate_size": cfg.mlp_dim,
+        "num_hidden_layers": cfg.num_layers,
+        "num_attention_heads": cfg.num_heads,
+        "num_key_value_heads": cfg.num_kv_heads,
+        "vocab_size": cfg.vocab_size,
+        "max_position_embeddings": cfg.max_positions,
+        "tie_word_embeddings": cfg.tie_embeddings,
+    }
 
 
 class HfPeer:
@@ -73,16 +87,7 @@ class HfPeer:
     ) -> None:
         self._torch = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        config = transformers.LlamaConfig(
-            hidden_size=cfg.embed_dim,
-            intermediate_size=cfg.mlp_dim,
-            num_hidden_layers=cfg.num_layers,
-            num_attention_heads=cfg.num_heads,
-            num_key_value_heads=cfg.num_kv_heads,
-            vocab_size=cfg.vocab_size,
-            max_position_embeddings=cfg.max_positions,
-            tie_word_embeddings=cfg.tie_embeddings,
-        )
+        config = transformers.LlamaConfig(**config_numbers(cfg))
         torch.manual_seed(0)
         torch.set_default_dtype(getattr(torch, dtype))
         with torch.device(self._device):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # (texts of a batch, prompt tokens, new tokens of each, top-k or 0) -> seconds
 Peer = Callable[[int, int, int, int], float]
+# Of each example of a batch its texts, each with the place where its reply begins.
+Texts = Sequence[Sequence[tuple[Sequence[int], int]]]
+# (texts of a batch, parts in which it is taken) -> seconds of one update
+TrainingPeer = Callable[[Texts, int], float]
+# (prompts, numbers of PPO by name) -> seconds of one step
+PolicyPeer = Callable[[Sequence[Sequence[int]], Mapping[str, int]], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,14 +24,15 @@ class BenchSettings:
       model: shown in the result.
       slots: replies under way at once, one figure each.
       prompt: tokens of a prompt.
-      new: tokens of each reply; decode only.
+      new: tokens of each reply; decode only, others have their config's.
       steps: decode steps a dispatch; None: the engine's own.
       repeats: turns, of which the median is taken.
       top_k: tokens drawn from; 0: all.
       pairs: of a simulation.
       hh_dir: hh-rlhf to take reply lengths from; "": a published distribution.
       peer_batch: texts of a peer's batch; 0: as many as slots.
-      peers: measured in turns with ours, by name.
+      peers: measured in turns with ours, by name: each a `Peer`, or a `TrainingPeer`
+        or `PolicyPeer` where training is measured.
     """
 
     model: str
@@ -38,7 +45,7 @@ class BenchSettings:
     pairs: int
     hh_dir: str
     peer_batch: int
-    peers: Mapping[str, Peer]
+    peers: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         counts = {
@@ -57,7 +64,7 @@ class BenchSettings:
                 raise ValueError(f"--{name} is {count}; accepted: 0 or more")
 
 
-def from_flags(flags: Mapping[str, Any], peers: Mapping[str, Peer]) -> BenchSettings:
+def from_flags(flags: Mapping[str, Any], peers: Mapping[str, Any]) -> BenchSettings:
     """Return what flags ask for.
 
     Args:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 FLAG = "config"
 REQUIRED = re.compile(r"Flag --(\w+) must have a value other than None")
@@ -30,12 +31,49 @@ def parse(
       The words that are no flags, the program first.
     """
     words = name_file(words, folder)
-    try:
+
+    def whole() -> ConfigDict | None:
+        place = _place(words)
+        if place is None:
+            return None
+        return values[FLAG].parser.parse(words[place[0]][place[1] :])
+
+    with _mistakes_told(words, values, whole):
         rest = values(words)
         values[FLAG].value.is_locked  # noqa: B018  an absent file shows here
         return rest
+
+
+def with_fields(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
+    """Return a config with the fields that words set, `--config.policy.steps=40`.
+
+    Args:
+      config: of a command that has no flag for its file.
+      words: what its own flags have left of the command line.
+
+    Raises:
+      ValueError: a word sets no field of the config.
+    """
+    line, values = ["", *words], flags.FlagValues()
+    with _mistakes_told(line, values, lambda: config):
+        config_flags.DEFINE_config_dict(FLAG, config, flag_values=values, sys_argv=line)
+        rest = values(line)
+    if rest[1:]:
+        raise ValueError(f"unexpected argument {rest[1]!r}; all settings are flags")
+    return values[FLAG].value
+
+
+@contextlib.contextmanager
+def _mistakes_told(
+    words: Sequence[str],
+    values: flags.FlagValues,
+    whole: Callable[[], ConfigDict | None],
+) -> Iterator[None]:
+    """Make one line of a mistake in flags; `whole` returns the config without them."""
+    try:
+        yield
     except (AttributeError, KeyError) as error:
-        told = _unknown_field(words, values) or repr(error)
+        told = _unknown_field(words, whole()) or repr(error)
         raise ValueError(told) from error
     except flags.Error as error:
         inner: BaseException = error
@@ -121,12 +159,10 @@ def _place(words: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def _unknown_field(words: Sequence[str], values: flags.FlagValues) -> str:
+def _unknown_field(words: Sequence[str], whole: ConfigDict | None) -> str:
     """Say which override names a field that the config does not have."""
-    place = _place(words)
-    if place is None:
+    if whole is None:
         return ""
-    whole = values[FLAG].parser.parse(words[place[0]][place[1] :])
     for word in words:
         if not word.startswith(f"--{FLAG}."):
             continue

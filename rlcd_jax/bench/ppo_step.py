@@ -1,0 +1,88 @@
+"""One step of PPO as a run makes it: draw, score and read replies, then update."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from rlcd_jax.bench import peak_memory
+from rlcd_jax.bench import settings as settings_lib
+from rlcd_jax.job import nonfinite, setup, trained_form, trainer
+from rlcd_jax.models import heads, lora
+from rlcd_jax.ppo import acting, learning
+from rlcd_jax.preference import model
+from rlcd_jax.stages import train_policy
+
+WARM_UP = 1  # steps that compile
+
+
+def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
+    """Return the figures of steps of PPO, the preference model being an untrained one.
+
+    Args:
+      settings: what to measure.
+      job: with the sizes of PPO in its config, and the prompts of its task.
+    """
+    actor, learner = acting.Actor(job), learning.make_trainer(job)
+    preference = model.start_params(job)
+    value = heads.value_from_preference(preference)
+    state = learner.create({"policy": trained_form.start_policy(job), "value": value})
+    base = job.load_base()
+    scored = (
+        preference if job.lora is None else lora.lay(base, preference, job.lora.scale)
+    )
+    actor.set_frozen(reference=base, preference=scored)
+    del base, preference, value, scored
+    notes = acting.Notes.from_meta({}, actor.section)
+    look = nonfinite.Look("policy", step=0)
+    shown: dict[str, Any] = {}
+
+    def ours(step: int) -> float:
+        nonlocal state, notes, shown
+        start = time.perf_counter()
+        state, notes, shown = train_policy.improve(
+            actor, learner, state, notes, step, look, lambda: None
+        )
+        return time.perf_counter() - start
+
+    first = ours(WARM_UP)
+    section = actor.section
+    sizes = {
+        "rollouts": section.rollouts,
+        "update_batch": section.update_batch,
+        "micro_batch": section.micro_batch or section.update_batch,
+        "epochs": section.epochs,
+        "reply_tokens": section.reply_tokens,
+    }
+    times: dict[str, list[float]] = {"ours": []} | {name: [] for name in settings.peers}
+    for step in range(WARM_UP + 1, WARM_UP + 1 + settings.repeats):
+        times["ours"].append(ours(step))
+        prompts = [list(one.ids) for one in actor.draw_prompts(step)]
+        for name, peer in settings.peers.items():
+            times[name].append(peer(prompts, sizes))
+    finished = learning.finish_metrics(shown)
+    seconds = statistics.median(times["ours"])
+    figures: dict[str, Any] = {
+        "model": settings.model,
+        "dtype": job.cfg.dtype,
+        "attention": job.cfg.attention,
+        **sizes,
+        "prompt_tokens_mean": float(np.mean([len(one.ids) for one in actor.prompts])),
+        "reply_tokens_mean": finished["rollout/response_length_mean"],
+        "seconds_a_step": seconds,
+        "first_step_seconds": first,
+        "rollouts_per_second": section.rollouts / seconds,
+        "generate_seconds": finished["generate/seconds"],
+        "generate_tokens_per_second": finished["generate/tokens_per_second"],
+        "useful_share": finished[trainer.USEFUL],
+        **peak_memory.peak_gib(),
+    }
+    for name in settings.peers:
+        figures[f"{name}_seconds_a_step"] = statistics.median(times[name])
+        turns = zip(times[name], times["ours"], strict=True)
+        ratios = [theirs / own for theirs, own in turns]
+        figures[f"ratio_to_{name}"] = statistics.median(ratios)
+    return figures

@@ -1,0 +1,188 @@
+"""Training on texts: whole updates of a stage, against the rate of one large product.
+
+The update is that of a run: its packing, its parts of a batch, its mesh. Only the texts
+are made up: prompts of one length and replies as long as real ones are.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from rlcd_jax.bench import peak_memory, product_rate, simulate
+from rlcd_jax.bench import settings as settings_lib
+from rlcd_jax.job import packed_batches, setup, supervised, trainer
+from rlcd_jax.models import footprint, llama
+from rlcd_jax.preference import pair_ids
+from rlcd_jax.stages import distill_context, train_preference
+from rlcd_jax.training import packing
+
+FIRST_ID = 5  # below it are ids with a meaning
+
+
+def train(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
+    """Return the figures of fine-tuning on replies, as the stage distill does it."""
+
+    def example(ids: Sequence[int]) -> distill_context.Example:
+        is_reply = tuple(place >= settings.prompt for place in range(len(ids)))
+        return distill_context.Example(tuple(ids), is_reply)
+
+    count = settings.repeats * job.config.distill.batch_size
+    rows = [example(ids) for ids in _texts(settings, job, "distill", count)]
+    return _measure(settings, job, "distill", distill_context, rows)
+
+
+def preference(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
+    """Return the figures of training the preference model on pairs."""
+    count = settings.repeats * job.config.preference.batch_size
+    texts = _texts(settings, job, "preference", 2 * count)
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    rows = [pair_ids.TokenPair(tuple(a), tuple(b), prob_2=1.0) for a, b in pairs]
+    return _measure(settings, job, "preference", train_preference, rows)
+
+
+def _texts(
+    settings: settings_lib.BenchSettings, job: setup.Job, stage: str, count: int
+) -> list[list[int]]:
+    """Return texts of ids without a meaning: a prompt and a reply each.
+
+    Raises:
+      ValueError: the stage's lengths leave no room for a reply.
+    """
+    longest = job.config[stage].lengths[-1]
+    room = longest - settings.prompt
+    if room < 1:
+        raise ValueError(
+            f"--prompt {settings.prompt} leaves no room for a reply in "
+            f"{stage}.lengths[-1]={longest}; lower it"
+        )
+    lengths = np.minimum(simulate.reply_lengths(settings.hh_dir, count), room)
+    rng = np.random.RandomState(0)
+    vocab = job.cfg.vocab_size
+    sizes = settings.prompt + lengths
+    return [rng.randint(FIRST_ID, vocab, size).tolist() for size in sizes]
+
+
+def _measure(
+    settings: settings_lib.BenchSettings,
+    job: setup.Job,
+    stage: str,
+    module: ModuleType,
+    rows: Sequence[Any],
+) -> dict[str, Any]:
+    """Return the figures of updates, in turns with the peers'."""
+    section = job.config[stage]
+    collate = module.collate(job)
+    batches = packed_batches.Batches(
+        rows,
+        collate,
+        seed=job.config.seed,
+        batch_size=section.batch_size,
+        total=settings.repeats,
+    )
+    program = module.make_trainer(job, settings.repeats)
+    state = program.create(module.start_params(job))
+    shown: dict[str, float] = {}
+
+    def ours(index: int) -> float:
+        nonlocal state, shown
+        start = time.perf_counter()
+        state, out = program.update(state, batches.arrays(index))
+        shown = trainer.host_metrics(out)
+        return time.perf_counter() - start
+
+    sizes = {size: index for index, size in enumerate(batches.sizes)}
+    compile_seconds = sum(map(ours, sizes.values()))
+    parts = supervised.micro_batches(job, stage)
+
+    def texts_of(index: int) -> settings_lib.Texts:
+        return [
+            [(text.ids, settings.prompt) for text in collate.texts(row)]
+            for row in batches.rows(index)
+        ]
+
+    for peer in settings.peers.values():
+        peer(texts_of(0), parts)
+    turns = [
+        _turn(ours, settings.peers, index, texts_of(index), parts)
+        for index in range(settings.repeats)
+    ]
+    tokens = [
+        sum(len(ids) for one in texts_of(index) for ids, _ in one)
+        for index in range(settings.repeats)
+    ]
+    adapted = job.lora is not None
+    flops = [
+        flops_of(
+            job.cfg,
+            [text for row in batches.rows(index) for text in collate.texts(row)],
+            adapted=adapted,
+        )
+        for index in range(settings.repeats)
+    ]
+    rates = [flop / turn["ours"] for flop, turn in zip(flops, turns, strict=True)]
+    speeds = [count / turn["ours"] for count, turn in zip(tokens, turns, strict=True)]
+    product = statistics.median(turn["product_rate"] for turn in turns)
+    devices = job.mesh.size
+    figures = {
+        "model": settings.model,
+        "dtype": job.cfg.dtype,
+        "attention": job.cfg.attention,
+        "remat": job.cfg.remat,
+        "batch_size": section.batch_size,
+        "parts": parts,
+        "tokens_an_update": statistics.mean(tokens),
+        "useful_share": batches.useful_share(),
+        "seconds_an_update": statistics.median(turn["ours"] for turn in turns),
+        "first_updates_seconds": compile_seconds,
+        "tokens_per_second": statistics.median(speeds),
+        "model_tflops": statistics.median(rates) / 1e12,
+        "product_tflops": product * devices / 1e12,
+        "fraction_of_product_rate": statistics.median(rates) / (product * devices),
+        "last_loss": shown[f"{stage}/loss"],
+        **peak_memory.peak_gib(),
+    }
+    for name in settings.peers:
+        theirs = [turn[name] for turn in turns]
+        figures[f"{name}_seconds_an_update"] = statistics.median(theirs)
+        ratios = [turn[name] / turn["ours"] for turn in turns]
+        figures[f"ratio_to_{name}"] = statistics.median(ratios)
+    return figures
+
+
+def _turn(
+    ours: Callable[[int], float],
+    peers: dict[str, settings_lib.TrainingPeer],
+    index: int,
+    texts: settings_lib.Texts,
+    parts: int,
+) -> dict[str, float]:
+    """Return seconds of one update by name, and the rate of products beside it."""
+    seconds = {"product_rate": product_rate.product_rate(), "ours": ours(index)}
+    return seconds | {name: peer(texts, parts) for name, peer in peers.items()}
+
+
+def flops_of(
+    cfg: llama.LlamaConfig, texts: Sequence[packing.Text], *, adapted: bool
+) -> float:
+    """Return the model's operations of an update on texts, each by itself.
+
+    Padding, and what remat computes again, are no work of the model.
+
+    Args:
+      cfg: model numbers.
+      texts: as the model reads them.
+      adapted: whether adapters alone are trained.
+    """
+    forward = sum(
+        footprint.forward_flops(
+            cfg, len(text.ids), len(text.ids), logit_tokens=len(text.wanted)
+        )
+        for text in texts
+    )
+    return footprint.training_flops(cfg, forward, adapted=adapted)[0]
