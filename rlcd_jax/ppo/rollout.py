@@ -222,7 +222,7 @@ def _advantages(
             jnp.broadcast_to(advantages[:, None], shaped.shape), counted
         )
         if rules.whiten_advantages:
-            advantages = masked.whiten(advantages, counted, shift_mean=True)
+            advantages = whiten(advantages, counted, rules.whiten_rows, shift_mean=True)
         return rewards, advantages, None
     if rules.whiten_rewards:
         rewards = whiten(rewards, counted, rules.whiten_rows, shift_mean=False)
