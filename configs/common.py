@@ -283,7 +283,7 @@ def _distill() -> ConfigDict:
 def _direct() -> ConfigDict:
     # Which pairs it learns from, and which are held out: the fields of preference.
     direct = ConfigDict()
-    direct.loss = "dpo"  # "ipo", "kto": on the same pairs; see training.losses
+    direct.loss = "dpo"  # "ipo", "kto": on the same pairs; see training.preferences
     direct.beta = 0.1  # rewards a nat; large: near the base model; DPO, Sec. 6
     direct.epochs = 1  # DPO, App. B
     direct.order = "shuffled"  # "certain_first": as of preference

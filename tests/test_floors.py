@@ -136,7 +136,8 @@ def test_text_modules_import_no_jax():
 
 
 def test_losses_import_masked_alone():
-    assert GRAPH["training.losses"] == {"training.masked"}
+    for name in ("losses", "preferences"):
+        assert GRAPH[f"training.{name}"] == {"training.masked"}
 
 
 def test_library_imports_nothing_from_above_and_no_other_framework():

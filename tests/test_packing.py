@@ -17,7 +17,7 @@ from rlcd_jax.ppo import kl_penalty, learning, reply_rows
 from rlcd_jax.preference import model, pair_ids
 from rlcd_jax.scoring import rewards
 from rlcd_jax.stages import distill_context, train_directly, train_preference
-from rlcd_jax.training import losses, packing, train_state
+from rlcd_jax.training import losses, packing, preferences, train_state
 
 MESHES = {"one": (1, 1, 1, 1), "eight": (1, 2, 2, 2)}
 LOSSES = {
@@ -188,7 +188,7 @@ def padded_direct(params, job, reference):
     counted = np.arange(24) >= np.array([24 - len(one) + 1 for one in ids])[:, None]
     ratios = jnp.where(counted, logprobs, 0.0).sum(axis=1).reshape(-1, 2) - reference
     labels = np.array(LABELS, np.float32)
-    return losses.direct(ratios[:, 0], ratios[:, 1], labels, loss="dpo", beta=0.1)
+    return preferences.direct(ratios[:, 0], ratios[:, 1], labels, loss="dpo", beta=0.1)
 
 
 def padded_preference(params, job):
@@ -196,7 +196,9 @@ def padded_preference(params, job):
     tokens, mask = batching.pad_left(ids, 24, 0)
     scalars = heads.scalar_per_token(params["preference"], job.cfg, tokens, mask)
     both = scalars[:, -1].reshape(-1, 2)
-    return losses.bradley_terry(both[:, 0], both[:, 1], np.array(LABELS, np.float32))
+    return preferences.bradley_terry(
+        both[:, 0], both[:, 1], np.array(LABELS, np.float32)
+    )
 
 
 def gradient(job, loss_fn, params, batch, *, parts, weight):

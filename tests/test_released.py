@@ -21,7 +21,7 @@ from rlcd_jax import records, tasks
 from rlcd_jax.pairs import contrast, grid, reply_cleanup, scoring_prompt
 from rlcd_jax.ppo import acting, rollout
 from rlcd_jax.text import dialogue_format
-from rlcd_jax.training import losses, optimizers
+from rlcd_jax.training import losses, optimizers, preferences
 
 PRESETS = {
     name: rlcd.get_config(f"task=harmless,size=paper,model=llama-7b,preset={name}")
@@ -291,7 +291,7 @@ def test_ppo_losses_are_as_released():
 
 def test_preference_losses_are_as_released():
     rng = np.random.default_rng(0)
-    bradley_terry = jax.jit(losses.bradley_terry)
+    bradley_terry = jax.jit(preferences.bradley_terry)
     for soft in (True, False) * 20:
         one, two, y = *rng.normal(0, 2, (2, ROWS)), rng.random(ROWS)
         y = y if soft else np.round(y)

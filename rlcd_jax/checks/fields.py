@@ -19,7 +19,7 @@ from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout
 from rlcd_jax.preference import best_of
 from rlcd_jax.tasks import fields as task_fields
 from rlcd_jax.text import encoding
-from rlcd_jax.training import losses, masked, optimizers
+from rlcd_jax.training import masked, optimizers, preferences
 
 HH_SPLIT = r"(train|test)(\[[^\[\]]*\])?"
 
@@ -203,7 +203,7 @@ _DISTILL = _SUPERVISED | {
     "per_sequence": _flag(False),
 }
 _DIRECT = _SUPERVISED | {
-    "loss": _choice(*losses.DIRECT),
+    "loss": _choice(*preferences.DIRECT),
     "beta": _above(0.1, 0, "rewards a nat"),
     "order": _choice(*packed_batches.ORDERS),
     "keep_best": _choice("", *retention.METRICS["direct"]),

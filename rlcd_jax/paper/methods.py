@@ -13,13 +13,13 @@ from rlcd_jax.ppo import credit
 from rlcd_jax.preference import best_of
 from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.statistics import estimates, tables
-from rlcd_jax.training import losses
+from rlcd_jax.training import preferences
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed", "dpo", best_of.NAME)
 BASE = SYSTEMS[0]
 # On request: other losses on RLCD's pairs, other learners on its preference model, and
 # RLCD itself with a stronger contrast.
-MORE = (*losses.DIRECT, *credit.GROUPED, nodes.STRONGER)
+MORE = (*preferences.DIRECT, *credit.GROUPED, nodes.STRONGER)
 KNOWN = (*SYSTEMS, *(name for name in MORE if name not in SYSTEMS))
 LEXICON, PEOPLE = "lexicon", "model of human pairs"
 COLUMNS = (
@@ -50,7 +50,7 @@ class Made:
     @property
     def by_ppo(self) -> tuple[str, ...]:
         """The systems that PPO, RLOO or GRPO made."""
-        others = (best_of.NAME, *losses.DIRECT)
+        others = (best_of.NAME, *preferences.DIRECT)
         return tuple(name for name in self.preference if name not in others)
 
 
@@ -119,7 +119,7 @@ def _judge_of_its_own(
     recipes: nodes.Recipes, system: str, task: str, seed: int
 ) -> graph.Node:
     """Return the node that learns what is better: a preference model, or the policy."""
-    direct = system in losses.DIRECT
+    direct = system in preferences.DIRECT
     make = recipes.direct if direct else recipes.preference
     return make(system, task, seed)
 

@@ -17,14 +17,14 @@ from rlcd_jax.paper import costs, graph, read_config
 from rlcd_jax.paper import few_shots as solved
 from rlcd_jax.ppo import credit
 from rlcd_jax.preference import best_of
-from rlcd_jax.training import losses
+from rlcd_jax.training import preferences
 
 STRONGER, ALPHA = "rlcd_alpha15", 1.5  # RLCD, its contrast raised at decoding
 # Config file of each method; what else differs is in the recipes below.
 METHODS = {
     "base": "rlcd",
     "distill": "rlcd",
-    **dict.fromkeys(losses.DIRECT, "rlcd"),
+    **dict.fromkeys(preferences.DIRECT, "rlcd"),
     **{name: name for name in credit.GROUPED},
     best_of.NAME: "rlcd",
     STRONGER: "rlcd",
@@ -37,7 +37,7 @@ METHODS = {
     "mixed": "mixed",
 }
 # Those that learn from RLCD's own pairs, or of its preference model.
-ON_ITS_PAIRS = ("base", "distill", best_of.NAME, *losses.DIRECT, *credit.GROUPED)
+ON_ITS_PAIRS = ("base", "distill", best_of.NAME, *preferences.DIRECT, *credit.GROUPED)
 HELD_OUT = "human"  # label of the preference model of human pairs
 
 
@@ -213,7 +213,7 @@ class Recipes:
                 cost = costs.best_of(config, "test")
             elif method == "distill":
                 links = (("system", self._distilled(task, seed), "distill"),)
-            elif method in losses.DIRECT:
+            elif method in preferences.DIRECT:
                 links = (("system", self.direct(method, task, seed), "direct"),)
             elif method != "base":
                 links = (("system", self.policy(method, task, seed), "chosen"),)
@@ -335,7 +335,7 @@ class Recipes:
         splits = setup.config.hh_rlhf
         config.model.spec = setup.generator_name if generates else setup.model_name
         config.name = method
-        if method in losses.DIRECT:
+        if method in preferences.DIRECT:
             config.direct.loss = method
         if method == STRONGER:
             config.pairs.alpha = ALPHA

@@ -11,7 +11,7 @@ import jax
 
 from rlcd_jax.job import setup, trained_form, trainer, workspace
 from rlcd_jax.models import heads, llama
-from rlcd_jax.training import losses
+from rlcd_jax.training import preferences
 
 Params = Any
 ITEM = "preference"  # name of the parameters in a checkpoint
@@ -37,7 +37,7 @@ def preference_loss(job: setup.Job):
 def _loss(cfg: llama.LlamaConfig):
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         rewards = heads.scalar_in_rows(params[ITEM], cfg, batch)  # [B, 2]
-        return losses.bradley_terry(rewards[:, 0], rewards[:, 1], batch["prob_2"])
+        return preferences.bradley_terry(rewards[:, 0], rewards[:, 1], batch["prob_2"])
 
     return loss_fn
 

@@ -34,7 +34,7 @@ from rlcd_jax.models import heads, llama
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import agreement, data, pair_ids
 from rlcd_jax.scoring import likelihoods, reading
-from rlcd_jax.training import losses, packing
+from rlcd_jax.training import packing, preferences
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
@@ -266,7 +266,7 @@ def _loss(cfg: llama.LlamaConfig, chunk_tokens: int, loss: str, beta: float):
         tokens = packing.unpack(packed, batch["at"])  # [B, 2, R]
         replies = jnp.sum(jnp.where(batch["counted"], tokens, 0.0), axis=-1)
         ratios = replies - batch["reference"]
-        return losses.direct(
+        return preferences.direct(
             ratios[:, 0], ratios[:, 1], batch["prob_2"], loss=loss, beta=beta
         )
 

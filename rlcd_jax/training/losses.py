@@ -1,8 +1,9 @@
-"""Losses and returns of the preference model, policies on pairs, and PPO.
+"""Losses of tokens: of a policy that imitates, and of PPO.
 
 Pure functions of arrays, no model inside. Each loss returns `(scalar, metrics)`,
-metrics being scalars by path; a loss is a mean over counted tokens (or pairs).
-Log-probabilities are in nats; everything is float32, whatever comes in.
+metrics being scalars by path; a loss is a mean over counted tokens. Log-probabilities
+are in nats; everything is float32, whatever comes in. Losses of replies that are
+compared are in `preferences`.
 
 Letters: B batch, T positions, R response. Masks are bool, True = counts. The
 conventions of the response axis are stated in `rollout`.
@@ -22,126 +23,6 @@ from rlcd_jax.training import masked
 
 Metrics = dict[str, jax.Array]
 LOG_RATIO_LIMIT = 20.0
-DIRECT = ("dpo", "ipo", "kto")
-
-
-def bradley_terry(
-    reward_1: jax.Array,
-    reward_2: jax.Array,
-    prob_2: jax.Array,
-    mask: jax.Array | None = None,
-) -> tuple[jax.Array, Metrics]:
-    """Return the preference loss with hard or soft labels.
-
-    With d = reward_2 - reward_1 and y = prob_2, per pair
-
-        BCE(sigmoid(d), y) = softplus(d) - y d
-
-    `accuracy` is against the likelier reply, over pairs with y != 1/2; a tie of the
-    rewards is wrong. (The release compares the decision with the soft y itself: they
-    are never equal.) `soft_accuracy` is the chance that a verdict drawn from y agrees
-    (a tie: 1/2). No model has a loss below `label_entropy`.
-
-    Args:
-      reward_1: [B] reward of the first reply.
-      reward_2: [B] reward of the second reply.
-      prob_2: [B] in [0, 1], probability that the second reply is the better.
-      mask: [B] bool, True = counts; None: all pairs count.
-
-    Returns:
-      Scalar float32 mean over pairs in nats, and metrics under `preference/`.
-
-    Source: RLCD paper, section 3; AlpacaFarm patch of the release (`loss_choice`).
-    """
-    masked.check_shapes(reward_1=reward_1, reward_2=reward_2, prob_2=prob_2, mask=mask)
-    reward_1, reward_2, prob_2 = masked.float32(reward_1, reward_2, prob_2)
-    margin = reward_2 - reward_1
-    loss = masked.mean(jax.nn.softplus(margin) - prob_2 * margin, mask)
-    decided = (prob_2 != 0.5) if mask is None else (prob_2 != 0.5) & mask
-    lean = 2.0 * prob_2 - 1.0  # > 0: the second reply is labelled the better
-    entropy = jax.scipy.special.entr(prob_2) + jax.scipy.special.entr(1.0 - prob_2)
-    return loss, {
-        "preference/loss": loss,
-        "preference/accuracy": masked.mean(margin * jnp.sign(lean) > 0, decided),
-        "preference/soft_accuracy": masked.mean(
-            0.5 + 0.5 * jnp.sign(margin) * lean, mask
-        ),
-        "preference/decided_rate": masked.mean(prob_2 != 0.5, mask),
-        "preference/label_2_rate": masked.mean(prob_2 > 0.5, decided),
-        "preference/predicted_2_rate": masked.mean(margin > 0, decided),
-        "preference/label_entropy": masked.mean(entropy, mask),
-        "preference/margin_mean": masked.mean(margin * jnp.sign(lean), decided),
-        "preference/reward_mean": masked.mean((reward_1 + reward_2) / 2, mask),
-    }
-
-
-def direct(
-    log_ratio_1: jax.Array,
-    log_ratio_2: jax.Array,
-    prob_2: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    loss: str,
-    beta: float,
-) -> tuple[jax.Array, Metrics]:
-    """Return the loss of a policy on pairs, without a preference model.
-
-    With r_i = log policy / reference of reply i, d = r_2 - r_1 and y = prob_2, per pair
-
-        dpo   softplus(beta d) - y beta d
-        ipo   (d - (2 y - 1) / (2 beta))^2 + y (1 - y) / beta^2
-        kto   mean over i of  w_i sigmoid(-beta r_i) + (1 - w_i) sigmoid(beta r_i)
-
-    where w_2 = y and w_1 = 1 - y is the chance that a reply is the better of its pair.
-    A soft label is the mean over what it may be: of the losses at 0 and at 1. Deviation
-    of kto: the reference point is 0, its value at the start, and both kinds weigh 1;
-    the source measures a point on other prompts of the batch, which would make an
-    example depend on its batch mates.
-
-    Args:
-      log_ratio_1: [B] nats, summed over the tokens of the first reply.
-      log_ratio_2: [B] of the second.
-      prob_2: [B] in [0, 1], probability that the second reply is the better.
-      mask: [B] bool, True = counts; None: all pairs count.
-      loss: one of the three names.
-      beta: > 0, rewards a nat; large: the policy stays near the reference.
-
-    Returns:
-      Scalar float32 mean over pairs, and metrics under `direct/`: those of
-      `bradley_terry` with the rewards beta r, and the mean of r of the likelier and
-      the less likely reply.
-
-    Raises:
-      ValueError: there is no such loss, or beta is not positive.
-
-    Source: Rafailov et al. 2023, equation 7 (dpo); Azar et al. 2023, equation 17 (ipo);
-    Ethayarajh et al. 2024, equation 7 (kto); Mitchell 2023 on soft labels (cDPO).
-    """
-    if loss not in DIRECT:
-        raise ValueError(f"loss is {loss!r}; accepted: {', '.join(DIRECT)}")
-    if not beta > 0.0:
-        raise ValueError(f"beta is {beta}; it must be > 0")
-    ratios = {"log_ratio_1": log_ratio_1, "log_ratio_2": log_ratio_2}
-    masked.check_shapes(**ratios, prob_2=prob_2, mask=mask)
-    log_ratio_1, log_ratio_2, prob_2 = masked.float32(log_ratio_1, log_ratio_2, prob_2)
-    value, metrics = bradley_terry(beta * log_ratio_1, beta * log_ratio_2, prob_2, mask)
-    if loss == "ipo":
-        off = log_ratio_2 - log_ratio_1 - (prob_2 - 0.5) / beta
-        value = masked.mean(off**2 + prob_2 * (1.0 - prob_2) / beta**2, mask)
-    elif loss == "kto":
-        low_1, low_2 = (jax.nn.sigmoid(-beta * r) for r in (log_ratio_1, log_ratio_2))
-        first = (1.0 - prob_2) * low_1 + prob_2 * (1.0 - low_1)
-        second = prob_2 * low_2 + (1.0 - prob_2) * (1.0 - low_2)
-        value = masked.mean((first + second) / 2.0, mask)
-    decided = (prob_2 != 0.5) if mask is None else (prob_2 != 0.5) & mask
-    better = jnp.where(prob_2 > 0.5, log_ratio_2, log_ratio_1)
-    worse = jnp.where(prob_2 > 0.5, log_ratio_1, log_ratio_2)
-    return value, {
-        **{name.replace("preference/", "direct/"): x for name, x in metrics.items()},
-        "direct/loss": value,
-        "direct/better_log_ratio": masked.mean(better, decided),
-        "direct/worse_log_ratio": masked.mean(worse, decided),
-    }
 
 
 def next_token(
