@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from rlcd_jax.job import setup
 from rlcd_jax.preference import data, pair_ids, rewards
-from rlcd_jax.statistics import estimates, win_rates
+from rlcd_jax.statistics import estimates, forecasts, win_rates
 
 Params = Any
 Score = Callable[[Params, Sequence[pair_ids.TokenPair]], np.ndarray]
@@ -20,7 +21,9 @@ class HeldOut:
     """Pairs that a training never sees, and how right it was about them at last.
 
     A pair is right when the likelier reply has the higher reward, a tie is wrong;
-    pairs with the label 1/2 are left out of the accuracy.
+    pairs with the label 1/2 are left out of the accuracy. "Positive" is a pair whose
+    second reply is the better one. The loss is the cross entropy of sigmoid(reward_2 -
+    reward_1), and calibration is of that chance, whatever loss is trained with.
 
     Args:
       stage: whose metrics these are.
@@ -34,29 +37,61 @@ class HeldOut:
     ) -> None:
         self._stage, self._item, self._rows, self._score = stage, item, rows, score
         self._labels = np.array([row.prob_2 for row in rows])
-        self._right = np.zeros(0)  # of the last look, a decided pair an entry
+        self._margins = np.zeros(0)  # of the last look, a pair an entry
 
     def look(self, models: Mapping[str, Params]) -> dict[str, float]:
-        """Return metrics of the models as they are; {} where no pair is decided."""
+        """Return metrics of the models as they are; {} where no pair is decided.
+
+        A rate of which there is no pair, as of true positives, is not among them.
+        """
         labels = self._labels
-        decided = labels != 0.5
-        if not decided.any():
+        if not (labels != 0.5).any():
             return {}
         margins = np.diff(self._score(models[self._item], self._rows), axis=1)[:, 0]
+        self._margins = margins
         cross_entropy = np.logaddexp(0.0, margins) - labels * margins
-        self._right = (margins * (2 * labels - 1) > 0)[decided].astype(float)
+        rates, reliability = self._rates(), self._reliability()
+        shown = {
+            "loss": float(cross_entropy.mean()),
+            "accuracy": float(self._right().mean()),
+            "label_2_rate": rates.label_positive,
+            "predicted_2_rate": rates.predicted_positive,
+            "true_positive_rate": rates.true_positive,
+            "false_positive_rate": rates.false_positive,
+            "brier": reliability.brier,
+            "calibration_error": reliability.error,
+        }
         return {
-            f"{self._stage}/held_out_loss": float(cross_entropy.mean()),
-            f"{self._stage}/held_out_accuracy": float(self._right.mean()),
+            f"{self._stage}/held_out_{name}": value
+            for name, value in shown.items()
+            if value is not None
         }
 
     def as_summary(self) -> dict[str, Any]:
-        """Return the accuracy of the last look with its interval; {} without pairs."""
-        right = self._right
-        if not len(right):
+        """Return what the last look says of decided pairs; {} without any.
+
+        Their accuracy with its interval, the rates, and the reliability diagram.
+        """
+        if not len(self._margins):
             return {}
+        right = self._right()
         accuracy = estimates.proportion_interval(float(right.sum()), len(right))
-        return {"held_out_accuracy": dataclasses.asdict(accuracy)}
+        return {
+            "held_out_accuracy": dataclasses.asdict(accuracy),
+            "held_out_rates": dataclasses.asdict(self._rates()),
+            "held_out_calibration": dataclasses.asdict(self._reliability()),
+        }
+
+    def _right(self) -> np.ndarray:
+        """Return [decided pairs] 1.0 where the likelier reply has the higher reward."""
+        labels = self._labels
+        return (self._margins * (2 * labels - 1) > 0)[labels != 0.5].astype(float)
+
+    def _rates(self) -> forecasts.Rates:
+        return forecasts.rates(special.expit(self._margins), self._labels)
+
+    def _reliability(self) -> forecasts.Reliability:
+        return forecasts.reliability(special.expit(self._margins), self._labels)
 
 
 def human_tokens(job: setup.Job) -> pair_ids.TokenPairs:
