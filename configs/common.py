@@ -167,7 +167,8 @@ def _pairs() -> ConfigDict:
     # In place of sampling and labels, shares of the prompts that get rows of a method:
     # "rlcd=1", "rescore=0.5", "rlaif=0.5"; a smaller share is a part of a larger.
     pairs.mix = ()
-    pairs.samples_per_prompt = 1  # pairs drawn of each prompt
+    pairs.samples = 2  # replies of a draw, of which all pairs are labelled; method
+    pairs.samples_per_prompt = 1  # draws of each prompt
     pairs.temperature = 1.0  # method
     pairs.top_k = 0  # released: 50, by a library's default; corrected: off
     pairs.top_p = 1.0  # method
@@ -222,11 +223,20 @@ def _preference() -> ConfigDict:
     preference.data = "pairs"
     preference.data_limit = 0  # of pairs that are not the run's own, 0: all
     preference.human_share = 0.0  # of human pairs among the run's own; Table 40: 0.2
+    # What is learnt of labels, see training.preferences: "bradley_terry", the method;
+    # "margin": the better reply is ahead by a margin; "ties": two may be equally good;
+    # "plackett_luce": all pairs.samples replies of a draw are ranked at once.
+    preference.loss = "bradley_terry"
+    # Of "margin": of replies one grade apart, or without grades by |2 label - 1|, in
+    # reward; Llama 2, Table 27, has 1 between its four grades, or 1/3.
+    preference.margin = 1.0
+    preference.tie_width = 0.5  # of "ties": about how near rewards of a tie are; ours
+    preference.tie_band = 0.1  # of "ties": labels as near to 1/2 are ties; ours
     preference.epochs = 1  # method
     # Of the pairs of each epoch: "shuffled", the method, or "certain_first": by
     # |2 p - 1| of their labels, a curriculum from what is sure to what is not.
     preference.order = "shuffled"
-    preference.batch_size = 16  # pairs an update; method
+    preference.batch_size = 16  # pairs an update, or rankings; method
     preference.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
     preference.learning_rate = 3e-6  # method
     preference.schedule = "cosine"  # to zero; method

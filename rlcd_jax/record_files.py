@@ -20,6 +20,7 @@ KNOWN_BY = (
         "draw",
         "sampling",
         "side",
+        "slot",
         "judge",
         "system",
         "system_1",

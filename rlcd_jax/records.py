@@ -14,7 +14,8 @@ MOST = 2**31 - 1  # of a count: devices and files hold it in 32 bits
 Role = Literal["human", "assistant"]
 Side = Literal["positive", "negative", "plain"]
 Finish = Literal["eos", "stop", "length"]
-Sampling = Literal["contrast", "same"]
+Sampling = Literal["contrast", "graded", "same"]
+CONTRASTING = ("contrast", "graded")  # a pair of these has a positive side
 Labels = Literal["construction", "scoring"]
 
 
@@ -86,6 +87,9 @@ class Pair:
     the generator was really shown. `prob_2` is the probability that reply_2 is the
     better one: 0.0 or 1.0 for a label by construction, anything between for a scored
     one. `raw_*` is the sampled text before clean-up; `tries_*` counts attempts.
+    Graded sampling asks for the attribute by scale `scale_index` of the task: `grade_*`
+    is how much of it a reply was asked for, and the positive side of a pair is that of
+    the higher grade.
     """
 
     id: str
@@ -120,19 +124,24 @@ class Pair:
     draw: int | None = schema.between(
         0, MOST, default=None
     )  # of the prompt; None: there is one
+    grade_1: float | None = None
+    grade_2: float | None = None
+    scale_index: int | None = schema.between(0, MOST, default=None)
 
     def __post_init__(self):
         schema.validate(self)
         for name in ("id", "prompt_id", "prompt", "reply_1", "reply_2"):
             if schema.is_blank(getattr(self, name)):
                 raise ValueError(f"field '{name}' is empty; accepted: text")
-        sides = {"contrast": {"positive", "negative"}, "same": {"plain"}}
+        both = {"positive", "negative"}
+        sides = {"contrast": both, "graded": both, "same": {"plain"}}
         if {self.side_1, self.side_2} != sides[self.sampling]:
             raise ValueError(
                 f"fields 'side_1' and 'side_2' are {self.side_1!r} and "
                 f"{self.side_2!r}; accepted where 'sampling' is {self.sampling!r}: "
                 f"{schema.listed(sorted(sides[self.sampling]))}"
             )
+        self._check_grades()
         better = float(self.side_2 == "positive")
         if self.labels == "construction" and (
             self.sampling == "same" or self.prob_2 != better
@@ -141,6 +150,22 @@ class Pair:
                 f"fields 'labels', 'sampling' and 'prob_2' are {self.labels!r}, "
                 f"{self.sampling!r} and {self.prob_2}; accepted by construction: "
                 "'contrast', and 1.0 where 'side_2' is 'positive', else 0.0"
+            )
+
+    def _check_grades(self) -> None:
+        """Refuse grades without a scale, and sides that are not theirs."""
+        one, two = self.grade_1, self.grade_2
+        there = one is not None and two is not None
+        if there != (self.sampling == "graded") or (one is None) != (two is None):
+            raise ValueError(
+                f"fields 'grade_1' and 'grade_2' are {one} and {two}; accepted where "
+                f"'sampling' is {self.sampling!r}: "
+                + ("two numbers" if self.sampling == "graded" else "null")
+            )
+        if there and (two > one) != (self.side_2 == "positive"):
+            raise ValueError(
+                f"field 'side_2' is {self.side_2!r}, 'grade_1' {one} and 'grade_2' "
+                f"{two}; accepted: 'positive' for the higher grade"
             )
 
 
@@ -160,6 +185,7 @@ class Dropped:
     reasons: tuple[str, ...]
     raws: tuple[str, ...]
     draw: int | None = schema.between(0, MOST, default=None)
+    slot: str = ""  # which of the replies of a draw; "": files of before do not say it
 
     def __post_init__(self):
         schema.validate(self)

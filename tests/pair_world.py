@@ -13,6 +13,7 @@ BYTES = byte_tokenizer.make()
 SETTINGS = draws.DrawSettings(
     seed=7,
     generator="fake",
+    samples=2,
     temperature=1.0,
     top_p=0.9,
     top_k=50,
@@ -29,6 +30,7 @@ TASK = dataclasses.replace(
 RLCD = grid.GridCell("contrast", "construction", 1.0)
 RESCORE = grid.GridCell("contrast", "scoring", 1.0)
 RLAIF = grid.GridCell("same", "scoring", 1.0)
+GRADED = grid.GridCell("graded", "construction", 1.0)
 HUMAN = records.Turn("human", "How was your day?")
 PROMPTS = [
     records.Prompt(

@@ -42,6 +42,7 @@ def test_configs_are_those_of_the_design():
         "grpo",
         "best_of_n",
         "evaluate",
+        "graded",
         "quickstart",
     }
 
@@ -170,6 +171,7 @@ def test_methods_are_the_cells_of_the_grid():
     assert cells["rlaif"] == ("same", ("scoring",))
     assert cells["rescore"] == ("contrast", ("scoring",))
     assert cells["mixed"] == ("contrast", ("construction", "scoring"))
+    assert cells["graded"] == ("graded", ("construction",))
 
 
 @pytest.mark.parametrize(

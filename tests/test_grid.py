@@ -261,7 +261,7 @@ def test_scored_pair_hard_label_gives_ties_to_the_first_reply():
     "call, words",
     [
         (lambda: grid.GridCell("same", "construction", 1.0), "holds no information"),
-        (lambda: grid.GridCell("both", "scoring", 1.0), "'contrast', 'same'"),
+        (lambda: grid.GridCell("both", "scoring", 1.0), "'contrast', 'graded', 'same'"),
         (lambda: grid.GridCell("same", "scoring", 1.5), "'share' is 1.5"),
         (lambda: simulate(PROMPTS[:2] + PROMPTS[:1]), "'p0' occurs twice"),
         (lambda: simulate(rows=()), "one or more distinct cells"),

@@ -422,13 +422,24 @@ def test_template_shows_every_field_with_its_default():
     made = re.sub(r"# (?=(description|file|system_\w+|instruction) = )", "#", text)
     shown = re.sub(r"^# (?=\w+ = |\[)", "", made, flags=re.MULTILINE)
     shown = re.sub(r"^\[lexicon\]\n(.+\n)+", "", shown, flags=re.MULTILINE)
+    shown = re.sub(r"^\[\[scales\]\]\n(.+\n)+", "", shown, flags=re.MULTILINE)
     full = layout.parse_task(tomllib.loads(shown), "t", None)
     left = {"judge_questions", "defaults"}
     for field in dataclasses.fields(layout.Task):
         if field.name not in left:
             assert getattr(full, field.name) == getattr(bare, field.name), field.name
     assert list(full.judge_questions.values()) == list(bare.judge_questions.values())
-    for cls in (fields.TaskFile, fields.AffixPair, fields.PromptSet, fields.Lexicon):
+    commented = text[text.index("# [[scales]]") :].replace("\n# ", "\n")
+    graded = tomllib.loads(f"{text}\n{commented.removeprefix('# ')}")
+    (scale,) = layout.parse_task(graded, "t", None).scales
+    assert len(scale.affixes) == len(scale.systems) == 4
+    for cls in (
+        fields.TaskFile,
+        fields.AffixPair,
+        fields.ScaleFile,
+        fields.PromptSet,
+        fields.Lexicon,
+    ):
         for field in dataclasses.fields(cls):
             assert re.search(rf"^(# )?\[*{field.name}\b", text, re.MULTILINE), (
                 field.name

@@ -136,7 +136,8 @@ _PAIRS = {
         wanted=f"'NAME=SHARE' with {', '.join(grid.METHODS)} and a share above 0, "
         "up to 1",
     ),
-    "samples_per_prompt": _draws("pairs a prompt"),
+    "samples_per_prompt": _draws("draws of a prompt"),
+    "samples": _count(2, 2, "replies a draw", high=64),
     "temperature": _temperature(),
     "top_k": _count(0, 0, "tokens; 0: all"),
     "top_p": _above(1.0, 0, "probability", high=1),
@@ -191,6 +192,10 @@ _PREFERENCE = _SUPERVISED | {
         wanted="pairs, hh_rlhf, or the format and path of a file, as in trl:FILE "
         f"({', '.join(comparisons.FORMATS)})",
     ),
+    "loss": _choice(*preferences.REWARDED),
+    "margin": _above(1.0, 0, "reward a unit of grade"),
+    "tie_width": _above(0.5, 0, "reward"),
+    "tie_band": _number(0.1, 0, "around a label of 1/2", high=0.5, open_high=True),
     "data_limit": _count(0, 0, "pairs that are not the run's own; 0: all"),
     "human_share": _number(0.0, 0, "share of the pairs", high=1, open_high=True),
     "held_out": _count(500, 0, "pairs"),

@@ -59,7 +59,7 @@ def simulated(
     numbers = simulate_pairs.settings(job.config)
     # Of a mixture the longer ones, which have affixes.
     samplings = {cell.sampling for cell in simulate_pairs.grid_rows(job.config)}
-    sampling = "contrast" if "contrast" in samplings else "same"
+    sampling = next((s for s in records.CONTRASTING if s in samplings), "same")
     plans = [
         draws.make_draw(one, sampling, job.task, job.text_tokenizer, numbers)
         for one in asked

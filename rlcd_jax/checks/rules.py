@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
+from rlcd_jax import records
 from rlcd_jax.job import packed_batches
 from rlcd_jax.judging import evaluation_table
-from rlcd_jax.pairs import grid
+from rlcd_jax.pairs import draws, grid
 from rlcd_jax.ppo import credit, kl_penalty
 from rlcd_jax.preference import best_of
 from rlcd_jax.stages import POLICIES, STAGES
+from rlcd_jax.training import preferences
 
 
 def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
@@ -51,7 +53,7 @@ def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
         yield str(error)
         return
     samplings = samplings or {config.pairs.sampling}
-    if "contrast" in samplings:
+    if samplings & {*records.CONTRASTING}:
         return
     if config.pairs.drop_disagreeing:
         yield (
@@ -70,6 +72,51 @@ def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
             "stage distill learns from replies to positive prompts, and "
             "pairs.sampling='same' has none; set pairs.sampling='contrast' (or a "
             "pairs.mix with rlcd or rescore) or leave distill out of the stages"
+        )
+
+
+def _loss(config: ConfigDict) -> Iterator[str]:
+    """Yield why the labels of a run are not those that its preference loss is for."""
+    section, loss = config.preference, config.preference.loss
+    own = section.data == "pairs"
+    asked = f"preference.loss={loss!r}"
+    if loss == preferences.RANKED and not (own and config.pairs.samples > 2):
+        yield (
+            f"{asked} ranks more than two replies, and there are pairs with "
+            f"preference.data={section.data!r} and pairs.samples={config.pairs.samples}"
+            "; set pairs.samples to 3 or more with preference.data='pairs', or "
+            "preference.loss='bradley_terry', which is the same of two"
+        )
+    if loss == preferences.RANKED and section.human_share:
+        yield (
+            f"{asked} ranks the replies of a draw, and preference.human_share="
+            f"{section.human_share} takes pairs out of the draws; set one of them back"
+        )
+    if loss == preferences.RANKED and section.order != packed_batches.SHUFFLED:
+        yield (
+            f"{asked} has no label of a pair that preference.order={section.order!r} "
+            f"could go by; set preference.order={packed_batches.SHUFFLED!r}, or "
+            "another loss"
+        )
+    if loss == preferences.RANKED and grid.rules_of(config.pairs).asks:
+        yield (
+            f"{asked} ranks the replies of a draw, and pairs.drop_disagreeing="
+            f"{config.pairs.drop_disagreeing} or pairs.min_margin="
+            f"{config.pairs.min_margin} leaves out pairs of them; set these back, or "
+            "another loss"
+        )
+    try:
+        mixed = {cell.labels for cell in grid.read_mix(config.pairs.mix)}
+    except ValueError:
+        return  # told where the pairs are looked at
+    labels = mixed or {*config.pairs.labels}
+    hard = "scoring" not in labels or config.pairs.hard_labels
+    if loss == "ties" and (section.data == "hh_rlhf" or (own and hard)):
+        yield (
+            f"{asked} learns from labels near 1/2, and with preference.data="
+            f"{section.data!r}, labels by {' and '.join(sorted(labels))} and "
+            f"pairs.hard_labels={config.pairs.hard_labels} all are 0 or 1; have some "
+            "by scoring with pairs.hard_labels=False, or set preference.loss='margin'"
         )
 
 
@@ -152,6 +199,18 @@ def _best(config: ConfigDict, stage: str) -> Iterator[str]:
         )
 
 
+def pairs_a_draw(config: ConfigDict) -> int:
+    """Return how many pairs a whole draw of a prompt gives, of all labels."""
+    return len(grid.cells_of(config.pairs)) * draws.num_pairs(config.pairs.samples)
+
+
+def pairs_a_row(config: ConfigDict, stage: str) -> int:
+    """Return how many pairs a row of a stage that compares is: a ranking, or one."""
+    if stage == "preference" and config.preference.loss == preferences.RANKED:
+        return draws.num_pairs(config.pairs.samples)
+    return 1
+
+
 def too_few_pairs(
     config: ConfigDict, stage: str, pairs: int, group: int
 ) -> Iterator[str]:
@@ -165,10 +224,11 @@ def too_few_pairs(
     """
     section, batch = config.preference, config[stage].batch_size
     held_out = min(-(-section.held_out // group) * group, pairs)
-    train = pairs - held_out
+    each = pairs_a_row(config, stage)
+    train = (pairs - held_out) // each
     if train >= batch:
         return
-    most = group * ((pairs - batch) // group)
+    most = group * ((pairs - each * batch) // group)
     advice = f"take more pairs, or lower {stage}.batch_size"
     if most >= 0:
         advice = f"set preference.held_out to {most} or less, {advice}"
@@ -341,6 +401,7 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
 
 
 _RULES = {
+    "preference": _loss,
     "policy": _policy,
     "evaluate": _evaluate,
 }

@@ -25,7 +25,7 @@ from rlcd_jax.job import (
     workspace,
 )
 from rlcd_jax.models import llama, table
-from rlcd_jax.pairs import grid
+from rlcd_jax.pairs import draws, grid
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import best_of, model
 from rlcd_jax.stages import POLICIES, STAGES
@@ -171,6 +171,12 @@ def counts(look: Look) -> Iterator[str]:
     """Yield where prompts and pairs are too few for what is asked of them."""
     config, job = look.config, look.job
     about = look.left if job else look.stages
+    if "simulate" in about:
+        task, cells = look.task, grid.cells_of(config.pairs)
+        for sampling in dict.fromkeys(cell.sampling for cell in cells):
+            if told := draws.too_many(task, sampling, config.pairs.samples):
+                yield told
+                return
     # A plan does not fetch what only a run needs.
     readable = job is not None or config.prompts.source != "hh_rlhf"
     train: list[records.Prompt] = []
@@ -200,7 +206,6 @@ def counts(look: Look) -> Iterator[str]:
 def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
     """Yield which stages can get too little of the pairs of these prompts."""
     config, job = look.config, look.job
-    labels = len(grid.cells_of(config.pairs))
     num, left = config.pairs.samples_per_prompt * len(train), {}
     if job is not None:
         drawn, told = long_texts.simulated(job, train)
@@ -211,8 +216,8 @@ def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
             texts, told = long_texts.trained_on(job, stage, drawn)
             yield from told
             if not told:
-                left[stage] = texts * _labels(config, stage)
-    yield from _rows(look, num * labels, left)
+                left[stage] = texts * _rows_a_draw(config, stage)
+    yield from _rows(look, num * rules.pairs_a_draw(config), num, left)
 
 
 def _from_pairs(look: Look) -> Iterator[str]:
@@ -225,7 +230,7 @@ def _from_pairs(look: Look) -> Iterator[str]:
     left = {}
     if look.job is not None:
         left = {name: long_texts.pairs_left(look.job, name, rows) for name in reading}
-    yield from _rows(look, len(rows), left)
+    yield from _rows(look, len(rows), len({*map(records.key_of, rows)}), left)
 
 
 def _readers(config: ConfigDict, names: Collection[str]) -> list[str]:
@@ -240,9 +245,11 @@ def _readers(config: ConfigDict, names: Collection[str]) -> list[str]:
     ]
 
 
-def _labels(config: ConfigDict, name: str) -> int:
-    """Return the rows that a stage has of a draw: pairs, one a label, or one reply."""
-    return len(grid.cells_of(config.pairs)) if STAGES[name].texts == 2 else 1
+def _rows_a_draw(config: ConfigDict, name: str) -> int:
+    """Return the rows that a stage has of a draw: pairs or rankings, or one reply."""
+    if STAGES[name].texts == 1:
+        return 1
+    return rules.pairs_a_draw(config) // rules.pairs_a_row(config, name)
 
 
 def _learners(config: ConfigDict, names: Collection[str]) -> list[str]:
@@ -250,24 +257,27 @@ def _learners(config: ConfigDict, names: Collection[str]) -> list[str]:
     return [name for name in _readers(config, names) if STAGES[name].supervised]
 
 
-def _rows(look: Look, pairs: int, left: Mapping[str, int]) -> Iterator[str]:
+def _rows(look: Look, pairs: int, rows: int, left: Mapping[str, int]) -> Iterator[str]:
     """Yield which stages have too few rows for a batch.
 
     Args:
       look: at what is there.
       pairs: of the run, at most.
+      rows: draws that they are of.
       left: rows of a stage that are not over its lengths, at most; without a stage:
         not known.
     """
-    config, labels = look.config, len(grid.cells_of(look.config.pairs))
-    group = config.pairs.samples_per_prompt * labels
+    config = look.config
+    group = config.pairs.samples_per_prompt * rules.pairs_a_draw(config)
     short = {name for name, rows in left.items() if rows < config[name].batch_size}
     for stage in (STAGES[name] for name in look.stages):
         if stage.texts == 2 and config.preference.data == "pairs":
-            told = list(rules.too_few_pairs(config, stage.name, pairs, group))
+            most = pairs
+            if rules.pairs_a_row(config, stage.name) > 1:  # of a ranking that lost some
+                most = rows * rules.pairs_a_draw(config)
+            told = list(rules.too_few_pairs(config, stage.name, most, group))
             yield from told
             short -= {stage.name} if told else set()
-    rows = pairs // labels
     for stage in (STAGES[name] for name in look.stages):
         field = f"{stage.section}.{stage.batch}"
         if stage.texts == 1 and rows < (size := config[stage.section][stage.batch]):

@@ -10,6 +10,7 @@ gives the record back.
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,9 +23,11 @@ from rlcd_jax.datasets import preparing
 
 NONE = -1  # TFDS has no null: an affix_index or a draw that a pair does not have
 INTS = {f.name for f in dataclasses.fields(records.Pair) if f.type is int}
-OPTIONAL_INTS = ("affix_index", "draw")
+OPTIONAL_INTS = ("affix_index", "draw", "scale_index")
 INTS |= set(OPTIONAL_INTS)
+OPTIONAL_FLOATS = ("grade_1", "grade_2")  # NaN where a pair does not have them
 FLOATS = {f.name for f in dataclasses.fields(records.Pair) if f.type is float}
+FLOATS |= set(OPTIONAL_FLOATS)
 
 
 class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
@@ -34,8 +37,11 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
     """
 
     code_path = epath.Path(__file__)  # found by TFDS with a package it does not declare
-    VERSION = tfds.core.Version("2.0.0")
-    RELEASE_NOTES = {"2.0.0": "The draw of a prompt is a field of its own."}
+    VERSION = tfds.core.Version("2.1.0")
+    RELEASE_NOTES = {
+        "2.1.0": "Grades of replies, and the scale that they are of.",
+        "2.0.0": "The draw of a prompt is a field of its own.",
+    }
 
     def __init__(self, *, pairs_file: epath.PathLike | None = None, **kwargs: Any):
         """Make the builder over one file of pairs.
@@ -77,6 +83,7 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
             row = dataclasses.asdict(pair)
             row["scoring"] = json.dumps(pair.scoring)
             row |= {name: NONE for name in OPTIONAL_INTS if row[name] is None}
+            row |= {name: math.nan for name in OPTIONAL_FLOATS if row[name] is None}
             yield number, row
 
 
@@ -88,6 +95,7 @@ def to_pair(row: Mapping[str, Any]) -> records.Pair:
     }
     fields["scoring"] = json.loads(fields["scoring"])
     fields |= {name: None for name in OPTIONAL_INTS if fields[name] == NONE}
+    fields |= {name: None for name in OPTIONAL_FLOATS if math.isnan(fields[name])}
     return records.Pair(**fields)
 
 

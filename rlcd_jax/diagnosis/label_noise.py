@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import scipy  # whose packages load when they are first named
 
+from rlcd_jax import records
 from rlcd_jax.diagnosis import pair_readings, reading_tables
 from rlcd_jax.paper import appendix_n
 from rlcd_jax.statistics import estimates, tables
@@ -65,7 +66,12 @@ def judged(readings: Sequence[pair_readings.Reading], judge: str) -> list[Judged
       judge: name of the trusted judge.
     """
     return [
-        JudgedPair(r.prompt_id, r.sampling == "contrast", r.outside[judge], r.scored)
+        JudgedPair(
+            r.prompt_id,
+            r.sampling in records.CONTRASTING,
+            r.outside[judge],
+            r.scored,
+        )
         for r in readings
     ]
 

@@ -1,9 +1,9 @@
 """What a run's pairs are like: one record of readings for each pair.
 
-A pair is looked at from its better side: in contrast sampling that is the positive
-reply whatever the label says, in same-prompt sampling the reply that the label prefers
-(reply_1 for a tie). Both sides have the same readings, so their difference tells what
-else than the attribute a preference model can learn from the pairs.
+A pair is looked at from its better side: in contrast and graded sampling that is the
+positive reply whatever the label says, in same-prompt sampling the reply that the label
+prefers (reply_1 for a tie). Both sides have the same readings, so their difference
+tells what else than the attribute a preference model can learn from the pairs.
 
 Likelihoods, where the caller can compute them, say whether the contrast works: with y+
 and y- the replies drawn from the prompts p+ and p-,
@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rlcd_jax import records, tasks
 from rlcd_jax.judging import judges, verdicts
@@ -33,8 +34,8 @@ LogProb = Callable[[list[tuple[str, str]]], Sequence[float]]
 # (prompt without affix, reply) -> a score by somebody who did not make the labels
 ScoreReplies = Callable[[list[tuple[str, str]]], Sequence[float]]
 
-FIRST = {"contrast": "positive", "same": "preferred"}
-SECOND = {"contrast": "negative", "same": "other"}
+FIRST = {**dict.fromkeys(records.CONTRASTING, "positive"), "same": "preferred"}
+SECOND = {**dict.fromkeys(records.CONTRASTING, "negative"), "same": "other"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,13 +163,14 @@ def measure(
 
 
 def one_each(readings: Sequence[Reading]) -> list[Reading]:
-    """Return one reading of each draw and sampling: cells may share their samples.
+    """Return one reading of each two replies: cells may share their samples.
 
     A reading whose replies were scored is preferred.
     """
-    chosen: dict[tuple[str, str], Reading] = {}
+    chosen: dict[tuple[Any, ...], Reading] = {}
     for reading in readings:
-        key = (reading.sampling, records.key_of(reading))
+        texts = frozenset((reading.first.text, reading.second.text))
+        key = (reading.sampling, records.key_of(reading), texts)
         if key not in chosen or (
             chosen[key].scored is None and reading.scored is not None
         ):
@@ -187,7 +189,7 @@ def lexicon(texts: Sequence[tuple[str, str]]) -> list[float]:
 
 def better_first(pair: records.Pair) -> bool:
     """Say whether reply_1 is the side that a reading calls first."""
-    if pair.sampling == "contrast":
+    if pair.sampling in records.CONTRASTING:
         return pair.side_1 == "positive"
     return pair.prob_2 <= 0.5
 
@@ -225,6 +227,23 @@ def contrast_texts(task: tasks.Task, index: int | None) -> tuple[str, str]:
             "The pairs were made with another version of the task"
         )
     return texts[index]
+
+
+def _asked_by(pair: records.Pair, task: tasks.Task) -> tuple[str, str]:
+    """Return what asked for the positive and the negative reply of a pair."""
+    if pair.scale_index is None:
+        return contrast_texts(task, pair.affix_index)
+    both = sorted((pair.grade_1, pair.grade_2), reverse=True)
+    known = dict(enumerate(task.scales)).get(pair.scale_index)
+    if known is None or not {*both} <= {*known.grades}:
+        raise ValueError(
+            f"pair {pair.id!r} has grades {both} of scale {pair.scale_index}; task "
+            f"{task.name!r} has no such. The pairs were made with another version of "
+            "the task"
+        )
+    texts = known.systems if task.format == "chat" else known.affixes
+    first, second = (texts[known.grades.index(grade)] for grade in both)
+    return first, second
 
 
 def _match(pair: records.Pair) -> tuple:
@@ -277,7 +296,7 @@ def _scored(
 
 def _side(pair: records.Pair, task: tasks.Task, number: str) -> Side:
     reply = getattr(pair, f"reply_{number}")
-    own, other = contrast_texts(task, pair.affix_index)
+    own, other = _asked_by(pair, task)
     if getattr(pair, f"side_{number}") == "negative":
         own, other = other, own
     return Side(
@@ -304,7 +323,7 @@ def _likelihoods(
         return [nothing] * len(pairs)
     asked = []
     for pair in pairs:
-        if pair.sampling != "contrast":
+        if pair.sampling not in records.CONTRASTING:
             continue
         sources = (pair.source_prompt_1, pair.source_prompt_2)
         replies = tuple(
@@ -317,7 +336,8 @@ def _likelihoods(
             asked += [(sources[n], replies[n]), (sources[1 - n], replies[n])]
     values = _answers(logprob, asked, "logprob")
     fours = iter(zip(*[iter(values)] * 4, strict=True))
-    return [next(fours) if p.sampling == "contrast" else nothing for p in pairs]
+    known = [pair.sampling in records.CONTRASTING for pair in pairs]
+    return [next(fours) if one else nothing for one in known]
 
 
 def _margins(

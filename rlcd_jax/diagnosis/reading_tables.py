@@ -144,12 +144,16 @@ def drops_table(
         kept = pair_readings.one_each([r for r in readings if r.sampling == sampling])
         lost = [d for d in dropped if d.sampling == sampling]
         long = {records.key_of(d) for d in lost if d.reason == draws.TOO_LONG}
-        sides = ("positive", "negative") if sampling == "contrast" else ("plain",)
+        contrasts = sampling in records.CONTRASTING
+        sides = ("positive", "negative") if contrasts else ("plain",)
+        if contrasts and any(d.side == "plain" for d in lost):
+            sides += ("plain",)  # the grade between, of which no pair says the tries
         for number, side in enumerate(sides):
             tries = [
                 (r.prompt_id, float(r.sides[n][1].tries))
                 for r in kept
-                for n in ((number,) if sampling == "contrast" else (0, 1))
+                for n in ((number,) if contrasts else (0, 1))
+                if n < 2
             ]
             cells = (drop_rate(kept, lost, side, how), how.mean(tries), len(long))
             rows.append((f"{sampling}, {side}", cells))

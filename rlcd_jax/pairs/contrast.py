@@ -1,4 +1,4 @@
-"""Contrast prompts: one dialogue asked for an attribute and for its opposite.
+"""Contrast prompts: one dialogue asked for an attribute, in two ways or by grades.
 
 They are made of turns; of a prompt that keeps its text as its source writes it, by
 replacements in that text, as the released code makes them.
@@ -55,6 +55,44 @@ def contrast_prompts(
         dialogue_format.render_dialogue(prompt.turns, task, positive, negative),
         dialogue_format.render_dialogue(prompt.turns, task, negative, positive),
     )
+
+
+def graded_prompts(
+    prompt: records.Prompt,
+    task: tasks.Task,
+    index: int,
+    chat: dialogue_format.Chat | None = None,
+) -> list[str]:
+    """Return the prompts of one scale, from the most of the attribute to the least.
+
+    As `contrast_prompts`, which is that of two grades: the header of the reply carries
+    the affix of its grade, and every earlier assistant header that of the grade as far
+    from the other end of the scale.
+
+    Args:
+      prompt: a dialogue.
+      task: gives the scales.
+      index: which scale.
+      chat: as in `plain_prompt`.
+
+    Raises:
+      ValueError: the task has no such scale.
+    """
+    if not 0 <= index < len(task.scales):
+        raise ValueError(
+            f"scale {index}; task {task.name!r} has {len(task.scales)}: give its file "
+            "[[scales]]"
+        )
+    scale = task.scales[index]
+    if task.format == "chat":
+        return [
+            dialogue_format.render_chat(prompt.turns, task, system, chat)
+            for system in scale.systems
+        ]
+    both = zip(scale.affixes, scale.affixes[::-1], strict=True)
+    if prompt.text:
+        return [replaced(prompt.text, task.assistant_marker, *one) for one in both]
+    return [dialogue_format.render_dialogue(prompt.turns, task, *one) for one in both]
 
 
 def replaced(text: str, marker: str, final: str, earlier: str) -> str:

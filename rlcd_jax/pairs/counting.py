@@ -15,7 +15,9 @@ def summarise(
 
     It depends on the records alone, so the summary of several processes is that of
     their records together; each draw of a prompt counts. Tries and drops by
-    side show a filter that works on one side more than on the other.
+    side show a filter that works on one side more than on the other; a reply counts
+    once in each of its pairs. A draw that lost replies and has pairs of the others is
+    not dropped: it has fewer.
     """
     cells: dict[str, list[records.Pair]] = {}
     for pair in pairs:
@@ -24,12 +26,15 @@ def summarise(
     for d in dropped:
         reasons.setdefault(d.side, Counter())[d.reason] += 1
     key_of = records.key_of
+    whole = {(key_of(pair), pair.sampling) for pair in pairs}
+    lost = {(key_of(d), d.sampling) for d in dropped}
     prompts = {key_of(row) for row in (*pairs, *dropped)}
     long = dict.fromkeys(key_of(d) for d in dropped if d.reason == draws.TOO_LONG)
     return {
         "pairs": len(pairs),
         "prompts_with_pairs": len({key_of(pair) for pair in pairs}),
-        "prompts_dropped": len({key_of(d) for d in dropped}),
+        "prompts_with_fewer_replies": len(lost & whole),
+        "prompts_dropped": len({key for key, _ in lost - whole}),
         "dropped_by_side": {side: dict(count) for side, count in reasons.items()},
         "dropped_tries": sum(d.tries for d in dropped),
         length_counts.SUMMARY: {
@@ -45,8 +50,12 @@ def _summarise_cell(cell: Sequence[records.Pair]) -> dict[str, Any]:
     for p in cell:
         first = (p.tries_1, p.finish_1, p.num_tokens_1, 1 - p.prob_2)
         second = (p.tries_2, p.finish_2, p.num_tokens_2, p.prob_2)
-        sides.setdefault(p.side_1, []).append(first)
-        sides.setdefault(p.side_2, []).append(second)
+        for side, grade, one in (
+            (p.side_1, p.grade_1, first),
+            (p.side_2, p.grade_2, second),
+        ):
+            name = side if grade is None else f"grade {grade:g}"
+            sides.setdefault(name, []).append(one)
     by_side = {}
     for side, entries in sorted(sides.items()):
         tries, finishes, lengths, probs = zip(*entries, strict=True)

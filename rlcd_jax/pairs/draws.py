@@ -6,6 +6,8 @@ can be drawn again alone.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 from rlcd_jax import records, schema, seeds, tasks
@@ -15,11 +17,6 @@ from rlcd_jax.text import dialogue_format, tokenizer
 
 Generate = Callable[[list[engine.Request]], Sequence[engine.Reply]]
 
-# The two draws of a prompt, by sampling: the slot names the draw, the side the text.
-SLOTS = {
-    "contrast": (("positive", "positive"), ("negative", "negative")),
-    "same": (("plain_1", "plain"), ("plain_2", "plain")),
-}
 TOO_LONG = "prompt_too_long"
 
 
@@ -29,6 +26,7 @@ class DrawSettings:
 
     Attributes:
       seed: root seed of every draw.
+      samples: replies of a draw; more than two are of one prompt, or graded.
       generator: name of the generating model, kept in each pair.
       temperature: of the sampling, as are top_p and top_k (0: off).
       alpha: 1.0 samples from a side's own prompt alone; other values from the logits
@@ -41,6 +39,7 @@ class DrawSettings:
 
     seed: int
     generator: str
+    samples: int = schema.between(2)
     temperature: float = schema.between(0.0)
     top_p: float = schema.between(0.0, 1.0)
     top_k: int = schema.between(0)
@@ -55,8 +54,22 @@ class DrawSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is asked of the generator in one slot; see `SideSource`."""
+
+    slot: str
+    side: str
+    text: str
+    opposite: str
+    grade: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class SideSource:
-    """One text to sample from; `slot` names its draw, `side` what it shows."""
+    """One text to sample from; `slot` names its draw, `side` what it shows.
+
+    A `grade` is how much of the attribute it asks for; None: it asks without one.
+    """
 
     prompt_key: str  # the prompt and its draw
     slot: str
@@ -64,17 +77,19 @@ class SideSource:
     text: str
     tokens: tuple[int, ...]
     other_tokens: tuple[int, ...] | None  # the opposite side's, where alpha needs it
+    grade: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptDraw:
-    """The two sources of a prompt under one sampling."""
+    """The sources of a prompt under one sampling, two or more."""
 
     prompt: records.Prompt
     plain: str
     sampling: str
     affix_index: int | None
-    sources: tuple[SideSource, SideSource]
+    scale_index: int | None
+    sources: tuple[SideSource, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,22 +114,88 @@ def make_draw(
     text_tokenizer: tokenizer.Tokenizer,
     settings: DrawSettings,
 ) -> PromptDraw:
-    """Return the two texts to sample from for one prompt, as tokens too."""
-    plain = dialogue_format.plain_prompt(prompt, task, text_tokenizer.chat)
-    index, texts = None, (plain, plain)
+    """Return the texts to sample from for one prompt, as tokens too."""
+    chat, seed = text_tokenizer.chat, settings.seed
+    plain = dialogue_format.plain_prompt(prompt, task, chat)
+    affix = scale = None
+    asked = [
+        Asked(f"plain_{n + 1}", "plain", plain, plain) for n in range(settings.samples)
+    ]
     if sampling == "contrast":
-        index = seeds.seed_choice(len(task.affixes), settings.seed, "affix", prompt.key)
-        texts = contrast.contrast_prompts(prompt, task, index, text_tokenizer.chat)
-    ids = [tuple(text_tokenizer.encode(text)) for text in texts]
-    mixes = sampling == "contrast" and settings.alpha != 1.0
-    others = ids[::-1] if mixes else (None, None)
-    first, second = (
-        SideSource(prompt.key, slot, side, text, own, other)
-        for (slot, side), text, own, other in zip(
-            SLOTS[sampling], texts, ids, others, strict=True
+        affix = seeds.seed_choice(len(task.affixes), seed, "affix", prompt.key)
+        texts = contrast.contrast_prompts(prompt, task, affix, chat)
+        sides = ("positive", "negative")
+        asked = [
+            Asked(side, side, text, other)
+            for side, text, other in zip(sides, texts, texts[::-1], strict=True)
+        ]
+    elif sampling == "graded":
+        scale = seeds.seed_choice(len(task.scales), seed, "scale", prompt.key)
+        texts = contrast.graded_prompts(prompt, task, scale, chat)
+        grades = task.scales[scale].grades
+        chosen = [(n, grades[n]) for n in rungs(len(texts), settings.samples)]
+        asked = [
+            # The opposite of a grade is the one as far from the other end.
+            Asked(f"grade_{n + 1}", _side(grade), texts[n], texts[-1 - n], grade)
+            for n, grade in chosen
+        ]
+    mixes = sampling in records.CONTRASTING and settings.alpha != 1.0
+    sources = tuple(
+        SideSource(
+            prompt.key,
+            one.slot,
+            one.side,
+            one.text,
+            tuple(text_tokenizer.encode(one.text)),
+            tuple(text_tokenizer.encode(one.opposite)) if mixes else None,
+            one.grade,
         )
+        for one in asked
     )
-    return PromptDraw(prompt, plain, sampling, index, (first, second))
+    return PromptDraw(prompt, plain, sampling, affix, scale, sources)
+
+
+def too_many(task: tasks.Task, sampling: str, samples: int) -> str:
+    """Return why so many replies cannot be drawn under a sampling; "": they can."""
+    if sampling == "contrast" and samples != 2:
+        return (
+            f"pairs.samples={samples} with pairs.sampling='contrast': a contrast has "
+            "two prompts; set pairs.samples=2, or pairs.sampling='graded' or 'same'"
+        )
+    if sampling == "graded" and not task.scales:
+        return (
+            f"pairs.sampling='graded' asks for replies by a scale, and task "
+            f"{task.name!r} has none; give its file [[scales]], or set "
+            "pairs.sampling='contrast'"
+        )
+    least = min((len(one.grades) for one in task.scales), default=0)
+    if sampling == "graded" and samples > least:
+        return (
+            f"pairs.samples={samples} with pairs.sampling='graded': task "
+            f"{task.name!r} has a scale of {least} grades; set pairs.samples to "
+            f"{least} or less"
+        )
+    return ""
+
+
+def num_pairs(samples: int) -> int:
+    """Return how many pairs so many replies make."""
+    return math.comb(samples, 2)
+
+
+def rungs(grades: int, samples: int) -> list[int]:
+    """Return which grades of a scale are drawn: both ends, and evenly between them.
+
+    Args:
+      grades: of the scale.
+      samples: how many are drawn, from 2 to all.
+    """
+    return [round(n * (grades - 1) / (samples - 1)) for n in range(samples)]
+
+
+def _side(grade: float) -> str:
+    """Return what a grade asks for: the attribute, its opposite, or neither."""
+    return "plain" if grade == 0 else "positive" if grade > 0 else "negative"
 
 
 def make_request(
@@ -143,7 +224,7 @@ def sample(
     task: tasks.Task,
     generate: Generate,
     settings: DrawSettings,
-) -> list[tuple[SampledSide, SampledSide]]:
+) -> list[tuple[SampledSide, ...]]:
     """Return the samples of each draw: clean replies, or the attempts that failed.
 
     Attempt t of all sources that still lack a reply is one wave, one call of
@@ -152,7 +233,9 @@ def sample(
     """
     samples = [_before(source, task) for draw in planned for source in draw.sources]
     barred = {i for i, s in enumerate(samples) if s.failed}
-    barred |= {i ^ 1 for i in barred}  # the other source of the draw
+    ends = [0, *itertools.accumulate(len(draw.sources) for draw in planned)]
+    own = [range(*bounds) for bounds in itertools.pairwise(ends)]  # of each draw
+    barred = {j for places in own if barred & {*places} for j in places}
     for attempt in range(settings.max_tries):
         waiting = [
             i for i, s in enumerate(samples) if s.text is None and i not in barred
@@ -165,7 +248,7 @@ def sample(
         replies = _answers(requests, generate)
         for i, reply in zip(waiting, replies, strict=True):
             samples[i] = _after(samples[i], reply, task)
-    return list(zip(samples[::2], samples[1::2], strict=True))
+    return [tuple(samples[i] for i in places) for places in own]
 
 
 def _before(source: SideSource, task: tasks.Task) -> SampledSide:
@@ -209,4 +292,5 @@ def dropped_side(
         tries=len(failed.replies),
         reasons=failed.reasons,
         raws=tuple(reply.raw for reply in failed.replies),
+        slot=failed.source.slot,
     )

@@ -21,8 +21,8 @@ class Rules:
     """What is left out.
 
     Attributes:
-      drop_disagreeing: contrast pairs whose positive side the score finds worse; a
-        score of exactly 1/2 finds neither.
+      drop_disagreeing: contrast and graded pairs whose positive side the score finds
+        worse; a score of exactly 1/2 finds neither.
       min_margin: pairs whose `margin` is below it.
     """
 
@@ -57,7 +57,8 @@ def reason(pair: records.Pair, rules: Rules) -> str:
         return ""
     better = 1.0 if pair.side_2 == "positive" else -1.0
     found = (_probability(pair) - 0.5) * better
-    if rules.drop_disagreeing and pair.sampling == "contrast" and found < 0:
+    asked = pair.sampling in records.CONTRASTING
+    if rules.drop_disagreeing and asked and found < 0:
         return DISAGREES
     return SMALL if margin(pair) < rules.min_margin else ""
 

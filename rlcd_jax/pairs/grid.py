@@ -3,6 +3,7 @@
     sampling     labels: construction    labels: scoring
     contrast     RLCD                    RLCD-Rescore
     same         (no information)        RLAIF
+    graded       a scale of affixes      the same, scored
 
 A `GridCell` is one cell with a share of the prompts; several make a mixed set, and
 cells with one sampling share their samples.
@@ -16,7 +17,9 @@ swaps in visiting order and does not seed its sampling.
 """
 
 import dataclasses
+import itertools
 import math
+import typing
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,8 +42,9 @@ class GridCell:
     """One cell of the grid.
 
     Attributes:
-      sampling: "contrast" (a positive and a negative prompt) or "same" (one affix-free
-        prompt, twice).
+      sampling: "contrast" (a positive and a negative prompt), "graded" (prompts that
+        ask for more and less by a scale) or "same" (one affix-free prompt, several
+        times).
       labels: "construction" (the positive side is better) or "scoring" (the generator
         judges).
       share: the part of the prompts that gets such a pair. Rows with equal shares use
@@ -154,26 +158,29 @@ def simulate(
     Returns:
       Pairs and dropped sides, both in the order of the prompts; `summarise` of them.
     """
-    _check(prompts, rows, score, score_all)
+    _check(prompts, task, rows, settings, score, score_all)
     planned = [
         draws.make_draw(prompt, sampling, task, text_tokenizer, settings)
         for prompt in prompts
-        for sampling in draws.SLOTS
+        for sampling in typing.get_args(records.Sampling)
         if any(r.sampling == sampling and _takes(r, prompt, settings) for r in rows)
     ]
     sampled = draws.sample(planned, task, generate, settings)
     dropped, kept = [], []
-    for draw, both in zip(planned, sampled, strict=True):
-        dropped += [draws.dropped_side(draw, s, task) for s in both if s.failed]
-        if all(s.text is not None for s in both):
-            kept.append((draw, both))
+    for draw, sides in zip(planned, sampled, strict=True):
+        dropped += [draws.dropped_side(draw, s, task) for s in sides if s.failed]
+        whole = tuple(s for s in sides if s.text is not None)
+        if len(whole) > 1:
+            kept.append((draw, whole))
     pairs = label(kept, task, rows, settings, score, score_all)
     return pairs, dropped, counting.summarise(pairs, dropped)
 
 
 def _check(
     prompts: Sequence[records.Prompt],
+    task: tasks.Task,
     rows: Sequence[GridCell],
+    settings: draws.DrawSettings,
     score: Score | None,
     score_all: bool,
 ) -> None:
@@ -187,6 +194,9 @@ def _check(
     scored = score_all or any(row.labels == "scoring" for row in rows)
     if score is None and scored:
         raise ValueError("labels 'scoring' need a score function; got None")
+    for sampling in {row.sampling for row in rows}:
+        if told := draws.too_many(task, sampling, settings.samples):
+            raise ValueError(told)
 
 
 def _takes(row: GridCell, prompt: records.Prompt, settings: draws.DrawSettings) -> bool:
@@ -196,53 +206,62 @@ def _takes(row: GridCell, prompt: records.Prompt, settings: draws.DrawSettings) 
 
 
 def label(
-    sampled: Sequence[
-        tuple[draws.PromptDraw, tuple[draws.SampledSide, draws.SampledSide]]
-    ],
+    sampled: Sequence[tuple[draws.PromptDraw, tuple[draws.SampledSide, ...]]],
     task: tasks.Task,
     rows: Sequence[GridCell],
     settings: draws.DrawSettings,
     score: Score | None,
     score_all: bool = False,
 ) -> list[records.Pair]:
-    """Return the pairs of each prompt, one for each row that takes it, labelled.
+    """Return the pairs of each prompt, all of its replies for each row that takes it.
 
     Which side stands first is a keyed coin. By construction the positive side is the
     better one; scored, prob_2 = sigmoid(logit_B - logit_A), with the instruction of
-    the affix pair's index, or a keyed one where there is no affix. Rows of one pair of
-    replies share its scores.
+    the affix pair's index, or a keyed one where there is no affix pair. Rows of one
+    pair of replies share its scores.
 
     Raises:
       ValueError: the scores are not one a text.
     """
-    pairs, texts, asked = [], [], []
-    for draw, (first, second) in sampled:
-        swap = seeds.seed_choice(2, settings.seed, "swap", draw.prompt.key)
-        one, two = (second, first) if swap else (first, second)
+    pairs, names, texts = [], [], {}
+    for draw, sides in sampled:
         for row in rows:
             if row.sampling != draw.sampling or not _takes(row, draw.prompt, settings):
                 continue
             scored = score_all or row.labels == "scoring"
-            pairs.append(_pair(draw, one, two, row, task, settings, scored))
-            if scored and asked[-1:] != [(draw.sampling, draw.prompt.key)]:
-                texts += _scoring_texts(draw, pairs[-1], task, settings)
-                asked.append((draw.sampling, draw.prompt.key))
-    logits = [tuple(map(float, pair)) for pair in score(texts)] if texts else []
-    if len(logits) != len(texts):
+            for first, second in itertools.combinations(sides, 2):
+                key = (draw.prompt.key, *_ends(draw, first, second))
+                swap = seeds.seed_choice(2, settings.seed, "swap", *key)
+                both = (second, first) if swap else (first, second)
+                pair = _pair(draw, both, row, task, settings, key, scored)
+                pairs.append(pair)
+                names.append((draw.sampling, *key))
+                if scored and names[-1] not in texts:
+                    texts[names[-1]] = _scoring_texts(draw, pair, task, settings)
+    asked = [text for both in texts.values() for text in both]
+    logits = [tuple(map(float, pair)) for pair in score(asked)] if asked else []
+    if len(logits) != len(asked):
         raise ValueError(
-            f"score gave {len(logits)} results for {len(texts)} texts; accepted: one "
+            f"score gave {len(logits)} results for {len(asked)} texts; accepted: one "
             "(logit_A, logit_B) a text"
         )
     orders = 2 if settings.both_orders else 1
-    said = {one: logits[orders * n :][:orders] for n, one in enumerate(asked)}
+    said = {one: logits[orders * n :][:orders] for n, one in enumerate(texts)}
     return [
         pair
         if pair.scoring is None
-        else scored_pair(
-            pair, said[pair.sampling, records.key_of(pair)], settings.hard_labels
-        )
-        for pair in pairs
+        else scored_pair(pair, said[name], settings.hard_labels)
+        for name, pair in zip(names, pairs, strict=True)
     ]
+
+
+def _ends(
+    draw: draws.PromptDraw, first: draws.SampledSide, second: draws.SampledSide
+) -> tuple[int, ...]:
+    """Return which of a draw's replies a pair is of, from 1; () where there are two."""
+    if len(draw.sources) == 2:
+        return ()
+    return tuple(draw.sources.index(one.source) + 1 for one in (first, second))
 
 
 def _instruction(
@@ -297,20 +316,22 @@ def scored_pair(
 
 def _pair(
     draw: draws.PromptDraw,
-    one: draws.SampledSide,
-    two: draws.SampledSide,
+    both: tuple[draws.SampledSide, draws.SampledSide],
     row: GridCell,
     task: tasks.Task,
     settings: draws.DrawSettings,
+    key: tuple[Any, ...],
     scored: bool,
 ) -> records.Pair:
     """Return a pair labelled by construction; a scored label replaces that one."""
     fields: dict[str, Any] = {}
-    for n, taken in (("1", one), ("2", two)):
+    sides = _sides([taken.source for taken in both])
+    for n, taken, side in zip("12", both, sides, strict=True):
         last = taken.replies[-1]
         fields |= {
             f"reply_{n}": taken.text,
-            f"side_{n}": taken.source.side,
+            f"side_{n}": side,
+            f"grade_{n}": taken.source.grade,
             f"source_prompt_{n}": taken.source.text,
             f"raw_{n}": last.raw,
             f"tries_{n}": len(taken.replies),
@@ -321,13 +342,14 @@ def _pair(
     if scored:
         scoring = {"instruction_index": _instruction(draw, task, settings)}
     return records.Pair(
-        id=f"{draw.prompt.key}/{row.sampling}-{row.labels}",
+        id=pair_id(key[0], row.sampling, row.labels, *key[1:]),
         task=task.name,
         prompt_id=draw.prompt.id,
         draw=draw.prompt.draw,
         prompt=draw.plain,
-        prob_2=1.0 if two.source.side == "positive" else 0.0,
+        prob_2=1.0 if sides[1] == "positive" else 0.0,
         affix_index=draw.affix_index,
+        scale_index=draw.scale_index,
         sampling=row.sampling,
         labels=row.labels,
         scoring=scoring,
@@ -339,3 +361,23 @@ def _pair(
         alpha=settings.alpha,
         **fields,
     )
+
+
+def _sides(sources: Sequence[draws.SideSource]) -> list[str]:
+    """Return what two sources are to each other: of two grades the higher asks more."""
+    if sources[0].grade is None:
+        return [source.side for source in sources]
+    top = max(source.grade for source in sources)
+    return ["positive" if one.grade == top else "negative" for one in sources]
+
+
+def pair_id(key: str, sampling: str, labels: str, *ends: int) -> str:
+    """Return the id of a pair.
+
+    Args:
+      key: of the draw of its prompt.
+      sampling: of the cell.
+      labels: of the cell.
+      *ends: which of the draw's replies it is of, where there are more than two.
+    """
+    return f"{key}/{sampling}-{labels}" + f"/{'-'.join(map(str, ends))}" * bool(ends)

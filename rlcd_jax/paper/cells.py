@@ -25,6 +25,7 @@ NAMES = {
     "best_of_n": "Best of n",
     "rloo": "RLOO",
     "grpo": "GRPO",
+    "graded": "RLCD, graded",
     "rlcd": "RLCD",
     "rlcd_alpha15": "RLCD, alpha 1.5",
     "rlcd_human20": "RLCD + 20 % human",

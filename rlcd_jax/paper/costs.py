@@ -15,9 +15,9 @@ READS = 1 / 3  # of the work of training on a token, for reading it
 
 
 def simulate(config: ConfigDict) -> graph.Cost:
-    """Return the cost of drawing pairs, each side once, and of labels by scoring."""
-    pairs = counts.num_pairs(config, setup.load_task(config))
-    cost = graph.Cost(generated=2.0 * pairs * config.pairs.reply_tokens)
+    """Return the cost of drawing replies, each once, and of labels by scoring."""
+    replies = config.pairs.samples * counts.num_draws(config, setup.load_task(config))
+    cost = graph.Cost(generated=float(replies * config.pairs.reply_tokens))
     if not grid.asks(config.pairs):
         return cost
     read = relabel(config, "").scored
@@ -42,7 +42,7 @@ def preference(config: ConfigDict) -> graph.Cost:
 
 def distill(config: ConfigDict) -> graph.Cost:
     """Return the cost of context distillation."""
-    replies = counts.num_pairs(config, setup.load_task(config))
+    replies = counts.num_draws(config, setup.load_task(config))
     section = config.distill
     return graph.Cost(trained=1.0 * replies * section.lengths[-1] * section.epochs)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlcd_jax import done_mark
 from rlcd_jax.judging import evaluation_table, judges, verdicts
+from rlcd_jax.pairs import draws
 from rlcd_jax.paper import cells, curves, graph, measures, nodes
 from rlcd_jax.ppo import credit
 from rlcd_jax.preference import best_of
@@ -17,9 +18,9 @@ from rlcd_jax.training import preferences
 
 SYSTEMS = ("base", "distill", "rlaif", "rescore", "rlcd", "mixed", "dpo", best_of.NAME)
 BASE = SYSTEMS[0]
-# On request: other losses on RLCD's pairs, other learners on its preference model, and
-# RLCD itself with a stronger contrast.
-MORE = (*preferences.DIRECT, *credit.GROUPED, nodes.STRONGER)
+# On request: other losses on RLCD's pairs, other learners on its preference model, RLCD
+# itself with a stronger contrast, and by grades.
+MORE = (*preferences.DIRECT, *credit.GROUPED, nodes.STRONGER, "graded")
 KNOWN = (*SYSTEMS, *(name for name in MORE if name not in SYSTEMS))
 LEXICON, PEOPLE = "lexicon", "model of human pairs"
 COLUMNS = (
@@ -93,6 +94,7 @@ def _systems(recipes: nodes.Recipes) -> tuple[str, ...]:
 
 def _nodes(recipes: nodes.Recipes, task: str) -> Made:
     seeds, systems = recipes.setup.seeds, _systems(recipes)
+    _check_scales(recipes, task, systems)
     judge = _judge(recipes, task)
     rewards = {}
     if judge == PEOPLE:
@@ -113,6 +115,15 @@ def _nodes(recipes: nodes.Recipes, task: str) -> Made:
             if system not in (BASE, "distill")
         },
     )
+
+
+def _check_scales(recipes: nodes.Recipes, task: str, systems: Sequence[str]) -> None:
+    """Refuse graded replies of a task that has no scale for them."""
+    if "graded" in systems:
+        section = recipes.config("graded", task, recipes.setup.seeds[0]).pairs
+        told = draws.too_many(recipes.task(task), section.sampling, section.samples)
+        if told:
+            raise ValueError(f"methods has 'graded': {told}, or leave it out")
 
 
 def _judge_of_its_own(

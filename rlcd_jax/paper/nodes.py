@@ -35,6 +35,7 @@ METHODS = {
     "rlaif_human20": "rlaif",
     "rescore": "rescore",
     "mixed": "mixed",
+    "graded": "graded",
 }
 # Those that learn from RLCD's own pairs, or of its preference model.
 ON_ITS_PAIRS = ("base", "distill", best_of.NAME, *preferences.DIRECT, *credit.GROUPED)
@@ -60,7 +61,7 @@ class Recipes:
         label = f"{root}-{task}-{seed}"
 
         def make() -> graph.Node:
-            if root in ("rlcd", "rlaif", STRONGER):
+            if root in ("rlcd", "rlaif", "graded", STRONGER):
                 cost = costs.simulate(config)
                 return graph.make_node("simulate", label, config, cost=cost)
             if root == "mixed":

@@ -81,9 +81,11 @@ def _unlabelled(row: records.Pair) -> records.Pair:
     A contrast pair takes the instruction of its affix pair, as Rescore does.
     """
     scoring = row.scoring or {"instruction_index": row.affix_index}
+    key = records.key_of(row)
+    ends = row.id.removeprefix(grid.pair_id(key, row.sampling, row.labels))
     return dataclasses.replace(
         row,
-        id=f"{records.key_of(row)}/{row.sampling}-scoring",
+        id=grid.pair_id(key, row.sampling, "scoring") + ends,
         labels="scoring",
         scoring={"instruction_index": scoring["instruction_index"]},
     )

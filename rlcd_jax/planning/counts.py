@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import tasks
 from rlcd_jax.datasets import comparisons, hh_rlhf_files
 from rlcd_jax.job import prompt_parts
-from rlcd_jax.pairs import grid
+from rlcd_jax.pairs import draws, grid
 from rlcd_jax.ppo import learning
 
 SLICE = re.compile(r"\w+(\[(?P<start>(-?\d+%?)?):(?P<stop>(-?\d+%?)?)\])?")
@@ -82,9 +82,14 @@ def _line(bound: str | None, number: int) -> int | None:
     return round(int(bound.removesuffix("%")) / 100 * number)
 
 
+def num_draws(config: ConfigDict, task: tasks.Task) -> int:
+    """Return the draws of prompts, before any reply is dropped."""
+    return num_prompts(config, task, "train") * config.pairs.samples_per_prompt
+
+
 def num_pairs(config: ConfigDict, task: tasks.Task) -> int:
     """Return the pairs that are drawn, before any is dropped."""
-    return num_prompts(config, task, "train") * config.pairs.samples_per_prompt
+    return num_draws(config, task) * draws.num_pairs(config.pairs.samples)
 
 
 def preference_pairs(config: ConfigDict, task: tasks.Task) -> int:

@@ -228,6 +228,7 @@ def setting_on(config: ConfigDict, mesh: Any, chip: chips.Chip) -> sizes.Setting
         chip,
         train_prompts=counts.num_prompts(config, task, "train"),
         test_prompts=counts.num_prompts(config, task, "test"),
+        draws=counts.num_draws(config, task),
         pairs=counts.num_pairs(config, task),
         preference_pairs=counts.preference_pairs(config, task),
     )

@@ -14,7 +14,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rlcd_jax import sharding, stages
+from rlcd_jax import records, sharding, stages
+from rlcd_jax.checks import rules
 from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import batching, lengths, supervised
 from rlcd_jax.judging import judges
@@ -39,13 +40,15 @@ def simulate(setting: Setting) -> list[Program]:
     cells = grid.cells_of(section)
     drawn = drawing.plan_drawing(
         setting,
-        num_replies=math.ceil(2 * setting.pairs * grid.draws_a_prompt(cells)),
+        num_replies=math.ceil(
+            section.samples * setting.draws * grid.draws_a_prompt(cells)
+        ),
         prompt_tokens=section.prompt_tokens,
         reply_tokens=section.reply_tokens,
         features=request_features(
             section,
             forbid=True,
-            contrast=any(cell.sampling == "contrast" for cell in cells),
+            contrast=any(cell.sampling in records.CONTRASTING for cell in cells),
         ),
     )
     scored, asked = grid.asks(section), setting.job.task.scoring_instructions
@@ -213,7 +216,10 @@ def train(setting: Setting, name: str) -> list[Program]:
     stage = stages.STAGES[name]
     job, section = setting.job, setting.job.config[stage.section]
     updates, length = num_updates(setting, name), section.lengths[-1]
-    tokens = updates * section.batch_size * stage.texts * length
+    texts = stage.texts
+    if rules.pairs_a_row(job.config, name) > 1:
+        texts = job.config.pairs.samples
+    tokens = updates * section.batch_size * texts * length
     trainer = stage.load().make_trainer(job, updates)
     learn = passes.update(
         setting,
@@ -235,10 +241,10 @@ def num_updates(setting: Setting, name: str) -> int:
     """
     stage = stages.STAGES[name]
     section = setting.job.config[stage.section]
-    rows, held_out = setting.pairs, 0
+    config, rows, held_out = setting.job.config, setting.draws, 0
     if stage.texts == 2:
         rows = setting.preference_pairs
-        held_out = setting.job.config.preference.held_out
+        held_out = config.preference.held_out
     if rows <= held_out:
         raise ValueError(
             f"preference.held_out={held_out} takes all of the {rows} pairs "
@@ -246,7 +252,8 @@ def num_updates(setting: Setting, name: str) -> int:
             "left to train on; lower it, or make more pairs with "
             "pairs.samples_per_prompt"
         )
-    return supervised.num_updates(section, rows - held_out, name)
+    left = (rows - held_out) // rules.pairs_a_row(config, name)
+    return supervised.num_updates(section, left, name)
 
 
 def state_sizes(learn: Program) -> dict[str, int]:

@@ -34,7 +34,8 @@ class Setting:
       chip: what the mesh is made of.
       train_prompts: prompts to simulate and train on.
       test_prompts: held-out prompts.
-      pairs: that are simulated.
+      draws: of prompts, in the simulation.
+      pairs: that are simulated: all of the replies of each draw.
       preference_pairs: that a preference model has, those held out included.
     """
 
@@ -42,6 +43,7 @@ class Setting:
     chip: chips.Chip
     train_prompts: int
     test_prompts: int
+    draws: int
     pairs: int
     preference_pairs: int
 

@@ -29,15 +29,24 @@ def start_params(job: setup.Job) -> Params:
 
 
 def preference_loss(job: setup.Job):
-    """Return the Bradley-Terry loss of a batch as a function of the parameters."""
-    return _loss(job.cfg)
+    """Return the loss of a batch, by the config, as a function of the parameters."""
+    section = job.config.preference
+    width, band = float(section.tie_width), float(section.tie_band)
+    return _loss(job.cfg, section.loss, width, band)
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)
-def _loss(cfg: llama.LlamaConfig):
+def _loss(cfg: llama.LlamaConfig, loss: str, width: float, band: float):
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        rewards = heads.scalar_in_rows(params[ITEM], cfg, batch)  # [B, 2]
-        return preferences.bradley_terry(rewards[:, 0], rewards[:, 1], batch["prob_2"])
+        rewards = heads.scalar_in_rows(params[ITEM], cfg, batch)  # [B, K]
+        if loss == preferences.RANKED:
+            return preferences.plackett_luce(
+                rewards, batch["grades"], batch["are_replies"]
+            )
+        pairs = (rewards[:, 0], rewards[:, 1], batch["prob_2"])
+        if loss == "ties":
+            return preferences.ties(*pairs, width=width, band=band)
+        return preferences.bradley_terry(*pairs, margin=batch.get("margin"))
 
     return loss_fn
 

@@ -8,6 +8,7 @@ policy that learns from pairs reads the end of the text behind it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,12 +31,14 @@ class TokenPair:
       ids_2: of the second.
       prob_2: probability that the second reply is the better.
       starts: places of the first token of either reply.
+      distance: how far apart the replies are known to be, see `distance`.
     """
 
     ids_1: tuple[int, ...]
     ids_2: tuple[int, ...]
     prob_2: float
     starts: tuple[int, int] = (1, 1)
+    distance: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,23 +112,48 @@ def to_tokens(
             equal.append(one)
             continue
         first, second = (is_reply.index(True) for _, is_reply in one.joined)
-        made.append(TokenPair(ids_1, ids_2, float(row.prob_2), (first, second)))
+        prob_2 = float(row.prob_2)
+        made.append(TokenPair(ids_1, ids_2, prob_2, (first, second), distance(row)))
         kept.append(row)
     too_long = shortening.count(fitted, equal)
     return TokenPairs(tuple(made), tuple(kept), too_long)
 
 
-def collate(packer: packing.Packer) -> packed_batches.Collate:
-    """Return how pairs become arrays: two texts each, and "prob_2" [B]."""
-    return packed_batches.Collate(packer, _texts, _numbers)
+def distance(row: AnyPair) -> float:
+    """Return how far apart the replies of a pair are known to be, from 0.
+
+    In grades where they have some; else by the label, |2 prob_2 - 1|: 1 of a hard one.
+    """
+    if getattr(row, "grade_1", None) is not None:
+        return abs(row.grade_2 - row.grade_1)
+    return abs(2.0 * row.prob_2 - 1.0)
+
+
+def collate(
+    packer: packing.Packer, *, margin: float | None = None
+) -> packed_batches.Collate:
+    """Return how pairs become arrays: two texts each, and "prob_2" [B].
+
+    Args:
+      packer: of the stage.
+      margin: of two replies at distance 1; with it there is "margin" [B] too.
+    """
+    numbers = functools.partial(_numbers, margin=margin)
+    return packed_batches.Collate(packer, _texts, numbers)
 
 
 def _texts(pair: TokenPair) -> tuple[packing.Text, packing.Text]:
     return packing.Text(pair.ids_1), packing.Text(pair.ids_2)
 
 
-def _numbers(rows: Sequence[TokenPair]) -> Mapping[str, np.ndarray]:
-    return {
+def _numbers(
+    rows: Sequence[TokenPair], margin: float | None
+) -> Mapping[str, np.ndarray]:
+    numbers = {
         "prob_2": np.array([row.prob_2 for row in rows], np.float32),
         "counted": np.ones(len(rows), bool),
     }
+    if margin is not None:
+        apart = np.array([row.distance for row in rows], np.float32)
+        numbers["margin"] = np.float32(margin) * apart
+    return numbers

@@ -117,6 +117,8 @@ def _pair(pair: records.Pair) -> dict[str, Any]:
         fold = FOLDED if field["side"] == "negative" else ""
         facts = [f"better: {prob:.3g}", f"tries {field['tries']}", field["finish"]]
         facts.append(_count(getattr(pair, f"num_tokens_{n}"), "tokens"))
+        grade = getattr(pair, f"grade_{n}")
+        facts += [] if grade is None else [f"grade {grade:g}"]
         tag = "better" if prob > 0.5 else ""
         head = f"reply_{n} · {field['side']}"
         cells.append(_cell(head, field["reply"], facts, fold=fold, tag=tag))

@@ -34,8 +34,8 @@ class Stage:
       reads: names of the stages whose files it reads.
       makes: what it leaves, in words.
       batch: the field of its section with the rows of an update; "": it trains nothing.
-      texts: of a row that is there; 2: of the pairs that `preference.data` names;
-        0: it is not trained on texts.
+      texts: of a row that is there; 2: of the pairs that `preference.data` names, or
+        more of a ranking of theirs; 0: it is not trained on texts.
       policy: whether it leaves a policy, which reads logits and learns to end a text.
       draws: whether it writes replies.
       also: sections beside its own on which its result depends.

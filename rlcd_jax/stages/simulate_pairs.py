@@ -274,6 +274,9 @@ def _put_together(
         writer.write(0, generation.with_rates(drawn.figures))
     told = "simulate: %d pairs, %d sides dropped"
     logging.info(told, len(drawn.pairs), len(drawn.dropped))
+    if fewer := summary["prompts_with_fewer_replies"]:
+        told = "simulate: %d draws have fewer than %d replies, and pairs of those"
+        logging.warning(told, fewer, config.pairs.samples)
     workspace.write_done(config, workdir, "simulate", summary)
     blocks.remove(folder)  # only now: without the mark they would be drawn again
     return summary
@@ -290,6 +293,7 @@ def settings(config: ConfigDict) -> draws.DrawSettings:
     return draws.DrawSettings(
         seed=config.seed,
         generator=config.model.spec,
+        samples=section.samples,
         temperature=float(section.temperature),
         top_p=float(section.top_p),
         top_k=section.top_k,

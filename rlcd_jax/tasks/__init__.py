@@ -172,6 +172,10 @@ def describe(task: Task) -> str:
     positive, negative = task.affixes[0]
     lines.append(f"affix pairs: {len(task.affixes)}, first ({positive}) / ({negative})")
     lines.append(f"strengths of affix pairs: {', '.join(task.strengths)}")
+    for scale in task.scales:
+        ends = f"({scale.affixes[0]}) to ({scale.affixes[-1]})"
+        grades = ", ".join(f"{grade:g}" for grade in scale.grades)
+        lines.append(f"scale of grades {grades}: {ends}")
     if task.prompts.file or task.prompts.texts:
         parts = {split: len(load_prompts(task, split)) for split in SPLITS}
         counts = ", ".join(f"{split} {count}" for split, count in parts.items())

@@ -8,6 +8,7 @@ system messages and scoring instructions.
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -46,6 +47,25 @@ class AffixPair:
     system_negative: str = ""
     instruction: str = ""
     strength: Strength = MIDDLE
+
+    def __post_init__(self):
+        schema.validate(self, exact=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleFile:
+    """A row of `[[scales]]`: one attribute asked for by grades, the most first.
+
+    Attributes:
+      grades: how much of the attribute, falling; 0: neither it nor its opposite.
+        A margin is in these units.
+      affixes: one of each grade, without parentheses, alike on the surface.
+      systems: system messages of the chat format; (): made of the affixes.
+    """
+
+    grades: tuple[float, ...]
+    affixes: tuple[str, ...] = schema.filled()
+    systems: tuple[str, ...] = ()
 
     def __post_init__(self):
         schema.validate(self, exact=False)
@@ -121,6 +141,7 @@ class TaskFile:
 
     name: str = schema.filled()
     affixes: tuple[AffixPair, ...] = schema.filled()
+    scales: tuple[ScaleFile, ...] = ()
     attribute: str = ""
     description: str = ""
     format: Literal["dialogue", "chat"] = "dialogue"
@@ -152,6 +173,8 @@ def broken_rules(held: TaskFile) -> Iterator[str]:
         )
     for index, pair in enumerate(held.affixes):
         yield from _broken_pair(pair, f"affixes[{index}]")
+    for index, scale in enumerate(held.scales):
+        yield from _broken_scale(scale, f"scales[{index}]")
     if held.prompt_template.count("{text}") != 1:
         yield (
             f"field 'prompt_template' is {schema.shown(held.prompt_template)}; "
@@ -208,6 +231,31 @@ def _broken_pair(pair: AffixPair, name: str) -> Iterator[str]:
             f"field '{name}' has one of 'system_positive' and 'system_negative'; "
             "accepted: both, or neither (they are then made of the affixes)"
         )
+
+
+def _broken_scale(scale: ScaleFile, name: str) -> Iterator[str]:
+    grades, affixes = list(scale.grades), list(scale.affixes)
+    if len(grades) < 2 or any(a <= b for a, b in itertools.pairwise(grades)):
+        yield (
+            f"field '{name}.grades' is {schema.shown(grades)}; accepted: two numbers "
+            "or more, each lower than the one before"
+        )
+    for field in ("affixes", "systems"):
+        texts = getattr(scale, field)
+        if len(texts) != len(grades) and (texts or field == "affixes"):
+            yield (
+                f"field '{name}.{field}' has {len(texts)} texts; accepted: one of each "
+                f"of the {len(grades)} grades"
+            )
+        if len(set(texts)) < len(texts):
+            yield f"field '{name}.{field}' has a text twice; accepted: each once"
+    for number, text in enumerate(affixes):
+        if HEADER_BREAKERS.search(text):
+            yield (
+                f"field '{name}.affixes[{number}]' is {schema.shown(text)}; accepted: "
+                "one line without parentheses, because it stands in parentheses in a "
+                "header"
+            )
 
 
 def _broken_lexicon(held: TaskFile) -> Iterator[str]:

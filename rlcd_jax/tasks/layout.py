@@ -26,7 +26,22 @@ __all__ = [
     "parse_task",
 ]
 
-NO_DEFAULT = ("lexicon", "hh_config")  # left out, they are not there
+NO_DEFAULT = ("lexicon", "hh_config", "scales")  # left out, they are not there
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """One attribute asked for by grades, the most of it first.
+
+    Attributes:
+      grades: falling.
+      affixes: one of each grade, without parentheses.
+      systems: system messages, aligned with `affixes`.
+    """
+
+    grades: tuple[float, ...]
+    affixes: tuple[str, ...]
+    systems: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Task:
       source: for each text group, where its wording is from.
       folder: the folder of the task file, or None for a task of this package.
       defaults: fields that the file leaves out, and that have a default.
+      scales: from the most of the attribute to the least, for graded sampling.
     """
 
     name: str
@@ -86,6 +102,7 @@ class Task:
     source: dict[str, str] = dataclasses.field(hash=False)
     folder: str | None
     defaults: tuple[str, ...]
+    scales: tuple[Scale, ...] = ()
 
 
 def parse_task(
@@ -153,6 +170,14 @@ def _task(
         pair.instruction or defaults.instruction(pair.positive, pair.negative)
         for pair in held.affixes
     )
+    scales = tuple(
+        Scale(
+            tuple(map(float, one.grades)),
+            one.affixes,
+            one.systems or tuple(map(defaults.system_message, one.affixes)),
+        )
+        for one in held.scales
+    )
     question = defaults.judge_question(held.attribute, *pairs[0])
     made = {
         "systems": not all(pair.system_positive for pair in held.affixes),
@@ -190,4 +215,5 @@ def _task(
         source=source,
         folder=folder,
         defaults=tuple(dict.fromkeys(left_out + [g for g in made if made[g]])),
+        scales=scales,
     )

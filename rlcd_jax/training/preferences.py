@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from rlcd_jax.training import masked
 
 Metrics = dict[str, jax.Array]
-REWARDED = ("bradley_terry", "margin", "ties", "plackett_luce")
+RANKED = "plackett_luce"  # is of rankings, the others of pairs
+REWARDED = ("bradley_terry", "margin", "ties", RANKED)
 DIRECT = ("dpo", "ipo", "kto")
 
 

@@ -22,6 +22,8 @@ FILE = "README.md"
 SAMPLING = {
     "contrast": "two replies to each prompt, one asked for the wanted attribute and "
     "one for its opposite (contrast prompts)",
+    "graded": "replies to each prompt, asked for more and less of the wanted attribute "
+    "by a scale",
     "same": "two replies to each prompt, drawn in the same way",
 }
 LABELS = {
