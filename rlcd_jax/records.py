@@ -155,14 +155,15 @@ class Pair:
     def _check_grades(self) -> None:
         """Refuse grades without a scale, and sides that are not theirs."""
         one, two = self.grade_1, self.grade_2
-        there = one is not None and two is not None
-        if there != (self.sampling == "graded") or (one is None) != (two is None):
+        graded = self.sampling == "graded"
+        given = [value is not None for value in (one, two, self.scale_index)]
+        if given != [graded] * 3:
             raise ValueError(
-                f"fields 'grade_1' and 'grade_2' are {one} and {two}; accepted where "
-                f"'sampling' is {self.sampling!r}: "
-                + ("two numbers" if self.sampling == "graded" else "null")
+                f"fields 'grade_1', 'grade_2' and 'scale_index' are {one}, {two} and "
+                f"{self.scale_index}; accepted where 'sampling' is {self.sampling!r}: "
+                + ("numbers" if graded else "null")
             )
-        if there and (two > one) != (self.side_2 == "positive"):
+        if graded and (one == two or (two > one) != (self.side_2 == "positive")):
             raise ValueError(
                 f"field 'side_2' is {self.side_2!r}, 'grade_1' {one} and 'grade_2' "
                 f"{two}; accepted: 'positive' for the higher grade"

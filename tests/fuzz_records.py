@@ -83,7 +83,9 @@ PAIR = {
     **dict.fromkeys(("num_tokens_1", "num_tokens_2", "top_k"), s.count()),
     "prob_2": s.number(0, 1),
     "affix_index": s.maybe(s.count()),
-    "sampling": s.one_of("contrast", "same"),
+    "sampling": s.one_of("contrast", "graded", "same"),
+    **dict.fromkeys(("grade_1", "grade_2"), s.maybe(s.number())),
+    "scale_index": s.maybe(s.count()),
     "labels": s.one_of("construction", "scoring"),
     "scoring": s.maybe(s.named(lambda given: given)),
     "seed": s.count(0, 2**32 - 1),
@@ -95,10 +97,16 @@ PAIR = {
 
 
 def _pair(row: Any) -> dict:
-    pair = s.record(PAIR, draw=None)(row)
+    none = {"grade_1": None, "grade_2": None, "scale_index": None}
+    pair = s.record(PAIR, draw=None, **none)(row)
     s.need("draw" in row or "#" not in pair["prompt_id"])
     sides = {pair["side_1"], pair["side_2"]}
-    contrast = pair["sampling"] == "contrast"
+    contrast, graded = (pair["sampling"] != "same", pair["sampling"] == "graded")
+    s.need(all((pair[name] is not None) == graded for name in none))
+    if graded:
+        higher = pair["grade_2"] > pair["grade_1"]
+        s.need(pair["grade_1"] != pair["grade_2"])
+        s.need(higher == (pair["side_2"] == "positive"))
     s.need(sides == ({"positive", "negative"} if contrast else {"plain"}))
     if pair["labels"] == "construction":
         s.need(contrast and pair["prob_2"] == float(pair["side_2"] == "positive"))
@@ -110,6 +118,8 @@ def pairs(folder: pathlib.Path) -> Case:
     scored = {"labels": "scoring", "prob_2": 0.25, "scoring": {"logit": 0.5}}
     same = scored | {"sampling": "same", "side_1": "plain", "side_2": "plain"}
     made = [make_pair(), make_pair(id="p1", **scored), make_pair(id="p2", **same)]
+    grades = {"grade_1": 2.0, "grade_2": -1.0, "scale_index": 0}
+    made.append(make_pair(id="p3", sampling="graded", **grades))
     return rows_case(
         path,
         list(map(schema.to_dict, made)),
@@ -140,16 +150,18 @@ def dropped(folder: pathlib.Path) -> Case:
     spec = s.record(
         {
             **dict.fromkeys(("prompt_id", "task", "reason"), s.text),
-            "sampling": s.one_of("contrast", "same"),
+            "sampling": s.one_of("contrast", "graded", "same"),
             "side": SIDE,
+            "slot": s.text,
             "tries": s.count(),
             "reasons": s.many(s.text),
             "raws": s.many(s.text),
             "draw": DRAW,
         },
         draw=None,
+        slot="",
     )
-    known = ("prompt_id", "draw", "sampling", "side")
+    known = ("prompt_id", "draw", "sampling", "side", "slot")
     return _simple(
         folder,
         records.Dropped,

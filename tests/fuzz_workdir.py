@@ -124,8 +124,9 @@ def chosen_policy(folder: pathlib.Path) -> Case:
 
 DROPPED = {
     **dict.fromkeys(("prompt_id", "task", "reason"), s.text),
-    "sampling": s.one_of("contrast", "same"),
+    "sampling": s.one_of("contrast", "graded", "same"),
     "side": SIDE,
+    "slot": s.text,
     "tries": s.count(),
     "reasons": s.many(s.text),
     "raws": s.many(s.text),
@@ -316,7 +317,7 @@ CASES: dict[str, Callable[[pathlib.Path], Case]] = {
     "chosen_policy": chosen_policy,
     "part_figures": part_figures,
     "part_pairs": _part_rows("pairs", s.record(PAIR, draw=None)),
-    "part_dropped": _part_rows("dropped", s.record(DROPPED, draw=None)),
+    "part_dropped": _part_rows("dropped", s.record(DROPPED, draw=None, slot="")),
     "resumed_metrics": metrics_of_a_resumed_stage,
     "nonfinite_note": nonfinite_note,
     "policy_samples": policy_samples,

@@ -274,7 +274,7 @@ def a_pair(number, **changes):
     values |= {float: number / 16}  # exact in float32
     values |= {records.Side: "plain", records.Finish: "stop"}
     values |= {records.Sampling: "same", records.Labels: "scoring"}
-    values |= {dict | None: {"logit_a": 0.1}, int | None: None}
+    values |= {dict | None: {"logit_a": 0.1}, int | None: None, float | None: None}
     fields = {f.name: values[f.type] for f in dataclasses.fields(records.Pair)}
     return records.Pair(**{**fields, **changes})
 
@@ -282,6 +282,9 @@ def a_pair(number, **changes):
 def test_simulated_pairs_give_every_record_back(tmp_path):
     path = tmp_path / "pairs.jsonl"
     pairs = [a_pair(i) for i in range(5)] + [a_pair(5, affix_index=0, scoring=None)]
+    graded = {"sampling": "graded", "side_1": "positive", "side_2": "negative"}
+    graded |= {"grade_1": 0.0, "grade_2": -1.0, "scale_index": 0}
+    pairs.append(a_pair(6, **graded))
     record_files.write_jsonl(path, pairs)
     builder = simulated_pairs.prepare(path, tmp_path / "data")
     source = builder.as_data_source(split="train")

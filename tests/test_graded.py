@@ -78,20 +78,6 @@ def test_resumed_equals_uninterrupted(graded_run, tmp_path, monkeypatch):
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_margins_of_grades_are_learnt_from_the_same_pairs(graded_run, tmp_path):
-    workdir = runs.copy_run(graded_run, tmp_path / "run", "pairs")
-    own = {"preference__loss": "margin", "preference__epochs": 1}
-    config = runs.tiny_config("graded", **FIELDS | own)
-    told = runs.run(config, workdir, "preference")["preference"]
-    assert told["train_pairs"] == 36 and "train_rankings" not in told
-    rows = metrics.read_metrics(workdir, "preference")
-    assert len(rows) == 9
-    # The rewards are near each other at the start, and the margin is 1 a grade.
-    plain = np.log(2.0)
-    assert rows[0]["preference/loss"] > 2 * plain
-    assert rows[0]["preference/held_out_loss"] == pytest.approx(plain, abs=0.3)
-
-
 def test_several_replies_to_one_prompt_are_scored_and_may_be_ties(tmp_path):
     own = {"pairs__samples": 3, "preference__loss": "ties", "preference__tie_band": 0.2}
     config = runs.tiny_config("rlaif", preference__held_out=3, **own)

@@ -250,16 +250,18 @@ def test_what_cannot_be_drawn_is_told():
         dataclasses.replace(SETTINGS, samples=1)
 
 
+GRADES = {"sampling": "graded", "grade_1": 1.0, "grade_2": 0.0, "scale_index": 0}
+
+
 @pytest.mark.parametrize(
     ("own", "told"),
     [
-        ({"grade_1": 1.0}, "'grade_1' and 'grade_2' are 1.0 and None; accepted where"),
+        ({"grade_1": 1.0}, "'scale_index' are 1.0, None and None; accepted where"),
         ({"grade_1": 1.0, "grade_2": -1.0}, "'sampling' is 'contrast': null"),
-        ({"sampling": "graded"}, "'sampling' is 'graded': two numbers"),
-        (
-            {"sampling": "graded", "grade_1": -1.0, "grade_2": 1.0},
-            "'side_2' is 'negative', 'grade_1' -1.0",
-        ),
+        ({"scale_index": 0}, "'sampling' is 'contrast': null"),
+        (GRADES | {"scale_index": None}, "'sampling' is 'graded': numbers"),
+        (GRADES | {"grade_1": -1.0}, "'side_2' is 'negative', 'grade_1' -1.0"),
+        (GRADES | {"grade_1": 0.0}, "'grade_2' 0.0; accepted: 'positive' for the"),
         ({"sampling": "graded", "side_2": "plain"}, "'side_1' and 'side_2'"),
     ],
 )

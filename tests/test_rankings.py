@@ -137,6 +137,34 @@ def test_a_packed_batch_has_the_loss_of_texts_read_one_by_one(job):
     assert float(shown["preference/replies"]) == 13 / 4
 
 
+def test_the_loss_is_the_one_that_the_config_names(job, monkeypatch):
+    pairs, rng = draw(GRADED, samples=4)[:4], np.random.default_rng(0)
+    rewards = rng.normal(0, 1, (4, 4)).astype(np.float32)
+    monkeypatch.setattr(model.heads, "scalar_in_rows", lambda *_: rewards)
+    monkeypatch.setattr(model, "_loss", model._loss.__wrapped__)
+
+    def loss_of(name, **fields):
+        own = {f"preference__{field}": value for field, value in fields.items()}
+        config = runs.tiny_config("graded", preference__loss=name, **own)
+        own = dataclasses.replace(job, config=config)
+        batch = train_preference.collate(own)(train_preference.to_rows(own, pairs))
+        return model.preference_loss(own)({model.ITEM: None}, batch)[0], batch
+
+    one, two = rewards[:, 0], rewards[:, 1]
+    loss, batch = loss_of("bradley_terry")
+    y = batch["prob_2"]
+    assert loss == preferences.bradley_terry(one, two, y)[0]
+    loss, batch = loss_of("margin", margin=0.5)
+    margin = 0.5 * np.array([pair_ids.distance(pair) for pair in pairs])
+    assert loss == preferences.bradley_terry(one, two, y, margin=margin)[0]
+    loss, _ = loss_of("ties", tie_width=0.3, tie_band=0.2)
+    assert loss == preferences.ties(one, two, y, width=0.3, band=0.2)[0]
+    rewards = rewards[:1]
+    loss, batch = loss_of("plackett_luce")
+    ranked = (rewards, batch["grades"], batch["are_replies"])
+    assert loss == preferences.plackett_luce(*ranked)[0]
+
+
 def test_more_replies_than_the_config_draws_are_refused(job):
     row = rankings.TokenRanking(((1, 2),) * 5, (1.0, 2.0, 3.0, 4.0, 5.0))
     with pytest.raises(ValueError, match="a draw has 5 replies and pairs.samples=4"):

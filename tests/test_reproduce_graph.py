@@ -11,7 +11,7 @@ import pytest
 
 from configs import paper
 from experiments import command, reproduce
-from rlcd_jax import done_mark, record_files
+from rlcd_jax import done_mark, record_files, tasks
 from rlcd_jax.pairs import work_parts
 from rlcd_jax.paper import (
     cells,
@@ -23,6 +23,7 @@ from rlcd_jax.paper import (
     plans,
     read_config,
 )
+from rlcd_jax.planning import counts
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -139,6 +140,25 @@ def test_outline_keeps_the_papers_twenty_steps():
     recipes = make_recipes(scale="llama-7b")
     grid = recipes.policy("rlcd", "outline", 1).settings["grid"]
     assert {steps for _, steps in grid} == {20} and len(grid) == 6
+
+
+def test_graded_replies_are_a_row_on_request_where_a_task_has_a_scale():
+    recipes = make_recipes(tasks=("cheerful",), methods=("graded",), table="methods")
+    made = graph.in_order(methods.compared(recipes).nodes)
+    by_stage = {n.stage: n for n in made if n.label.startswith("graded-")}
+    assert {n.label.partition("-")[0] for n in made} == {"base", "graded"}
+    drawn, learnt = by_stage["simulate"], by_stage["preference"]
+    assert learnt.config.preference.loss == "plackett_luce"
+    pairs = drawn.config.pairs
+    assert (pairs.sampling, pairs.samples) == ("graded", 4)
+    draws = counts.num_draws(drawn.config, tasks.load_task("cheerful"))
+    assert drawn.cost.generated == 4 * draws * pairs.reply_tokens
+    # Of rankings each reply is read once; of pairs it would be with three others.
+    length = learnt.config.preference.lengths[-1]
+    assert learnt.cost.trained == 4 * draws * length
+    other = make_recipes(tasks=("harmless",), methods=("graded",), table="methods")
+    with pytest.raises(ValueError, match="methods has 'graded': .*'harmless' has none"):
+        methods.compared(other)
 
 
 def test_methods_share_what_they_have_in_common():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from rlcd_jax.checks import rules
 from rlcd_jax.job import setup
 from rlcd_jax.pairs import grid
 from rlcd_jax.paper import few_shots as solved
@@ -34,10 +35,12 @@ def relabel(config: ConfigDict, shots: str) -> graph.Cost:
 
 
 def preference(config: ConfigDict) -> graph.Cost:
-    """Return the cost of a preference model."""
+    """Return the cost of a preference model; a ranking reads each reply once."""
     section = config.preference
-    pairs = counts.preference_pairs(config, setup.load_task(config))
-    return graph.Cost(trained=2.0 * pairs * section.lengths[-1] * section.epochs)
+    texts = 2.0 * counts.preference_pairs(config, setup.load_task(config))
+    if (each := rules.pairs_a_row(config, "preference")) > 1:
+        texts *= config.pairs.samples / (2 * each)
+    return graph.Cost(trained=texts * section.lengths[-1] * section.epochs)
 
 
 def distill(config: ConfigDict) -> graph.Cost:

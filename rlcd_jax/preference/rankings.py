@@ -14,7 +14,7 @@ import numpy as np
 
 from rlcd_jax import records
 from rlcd_jax.job import lengths, packed_batches, setup
-from rlcd_jax.pairs import length_counts, shortening, training_texts
+from rlcd_jax.pairs import shortening, training_texts
 from rlcd_jax.training import packing
 
 DIGITS = 9  # of a grade: sums in another order are the same grade
@@ -102,16 +102,7 @@ def to_tokens(job: setup.Job, rows: Iterable[records.Pair]) -> TokenRankings:
     alone, or the prompt of all loses its oldest turns, as few as leave room for the
     longest that can have room. Of texts that are read alike the first one counts.
     """
-    section, task = job.config.preference, job.task
-    shortening.check_rule("preference.too_long", section.too_long)
-    fit = functools.partial(
-        shortening.fit,
-        job.text_tokenizer,
-        max_tokens=lengths.text_tokens(job, "preference"),
-        rule=section.too_long,
-        task=task,
-    )
-    given = group(rows)
+    given, task = group(rows), job.task
     texts = [
         [
             (one.prompt, training_texts.reply_text(reply, task, job.chat_turn))
@@ -119,35 +110,54 @@ def to_tokens(job: setup.Job, rows: Iterable[records.Pair]) -> TokenRankings:
         ]
         for one in given
     ]
-    alone = iter(fit([[text] for own in texts for text in own]))
-    stays = [[bool(next(alone).joined) for _ in own] for own in texts]
-    kept = [
-        [text for text, stay in zip(own, fits, strict=True) if stay]
-        for own, fits in zip(texts, stays, strict=True)
-    ]
-    some = [index for index, own in enumerate(kept) if own]
-    fitted = dict(zip(some, fit([kept[index] for index in some]), strict=True))
-    made, shortened, same = [], 0, 0
-    for index, one in fitted.items():
-        grades = [
-            grade
-            for grade, stay in zip(given[index].grades, stays[index], strict=True)
-            if stay
-        ]
+    fitted = _fit(job, texts)
+    made, equal = [], []
+    for one, own in zip(given, fitted, strict=True):
         distinct: dict[tuple[int, ...], float] = {}
-        for (ids, _), grade in zip(one.joined, grades, strict=True):
-            distinct.setdefault(tuple(ids), grade)
-        same += len(grades) - len(distinct)
-        shortened += len(distinct) * one.shortened
+        for text, grade in zip(own, one.grades, strict=True):
+            for ids, _ in text.joined:
+                if tuple(ids) in distinct:
+                    equal.append(text)
+                distinct.setdefault(tuple(ids), grade)
         if len(distinct) > 1:
             made.append(TokenRanking(tuple(distinct), tuple(distinct.values())))
-    too_long = length_counts.counts(
-        sum(map(len, texts)),
-        dropped=sum(not stay for fits in stays for stay in fits),
-        shortened=shortened,
-        identical=same,
-    )
+    too_long = shortening.count([text for own in fitted for text in own], equal)
     return TokenRankings(tuple(made), too_long)
+
+
+def _fit(
+    job: setup.Job, groups: Sequence[Sequence[tuple[str, str]]]
+) -> list[list[shortening.Fitted]]:
+    """Return each text of each group as it fits, behind the same prompt as the others.
+
+    Args:
+      job: of the run.
+      groups: each the (prompt, reply) texts of one prompt.
+    """
+    rule = job.config.preference.too_long
+    shortening.check_rule("preference.too_long", rule)
+    fit = functools.partial(
+        shortening.fit,
+        job.text_tokenizer,
+        max_tokens=lengths.text_tokens(job, "preference"),
+        rule=rule,
+        task=job.task,
+    )
+    alone = iter(fit([[text] for own in groups for text in own]))
+    fitted = [[next(alone) for _ in own] for own in groups]
+    # Where one text has a shorter prompt, all have that of the longest.
+    again = [n for n, own in enumerate(fitted) if any(one.shortened for one in own)]
+    kept = [
+        [text for text, one in zip(groups[n], fitted[n], strict=True) if one.joined]
+        for n in again
+    ]
+    for n, both in zip(again, fit(kept), strict=True):
+        joined = iter(both.joined)
+        fitted[n] = [
+            shortening.Fitted((next(joined),), shortened=True) if one.joined else one
+            for one in fitted[n]
+        ]
+    return fitted
 
 
 def collate(packer: packing.Packer, most: int) -> packed_batches.Collate:
