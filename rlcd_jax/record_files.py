@@ -28,6 +28,9 @@ KNOWN_BY = (
     ),
 )
 
+# Fields that files of earlier versions do not have, and what they meant.
+LATER = {"slot": "", "grade_1": None, "grade_2": None, "scale_index": None}
+
 # --- files ----------------------------------------------------------------------------
 
 
@@ -85,7 +88,7 @@ def read_jsonl(
         try:
             if cls is not dict:
                 taken = {k: v for k, v in row.items() if only is None or k in only}
-                row = schema.from_dict(cls, with_draw(cls, taken))
+                row = schema.from_dict(cls, completed(cls, taken))
                 _refuse_double(row, first, number)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
@@ -110,9 +113,13 @@ def _refuse_double(row: Any, first: dict[Any, int], number: int) -> None:
         )
 
 
-def with_draw(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the row of a record of `cls` with its draw, or refuse it; see above."""
+def completed(cls: type, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row of a record of `cls` with what files of before leave out.
+
+    Refuses one whose draw cannot be told; see above.
+    """
     names = {field.name for field in dataclasses.fields(cls)}
+    row = {name: value for name, value in LATER.items() if name in names} | {**row}
     if "draw" not in names or "draw" in row:
         return row
     prompt_id = row.get("prompt_id")

@@ -277,6 +277,12 @@ def test_graded_pairs_are_records_that_go_through_files_and_data_sets(tmp_path):
         for pair in pairs
     ]
     assert again == pairs
+    old = [schema.to_dict(make_pair())]
+    for name in record_files.LATER:
+        old[0].pop(name, None)
+    record_files.write_jsonl(tmp_path / "old.jsonl", old)
+    read = record_files.read_jsonl(tmp_path / "old.jsonl", records.Pair)
+    assert read == [make_pair()]  # a file of before there were grades
     row = dataclasses.asdict(make_pair()) | {
         "scoring": "null",
         "grade_1": math.nan,

@@ -192,7 +192,7 @@ def read_records(path: epath.PathLike) -> list[records.Pair | records.HumanPair]
     for where, row in row_files.read(path):
         cls = records.Pair if "side_1" in row else records.HumanPair
         try:
-            made.append(schema.from_dict(cls, record_files.with_draw(cls, row)))
+            made.append(schema.from_dict(cls, record_files.completed(cls, row)))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     return made
