@@ -8,6 +8,7 @@ import runs
 
 from rlcd_jax import leaving, metrics, record_files, records, replaying
 from rlcd_jax.checks import refusals, rules
+from rlcd_jax.diagnosis import run_diagnostics
 from rlcd_jax.planning import chips, plan, programs, sizes
 
 FIELDS = {"policy__steps": 1, "keep_moments": True}
@@ -56,6 +57,21 @@ def test_one_pair_of_a_draw_can_be_drawn_again_alone(graded_run):
     with runs.devices_by_mesh():
         again = replaying.replay_pair(graded_run, pairs[-2].id)
     assert pairs[-2].id.endswith("/graded-construction/2-4") and again.is_same
+
+
+def test_what_graded_pairs_are_like_is_diagnosed(graded_run):
+    run_diagnostics.diagnose(
+        graded_run,
+        scored=None,
+        with_likelihoods=False,
+        with_lexicon=False,
+        resamples=50,
+        seed=0,
+    )
+    rows = (graded_run / "diagnostics/pairs.md").read_text()
+    assert "graded-construction" in rows and "graded, negative" in rows
+    readings = graded_run / "diagnostics/readings.jsonl"
+    assert len(record_files.read_jsonl(readings)) == 48
 
 
 def test_resumed_equals_uninterrupted(graded_run, tmp_path, monkeypatch):
