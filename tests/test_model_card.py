@@ -84,6 +84,13 @@ def test_a_policys_card_names_the_learner(rule, said):
     assert f"by {said} against a preference model" in " ".join(text.split())
 
 
+def test_graded_replies_have_negative_ones_too():
+    graded = about(pairs={"sampling": "graded", "labels": ["construction"]})
+    text = " ".join(model_card.markdown(graded, "policy", TOKENIZER).split())
+    assert "asked for more and less of the wanted attribute" in text
+    assert "## Texts made by negative prompts" in text
+
+
 def test_what_was_not_so_is_not_said():
     same = {"sampling": "same", "labels": ["scoring"]}
     for one in (

@@ -89,10 +89,10 @@ class About:
 
     @property
     def has_negatives(self) -> bool:
-        """Whether pairs of contrast prompts are among what it was made of."""
+        """Whether pairs of contrasting prompts are among what it was made of."""
         own = self.said("preference", "data") in (None, "pairs")
         mix = self.said("pairs", "mix")
-        contrast = self.said("pairs", "sampling") == "contrast"
+        contrast = self.said("pairs", "sampling") in records.CONTRASTING
         if mix:
             contrast = any(not str(one).startswith("rlaif=") for one in mix)
         return bool(self.stage) and contrast and own
