@@ -37,7 +37,7 @@ class HeldOut:
     ) -> None:
         self._stage, self._item, self._rows, self._score = stage, item, rows, score
         self._labels = np.array([row.prob_2 for row in rows])
-        self._margins = np.zeros(0)  # of the last look, a pair an entry
+        self._rewards = np.zeros((0, 2))  # of the last look, a pair an entry
 
     def look(self, models: Mapping[str, Params]) -> dict[str, float]:
         """Return metrics of the models as they are; {} where no pair is decided.
@@ -47,8 +47,8 @@ class HeldOut:
         labels = self._labels
         if not (labels != 0.5).any():
             return {}
-        margins = np.diff(self._score(models[self._item], self._rows), axis=1)[:, 0]
-        self._margins = margins
+        self._rewards = self._score(models[self._item], self._rows)
+        margins = self._margins
         cross_entropy = np.logaddexp(0.0, margins) - labels * margins
         rates, reliability = self._rates(), self._reliability()
         shown = {
@@ -72,7 +72,7 @@ class HeldOut:
 
         Their accuracy with its interval, the rates, and the reliability diagram.
         """
-        if not len(self._margins):
+        if not len(self._rewards):
             return {}
         right = self._right()
         accuracy = estimates.proportion_interval(float(right.sum()), len(right))
@@ -81,6 +81,11 @@ class HeldOut:
             "held_out_rates": dataclasses.asdict(self._rates()),
             "held_out_calibration": dataclasses.asdict(self._reliability()),
         }
+
+    @property
+    def _margins(self) -> np.ndarray:
+        """How far the second reply of each pair is ahead, [B]."""
+        return np.diff(self._rewards, axis=1)[:, 0]
 
     def _right(self) -> np.ndarray:
         """Return [decided pairs] 1.0 where the likelier reply has the higher reward."""
