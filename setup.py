@@ -26,7 +26,6 @@ CORE = [
     "rich>=13",
     "jinja2>=3.1",
     "PyYAML>=6",
-    "matplotlib>=3.9",
     "httpx>=0.27",
     "anyio>=4.0",
     "vaderSentiment>=3.3.2",
@@ -67,6 +66,7 @@ setup(
             "tasks/*.toml",
             "tasks/prompts/*.jsonl",
             "report/*.html",
+            "report/*.svg",
             "human/*.html",
         ],
         "experiments": [

@@ -1,13 +1,18 @@
-"""How often a preference model is right: on held-out pairs, and on those of people."""
+"""How often a preference model is right: on held-out pairs, and on those of people.
+
+What it said of each held-out pair is left in `held_out.jsonl` of its stage.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rlcd_jax import processes, record_files, records
 from rlcd_jax.job import setup
 from rlcd_jax.preference import data, pair_ids, rewards
 from rlcd_jax.statistics import estimates, win_rates
@@ -30,11 +35,13 @@ class HeldOut:
     """
 
     def __init__(
-        self, stage: str, item: str, rows: Sequence[pair_ids.TokenPair], score: Score
+        self, stage: str, item: str, rows: pair_ids.TokenPairs, score: Score
     ) -> None:
         self._stage, self._item, self._rows, self._score = stage, item, rows, score
         self._labels = np.array([row.prob_2 for row in rows])
-        self._right = np.zeros(0)  # of the last look, a decided pair an entry
+        # Of the last look: both rewards of each pair, and an entry a decided pair.
+        self._rewards = np.zeros((0, 2))
+        self._right = np.zeros(0)
 
     def look(self, models: Mapping[str, Params]) -> dict[str, float]:
         """Return metrics of the models as they are; {} where no pair is decided."""
@@ -42,7 +49,8 @@ class HeldOut:
         decided = labels != 0.5
         if not decided.any():
             return {}
-        margins = np.diff(self._score(models[self._item], self._rows), axis=1)[:, 0]
+        self._rewards = self._score(models[self._item], self._rows)
+        margins = np.diff(self._rewards, axis=1)[:, 0]
         cross_entropy = np.logaddexp(0.0, margins) - labels * margins
         self._right = (margins * (2 * labels - 1) > 0)[decided].astype(float)
         return {
@@ -57,6 +65,16 @@ class HeldOut:
             return {}
         accuracy = estimates.proportion_interval(float(right.sum()), len(right))
         return {"held_out_accuracy": dataclasses.asdict(accuracy)}
+
+    def leave(self, folder: pathlib.Path) -> None:
+        """Write the rewards of the last look, a pair a line; nothing without one."""
+        if not (len(self._rewards) and processes.is_writer()):
+            return
+        read = [
+            records.HeldOutPair(row.id, float(row.prob_2), float(first), float(second))
+            for row, (first, second) in zip(self._rows.rows, self._rewards, strict=True)
+        ]
+        record_files.write_jsonl(folder / records.HELD_OUT, read)
 
 
 def human_tokens(job: setup.Job) -> pair_ids.TokenPairs:

@@ -1,55 +1,33 @@
-"""Curves and interval plots as SVG text, to be put into a page.
+"""Curves, intervals and histograms as SVG, to be put into a page or a file.
 
-matplotlib takes long to import, so it is imported when the first plot is drawn, which
-is at the end of a run.
+Numbers become places here and markup in `plot.svg`. A plot in a page takes its colours
+from the page, light or dark; one that stands alone has them in itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import itertools
 import math
-import re
-import typing
-import zlib
-from collections.abc import Iterator, Sequence
+import string
+from collections.abc import Iterable, Sequence
 
 import markupsafe
 import numpy as np
 
-if typing.TYPE_CHECKING:
-    from matplotlib import figure, ticker
+from rlcd_jax.report import axes, pages
 
 Svg = markupsafe.Markup
 
-COLOURS = ("#2563c9", "#d4660a", "#1d8a63", "#9a3fb5", "#7a6a00", "#b3264a")
-INK, FAINT, GRID = "#333a45", "#6b7482", "#e4e7ec"
-STYLE = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
-    "svg.hashsalt": "rlcd_jax",  # the same plot is the same file
-    "text.parse_math": False,  # a "$" in a name is a "$"
-    "font.size": 9,
-    "axes.edgecolor": "#b9c0ca",
-    "axes.labelcolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.formatter.useoffset": False,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "text.color": INK,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "legend.frameon": False,
-    "path.simplify": True,
-}
-STEP = "step"
+# On white; `style.html` has them for dark pages too.
+COLOURS = ("#2563c9", "#c25a05", "#1a7d59", "#9a3fb5", "#7a6a00", "#b3264a")
+DASHES = ("", "6 4", "2 3", "8 3 2 3")
+WIDTH, HEIGHT = 430, 236  # of a plot, in its own units
+TEXT, SMALL = 12, 11  # sizes of letters
+LINE_HEIGHT = 16
 SMOOTH_FROM = 80  # points from which a running mean is drawn over the line
+DOTTED_TO = 25  # points up to which each has a dot
+MOST_BINS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +38,7 @@ class Line:
     """
 
     label: str
-    steps: Sequence[float]
+    steps: Sequence[int]
     values: Sequence[float]
     run: str = ""
     held_out: bool = False
@@ -70,7 +48,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Dot:
-    """A value with its interval."""
+    """One value with its interval; `run` chooses the colour."""
 
     label: str
     value: float
@@ -80,33 +58,56 @@ class Dot:
 
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
-    """One plot of a sheet: lines over steps, or dots with intervals.
+class Counted:
+    """Values of one kind, to be counted in a histogram."""
 
-    `across` names what lines go over; steps are whole numbers, other things may not be.
-    """
+    label: str
+    values: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One plot of a sheet: lines over steps, or dots with intervals."""
 
     title: str
     lines: Sequence[Line] = ()
     dots: Sequence[Dot] = ()
     unit: str = ""
     reference: float | None = None
-    across: str = STEP
 
 
-def curve(title: str, lines: Sequence[Line], *, unit: str = "") -> Svg | None:
+def colour_of(run: str) -> int:
+    """Return which colour a run has on all plots and in all tables, from 0.
+
+    Runs are labelled A, B, C; those that differ in the seed alone A1, A2, A3, and have
+    one colour.
+    """
+    letter = string.ascii_uppercase.find(run[:1]) if run else 0
+    return max(0, letter) % len(COLOURS)
+
+
+def curve(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    unit: str = "",
+    points: int = axes.MOST_POINTS,
+) -> Svg | None:
     """Return lines over steps as SVG; None without anything to draw.
 
     A line of many points is drawn faint, with its running mean over it.
+
+    Args:
+      title: name of what is plotted.
+      lines: to draw.
+      unit: of the values.
+      points: of a line at most; each stretch of more keeps its lowest and highest.
     """
     if not lines:
         return None
-    with _page((4.3, 2.55), STYLE) as page:
-        axes = page.subplots()
-        _draw_lines(axes, title, lines, unit, _styles(lines))
-        if any(line.label for line in lines):
-            _legend(axes, len(lines))
-        return _svg(page, title)
+    panel = Panel(title, lines, unit=unit)
+    drawn = _lines(panel, HEIGHT, _styles(lines), points=points)
+    return _svg(title, [drawn], WIDTH, drawn["height"])
 
 
 def intervals(
@@ -121,11 +122,35 @@ def intervals(
     """
     if not dots:
         return None
-    runs = list(dict.fromkeys(dot.run for dot in dots))
-    colours = [COLOURS[runs.index(dot.run) % len(COLOURS)] for dot in dots]
-    with _page((4.3, 0.7 + 0.25 * len(dots)), STYLE) as page:
-        _draw_dots(page.subplots(), title, dots, colours, reference)
-        return _svg(page, title)
+    colours = [colour_of(dot.run) for dot in dots]
+    drawn = _dots(Panel(title, dots=dots, reference=reference), 0, colours)
+    return _svg(title, [drawn], WIDTH, drawn["height"])
+
+
+def histogram(
+    title: str,
+    kinds: Sequence[Counted],
+    *,
+    unit: str = "",
+    reference: float | None = None,
+) -> Svg | None:
+    """Return how often values of each kind occur as SVG; None without any value.
+
+    Args:
+      title: name of what is plotted.
+      kinds: a colour each; their bins are the same.
+      unit: of the values.
+      reference: where to draw a dashed line; None: nowhere.
+    """
+    kinds = [
+        Counted(kind.label, [v for v in kind.values if math.isfinite(v)])
+        for kind in kinds
+    ]
+    kinds = [kind for kind in kinds if kind.values]
+    if not kinds:
+        return None
+    drawn = _bars(title, kinds, unit, reference)
+    return _svg(title, [drawn], WIDTH, drawn["height"])
 
 
 def sheet(title: str, panels: Sequence[Panel]) -> Svg | None:
@@ -138,174 +163,270 @@ def sheet(title: str, panels: Sequence[Panel]) -> Svg | None:
       panels: from left to right; those without anything to draw are left out.
 
     Returns:
-      The plots on white, for a page may be dark; None without anything to draw.
+      The plots on a ground of their own; None without anything to draw.
     """
     panels = [panel for panel in panels if panel.lines or panel.dots]
     if not panels:
         return None
     labels = dict.fromkeys(line.label for panel in panels for line in panel.lines)
+    named = [label for label in labels if label]
     labels |= dict.fromkeys(dot.label for panel in panels for dot in panel.dots)
-    colours = dict(zip(labels, itertools.cycle(COLOURS), strict=False))
-    across = min(3, len(panels))
-    down = math.ceil(len(panels) / across)
-    size = (3.5 * across, 0.55 + 2.3 * down)
-    with _page(size, STYLE | {"figure.facecolor": "white"}) as page:
-        grid = page.subplots(down, across, squeeze=False).flat
-        shown: dict[str, object] = {}
-        for axes, panel in itertools.zip_longest(grid, panels):
-            if panel is None:
-                axes.set_axis_off()
-            elif panel.lines:
-                styles = [(colours[line.label], "-") for line in panel.lines]
-                _draw_lines(axes, panel.title, panel.lines, panel.unit, styles)
-                if panel.across != STEP:
-                    axes.set_xlabel(panel.across, fontsize=8)
-                    axes.xaxis.set_major_locator(_round_ticks(6))
-                handles, names = axes.get_legend_handles_labels()
-                shown |= dict(zip(names, handles, strict=True))
-            else:
-                own = [colours[dot.label] for dot in panel.dots]
-                _draw_dots(axes, panel.title, panel.dots, own, panel.reference)
-        page.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK, weight="bold")
-        if shown:
-            where = "outside lower center"
-            page.legend(shown.values(), shown, loc=where, ncols=len(shown), fontsize=9)
-        return _svg(page, title)
+    colours = dict(zip(labels, itertools.cycle(range(len(COLOURS))), strict=False))
+    across, gap, head = min(3, len(panels)), 20, 34
+    drawn = []
+    for panel in panels:
+        if panel.lines:
+            styles = [(colours[line.label], "") for line in panel.lines]
+            drawn.append(_lines(panel, HEIGHT, styles, legend=False))
+        else:
+            own = [colours[dot.label] for dot in panel.dots]
+            drawn.append(_dots(panel, HEIGHT, own))
+    tall = max(one["height"] for one in drawn) + gap
+    for place, one in enumerate(drawn):
+        one["x"] = gap + place % across * (WIDTH + gap)
+        one["y"] = head + place // across * tall
+    wide = gap + across * (WIDTH + gap)
+    bottom = head + math.ceil(len(drawn) / across) * tall
+    keys, lines = _legend(named, [colours[n] for n in named], wide - 2 * gap)
+    legend = {"x": gap, "y": bottom, "keys": keys}
+    return _svg(title, drawn, wide, bottom + lines * LINE_HEIGHT + 6, legend, head)
 
 
-@contextlib.contextmanager
-def _page(
-    size: tuple[float, float], style: dict[str, object]
-) -> Iterator[figure.Figure]:
-    """Yield an empty page, of a width and a height in inches, to draw in a style."""
-    import matplotlib
-    from matplotlib import figure
-
-    with matplotlib.rc_context(style):
-        yield figure.Figure(figsize=size, layout="constrained")
-
-
-def _round_ticks(most: int, **kwargs: bool) -> ticker.MaxNLocator:
-    """Return what sets at most so many ticks, at round values."""
-    from matplotlib import ticker
-
-    return ticker.MaxNLocator(most, **kwargs)
-
-
-def _draw_lines(
-    axes: object,
+def _svg(
     title: str,
-    lines: Sequence[Line],
-    unit: str,
-    styles: Sequence[tuple[str, str]],
-) -> None:
-    """Draw lines of the given colours and dashes, without a legend."""
-    _title(axes, title, unit)
-    for line, (colour, dash) in zip(lines, styles, strict=True):
-        _draw(axes, line, colour, dash, under=line.run < lines[-1].run)
-    axes.set_xlabel(STEP, fontsize=8)
-    axes.xaxis.set_major_locator(_round_ticks(6, integer=True))
-    axes.yaxis.set_major_locator(_round_ticks(5))
-    axes.margins(x=0.02, y=0.1)
-
-
-def _draw_dots(
-    axes: object,
-    title: str,
-    dots: Sequence[Dot],
-    colours: Sequence[str],
-    reference: float | None,
-) -> None:
-    """Draw dots with whiskers, one a row, in the given colours."""
-    _title(axes, title, "")
-    for place, (dot, colour) in enumerate(zip(dots, colours, strict=True)):
-        axes.plot([dot.low, dot.high], [place] * 2, color=colour, lw=2, alpha=0.55)
-        axes.plot([dot.value], [place], "o", color=colour, ms=5.5)
-    if reference is not None:
-        axes.axvline(reference, color=FAINT, lw=1, ls=(0, (3, 3)), zorder=0)
-    names = [" · ".join(filter(None, (_short(d.label), d.run))) for d in dots]
-    axes.set_yticks(range(len(dots)), names, color=INK)
-    axes.set_ylim(len(dots) - 0.4, -0.6)
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    room = 6 if max(map(len, names)) < 26 else 4  # long names leave little of it
-    axes.xaxis.set_major_locator(_round_ticks(room))
-    axes.margins(x=0.06)
-
-
-def _legend(axes: object, entries: int) -> None:
-    """Put the legend above the lines, in room made for it."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.14 * (high - low) * math.ceil(entries / 2))
-    axes.legend(
-        fontsize=8, handlelength=1.4, borderaxespad=0.1, ncols=2, loc="upper left"
+    panels: Sequence[dict],
+    wide: float,
+    tall: float,
+    legend: dict | None = None,
+    head: int = 0,
+) -> Svg:
+    """Return drawn panels as an `svg` element that scales with its box."""
+    said = [one["says"] for one in panels] if not legend else []
+    return pages.render(
+        "plot.svg",
+        title=title,
+        says=": ".join([title, *said]),
+        panels=panels,
+        legend=legend,
+        head=head,
+        wide=wide,
+        tall=tall,
+        colours=COLOURS,
     )
 
 
-def _short(text: str, limit: int = 44) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _frame(panel: Panel, tall: float, left: float, under: float) -> dict:
+    """Return what all kinds of panel have: title, unit, and the ends of the axes."""
+    return {
+        "x": 0,
+        "y": 0,
+        "title": axes.short(panel.title, WIDTH - 8, TEXT + 1),
+        "unit": axes.short(panel.unit, WIDTH - 8, SMALL),
+        "height": tall,
+        "left": left,
+        "right": WIDTH - 14,
+        "top": 26 + under + (LINE_HEIGHT if panel.unit else 0),
+        "bottom": tall - 36,
+        "legend": [],
+        "under": "",
+        "reference": None,
+        "series": [],
+        "dots": [],
+    }
 
 
-def _title(axes: object, title: str, unit: str) -> None:
-    axes.set_title(_short(title), loc="left", fontsize=10, color=INK, weight="bold")
-    if unit:
-        axes.set_ylabel(_short(unit), fontsize=8)
+def _lines(
+    panel: Panel,
+    tall: float,
+    styles: Sequence[tuple[int, str]],
+    *,
+    legend: bool = True,
+    points: int = axes.MOST_POINTS,
+) -> dict:
+    """Return lines of the given colours and dashes as places."""
+    named = [place for place, line in enumerate(panel.lines) if line.label and legend]
+    keys, rows = _legend(
+        [panel.lines[place].label for place in named],
+        [styles[place][0] for place in named],
+        WIDTH - 20,
+        [styles[place][1] for place in named],
+    )
+    under = rows * LINE_HEIGHT if keys else 0
+    drawn = _frame(panel, tall + under, 0, under)
+    shown = [v for line in panel.lines for v in (*line.values, *line.low, *line.high)]
+    up = axes.spanning(shown, drawn["bottom"], drawn["top"] + 4, margin=0.06)
+    y_ticks = up.ticks(5)
+    drawn["left"] = 10 + max(
+        (axes.width(text, SMALL) for _, text in y_ticks), default=0
+    )
+    steps = [step for line in panel.lines for step in line.steps]
+    along = axes.spanning(steps, drawn["left"], drawn["right"], margin=0.02)
+    drawn |= {"legend": keys, "under": "step", "y_ticks": y_ticks}
+    drawn["x_ticks"] = along.ticks(6, whole=True)
+    last = max((line.run for line in panel.lines), default="")
+    drawn["series"] = [
+        _series(line, *style, along, up, under=line.run < last, points=points)
+        for line, style in zip(panel.lines, styles, strict=True)
+    ]
+    drawn["says"] = "; ".join(filter(None, map(_said, panel.lines)))
+    return drawn
 
 
-def _styles(lines: Sequence[Line]) -> list[tuple[str, str]]:
+def _said(line: Line) -> str:
+    """Return a line in words, for those who hear the page."""
+    if not len(line.values):
+        return ""
+    label = f"{line.label} " if line.label else ""
+    first = f"{line.values[0]:.3g} at step {line.steps[0]}"
+    if len(line.values) == 1:
+        return label + first
+    return f"{label}{first}, {line.values[-1]:.3g} at step {line.steps[-1]}"
+
+
+def _series(
+    line: Line,
+    colour: int,
+    dash: str,
+    along: axes.Axis,
+    up: axes.Axis,
+    *,
+    under: bool,
+    points: int,
+) -> dict:
+    """Return one line; one that others lie over is wider, so that it shows below."""
+    steps, values = np.asarray(line.steps), np.asarray(line.values, np.float64)
+    drawn = {"colour": colour, "dash": dash, "wide": 3.2 if under else 2}
+    drawn |= {"band": "", "faint": "", "dots": []}
+    if len(line.low):
+        ends = zip([*steps, *steps[::-1]], [*line.high, *line.low[::-1]], strict=True)
+        drawn["band"] = axes.path((along.at(x), up.at(y)) for x, y in ends) + "Z"
+    if len(values) >= SMOOTH_FROM:
+        drawn["faint"] = _path(*axes.thinned(steps, values, points), along, up)
+        kernel = np.ones(max(3, len(values) // 12) | 1)
+        known = np.isfinite(values)
+        near = np.convolve(known.astype(float), kernel, "same")
+        total = np.convolve(np.where(known, values, 0.0), kernel, "same")
+        values = np.where(near > 0, total / np.maximum(near, 1), np.nan)
+    elif len(values) <= DOTTED_TO:
+        drawn["dots"] = [
+            (along.at(x), up.at(y), f"step {x}: {y:.4g}")
+            for x, y in zip(steps, values, strict=True)
+            if math.isfinite(y)
+        ]
+    drawn["path"] = _path(*axes.thinned(steps, values, points), along, up)
+    return drawn
+
+
+def _path(
+    steps: Iterable[int], values: Iterable[float], along: axes.Axis, up: axes.Axis
+) -> str:
+    places = zip(steps, values, strict=True)
+    return axes.path(
+        (along.at(x), up.at(y) if math.isfinite(y) else math.nan) for x, y in places
+    )
+
+
+def _dots(panel: Panel, tall: float, colours: Sequence[int]) -> dict:
+    """Return dots with whiskers, one a row, in the given colours, as places."""
+    names = [" · ".join(filter(None, (dot.label, dot.run))) for dot in panel.dots]
+    room = min(0.45 * WIDTH, max(axes.width(name, TEXT) for name in names) + 4)
+    tall = max(tall, 70 + 24 * len(panel.dots))
+    drawn = _frame(panel, tall, room + 8, 0)
+    ends = [end for dot in panel.dots for end in (dot.low, dot.value, dot.high)]
+    ends += [] if panel.reference is None else [panel.reference]
+    along = axes.spanning(ends, drawn["left"], drawn["right"], margin=0.06)
+    gap = (drawn["bottom"] - drawn["top"]) / len(panel.dots)
+    drawn["dots"] = [
+        {
+            "name": axes.short(name, room, TEXT),
+            "y": round(drawn["top"] + (place + 0.5) * gap, 1),
+            "colour": colour,
+            **{end: along.at(getattr(dot, end)) for end in ("low", "value", "high")},
+            "says": f"{name}: {dot.value:.4g} [{dot.low:.4g}, {dot.high:.4g}]",
+        }
+        for place, (name, dot, colour) in enumerate(
+            zip(names, panel.dots, colours, strict=True)
+        )
+    ]
+    if panel.reference is not None:
+        drawn["reference"] = along.at(panel.reference)
+    drawn |= {"y_ticks": [], "x_ticks": along.ticks(6)}
+    drawn["says"] = "; ".join(dot["says"] for dot in drawn["dots"])
+    return drawn
+
+
+def _bars(
+    title: str, kinds: Sequence[Counted], unit: str, reference: float | None
+) -> dict:
+    """Return counts of values in bins that all kinds share, as places."""
+    labels = [
+        f"{kind.label}: median {np.median(kind.values):.3g}, n = {len(kind.values)}"
+        for kind in kinds
+    ]
+    keys, rows = _legend(labels, range(len(kinds)), WIDTH - 20)
+    under = rows * LINE_HEIGHT
+    drawn = _frame(Panel(title), HEIGHT + under, 0, under)
+    together = np.concatenate([np.asarray(kind.values, np.float64) for kind in kinds])
+    shown = [*together, reference] if reference is not None else together
+    edges = np.histogram_bin_edges(
+        np.clip(together, -axes.LARGEST, axes.LARGEST),
+        min(MOST_BINS, max(4, math.ceil(2 * len(together) ** (1 / 3)))),
+    )
+    counts = [np.histogram(kind.values, edges)[0] for kind in kinds]
+    highest = max(int(own.max()) for own in counts)
+    up = axes.Axis(0, max(1, highest) * 1.06, drawn["bottom"], drawn["top"] + 4)
+    y_ticks = up.ticks(4, whole=True)
+    drawn["left"] = 10 + max(axes.width(text, SMALL) for _, text in y_ticks)
+    along = axes.spanning([*edges, *shown], drawn["left"], drawn["right"], margin=0.02)
+    for colour, own in enumerate(counts):
+        places = [(edges[0], 0)]
+        for count, low, high in zip(own, edges[:-1], edges[1:], strict=True):
+            places += [(low, count), (high, count)]
+        places.append((edges[-1], 0))
+        outline = axes.path((along.at(x), up.at(y)) for x, y in places)
+        drawn["series"].append(
+            {"colour": colour, "dash": "", "wide": 1.6, "path": outline, "faint": ""}
+            | {"band": outline + "Z", "dots": []}
+        )
+    if reference is not None:
+        drawn["reference"] = along.at(reference)
+    drawn |= {"legend": keys, "under": unit, "y_ticks": y_ticks}
+    drawn |= {"x_ticks": along.ticks(6), "says": "; ".join(labels)}
+    return drawn
+
+
+def _legend(
+    labels: Sequence[str],
+    colours: Iterable[int],
+    room: float,
+    dashes: Sequence[str] | None = None,
+) -> tuple[list[dict], int]:
+    """Return the keys of a legend, set in lines below each other, and how many."""
+    texts = [axes.short(label, room - 30, SMALL) for label in labels]
+    lines = axes.rows(texts, room, SMALL, 34)
+    styles = list(zip(colours, dashes or [""] * len(texts), strict=True))
+    keys = []
+    for number, line in enumerate(lines):
+        x = 0.0
+        for place in line:
+            colour, dash = styles[place]
+            keys.append({"x": round(x, 1), "y": LINE_HEIGHT * number, "colour": colour}
+                        | {"dash": dash, "text": texts[place]})  # fmt: skip
+            x += axes.width(texts[place], SMALL) + 34
+    return keys, len(lines) if texts else 0
+
+
+def _styles(lines: Sequence[Line]) -> list[tuple[int, str]]:
     """Return colour and dashes of each line.
 
     One run: a colour a line. Several runs: a colour a run, dashes for held-out values
     and for further metrics.
     """
-    runs = list(dict.fromkeys(line.run for line in lines))
-    if len(runs) == 1:
-        colours = itertools.cycle(COLOURS)
-        return [(next(colours), "-") for _ in lines]
-    seen: dict[str, Iterator[str]] = {}
+    if not any(line.run for line in lines):
+        return [(place % len(COLOURS), "") for place in range(len(lines))]
+    counts: dict[str, int] = {}
     styles = []
     for line in lines:
-        dashes = seen.setdefault(line.run, itertools.cycle(("-", "--", ":", "-.")))
-        colour = COLOURS[runs.index(line.run) % len(COLOURS)]
-        styles.append((colour, next(dashes)))
+        nth = counts[line.run] = counts.get(line.run, -1) + 1
+        styles.append((colour_of(line.run), DASHES[nth % len(DASHES)]))
     return styles
-
-
-def _draw(axes: object, line: Line, colour: str, dash: str, under: bool) -> None:
-    """Draw a line; one that others lie over is wider, so that it shows below them."""
-    steps, values = np.asarray(line.steps), np.asarray(line.values, np.float64)
-    look = {"color": colour, "ls": dash, "label": line.label or None}
-    width = 2.6 if under else 1.7
-    if line.low:
-        axes.fill_between(steps, line.low, line.high, color=colour, alpha=0.14, lw=0)
-    if len(values) < SMOOTH_FROM:
-        few = len(values) <= 25
-        axes.plot(steps, values, lw=width, marker="o" if few else "", ms=3.5, **look)
-        return
-    kernel = np.ones(max(3, len(values) // 12) | 1)
-    near = np.convolve(np.ones_like(values), kernel, "same")
-    mean = np.convolve(values, kernel, "same") / near
-    axes.plot(steps, values, lw=0.7, alpha=0.3, color=colour)
-    axes.plot(steps, mean, lw=width, **look)
-
-
-def _svg(page: figure.Figure, title: str) -> Svg:
-    """Return a figure as an `svg` element that scales with its box.
-
-    Names inside it get a prefix of their own, for several plots share one page.
-    """
-    file = io.BytesIO()
-    page.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue().decode()
-    text = text[text.index("<svg") :]
-    for part in ("metadata", "style"):  # the page has a style of its own
-        text = re.sub(rf"<{part}\b.*?</{part}>", "", text, flags=re.DOTALL)
-    prefix = f"p{zlib.crc32(text.encode()):08x}-"
-    text = re.sub(r'\bid="', f'id="{prefix}', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}", text)
-    label = markupsafe.escape(title)
-    text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
-    text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    return Svg(text)

@@ -2,7 +2,8 @@
 
 Bradley-Terry on the scalar at the last token of "prompt, reply, end mark"; labels are
 probabilities, hard ones being 0 or 1. Held-out pairs are of prompts that training
-never sees. Leaves `preference/checkpoints` and `preference/summary.json`.
+never sees. Leaves `preference/checkpoints`, the rewards of held-out pairs in
+`preference/held_out.jsonl`, and `preference/summary.json`.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         program,
         lambda: start_params(job),
     )
+    watched.leave(folder)
     params = program.models(state)[model.ITEM]
     summary = {
         "train_pairs": len(train),
