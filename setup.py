@@ -40,6 +40,7 @@ EXTRAS = {
         "sentencepiece>=0.2",
         "krippendorff>=0.9",  # these two say what our statistics are held against
         "statsmodels>=0.14",
+        "axe-core-python>=0.1",  # the script that judges pages, and nothing else
         "setuptools>=65",  # which Python 3.12 and later no longer bring
     ],
     "wandb": ["wandb>=0.19"],

@@ -105,7 +105,9 @@ class Browser:
             if "id" in message:
                 self._answers[message["id"]] = message
                 continue
-            self._events.setdefault(session, collections.Counter())[message["method"]] += 1
+            self._events.setdefault(session, collections.Counter())[
+                message["method"]
+            ] += 1
             if message["method"] == "Page.javascriptDialogOpening":
                 accept = {"accept": self.accepts}
                 self._send(0, "Page.handleJavaScriptDialog", session, accept)

@@ -11,7 +11,7 @@ from configs import rlcd
 from experiments import command
 from experiments import report as report_command
 from rlcd_jax import record_files, report
-from rlcd_jax.report import plots, reading, run_preset, sections
+from rlcd_jax.report import curves, plots, reading, run_preset, sections
 from rlcd_jax.statistics import estimates, tables
 
 
@@ -154,6 +154,30 @@ def test_write_report_escapes_what_models_wrote(tmp_path):
     assert sum(tag == "script" for tag, _ in page.tags) == 5  # four browsers and ours
     assert page.browsers[2]["views"][0]["rows"][0]["cells"][0]["text"] == evil
     assert "a$b/<b>x" in page.text
+
+
+MOST_BYTES = 1_000_000
+
+
+def test_the_report_of_a_long_run_stays_small(tmp_path):
+    run = make_run(tmp_path / "run", pairs=3)
+    names = [f"more/metric_{n}" for n in range(curves.MAX_OTHERS)]
+    rows = [
+        {"stage": stage, "step": step, "wall_time": 1.0}
+        | {name: ((step * 7919 + place) % 997) / 3 for place, name in enumerate(names)}
+        for stage in ("preference", "policy")
+        for step in range(1, 401)
+    ]
+    record_files.write_jsonl(run / "metrics.jsonl", rows)
+    text = "On and on and on it went, line after line after line. " * 200
+    samples = [
+        {"prompt_id": f"p{n}", "prompt": text, "reply": text, "system": system}
+        for n in range(50)
+        for system in ("base", "rlcd")
+    ]
+    record_files.write_jsonl(run / "evaluate/samples.jsonl", samples)
+    record_files.write_jsonl(run / "policy/samples/000001.jsonl", samples)
+    assert report.write_report(run).stat().st_size < MOST_BYTES
 
 
 # --- parts that are missing -------------------------------------------------

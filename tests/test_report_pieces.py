@@ -252,7 +252,9 @@ def test_pairs_shows_the_surest_the_least_sure_and_random_ones(whole_run):
     first = shown["views"][0]["rows"][0]
     assert f"margin {margins[ordered[-1]]:.3g}" in first["facts"]
     assert all(cell["facts"][0].startswith("reward ") for cell in first["cells"])
-    tags = {tuple(cell["tag"] for cell in r["cells"]) for r in shown["views"][2]["rows"]}
+    tags = {
+        tuple(cell["tag"] for cell in r["cells"]) for r in shown["views"][2]["rows"]
+    }
     assert tags == {("better", ""), ("", "better")}
 
 
@@ -264,9 +266,7 @@ def test_pairs_without_held_out_rewards_go_by_soft_labels(whole_run):
     labels = (0.5, 0.9, 0.2, 0.55)
     soft = [make_pair(n, prob_2=p, labels="scoring") for n, p in enumerate(labels)]
     shown = browsers.pairs(dataclasses.replace(run, held_out=none, pairs=soft))
-    surest, unsure = (
-        [row["title"] for row in v["rows"]] for v in shown["views"][:2]
-    )
+    surest, unsure = ([row["title"] for row in v["rows"]] for v in shown["views"][:2])
     assert surest == [soft[1].id, soft[2].id] and unsure == [soft[0].id, soft[3].id]
 
 

@@ -19,7 +19,7 @@ YES, NO, OPEN, UNKNOWN = "yes", "no", "open", "unknown"
 EVEN = 0.5
 WINS, KL = " win rate", "KL, nats a reply"  # ends of columns of the evaluation's table
 DEV_KL, ROLLOUT_KL = "dev/kl_sum_mean", "rollout/kl_sum_mean"  # metrics of PPO
-DEV_REWARD, ROLLOUT_REWARD = "dev/reward_mean", "rollout/score_mean"
+DEV_REWARD, ROLLOUT_REWARD = "dev/reward_mean", "rollout/reward_mean"
 LEARNERS = {  # stages that say how right they are
     "preference": "Preference accuracy",
     "direct": "Accuracy of the policy's own rewards",
@@ -162,6 +162,8 @@ def _verdict(row: Mapping[str, Any] | Missing, wins: list[Finding]) -> tuple[str
         return YES, f"Yes: {name} is better than the base model. {told}."
     if cell["high"] < EVEN:
         return NO, f"No: {name} is worse than the base model. {told}."
+    if cell["low"] == cell["high"]:
+        return OPEN, f"Not shown that {name} is better than the base model: all ties."
     told = f"{told}, and the interval includes 50 %; more prompts narrow it"
     return OPEN, f"Not shown that {name} is better than the base model. {told}."
 

@@ -255,7 +255,7 @@ def _lines(
     drawn = _frame(panel, tall + under, 0, under)
     shown = [v for line in panel.lines for v in (*line.values, *line.low, *line.high)]
     up = axes.spanning(shown, drawn["bottom"], drawn["top"] + 4, margin=0.06)
-    y_ticks = up.ticks(5)
+    y_ticks = up.ticks(6)
     drawn["left"] = 10 + max(
         (axes.width(text, SMALL) for _, text in y_ticks), default=0
     )
