@@ -11,7 +11,7 @@ from configs import rlcd
 from experiments import command
 from experiments import report as report_command
 from rlcd_jax import record_files, report
-from rlcd_jax.report import curves, plots, reading, run_preset, sections
+from rlcd_jax.report import curves, panels, plots, reading, run_preset, sections
 from rlcd_jax.statistics import estimates, tables
 
 
@@ -259,7 +259,7 @@ def test_write_tables_shows_tables_and_what_is_missing(tmp_path):
         "Table 2": reading.read_tables(tmp_path / "results", "table"),
         "Table 3": reading.read_tables(tmp_path / "results", "table_3"),
     }
-    drawn = plots.sheet("Curves", [plots.Panel("x", [plots.Line("a", [1], [2])])])
+    drawn = plots.sheet("Curves", [panels.Panel("x", [panels.Line("a", [1], [2])])])
     path = report.write_tables(
         tmp_path / report.TABLES_NAME,
         found,

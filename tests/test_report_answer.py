@@ -7,7 +7,15 @@ import pytest
 from made_run import make_pair, make_run, rewards_of
 
 from rlcd_jax import diagnosis, record_files, records
-from rlcd_jax.report import answer, comparing, curves, histograms, plots, reading
+from rlcd_jax.report import (
+    answer,
+    comparing,
+    curves,
+    histograms,
+    panels,
+    plots,
+    reading,
+)
 from rlcd_jax.statistics import estimates
 
 
@@ -186,11 +194,11 @@ def test_a_diagnosis_is_read_or_its_command_is_said(tmp_path):
 
 def test_a_plot_of_anything_is_drawn():
     odd = [1.0, float("nan"), float("inf"), -1e308, 1e308, 5e-324]
-    lines = [plots.Line(f"l{n}", range(6), odd, "AB"[n % 2]) for n in range(4)]
+    lines = [panels.Line(f"l{n}", range(6), odd, "AB"[n % 2]) for n in range(4)]
     assert "nan" not in plots.curve("x", lines) and "inf" not in plots.curve("x", lines)
-    assert plots.histogram("x", [plots.Counted("a", odd), plots.Counted("b", [])])
-    assert plots.histogram("x", [plots.Counted("a", [float("nan")])]) is None
-    long = plots.curve("x", [plots.Line("", range(50_000), [0.5] * 50_000)])
+    assert plots.histogram("x", [panels.Counted("a", odd), panels.Counted("b", [])])
+    assert plots.histogram("x", [panels.Counted("a", [float("nan")])]) is None
+    long = plots.curve("x", [panels.Line("", range(50_000), [0.5] * 50_000)])
     assert len(long) < 20_000
 
 
@@ -204,7 +212,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(whole):
     runs = comparing.labelled([whole, method, other, bare, bare])
     assert list(runs) == ["A1", "A2", "B", "C", "D"]
     assert runs["A2"] is other and runs["B"] is method
-    assert plots.colour_of("A1") == plots.colour_of("A2") != plots.colour_of("B")
+    assert panels.colour_of("A1") == panels.colour_of("A2") != panels.colour_of("B")
     with pytest.raises(ValueError, match="1 runs with 1 settings; accepted: two"):
         comparing.labelled([whole])
 

@@ -14,7 +14,16 @@ from rlcd_jax import record_files, report
 from rlcd_jax.planning import chips
 from rlcd_jax.planning import plan as planned
 from rlcd_jax.planning import tables as plan_tables
-from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
+from rlcd_jax.report import (
+    browsers,
+    curves,
+    panels,
+    plots,
+    reading,
+    sections,
+    tabulate,
+    watch,
+)
 from rlcd_jax.statistics import estimates
 
 
@@ -332,27 +341,27 @@ def test_plots_name_the_judge_only_where_rows_share_a_name():
 def test_plots_of_nothing_are_nothing():
     assert plots.intervals("x", []) is None
     assert plots.curve("x", []) is None
-    assert plots.sheet("x", [plots.Panel("y"), plots.Panel("z", lines=[])]) is None
+    assert plots.sheet("x", [panels.Panel("y"), panels.Panel("z", lines=[])]) is None
 
 
 def test_sheet_gives_a_label_one_colour_and_names_it_once():
     names = ("one", "two", "three")
-    lines = [plots.Line(name, [1, 2], [k, k + 1]) for k, name in enumerate(names)]
-    dots = [plots.Dot(name, 5, 4, 6) for name in (*names[::-1], "four")]
-    panels = [
-        plots.Panel("A", lines=lines, unit="nats"),
-        plots.Panel("nothing"),
-        plots.Panel("B", lines=lines[:2]),
-        plots.Panel("C", dots=dots, reference=5),
+    lines = [panels.Line(name, [1, 2], [k, k + 1]) for k, name in enumerate(names)]
+    dots = [panels.Dot(name, 5, 4, 6) for name in (*names[::-1], "four")]
+    parts = [
+        panels.Panel("A", lines=lines, unit="nats"),
+        panels.Panel("nothing"),
+        panels.Panel("B", lines=lines[:2]),
+        panels.Panel("C", dots=dots, reference=5),
     ]
-    text = str(plots.sheet("Whole <sheet>", panels))
+    text = str(plots.sheet("Whole <sheet>", parts))
     ElementTree.fromstring(text)
     assert "nothing" not in text and "Whole &lt;sheet&gt;" in text
     shown = re.findall(r">(one|two|three|four)</text>", text)
     assert collections.Counter(shown) == {"one": 2, "two": 2, "three": 2, "four": 1}
     drawn = collections.Counter(re.findall('class="k([0-9])"', text))
     assert all(drawn[str(colour)] for colour in range(4)) and not drawn["4"]
-    assert all(colour in text for colour in plots.COLOURS[:4])
+    assert all(colour in text for colour in panels.COLOURS[:4])
 
 
 def test_common_notes_are_taken_out_of_their_tables():

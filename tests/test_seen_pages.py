@@ -13,7 +13,7 @@ from made_run import make_run
 from made_study import page_of, write_study
 
 from rlcd_jax import diagnosis, record_files, report
-from rlcd_jax.report import plots, reading
+from rlcd_jax.report import panels, plots, reading
 from rlcd_jax.statistics import estimates, tables
 
 WIDE, NARROW = 1400, 390
@@ -52,8 +52,8 @@ def pages(tmp_path_factory):
     third = make_run(folder / "c")
     config = json.loads((third / "config.json").read_text())
     (third / "config.json").write_text(json.dumps(config | {"seed": 43}))
-    lines = [plots.Line(name, [1, 2], [1.0, 2.0]) for name in ("rlcd", "rlaif")]
-    drawn = plots.sheet("PPO", [plots.Panel(f"{n}", lines) for n in range(6)])
+    lines = [panels.Line(name, [1, 2], [1.0, 2.0]) for name in ("rlcd", "rlaif")]
+    drawn = plots.sheet("PPO", [panels.Panel(f"{n}", lines) for n in range(6)])
     write_study(folder / "study")
     return {
         "report": report.write_report(one),

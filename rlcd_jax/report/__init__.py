@@ -19,6 +19,7 @@ from rlcd_jax.report import (
     curves,
     histograms,
     pages,
+    panels,
     plots,
     reading,
     sections,
@@ -142,7 +143,7 @@ def write_tables(
 
 
 def _page(template: str, **given: Any) -> str:
-    return str(pages.render(template, colour_of=plots.colour_of, **given))
+    return str(pages.render(template, colour_of=panels.colour_of, **given))
 
 
 def _write(path: pathlib.Path, page: str) -> pathlib.Path:

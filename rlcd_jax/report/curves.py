@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rlcd_jax import stages
-from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.report import panels, plots, reading, sections
 from rlcd_jax.statistics.estimates import Missing
 
 HELD_OUT = "held_out|heldout|eval|dev|validation|test"
@@ -105,14 +105,14 @@ def _stage(
         }
     )
     names = list(dict.fromkeys(name for points in series.values() for name in points))
-    panels, elsewhere, not_there, used = [], [], [], set()
+    first, elsewhere, not_there, used = [], [], [], set()
     for panel in PANELS.get(stage, ()):
         pattern = re.compile(rf"(?:^|/)(?:(?:{HELD_OUT})[_/])*(?:{panel.leaf})$")
         matched = [name for name in names if pattern.search(name)]
         used.update(matched)
         if matched:
             lines = _lines(matched, series)
-            place = elsewhere if panel.title in apart else panels
+            place = elsewhere if panel.title in apart else first
             place.append(plots.curve(panel.title, lines, unit=panel.unit))
         elif panel.title not in (*OPTIONAL, *apart):
             not_there.append(panel.title.lower())
@@ -133,7 +133,7 @@ def _stage(
     ]
     return {
         "stage": stage,
-        "panels": [svg for svg in panels if svg],
+        "panels": [svg for svg in first if svg],
         "apart": [svg for svg in elsewhere if svg],
         "not_there": not_there,
         "others": [svg for svg in others if svg],
@@ -181,7 +181,7 @@ def _together(several: Sequence[Series]) -> Series:
     return merged
 
 
-def _lines(names: list[str], series: Mapping[str, Series]) -> list[plots.Line]:
+def _lines(names: list[str], series: Mapping[str, Series]) -> list[panels.Line]:
     """Return the lines of one panel: each metric of each run that has it."""
     held_out = {
         name: bool(re.search(rf"(?:^|[/_])(?:{HELD_OUT})[/_]", name)) for name in names
@@ -201,5 +201,7 @@ def _lines(names: list[str], series: Mapping[str, Series]) -> list[plots.Line]:
             text = " · ".join(part for part in (label, kind) if part)
             steps, values, low, high = zip(*points[name], strict=True)
             band = {} if low[0] is None else {"low": low, "high": high}
-            lines.append(plots.Line(text, steps, values, label, held_out[name], **band))
+            lines.append(
+                panels.Line(text, steps, values, label, held_out[name], **band)
+            )
     return lines

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import records
-from rlcd_jax.report import plots, reading
+from rlcd_jax.report import panels, plots, reading
 from rlcd_jax.statistics.estimates import Missing
 
 SIDES = ("positive", "negative")
@@ -58,7 +58,7 @@ def _rewards(
         plots.histogram("Reward by side", _counted(by_side), unit=unit),
         plots.histogram(
             "Margin: better less other",
-            [plots.Counted(label, margins)],
+            [panels.Counted(label, margins)],
             unit=unit,
             reference=0,
         ),
@@ -89,7 +89,7 @@ def _dev_rewards(run: reading.Run) -> plots.Svg | None:
         return None
     steps = sorted(run.policy_samples)
     kinds = [
-        plots.Counted(
+        panels.Counted(
             f"step {step}",
             [row["score"] for row in run.policy_samples[step] if "score" in row],
         )
@@ -98,8 +98,8 @@ def _dev_rewards(run: reading.Run) -> plots.Svg | None:
     return plots.histogram("Reward of the policy", kinds, unit="dev replies")
 
 
-def _counted(by_side: Mapping[str, Sequence[float]]) -> list[plots.Counted]:
+def _counted(by_side: Mapping[str, Sequence[float]]) -> list[panels.Counted]:
     """Return the sides in one order, so that a side has one colour."""
     order = (*SIDES, BETTER, OTHER)
     names = sorted(by_side, key=lambda n: order.index(n) if n in order else len(order))
-    return [plots.Counted(name, by_side[name]) for name in names]
+    return [panels.Counted(name, by_side[name]) for name in names]

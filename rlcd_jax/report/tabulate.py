@@ -6,7 +6,7 @@ import collections
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.report import panels, plots, reading, sections
 from rlcd_jax.statistics.estimates import Missing
 
 BLANK = ("", "-")  # texts that go with any column
@@ -198,7 +198,7 @@ def _plot(
         if sections.is_estimate(cell):
             figures = (scale * cell[name] for name in ("value", "low", "high"))
             name = " · ".join(_row_key(row)) if twice else row["name"]
-            dots.append(plots.Dot(name, *figures, run=label))
+            dots.append(panels.Dot(name, *figures, run=label))
     if not dots:
         return None
     name = column["name"].lower()
