@@ -117,6 +117,14 @@ def test_a_run_that_diverged_is_cautioned_of(whole):
     stages = tuple(policy if s.name == "policy" else s for s in whole.stages)
     (caution,) = answer.answer(dataclasses.replace(whole, stages=stages)).cautions
     assert "12 updates were skipped" in caution and "diverged" in caution
+    rows = [
+        {"stage": "policy", "step": n, "optimizer/skipped": float(n > 1)}
+        for n in range(4)
+    ]
+    run = without(whole, "policy", "evaluate", state="begun", metrics=rows)
+    cautions = answer.answer(run).cautions
+    assert cautions[0] == "Not finished: policy: step 3 of 40."
+    assert cautions[1].startswith("policy: 2 updates were skipped")
 
 
 def test_a_table_without_judges_is_no_answer(whole):

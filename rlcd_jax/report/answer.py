@@ -20,6 +20,7 @@ EVEN = 0.5
 WINS, KL = " win rate", "KL, nats a reply"  # ends of columns of the evaluation's table
 DEV_KL, ROLLOUT_KL = "dev/kl_sum_mean", "rollout/kl_sum_mean"  # metrics of PPO
 DEV_REWARD, ROLLOUT_REWARD = "dev/reward_mean", "rollout/reward_mean"
+SKIPPED = "optimizer/skipped"
 LEARNERS = {  # stages that say how right they are
     "preference": "Preference accuracy",
     "direct": "Accuracy of the policy's own rewards",
@@ -234,14 +235,21 @@ def _cautions(run: reading.Run) -> list[str]:
     for stage in run.stages:
         if stage.state == "begun":
             told.append(f"Not finished: {stage.name}{_progress(run, stage.name)}.")
-        summary = {} if isinstance(stage.summary, Missing) else stage.summary
-        skipped = summary.get("skipped_updates")
-        if isinstance(skipped, int | float) and skipped > 0:
+        if skipped := _skipped(run, stage):
             told.append(
                 f"{stage.name}: {skipped:g} updates were skipped, because their "
                 "gradient was not finite; the training diverged there."
             )
     return told
+
+
+def _skipped(run: reading.Run, stage: reading.StageState) -> float:
+    """Return how many updates came to nothing: by the summary, else by the metrics."""
+    if not isinstance(stage.summary, Missing):
+        known = stage.summary.get("skipped_updates", 0)
+        return known if isinstance(known, int | float) else 0
+    rows = [] if isinstance(run.metrics, Missing) else run.metrics
+    return sum(row.get(SKIPPED, 0) for row in rows if row["stage"] == stage.name)
 
 
 def _rests_on(cell: Mapping[str, Any], what: str) -> str:
