@@ -57,7 +57,7 @@ NO_TABLE = estimates.Missing("evaluate/table.json is not there")
         ((0.2, 0.3, 0.4), answer.NO, "No: rlcd is worse"),
         ((0.4, 0.55, 0.7), answer.OPEN, "includes 50 %"),
         ((0.5, 0.6, 0.7), answer.OPEN, "Not shown that rlcd"),
-        ((0.5, 0.5, 0.5), answer.OPEN, "all ties"),
+        ((0.5, 0.5, 0.5), answer.OPEN, "on no prompt is it preferred"),
     ],
 )
 def test_the_interval_of_the_win_rate_is_the_verdict(whole, interval, verdict, words):

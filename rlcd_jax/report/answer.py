@@ -164,7 +164,7 @@ def _verdict(row: Mapping[str, Any] | Missing, wins: list[Finding]) -> tuple[str
     if cell["high"] < EVEN:
         return NO, f"No: {name} is worse than the base model. {told}."
     if cell["low"] == cell["high"]:
-        return OPEN, f"Not shown that {name} is better than the base model: all ties."
+        return OPEN, f"Not shown that {name} is better: on no prompt is it preferred."
     told = f"{told}, and the interval includes 50 %; more prompts narrow it"
     return OPEN, f"Not shown that {name} is better than the base model. {told}."
 
@@ -181,7 +181,7 @@ def _divergence(run: reading.Run, row: Mapping[str, Any] | Missing) -> Finding:
         if found := _last(run, name):
             step, value = found
             note = f"{of} of step {step}; not evaluated"
-            return Finding(what, f"{value:.2f}", "", note, value)
+            return Finding(what, f"{value:z.2f}", "", note, value)
     return _unknown(what, _reason(row))
 
 
@@ -217,9 +217,9 @@ def _reward(run: reading.Run) -> Finding | None:
             first, last = rows[0], rows[-1]
             last_value = last[name]
             span = f"steps {first['step']} to {last['step']}, {of}"
-            note = f"from {first[name]:.2f}; {span}"
+            note = f"from {first[name]:z.2f}; {span}"
             what = "Reward of the policy"
-            return Finding(what, f"{last_value:.2f}", "", note, last_value)
+            return Finding(what, f"{last_value:z.2f}", "", note, last_value)
     return None
 
 

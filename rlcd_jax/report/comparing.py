@@ -105,4 +105,4 @@ def _together(said: Sequence[answer.Answer], name: str) -> answer.Finding:
     spread = statistics.stdev(values) if len(values) > 1 else math.nan
     shown = f"± {spread:.2f}" if len(values) > 1 else ""
     note = f"standard deviation of {len(values)} runs" if shown else "of one run"
-    return answer.Finding(name, f"{mean:.2f}", shown, note, mean)
+    return answer.Finding(name, f"{mean:z.2f}", shown, note, mean)
