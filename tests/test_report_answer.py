@@ -206,6 +206,11 @@ def test_a_plot_of_anything_is_drawn():
     assert "nan" not in plots.curve("x", lines) and "inf" not in plots.curve("x", lines)
     assert plots.histogram("x", [panels.Counted("a", odd), panels.Counted("b", [])])
     assert plots.histogram("x", [panels.Counted("a", [float("nan")])]) is None
+    for few in ([1.0, 1.0 + 2e-16], [0.0, 5e-324], [1e300, -1e300], [7.0]):
+        assert plots.histogram("x", [panels.Counted("a", few)])
+        assert plots.curve("x", [panels.Line("", range(len(few)), few)])
+    assert plots.curve("x", [panels.Line("", [1, 10**400], [0.0, 1e308])])
+    assert plots.curve("x", [panels.Line("", range(100), [1e308] * 100)])
     long = plots.curve("x", [panels.Line("", range(50_000), [0.5] * 50_000)])
     assert len(long) < 20_000
 

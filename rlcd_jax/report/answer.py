@@ -253,7 +253,7 @@ def _skipped(run: reading.Run, stage: reading.StageState) -> float:
 
 
 def _rests_on(cell: Mapping[str, Any], what: str) -> str:
-    return f"n = {cell['num']:g} {what}" if "num" in cell else ""
+    return f"n = {sections.show(cell['num'])} {what}" if "num" in cell else ""
 
 
 def _unknown(what: str, reason: str) -> Finding:

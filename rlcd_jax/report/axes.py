@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # between ticks, times a power of ten
 MOST_POINTS = 360  # of a path
 LARGEST = 1e300  # values beyond are drawn there: their differences are finite
+SMALLEST = 1e-290  # difference that is drawn
 LETTER = 0.56  # mean width of a letter, in its size
 
 
@@ -40,7 +42,12 @@ class Axis:
 
 def bounded(value: float) -> float:
     """Return a value that is within what can be drawn."""
-    return min(max(float(value), -LARGEST), LARGEST)
+    return float(min(max(value, -LARGEST), LARGEST))
+
+
+def is_finite(value: float) -> bool:
+    """Say whether a value is a number that a float holds; a whole one may be longer."""
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def spanning(
@@ -54,11 +61,10 @@ def spanning(
       end: place of the highest.
       margin: share of the range that is added at each end.
     """
-    data = np.fromiter(values, np.float64)
-    data = np.clip(data[np.isfinite(data)], -LARGEST, LARGEST)
-    low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 1.0)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = 0.5 * abs(low) or 0.5
+    data = [bounded(value) for value in values if is_finite(value)]
+    low, high = (min(data), max(data)) if data else (0.0, 1.0)
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), SMALLEST):
+        room = 0.5 * abs(low) if abs(low) > 10 * SMALLEST else 0.5
         low, high = low - room, high + room
     room = margin * (high - low)
     return Axis(low - room, high + room, start, end)

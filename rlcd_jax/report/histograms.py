@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import records
-from rlcd_jax.report import panels, plots, reading
+from rlcd_jax.report import panels, plots, reading, table_files
 from rlcd_jax.statistics.estimates import Missing
 
 SIDES = ("positive", "negative")
@@ -91,7 +91,11 @@ def _dev_rewards(run: reading.Run) -> plots.Svg | None:
     kinds = [
         panels.Counted(
             f"step {step}",
-            [row["score"] for row in run.policy_samples[step] if "score" in row],
+            [
+                row["score"]
+                for row in run.policy_samples[step]
+                if table_files.is_number(row.get("score"))
+            ],
         )
         for step in dict.fromkeys((steps[-1], steps[0]))
     ]

@@ -176,7 +176,8 @@ def _series(
     points: int,
 ) -> dict:
     """Return one line; one that others lie over is wider, so that it shows below."""
-    steps, values = np.asarray(line.steps), np.asarray(line.values, np.float64)
+    steps = np.array([axes.bounded(step) for step in line.steps])
+    values = np.asarray(line.values, np.float64)
     drawn = {"colour": colour, "dash": dash, "wide": 3.2 if under else 2}
     drawn |= {"band": "", "faint": "", "dots": []}
     if len(line.low):
@@ -187,12 +188,13 @@ def _series(
         kernel = np.ones(max(3, len(values) // 12) | 1)
         known = np.isfinite(values)
         near = np.convolve(known.astype(float), kernel, "same")
-        total = np.convolve(np.where(known, values, 0.0), kernel, "same")
+        with np.errstate(over="ignore"):  # what is too large to add up is a gap
+            total = np.convolve(np.where(known, values, 0.0), kernel, "same")
         values = np.where(near > 0, total / np.maximum(near, 1), np.nan)
     elif len(values) <= DOTTED_TO:
         drawn["dots"] = [
             (along.at(x), up.at(y), f"step {x}: {y:.4g}")
-            for x, y in zip(steps, values, strict=True)
+            for x, y in zip(line.steps, values, strict=True)
             if math.isfinite(y)
         ]
     drawn["path"] = _path(*axes.thinned(steps, values, points), along, up)
@@ -250,11 +252,13 @@ def of_bars(
     drawn = _frame(Panel(title), HEIGHT + under, 0, under)
     together = np.concatenate([np.asarray(kind.values, np.float64) for kind in kinds])
     shown = [*together, reference] if reference is not None else together
-    edges = np.histogram_bin_edges(
-        np.clip(together, -axes.LARGEST, axes.LARGEST),
-        min(MOST_BINS, max(4, math.ceil(2 * len(together) ** (1 / 3)))),
-    )
-    counts = [np.histogram(kind.values, edges)[0] for kind in kinds]
+    bins = min(MOST_BINS, max(4, math.ceil(2 * len(together) ** (1 / 3))))
+    ends = axes.spanning(together, 0, 1)
+    edges = np.linspace(ends.low, ends.high, bins + 1)
+    counts = [
+        np.histogram([axes.bounded(value) for value in kind.values], edges)[0]
+        for kind in kinds
+    ]
     highest = max(int(own.max()) for own in counts)
     up = axes.Axis(0, max(1, highest) * 1.06, drawn["bottom"], drawn["top"] + 4)
     y_ticks = up.ticks(4, whole=True)

@@ -78,7 +78,7 @@ def histogram(
       reference: where to draw a dashed line; None: nowhere.
     """
     kinds = [
-        panels.Counted(kind.label, [v for v in kind.values if math.isfinite(v)])
+        panels.Counted(kind.label, [v for v in kind.values if axes.is_finite(v)])
         for kind in kinds
     ]
     kinds = [kind for kind in kinds if kind.values]
