@@ -86,7 +86,7 @@ def test_write_report_has_every_part(whole_page):
     assert "KL from base, nats a reply 6.60 [6.00, 7.20] n = 48 prompts" in page.text
     assert "6 min 52 s" in page.text  # seconds of simulate
     assert "generate 2 min 48 s" in page.text  # 40 steps of 4.2 s
-    assert [len(b["views"]) for b in page.browsers] == [1, 1, 3, 1]
+    assert [len(b["views"]) for b in page.browsers] == [3, 1, 1, 1]
     assert not re.search(r"Missing: (?!preference|distill|diagnostics)", page.text)
     assert "Over-optimisation watch No warning." in page.text
     assert "Judged by people" not in page.text
@@ -152,7 +152,7 @@ def test_write_report_escapes_what_models_wrote(tmp_path):
     assert not page.unbalanced
     assert "img" not in {tag for tag, _ in page.tags}
     assert sum(tag == "script" for tag, _ in page.tags) == 5  # four browsers and ours
-    assert page.browsers[2]["views"][0]["rows"][0]["cells"][0]["text"] == evil
+    assert page.browsers[0]["views"][0]["rows"][0]["cells"][0]["text"] == evil
     assert "a$b/<b>x" in page.text
 
 

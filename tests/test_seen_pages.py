@@ -78,20 +78,18 @@ def tab(tmp_path_factory):
 def test_axe_finds_nothing_serious_and_nothing_is_cut(tab, pages, name):
     """On light and dark ground, wide and narrow; with the rating page's task open."""
     script = axe()
-    for dark in (False, True):
-        for width in (WIDE, NARROW):
-            tab.look(width=width, dark=dark)
-            tab.open(pages[name])
-            if name == "rating":
-                tab.click("#start")
-            where = (name, width, "dark" if dark else "light")
-            assert tab.run("return document.documentElement.scrollWidth") <= width
-            tab.run(f"{script}; return 1")
-            found = tab.run(
-                "return axe.run(document, {resultTypes: ['violations']}).then((all) =>"
-                "  all.violations.map((v) => [v.impact, v.id, v.nodes[0].html]))"
-            )
-            assert not [one for one in found if one[0] in REFUSED], where
+    for width, dark in ((WIDE, False), (NARROW, True)):
+        tab.look(width=width, dark=dark)
+        tab.open(pages[name])
+        if name == "rating":
+            tab.click("#start")
+        assert tab.run("return document.documentElement.scrollWidth") <= width
+        tab.run(f"{script}; return 1")
+        found = tab.run(
+            "return axe.run(document, {resultTypes: ['violations']}).then((all) =>"
+            "  all.violations.map((v) => [v.impact, v.id, v.nodes[0].html]))"
+        )
+        assert not [one for one in found if one[0] in REFUSED], (width, dark)
     ground = tab.run("return getComputedStyle(document.body).backgroundColor")
     assert max(map(int, ground[4:-1].split(", "))) < 64, "it is dark"
     assert pages[name].stat().st_size < MOST_BYTES
