@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.report --workdir runs/rlcd
           python -m experiments.report --workdir runs/rlcd --studies studies/one
-          python -m experiments.report --workdir runs --compare runs/rlcd runs/rlaif …
+          python -m experiments.report --workdir runs --compare runs/rlcd runs/rlaif
 
 The first writes report.html, the second adds the results of human studies to it, the
 third writes compare.html, all into the workdir; runs that differ in the seed alone are
