@@ -200,6 +200,13 @@ def test_a_diagnosis_is_read_or_its_command_is_said(tmp_path):
     assert reading.read_run(run).contrast == [table]
 
 
+def test_a_panel_says_what_its_lines_go_over():
+    line = panels.Line("", [0.1, 0.2, 0.4], [1.0, 2.0, 3.0])
+    drawn = plots.sheet("x", [panels.Panel("y", [line], across="alpha")])
+    assert ">alpha</text>" in drawn and ">0.2</text>" in drawn
+    assert ">step</text>" in plots.curve("y", [line])
+
+
 def test_a_plot_of_anything_is_drawn():
     odd = [1.0, float("nan"), float("inf"), -1e308, 1e308, 5e-324]
     lines = [panels.Line(f"l{n}", range(6), odd, "AB"[n % 2]) for n in range(4)]

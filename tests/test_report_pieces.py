@@ -338,6 +338,16 @@ def test_plots_name_the_judge_only_where_rows_share_a_name():
     assert "· x" not in shown["plots"][0]
 
 
+def test_pairs_left_out_by_their_scores_are_counted_with_the_dropped(whole_run):
+    run = reading.read_run(whole_run)
+    assert sections.drops(run)["filtered"] == ""
+    simulate = run.stage("simulate")
+    summary = simulate.summary | {"filtered": {"unsure": 3}}
+    mended = dataclasses.replace(simulate, summary=summary)
+    run = dataclasses.replace(run, stages=(mended, *run.stages[1:]))
+    assert sections.drops(run)["filtered"] == "unsure: 3"
+
+
 def test_plots_of_nothing_are_nothing():
     assert plots.intervals("x", []) is None
     assert plots.curve("x", []) is None

@@ -16,6 +16,7 @@ from rlcd_jax.report import axes
 
 # On white; `style.html` has them for dark pages too.
 COLOURS = ("#2563c9", "#c25a05", "#1a7d59", "#9a3fb5", "#7a6a00", "#b3264a")
+STEP = "step"
 DASHES = ("", "6 4", "2 3", "8 3 2 3")
 WIDTH, HEIGHT = 430, 236  # of a plot, in its own units
 TEXT, SMALL = 12, 11  # sizes of letters
@@ -33,7 +34,7 @@ class Line:
     """
 
     label: str
-    steps: Sequence[int]
+    steps: Sequence[float]
     values: Sequence[float]
     run: str = ""
     held_out: bool = False
@@ -62,13 +63,17 @@ class Counted:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One plot of a sheet: lines over steps, or dots with intervals."""
+    """One plot of a sheet: lines over steps, or dots with intervals.
+
+    `across` names what lines go over; steps are whole numbers, other things may not be.
+    """
 
     title: str
     lines: Sequence[Line] = ()
     dots: Sequence[Dot] = ()
     unit: str = ""
     reference: float | None = None
+    across: str = STEP
 
 
 def colour_of(run: str) -> int:
@@ -143,8 +148,8 @@ def of_lines(
     )
     steps = [step for line in panel.lines for step in line.steps]
     along = axes.spanning(steps, drawn["left"], drawn["right"], margin=0.02)
-    drawn |= {"legend": keys, "under": "step", "y_ticks": y_ticks}
-    drawn["x_ticks"] = along.ticks(6, whole=True)
+    drawn |= {"legend": keys, "under": panel.across, "y_ticks": y_ticks}
+    drawn["x_ticks"] = along.ticks(6, whole=panel.across == STEP)
     last = max((line.run for line in panel.lines), default="")
     drawn["series"] = [
         _series(line, *style, along, up, under=line.run < last, points=points)

@@ -208,7 +208,8 @@ def drops(run: reading.Run) -> dict[str, Any] | Missing:
     """Return a count of each reason for which a side gave no reply.
 
     A dict with `sides`, `rows` of (reason, counts in the order of the sides),
-    their `totals` and the number of `prompts` that gave no pair.
+    their `totals`, the number of `prompts` that gave no pair, and how many pairs were
+    `filtered`, left out by their scores, as text.
     """
     summary = run.stage("simulate").summary
     if reading.is_missing(summary):
@@ -224,6 +225,7 @@ def drops(run: reading.Run) -> dict[str, Any] | Missing:
         "rows": rows,
         "totals": [sum(by_side[side].values()) for side in sides],
         "prompts": summary.get("prompts_dropped"),
+        "filtered": show(summary["filtered"]) if summary.get("filtered") else "",
     }
 
 
