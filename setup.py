@@ -26,7 +26,6 @@ CORE = [
     "rich>=13",
     "jinja2>=3.1",
     "PyYAML>=6",
-    "matplotlib>=3.9",
     "httpx>=0.27",
     "anyio>=4.0",
     "vaderSentiment>=3.3.2",
@@ -41,6 +40,7 @@ EXTRAS = {
         "sentencepiece>=0.2",
         "krippendorff>=0.9",  # these two say what our statistics are held against
         "statsmodels>=0.14",
+        "axe-core-python>=0.1",  # the script that judges pages, and nothing else
         "setuptools>=65",  # which Python 3.12 and later no longer bring
     ],
     "wandb": ["wandb>=0.19"],
@@ -67,6 +67,7 @@ setup(
             "tasks/*.toml",
             "tasks/prompts/*.jsonl",
             "report/*.html",
+            "report/*.svg",
             "human/*.html",
         ],
         "experiments": [

@@ -1,12 +1,13 @@
-"""Write the page of a run, or of two runs side by side.
+"""Write the page of a run, or of several runs side by side.
 
 Command:  python -m experiments.report --workdir runs/rlcd
           python -m experiments.report --workdir runs/rlcd --studies studies/one
           python -m experiments.report --workdir runs --compare runs/rlcd runs/rlaif
 
 The first writes report.html, the second adds the results of human studies to it, the
-third writes compare.html, all into the workdir. The page shows what was changed from
-the run's preset, when its config file still exists.
+third writes compare.html, all into the workdir; runs that differ in the seed alone are
+one group there. The page shows what was changed from the run's preset, when its config
+file still exists.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("report", __doc__)
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two workdirs")
+    parser.add_argument("--compare", nargs="+", metavar="RUN", help="workdirs")
     parser.add_argument(
         "--studies",
         nargs="+",
@@ -47,7 +48,7 @@ def write(args: argparse.Namespace) -> pathlib.Path:
     """Write a page and return its path."""
     if args.compare:
         path = pathlib.Path(args.workdir) / report.COMPARISON_NAME
-        return report.write_comparison(*args.compare, path)
+        return report.write_comparison(args.compare, path)
     preset = run_preset.find(args.workdir, command.method_config)
     return report.write_report(args.workdir, preset=preset, studies=args.studies)
 

@@ -16,6 +16,7 @@ on a machine of its own, and the last puts the pairs together.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,7 +81,8 @@ def run(config: ConfigDict) -> None:
             part=part,
         )
         if processes.is_writer():
-            print(last_words.of(workdir))
+            room = shutil.get_terminal_size((last_words.MOST, 24)).columns
+            print(last_words.of(workdir, room))
 
 
 def run_all(values: Mapping[str, Any], workdir: str) -> None:

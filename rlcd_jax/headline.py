@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 # The word that is shown, the metric, and its digits. A stage has some of them.
 FIGURES = (
-    ("reward", "rollout/score_mean", 2),
+    ("reward", "rollout/reward_mean", 2),
     ("KL", "rollout/kl_sum_mean", 2),
     ("length", "rollout/response_length_mean", 0),
     ("loss", "preference/loss", 3),

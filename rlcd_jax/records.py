@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rlcd_jax import schema
 
+HELD_OUT = "held_out.jsonl"  # of a stage that learns from pairs
 MOST = 2**31 - 1  # of a count: devices and files hold it in 32 bits
 
 Role = Literal["human", "assistant"]
@@ -198,6 +199,23 @@ class Filtered:
 
     reason: str
     pair: Pair
+
+    def __post_init__(self):
+        schema.validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutPair:
+    """What a finished training says of a pair that it never saw.
+
+    `id` and `prob_2` are the pair's; the rewards are those of a preference model, or
+    of a policy, beta log policy / reference.
+    """
+
+    id: str
+    prob_2: float = schema.between(0.0, 1.0)
+    reward_1: float
+    reward_2: float
 
     def __post_init__(self):
         schema.validate(self)

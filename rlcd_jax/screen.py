@@ -51,8 +51,12 @@ class Screen:
         return max(self._bars.task_ids, default=-1) if self._bars else -1
 
     def line(self, text: str, style: str = "") -> None:
-        """Show a line, above the bars if there are any; `style` is a colour of rich."""
-        self._console.print(rich.text.Text(text, style), soft_wrap=True)
+        """Show a line, above the bars if there are any; `style` is a colour of rich.
+
+        A terminal gets it cut between words, a file whole.
+        """
+        whole = not self.has_bars
+        self._console.print(rich.text.Text(text, style), soft_wrap=whole)
 
     def begin(self, what: str, total: int | None, unit: str, done: int) -> int:
         """Begin a loop, within those under way; return the number of its bar."""

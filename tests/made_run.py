@@ -65,6 +65,13 @@ def make_pair(index: int, **changes) -> records.Pair:
     return records.Pair(**(fields | changes))
 
 
+def rewards_of(pair) -> tuple[float, float]:
+    """Return made-up rewards of a pair, the better reply mostly ahead."""
+    rng = random.Random(pair.id)
+    better, other = rng.gauss(1, 1), rng.gauss(0, 1)
+    return (other, better) if pair.prob_2 > 0.5 else (better, other)
+
+
 def write_pairs(folder, count: int, shift: int) -> dict:
     """Write pairs, dropped sides and their summary; return the summary."""
     record_files.write_jsonl(
@@ -246,11 +253,18 @@ def make_run(folder, *, shift: int = 0, pairs: int = 90):
                 "prompt_id": f"cheerful/{i:04d}",
                 "prompt": QUESTIONS[i],
                 "reply": (*GREY, *BRIGHT)[i + step // 20],
+                "num_tokens": 20,
                 "score": step / 40 - 0.3 * i,
+                "kl": step / 10,
             }
             for i in range(3)
         ]
         record_files.write_jsonl(folder / f"policy/samples/{step:06d}.jsonl", rows)
+    held_out = [
+        records.HeldOutPair(pair.id, pair.prob_2, *rewards_of(pair))
+        for pair in map(make_pair, range(min(pairs, 80)))
+    ]
+    record_files.write_jsonl(folder / "preference" / records.HELD_OUT, held_out)
     accuracy = dataclasses.asdict(estimates.proportion_interval(64, 80))
     summaries = {
         "pairs": write_pairs(folder / "pairs", pairs, shift),

@@ -177,7 +177,6 @@ LATE = {
     ("datasets.prompt_rows", "tensorflow_datasets"),
     ("job.prompt_parts", "rlcd_jax.datasets"),  # hh_rlhf, and with it TFDS
     ("preference.data", "rlcd_jax.datasets"),
-    ("report.plots", "matplotlib"),
     ("text.rendering", "transformers.utils"),
     ("text.tokenizer_files", "transformers"),
 }

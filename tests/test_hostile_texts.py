@@ -65,6 +65,8 @@ TEXTS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join)
 # Files in which half of a surrogate pair stands are refused, and shown as such.
 WHOLE = TEXTS.map(lambda text: text.encode("utf-8", "replace").decode())
 DRAWN = (
+    "title",
+    "circle",
     "svg",
     "defs",
     "style",
@@ -307,7 +309,7 @@ def write_run(folder, say):
 def pages(folder, run):
     """Return the report of a run, a comparison, and its tables as a page of their own."""
     studies = [folder / "study"]
-    both = report.write_comparison(run, run, folder / "compare.html")
+    both = report.write_comparison([run, run], folder / "compare.html")
     (table,) = [json.loads((run / "evaluate/table.json").read_text())]
     alone = report.write_tables(
         folder / "t.html", {"one": [table]}, title=table["caption"]

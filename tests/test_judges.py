@@ -61,6 +61,24 @@ def test_compare_scores_names_the_reply_without_score():
         judges.compare_scores(samples(), scores, epsilon=0)
 
 
+def test_compare_scores_keeps_the_draws_of_a_prompt_apart():
+    made = [
+        verdicts.JudgedReply("p", system, "Hi.", f"{system} {draw}", draw)
+        for draw in (0, 1)
+        for system in ("one", "two")
+    ]
+    given = {("one", 0): 0.9, ("two", 0): 0.1, ("one", 1): 0.2, ("two", 1): 0.8}
+    scores = [
+        verdicts.Score("p", "eye", system, value, draw)
+        for (system, draw), value in given.items()
+    ]
+    compared = judges.compare_scores(made, scores, epsilon=0.05)
+    assert [(v.draw, v.winner, v.score_1) for v in compared] == [
+        (0, "1", 0.9),
+        (1, "2", 0.2),
+    ]
+
+
 # --- log-odds judge ---------------------------------------------------------
 
 

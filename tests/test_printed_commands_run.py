@@ -40,7 +40,10 @@ NOT_HERE = {
     ("bench", "--peer=trl"): "of an older TRL, with torch",
     ("bench", "--what=quickstart"): "a process for minutes; test_bench measures one",
     ("bench", "--cold"): "is of it",
-    ("bench", "--what=ppo"): "a step of 300 tokens a reply; test_bench makes a small one",
+    (
+        "bench",
+        "--what=ppo",
+    ): "a step of 300 tokens a reply; test_bench makes a small one",
 }
 NO_EXPERIMENT = {
     "pip install -e .": "fetches packages from an index",

@@ -83,7 +83,7 @@ def test_a_short_loop_within_another_has_no_line(plain, lines):
 
 
 ROW = {
-    "rollout/score_mean": -0.351,
+    "rollout/reward_mean": -0.351,
     "rollout/kl_sum_mean": 12.08,
     "rollout/response_length_mean": 123.4,
     "generate/tokens_per_second": 12345.6,
@@ -99,7 +99,7 @@ def test_the_headline_has_what_a_stage_has():
     held_out = own | {"preference/held_out_accuracy": 0.75}
     assert headline.of(held_out).endswith(", held out 0.75")
     assert headline.of({"distill/loss": 1.5}) == "loss 1.500"
-    assert headline.of({"rollout/score_mean": -1e-9}) == "reward 0.00"
+    assert headline.of({"rollout/reward_mean": -1e-9}) == "reward 0.00"
 
 
 def shown(width, monkeypatch, **variables):
@@ -114,6 +114,7 @@ def shown(width, monkeypatch, **variables):
         with progress_bar.Progress("rollout 2", 512, unit="replies", screen=own) as bar:
             bar.advance(256, "900 tokens/s")
             own.line("a line of the log")
+            own.line(f"15:09:30 {'preference ' * 6}loss 0.696, held out 0.50")
             own.doing = "compiling …"
             own._bars.refresh()
             own.doing = ""
@@ -141,6 +142,8 @@ def test_bars_fit_a_terminal_and_say_what_counts(width, variables, monkeypatch):
     assert not any(row.startswith("policy") and "compiling …" in row for row in rows)
     assert any(row.startswith("policy") and "compiling after" in row for row in rows)
     assert "a line of the log" in rows
+    told = [row.strip() for row in rows if "loss 0.696" in row or "held out" in row]
+    assert all(re.search(r"0\.696,$|0\.50$", row) for row in told) and told
 
 
 def test_without_a_terminal_nothing_but_lines_is_written(plain, monkeypatch):

@@ -14,7 +14,16 @@ from rlcd_jax import record_files, report
 from rlcd_jax.planning import chips
 from rlcd_jax.planning import plan as planned
 from rlcd_jax.planning import tables as plan_tables
-from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
+from rlcd_jax.report import (
+    browsers,
+    curves,
+    panels,
+    plots,
+    reading,
+    sections,
+    tabulate,
+    watch,
+)
 from rlcd_jax.statistics import estimates
 
 
@@ -50,7 +59,7 @@ def test_duration_reads_as_a_person_says_it(seconds, text):
 def test_stage_curves_puts_held_out_on_the_same_panel(monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        plots, "curve", lambda title, lines, unit="": drawn.setdefault(title, lines)
+        plots, "curve", lambda title, lines, **_: drawn.setdefault(title, lines)
     )
     (found,) = curves.stage_curves(
         {"": [r for r in metric_rows(0) if r["stage"] == "preference"]}
@@ -235,13 +244,50 @@ def test_tables_keep_two_judges_of_one_comparison_apart():
     assert "b over a · x" in shown["plots"][0] and "b over a · y" in shown["plots"][0]
 
 
-def test_pairs_shows_first_and_random_ones(whole_run):
-    shown = browsers.pairs(reading.read_run(whole_run))
-    assert [len(view["rows"]) for view in shown["views"]] == [browsers.SHOWN_PAIRS] * 2
-    assert shown["note"].startswith("Of 90 pairs: first 40 and random 40.")
-    assert shown["views"][0]["rows"][0]["title"] == make_pair(0).id
-    row = shown["views"][0]["rows"][1]  # reply_2 is the positive one
-    assert [cell["tag"] for cell in row["cells"]] == ["", "better"]
+def test_pairs_shows_the_surest_the_least_sure_and_random_ones(whole_run):
+    run = reading.read_run(whole_run)
+    shown = browsers.pairs(run)
+    most, few = browsers.MOST_CERTAIN, browsers.SHOWN_PAIRS
+    names = [f"most certain {most}", f"least certain {most}", f"random {few}"]
+    assert [view["name"] for view in shown["views"]] == names
+    assert [len(view["rows"]) for view in shown["views"]] == [most, most, few]
+    assert shown["note"].startswith(f"Of 90 pairs: {', '.join(names)}.")
+    margins = {
+        one.id: abs(one.reward_2 - one.reward_1) for one in run.held_out["preference"]
+    }
+    ordered = sorted(margins, key=margins.get)
+    surest, unsure, _ = ([r["title"] for r in v["rows"]] for v in shown["views"])
+    assert surest == ordered[: -most - 1 : -1] and unsure == ordered[:most]
+    first = shown["views"][0]["rows"][0]
+    assert f"margin {margins[ordered[-1]]:.3g}" in first["facts"]
+    assert all(cell["facts"][0].startswith("reward ") for cell in first["cells"])
+    tags = {
+        tuple(cell["tag"] for cell in r["cells"]) for r in shown["views"][2]["rows"]
+    }
+    assert tags == {("better", ""), ("", "better")}
+
+
+def test_pairs_without_held_out_rewards_go_by_soft_labels(whole_run):
+    run = reading.read_run(whole_run)
+    none = {"preference": estimates.Missing("it is not there")}
+    hard = browsers.pairs(dataclasses.replace(run, held_out=none))
+    assert [view["name"] for view in hard["views"]] == ["random 40"]
+    labels = (0.5, 0.9, 0.2, 0.55)
+    soft = [make_pair(n, prob_2=p, labels="scoring") for n, p in enumerate(labels)]
+    shown = browsers.pairs(dataclasses.replace(run, held_out=none, pairs=soft))
+    surest, unsure = ([row["title"] for row in v["rows"]] for v in shown["views"][:2])
+    assert surest == [soft[1].id, soft[2].id] and unsure == [soft[0].id, soft[3].id]
+
+
+def test_a_browser_stays_small_and_says_what_it_leaves_out(whole_run):
+    run = reading.read_run(whole_run)
+    long = [make_pair(n, reply_1="word " * 2000) for n in range(90)]
+    shown = browsers.pairs(dataclasses.replace(run, pairs=long))
+    assert len(json.dumps(shown)) < 1.2 * browsers.BUDGET
+    assert "were left out, so that the page stays small" in shown["note"]
+    texts = [c["text"] for v in shown["views"] for r in v["rows"] for c in r["cells"]]
+    assert max(map(len, texts)) < browsers.MOST_LETTERS + 40
+    assert any(text.endswith("(7000 letters more)") for text in texts)
 
 
 def test_samples_puts_all_systems_of_a_prompt_into_one_row(whole_run):
@@ -292,30 +338,40 @@ def test_plots_name_the_judge_only_where_rows_share_a_name():
     assert "· x" not in shown["plots"][0]
 
 
+def test_pairs_left_out_by_their_scores_are_counted_with_the_dropped(whole_run):
+    run = reading.read_run(whole_run)
+    assert sections.drops(run)["filtered"] == ""
+    simulate = run.stage("simulate")
+    summary = simulate.summary | {"filtered": {"unsure": 3}}
+    mended = dataclasses.replace(simulate, summary=summary)
+    run = dataclasses.replace(run, stages=(mended, *run.stages[1:]))
+    assert sections.drops(run)["filtered"] == "unsure: 3"
+
+
 def test_plots_of_nothing_are_nothing():
     assert plots.intervals("x", []) is None
     assert plots.curve("x", []) is None
-    assert plots.sheet("x", [plots.Panel("y"), plots.Panel("z", lines=[])]) is None
+    assert plots.sheet("x", [panels.Panel("y"), panels.Panel("z", lines=[])]) is None
 
 
 def test_sheet_gives_a_label_one_colour_and_names_it_once():
     names = ("one", "two", "three")
-    lines = [plots.Line(name, [1, 2], [k, k + 1]) for k, name in enumerate(names)]
-    dots = [plots.Dot(name, 5, 4, 6) for name in (*names[::-1], "four")]
-    panels = [
-        plots.Panel("A", lines=lines, unit="nats"),
-        plots.Panel("nothing"),
-        plots.Panel("B", lines=lines[:2]),
-        plots.Panel("C", dots=dots, reference=5),
+    lines = [panels.Line(name, [1, 2], [k, k + 1]) for k, name in enumerate(names)]
+    dots = [panels.Dot(name, 5, 4, 6) for name in (*names[::-1], "four")]
+    parts = [
+        panels.Panel("A", lines=lines, unit="nats"),
+        panels.Panel("nothing"),
+        panels.Panel("B", lines=lines[:2]),
+        panels.Panel("C", dots=dots, reference=5),
     ]
-    text = str(plots.sheet("Whole <sheet>", panels))
+    text = str(plots.sheet("Whole <sheet>", parts))
     ElementTree.fromstring(text)
     assert "nothing" not in text and "Whole &lt;sheet&gt;" in text
     shown = re.findall(r">(one|two|three|four)</text>", text)
     assert collections.Counter(shown) == {"one": 2, "two": 2, "three": 2, "four": 1}
-    drawn = collections.Counter(re.findall("stroke: (#[0-9a-f]{6})", text))
-    assert all(drawn[colour] for colour in plots.COLOURS[:4])
-    assert not drawn[plots.COLOURS[4]]
+    drawn = collections.Counter(re.findall('class="k([0-9])"', text))
+    assert all(drawn[str(colour)] for colour in range(4)) and not drawn["4"]
+    assert all(colour in text for colour in panels.COLOURS[:4])
 
 
 def test_common_notes_are_taken_out_of_their_tables():

@@ -121,6 +121,27 @@ def test_rewards_stay_fractional(finished_run):
     assert (scores != np.round(scores)).all() and len(set(scores)) > 1
 
 
+def test_rewards_of_held_out_pairs_are_what_the_summary_counts(finished_run):
+    told = json.loads((finished_run / "preference/summary.json").read_text())
+    read = record_files.read_jsonl(
+        finished_run / "preference" / records.HELD_OUT, records.HeldOutPair
+    )
+    right = [(one.reward_2 - one.reward_1) * (one.prob_2 - 0.5) > 0 for one in read]
+    assert len(read) == told["held_out_pairs"]
+    assert np.mean(right) == told["held_out_accuracy"]["value"]
+    pairs = record_files.read_jsonl(finished_run / "pairs/pairs.jsonl", records.Pair)
+    labels = {pair.id: pair.prob_2 for pair in pairs}
+    assert all(labels[one.id] == one.prob_2 for one in read)
+
+
+def test_dev_replies_have_reward_and_divergence(finished_run):
+    rows = record_files.read_jsonl(finished_run / "policy/samples/000002.jsonl")
+    told = runs.metric_rows(finished_run, "policy")[-1]
+    assert np.isclose(np.mean([row["kl"] for row in rows]), told["dev/kl_sum_mean"])
+    lengths = np.mean([row["num_tokens"] for row in rows])
+    assert lengths == told["dev/response_length_mean"]
+
+
 def test_second_run_skips_every_stage(finished_run, monkeypatch):
     def refuse(config):
         raise AssertionError("a finished stage was started again")

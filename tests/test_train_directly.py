@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import runs
 
-from rlcd_jax import leaving, metrics
+from rlcd_jax import leaving, metrics, record_files, records
 from rlcd_jax.job import setup, supervised
 from rlcd_jax.models import heads
 from rlcd_jax.preference import data, pair_ids
@@ -45,6 +45,11 @@ def test_a_run_ends_with_a_row_of_the_table(direct_run):
     assert (told["train_pairs"], told["held_out_pairs"], told["updates"]) == (6, 2, 9)
     accuracy = told["held_out_accuracy"]
     assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+    read = record_files.read_jsonl(
+        workdir / "direct" / records.HELD_OUT, records.HeldOutPair
+    )
+    right = [(one.reward_2 - one.reward_1) * (one.prob_2 - 0.5) > 0 for one in read]
+    assert (len(read), sum(right) / 2) == (2, accuracy["value"])
     none = {"dropped": 0, "shortened": 0, "identical": 0}
     assert told["too_long"] == {
         "prompts": {"of": 8} | none,

@@ -7,17 +7,22 @@ import pathlib
 from rlcd_jax import jsonl, trackers
 from rlcd_jax.statistics import tables
 
+MOST, WIDE = 100, 90  # letters of a line; those in which three systems have room
 
-def of(workdir: str) -> str:
-    """Return the last words of a run, no line of them over 100 letters but for paths.
+
+def of(workdir: str, width: int = MOST) -> str:
+    """Return the last words of a run, no line of them over the width but for paths.
 
     Args:
       workdir: folder of the run, which may have left evaluation out, or have drawn a
         part of its pairs and no more.
+      width: letters that a line has room for; more than `MOST` are not used.
     """
     path = pathlib.Path(workdir, "evaluate", "table.json")
     page = pathlib.Path(workdir, trackers.REPORT)
     shown = []
     if path.exists():
-        shown.append(tables.narrow(tables.from_json(jsonl.read_object(path))))
+        table = tables.from_json(jsonl.read_object(path))
+        width = min(width, MOST)
+        shown.append(tables.narrow(table, width, columns=3 if width >= WIDE else 2))
     return "\n".join([*shown, f"Everything else: {page if page.exists() else workdir}"])

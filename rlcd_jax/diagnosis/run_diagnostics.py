@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import jsonl, metrics, record_files, records, schema, tasks
+from rlcd_jax import diagnosis, jsonl, metrics, record_files, records, schema, tasks
 from rlcd_jax.checks import refusals
 from rlcd_jax.diagnosis import affixes, label_noise, pair_readings, reading_tables
 from rlcd_jax.job import setup, workspace
@@ -19,7 +19,6 @@ from rlcd_jax.ppo import overoptimisation
 from rlcd_jax.scoring import likelihoods
 from rlcd_jax.statistics import tables
 
-FOLDER = "diagnostics"
 LEVEL = 0.95
 
 
@@ -44,7 +43,7 @@ def diagnose(
       seed: of the bootstrap.
     """
     config, task = read_config(workdir)
-    folder = workdir / FOLDER
+    folder = workdir / diagnosis.FOLDER
     pairs, dropped = read_pairs(workdir)
     lexicon = with_lexicon or task.lexicon is not None
     logprob, turn = make_logprob(config) if with_likelihoods else (None, None)
@@ -73,7 +72,7 @@ def diagnose(
         *lint_tables(task),
     ]
     written = write(folder, "pairs", about_pairs)
-    written += write(folder, "affixes", about_affixes)
+    written += write(folder, diagnosis.AFFIXES, about_affixes)
     path = folder / "readings.jsonl"
     record_files.write_jsonl(path, map(dataclasses.asdict, readings))
     written.append(path)

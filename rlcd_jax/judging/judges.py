@@ -98,8 +98,8 @@ def compare_scores(
     (judge,) = judges
     if not epsilon >= 0:
         raise ValueError(f"epsilon must not be negative, got {epsilon}")
-    table = {(score.prompt_id, score.system): score.score for score in scores}
-    unscored = [s for s in samples if (s.prompt_id, s.system) not in table]
+    table = {_reply_of(score): score.score for score in scores}
+    unscored = [sample for sample in samples if _reply_of(sample) not in table]
     if unscored:
         raise ValueError(
             f"judge {judge!r} has no score of the reply of {unscored[0].system!r} to "
@@ -107,7 +107,7 @@ def compare_scores(
         )
     made = []
     for one, two in verdicts.contests(samples):
-        values = [table[sample.prompt_id, sample.system] for sample in (one, two)]
+        values = [table[_reply_of(sample)] for sample in (one, two)]
         margin = values[0] - values[1]
         winner = "tie" if abs(margin) <= epsilon else "1" if margin > 0 else "2"
         winner = verdicts.plain_winner(one, two) or winner
@@ -122,6 +122,13 @@ def compare_scores(
             )
         )
     return made
+
+
+def _reply_of(
+    row: verdicts.JudgedReply | verdicts.Score,
+) -> tuple[str, int | None, str]:
+    """Return which reply a row is of, or about: a prompt has one for each draw."""
+    return row.prompt_id, row.draw, row.system
 
 
 def log_odds(

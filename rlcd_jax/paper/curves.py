@@ -13,7 +13,7 @@ import numpy as np
 
 from rlcd_jax import metric_rows
 from rlcd_jax.paper import cells, graph, node_stages, nodes
-from rlcd_jax.report import plots
+from rlcd_jax.report import panels, plots
 from rlcd_jax.statistics import estimates, tables
 
 WINS = "Wins over base, %"
@@ -52,15 +52,15 @@ def sheet(
         if system in trained
     }
     panels = [
-        plots.Panel(title, lines=_lines(rows, metric), unit=unit)
+        panels.Panel(title, lines=_lines(rows, metric), unit=unit)
         for title, metric, unit in METRICS
     ]
-    panels.append(plots.Panel(WINS, dots=dots, reference=50.0))
+    panels.append(panels.Panel(WINS, dots=dots, reference=50.0))
     seeds = ", ".join(map(str, recipes.setup.seeds))
     return plots.sheet(f"{task}: PPO by method, seeds {seeds}", panels)
 
 
-def _wins(table: tables.Table, task: str, systems: Sequence[str]) -> list[plots.Dot]:
+def _wins(table: tables.Table, task: str, systems: Sequence[str]) -> list[panels.Dot]:
     place = [column.name for column in table.columns].index(WINS)
     rows = dict(table.rows)
     shown = {
@@ -68,7 +68,7 @@ def _wins(table: tables.Table, task: str, systems: Sequence[str]) -> list[plots.
         for system in systems
     }
     return [
-        plots.Dot(name, 100 * cell.value, 100 * cell.low, 100 * cell.high)
+        panels.Dot(name, 100 * cell.value, 100 * cell.low, 100 * cell.high)
         for name, cell in shown.items()
         if isinstance(cell, estimates.Estimate)
     ]
@@ -85,7 +85,7 @@ def _metrics(
 
 def _lines(
     rows: dict[str, list[list[dict[str, float]]]], metric: str
-) -> list[plots.Line]:
+) -> list[panels.Line]:
     """Return a line for each method with the metric, over steps of all its seeds."""
     lines = []
     for name, by_seed in rows.items():
@@ -99,7 +99,7 @@ def _lines(
             values = np.array([by_step[step] for step in steps])
             several = values.shape[1] > 1
             lines.append(
-                plots.Line(
+                panels.Line(
                     name,
                     steps,
                     values.mean(1).tolist(),

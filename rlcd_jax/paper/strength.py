@@ -23,7 +23,7 @@ from rlcd_jax.paper import (
     methods,
     nodes,
 )
-from rlcd_jax.report import plots
+from rlcd_jax.report import panels, plots
 from rlcd_jax.statistics import estimates, tables
 
 MEASURED, PREDICTED = "Label accuracy, %", "Predicted, %"
@@ -253,7 +253,7 @@ def _figure(task: str, reached: list[Reached]) -> plots.Svg | None:
         by_affixes.setdefault(one.point.affixes, []).append(one)
     ratios = [one.ratio for one in known]
     grid = np.linspace(min(0.0, *ratios), max(1.0, *ratios) * 1.05, DRAWN)
-    curve = plots.Line(
+    curve = panels.Line(
         "predicted",
         list(map(float, grid)),
         [100 * appendix_n.rlcd_accuracy(float(x), 1.0) for x in grid],
@@ -266,8 +266,8 @@ def _figure(task: str, reached: list[Reached]) -> plots.Svg | None:
     over_alpha = [
         _line(name, sorted(own, key=_alpha), _alpha) for name, own in by_affixes.items()
     ]
-    panels = [
-        plots.Panel(
+    parts = [
+        panels.Panel(
             "By strength reached",
             [curve, *over_shift],
             (),
@@ -275,9 +275,9 @@ def _figure(task: str, reached: list[Reached]) -> plots.Svg | None:
             None,
             "shift / spread",
         ),
-        plots.Panel("By alpha at decoding", over_alpha, (), unit, None, "alpha"),
+        panels.Panel("By alpha at decoding", over_alpha, (), unit, None, "alpha"),
     ]
-    return plots.sheet(f"{task}: are RLCD's labels right?", panels)
+    return plots.sheet(f"{task}: are RLCD's labels right?", parts)
 
 
 def _alpha(one: Reached) -> float:
@@ -286,9 +286,9 @@ def _alpha(one: Reached) -> float:
 
 def _line(
     name: str, own: list[Reached], across: Callable[[Reached], float]
-) -> plots.Line:
+) -> panels.Line:
     cells_of = [one.measured for one in own]
-    return plots.Line(
+    return panels.Line(
         f"{name} affixes",
         [across(one) for one in own],
         [100 * cell.value for cell in cells_of],

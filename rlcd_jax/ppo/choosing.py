@@ -209,27 +209,28 @@ def answer_dev(
     penalty uses.
 
     Returns:
-      The replies as rows of a file, "score" being the preference model's reward; and
-      `dev/reward_mean`, `dev/kl_sum_mean` in nats a reply and
-      `dev/response_length_mean` in tokens.
+      The replies as rows of a file, "score" being the preference model's reward and
+      "kl" the log-ratio in nats a reply; and `dev/reward_mean`, `dev/kl_sum_mean` in
+      nats a reply and `dev/response_length_mean` in tokens.
     """
     sampled = actor.generate(policy, actor.dev_prompts, step=0)
     rewards = actor.raw_rewards(sampled)
+    ratios = actor.log_ratios(policy, sampled)
     rows = [
         {
             "prompt_id": one.dialogue.id,
             "prompt": one.dialogue.text,
             "reply": actor.shown(one.reply),
             "finish": one.reply.finish,
+            "num_tokens": len(one.reply.tokens),
             "score": float(reward),
+            "kl": float(ratio),
         }
-        for one, reward in zip(sampled, rewards, strict=True)
+        for one, reward, ratio in zip(sampled, rewards, ratios, strict=True)
     ]
     metrics = {
         "dev/reward_mean": float(np.mean(rewards, dtype=np.float64)),
-        "dev/kl_sum_mean": float(
-            np.mean(actor.log_ratios(policy, sampled), dtype=np.float64)
-        ),
+        "dev/kl_sum_mean": float(np.mean(ratios, dtype=np.float64)),
         "dev/response_length_mean": float(
             np.mean([len(one.reply.tokens) for one in sampled])
         ),

@@ -1,14 +1,19 @@
-"""How often a preference model is right: on held-out pairs, and on those of people."""
+"""How often a preference model is right: on held-out pairs, and on those of people.
+
+What it said of each held-out pair is left in `held_out.jsonl` of its stage.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
 
+from rlcd_jax import processes, record_files, records
 from rlcd_jax.job import setup
 from rlcd_jax.preference import data, pair_ids, rewards
 from rlcd_jax.statistics import estimates, forecasts, win_rates
@@ -33,11 +38,11 @@ class HeldOut:
     """
 
     def __init__(
-        self, stage: str, item: str, rows: Sequence[pair_ids.TokenPair], score: Score
+        self, stage: str, item: str, rows: pair_ids.TokenPairs, score: Score
     ) -> None:
         self._stage, self._item, self._rows, self._score = stage, item, rows, score
         self._labels = np.array([row.prob_2 for row in rows])
-        self._rewards = np.zeros((0, 2))  # of the last look, a pair an entry
+        self._rewards = np.zeros((0, 2))  # both of each pair, of the last look
 
     def look(self, models: Mapping[str, Params]) -> dict[str, float]:
         """Return metrics of the models as they are; {} where no pair is decided.
@@ -97,6 +102,16 @@ class HeldOut:
 
     def _reliability(self) -> forecasts.Reliability:
         return forecasts.reliability(special.expit(self._margins), self._labels)
+
+    def leave(self, folder: pathlib.Path) -> None:
+        """Write the rewards of the last look, a pair a line; nothing without one."""
+        if not (len(self._rewards) and processes.is_writer()):
+            return
+        read = [
+            records.HeldOutPair(row.id, float(row.prob_2), float(first), float(second))
+            for row, (first, second) in zip(self._rows.rows, self._rewards, strict=True)
+        ]
+        record_files.write_jsonl(folder / records.HELD_OUT, read)
 
 
 def human_tokens(job: setup.Job) -> pair_ids.TokenPairs:

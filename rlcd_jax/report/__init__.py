@@ -11,10 +11,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from rlcd_jax import record_files
-from rlcd_jax.report import browsers, curves, plots, reading, sections, tabulate, watch
+from rlcd_jax.report import (
+    answer,
+    browsers,
+    comparing,
+    curves,
+    histograms,
+    pages,
+    panels,
+    plots,
+    reading,
+    sections,
+    tabulate,
+    watch,
+)
 from rlcd_jax.statistics.estimates import Missing
 
 FILE_NAME = "report.html"
@@ -41,68 +52,63 @@ def write_report(
     """
     run = reading.read_run(workdir)
     drawn = curves.stage_curves({"": run.metrics}, apart=watch.CURVES)
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            run=run,
-            title=sections.title(run),
-            tiles=sections.tiles(run),
-            changes=sections.changes(run, preset),
-            config=sections.config_groups(run.config),
-            stages=sections.stages(run),
-            too_long=sections.too_long(run),
-            curves=drawn,
-            watch=watch.watch(run, drawn),
-            tables=tabulate.tables({"": run.tables}),
-            studies=tabulate.studies(map(reading.read_study, studies)),
-            drops=sections.drops(run),
-            pair_cells=sections.pair_cells(run),
-            samples=browsers.samples({"": run}),
-            policy_samples=browsers.policy_samples(run),
-            pairs=browsers.pairs(run),
-            dropped=browsers.dropped(run),
-            cost=sections.cost({"": run}),
-            environment=sections.key_values(run.environment),
-            plan=sections.plan(run.plan),
-        )
+    page = _page(
+        "page.html",
+        run=run,
+        title=sections.title(run),
+        answer=answer.answer(run),
+        tiles=sections.tiles(run),
+        changes=sections.changes(run, preset),
+        config=sections.config_groups(run.config),
+        stages=sections.stages(run),
+        too_long=sections.too_long(run),
+        curves=drawn,
+        watch=watch.watch(run, drawn),
+        tables=tabulate.tables({"": run.tables}),
+        studies=tabulate.studies(map(reading.read_study, studies)),
+        spread=histograms.histograms(run),
+        contrast=tabulate.contrast(run.contrast),
+        drops=sections.drops(run),
+        pair_cells=sections.pair_cells(run),
+        samples=browsers.samples({"": run}),
+        policy_samples=browsers.policy_samples(run),
+        pairs=browsers.pairs(run),
+        dropped=browsers.dropped(run),
+        cost=sections.cost({"": run}),
+        environment=sections.key_values(run.environment),
+        plan=sections.plan(run.plan),
     )
     return _write(run.folder / FILE_NAME, page)
 
 
 def write_comparison(
-    workdir_1: str | os.PathLike[str],
-    workdir_2: str | os.PathLike[str],
-    path: str | os.PathLike[str],
+    workdirs: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]
 ) -> pathlib.Path:
-    """Write a page that shows two runs side by side and return its path.
+    """Write a page that shows runs side by side and return its path.
 
     Args:
-      workdir_1: folder of the run called A on the page.
-      workdir_2: folder of the run called B.
+      workdirs: folders of two or more runs; those that differ in the seed alone are
+        shown as one group, with mean and spread.
       path: file to write, such as `compare.html`.
 
     Raises:
-      ValueError: one of the folders holds nothing of a run.
+      ValueError: one of the folders holds nothing of a run, or they are too few.
     """
-    runs = {"A": reading.read_run(workdir_1), "B": reading.read_run(workdir_2)}
-    one, two = runs.values()
-    page = (
-        _environment()
-        .get_template("compare.html")
-        .render(
-            runs={label: (run, sections.title(run)) for label, run in runs.items()},
-            tiles={label: sections.tiles(run) for label, run in runs.items()},
-            changes=sections.differences(one.config, two.config),
-            environment=sections.differences(one.environment, two.environment),
-            stages={label: sections.stages(run) for label, run in runs.items()},
-            curves=curves.stage_curves({k: run.metrics for k, run in runs.items()}),
-            watch=watch.compared(runs),
-            tables=tabulate.tables({k: run.tables for k, run in runs.items()}),
-            drops={label: sections.drops(run) for label, run in runs.items()},
-            samples=browsers.samples(runs),
-            cost=sections.cost(runs),
-        )
+    runs = comparing.labelled([reading.read_run(folder) for folder in workdirs])
+    page = _page(
+        "compare.html",
+        runs=runs,
+        heads=comparing.headings(runs),
+        answers=comparing.answers(runs),
+        changes=sections.differences(*(run.config for run in runs.values())),
+        environment=sections.differences(*(run.environment for run in runs.values())),
+        stages={label: sections.stages(run) for label, run in runs.items()},
+        curves=curves.stage_curves({k: run.metrics for k, run in runs.items()}),
+        watch=watch.compared(runs),
+        tables=tabulate.tables({k: run.tables for k, run in runs.items()}),
+        drops={label: sections.drops(run) for label, run in runs.items()},
+        samples=browsers.samples(runs),
+        cost=sections.cost(runs),
     )
     return _write(pathlib.Path(path), page)
 
@@ -125,34 +131,22 @@ def write_tables(
     path = pathlib.Path(path)
     shown = {name: tabulate.tables({"": part}) for name, part in tables.items()}
     notes = tabulate.take_common_notes([t for own in shown.values() for t in own])
-    page = (
-        _environment()
-        .get_template("tables.html")
-        .render(
-            title=title,
-            folder=path.parent,
-            shown=shown,
-            notes=notes,
-            figures={k: list(map(plots.Svg, v)) for k, v in (figures or {}).items()},
-        )
+    page = _page(
+        "tables.html",
+        title=title,
+        folder=path.parent,
+        shown=shown,
+        notes=notes,
+        figures={k: list(map(plots.Svg, v)) for k, v in (figures or {}).items()},
     )
     return _write(path, page)
+
+
+def _page(template: str, **given: Any) -> str:
+    return str(pages.render(template, colour_of=panels.colour_of, **given))
 
 
 def _write(path: pathlib.Path, page: str) -> pathlib.Path:
     """Write a page; half a surrogate pair, which JSON allows, becomes a "?"."""
     record_files.write_text(path, page.encode("utf-8", "replace").decode())
     return path
-
-
-def _environment() -> jinja2.Environment:
-    """Return the templates' environment, in which every text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["missing"] = reading.is_missing
-    return environment

@@ -8,27 +8,33 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from rlcd_jax import (
+    diagnosis,
     done_mark,
     jsonl,
     metric_rows,
     record_files,
     records,
-    schema,
     stages,
 )
 from rlcd_jax.human import results
+from rlcd_jax.report import table_files
 from rlcd_jax.statistics.estimates import Missing
 
 SAMPLE_FIELDS = ("prompt_id", "prompt", "system", "reply")
 POLICY_SAMPLE_FIELDS = ("prompt_id", "prompt", "reply")
-NUMBERS = ("num_tokens", "divergence", "score", "wall_time")  # where they are there
+NUMBERS = (
+    "num_tokens",
+    "divergence",
+    "score",
+    "kl",
+    "wall_time",
+)  # where they are there
 STUDY_TABLES = ("table", "annotators")
 STUDY_JUDGES = "judges"  # there when the study was read with verdicts
-MOST_DIGITS = 20  # of a figure in a table
 VERDICT_FIELDS = ("prompt_id", "judge", "system_1", "system_2", "winner")
 
 
@@ -58,6 +64,8 @@ class Run:
     verdicts: list[dict[str, Any]] | Missing
     policy_samples: dict[int, list[dict[str, Any]]] | Missing
     tables: list[dict[str, Any]] | Missing
+    held_out: dict[str, list[records.HeldOutPair] | Missing]  # by stage
+    contrast: list[dict[str, Any]] | Missing
     plan: dict[str, Any] | Missing
 
     def stage(self, name: str) -> StageState:
@@ -104,7 +112,9 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
         samples=_part(folder, "evaluate/samples.jsonl", _lines(*SAMPLE_FIELDS)),
         verdicts=_part(folder, "evaluate/verdicts.jsonl", _lines(*VERDICT_FIELDS)),
         policy_samples=_part(folder, "policy/samples", _steps),
-        tables=_part(folder, "evaluate/table.json", _tables),
+        tables=_part(folder, "evaluate/table.json", table_files.read),
+        held_out={name: _held_out(folder, name) for name in stages.STAGES},
+        contrast=_contrast(folder),
         plan=_part(folder, "plan.json", _json_object),
     )
 
@@ -120,14 +130,16 @@ def read_study(folder: str | os.PathLike[str]) -> StudyTables:
     names = [f"{results.RESULTS}/{stem}.json" for stem in STUDY_TABLES]
     other = f"{results.RESULTS}/{STUDY_JUDGES}.json"
     names += [other] if (place / other).exists() else []
-    return StudyTables(place, tuple(_part(place, name, _tables) for name in names))
+    return StudyTables(
+        place, tuple(_part(place, name, table_files.read) for name in names)
+    )
 
 
 def read_tables(
     folder: str | os.PathLike[str], stem: str
 ) -> list[dict[str, Any]] | Missing:
     """Return the tables in `stem.json`, or the reason why there are none."""
-    return _part(pathlib.Path(folder), f"{stem}.json", _tables)
+    return _part(pathlib.Path(folder), f"{stem}.json", table_files.read)
 
 
 def _part(
@@ -163,6 +175,23 @@ def _stage(
     return StageState(name, where, makes, state, summary)
 
 
+def _held_out(folder: pathlib.Path, name: str) -> list[records.HeldOutPair] | Missing:
+    """Return what a stage that learns from pairs said of held-out ones."""
+    if stages.STAGES[name].texts != 2:
+        return Missing(f"{name} learns from no pairs")
+    where = f"{stages.STAGES[name].folder}/{records.HELD_OUT}"
+    return _part(folder, where, _records(records.HeldOutPair))
+
+
+def _contrast(folder: pathlib.Path) -> list[dict[str, Any]] | Missing:
+    """Return the tables of a diagnosis, or how to make them."""
+    path = f"{diagnosis.FOLDER}/{diagnosis.AFFIXES}.json"
+    if (folder / path).exists():
+        return _part(folder, path, table_files.read)
+    how = f"python -m experiments.diagnose --workdir {folder}"
+    return Missing(f"{path} is not there; make it with {how}")
+
+
 def _json_object(path: pathlib.Path) -> dict[str, Any]:
     value = jsonl.parse(path.read_bytes(), path.name)
     if not isinstance(value, dict):
@@ -187,7 +216,7 @@ def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
             numbers = [
                 name
                 for name in NUMBERS
-                if row.get(name) is not None and not is_number(row[name])
+                if row.get(name) is not None and not table_files.is_number(row[name])
             ]
             for name in texts + numbers:
                 raise ValueError(
@@ -197,11 +226,6 @@ def _lines(*fields: str) -> Callable[[pathlib.Path], list[dict[str, Any]]]:
         return rows
 
     return read
-
-
-def is_number(value: Any) -> bool:
-    """Say whether a JSON value is a number that a float can hold."""
-    return schema.is_number(value, float)
 
 
 def _summary(path: pathlib.Path) -> dict[str, Any]:
@@ -218,15 +242,15 @@ def _summary_of_mark(path: pathlib.Path) -> dict[str, Any]:
 
 def _with_kinds(summary: dict[str, Any]) -> dict[str, Any]:
     kinds = {
-        "seconds": is_number,
-        "dropped_by_side": lambda value: _is_nested(value, is_number),
+        "seconds": table_files.is_number,
+        "dropped_by_side": lambda value: _is_nested(value, table_files.is_number),
         "cells": lambda value: (
             _is_nested(value)
             and all(_is_nested(cell.get("sides", {})) for cell in value.values())
         ),
         "held_out_accuracy": lambda value: (
-            is_number(value)
-            or (isinstance(value, dict) and is_number(value.get("value")))
+            table_files.is_number(value)
+            or (isinstance(value, dict) and table_files.is_number(value.get("value")))
         ),
     }
     for name, fits in kinds.items():
@@ -254,85 +278,3 @@ def _steps(path: pathlib.Path) -> dict[int, list[dict[str, Any]]]:
 
 def _step_of(file: pathlib.Path) -> int:
     return int(file.stem)
-
-
-def _tables(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Return all tables of a JSON value, at any depth."""
-
-    def find(value: Any) -> list[dict[str, Any]]:
-        if isinstance(value, dict):
-            if {"caption", "columns", "rows"} <= value.keys():
-                _check_table(value)
-                return [value]
-            value = list(value.values())
-        if not isinstance(value, list):
-            return []
-        return [table for entry in value for table in find(entry)]
-
-    part = find(jsonl.parse(path.read_bytes(), path.name))
-    if not part:
-        raise ValueError("no table with caption, columns and rows is in it")
-    return part
-
-
-def _check_table(table: dict[str, Any]) -> None:
-    """Refuse a table that is not as `tables.as_json` makes them."""
-    wrong = _wrong(
-        table, {"caption": is_text}, {"row_header": is_text, "notes": _texts}
-    )
-    for part, needed, more in (
-        ("columns", {"name": is_text}, {"digits": _digits, "percent": _flag}),
-        ("rows", {"name": is_text, "cells": _cells}, {}),
-    ):
-        entries = table[part] if isinstance(table[part], list) else [None]
-        for number, entry in enumerate(entries, start=1):
-            wrong = wrong or _wrong(entry, needed, more, f"{part} {number}: ")
-    if wrong:
-        raise ValueError(f"table {table['caption']!r:.40}: {wrong}")
-
-
-def _wrong(
-    given: Any,
-    needed: Mapping[str, Callable[[Any], bool]],
-    more: Mapping[str, Callable[[Any], bool]],
-    where: str = "",
-) -> str:
-    """Say which field of an object is not there or no such value; "": none."""
-    if not isinstance(given, dict):
-        return f"{where}{given!r:.40} is no object"
-    for name, fits in {**needed, **more}.items():
-        if name in needed and name not in given:
-            return f"{where}no field {name!r}"
-        if name in given and not fits(given[name]):
-            return f"{where}{name!r} is {given[name]!r:.40}, no such value"
-    return ""
-
-
-def is_text(value: Any) -> bool:
-    """Say whether a JSON value is text."""
-    return isinstance(value, str)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_text, value))
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _digits(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MOST_DIGITS
-
-
-def _cells(value: Any) -> bool:
-    """Say whether a value is the cells of a row; estimates have figures alone."""
-    inner = list(value.values()) if isinstance(value, dict) else [None]
-    figures = ("num", "level", "p_value")
-    return isinstance(value, dict) and all(
-        is_number(cell[name]) or (name == "p_value" and cell[name] is None)
-        for cell in inner
-        if isinstance(cell, dict) and "missing" not in cell
-        for name in figures
-        if name in cell
-    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlcd_jax import dotted
 from rlcd_jax.pairs import length_counts
-from rlcd_jax.report import reading
+from rlcd_jax.report import reading, table_files
 from rlcd_jax.statistics.estimates import Missing
 
 ABSENT = "absent"
@@ -18,7 +18,7 @@ def is_estimate(value: Any) -> bool:
     """Say whether a JSON value is an estimate with its interval."""
     bounds = ("value", "low", "high")
     return isinstance(value, Mapping) and all(
-        reading.is_number(value.get(name)) for name in bounds
+        table_files.is_number(value.get(name)) for name in bounds
     )
 
 
@@ -74,20 +74,19 @@ def changes(
 
 
 def differences(
-    one: dict[str, Any] | Missing, two: dict[str, Any] | Missing
-) -> list[tuple[str, str, str]] | Missing:
-    """Return (name, value in one, value in two) where two objects differ."""
-    for part in (one, two):
+    *parts: dict[str, Any] | Missing,
+) -> list[tuple[str, ...]] | Missing:
+    """Return (name, value in each of the objects) where they are not all the same."""
+    for part in parts:
         if isinstance(part, Missing):
             return part
-    flat_one, flat_two = (flatten(json.loads(json.dumps(part))) for part in (one, two))
-    names = sorted(flat_one.keys() | flat_two.keys())
+    flat = [flatten(json.loads(json.dumps(part))) for part in parts]
     rows = []
-    for name in names:
-        if name in flat_one and name in flat_two and flat_one[name] == flat_two[name]:
+    for name in sorted({name for one in flat for name in one}):
+        held = [one[name] for one in flat if name in one]
+        if len(held) == len(flat) and all(value == held[0] for value in held):
             continue
-        shown = [show(f[name]) if name in f else ABSENT for f in (flat_one, flat_two)]
-        rows.append((name, *shown))
+        rows.append((name, *(show(f[name]) if name in f else ABSENT for f in flat)))
     return rows
 
 
@@ -164,7 +163,7 @@ def _without_table(summary: dict[str, Any] | Missing) -> dict[str, Any] | Missin
 
 
 def tiles(run: reading.Run) -> list[tuple[str, str]]:
-    """Return the few figures that a reader looks for first; only those that are there.
+    """Return how far the run is and how large; only those figures that are there.
 
     Each is (what, figure).
     """
@@ -178,11 +177,6 @@ def tiles(run: reading.Run) -> list[tuple[str, str]]:
                 shown.append((what, show(pairs[key])))
     elif not reading.is_missing(run.pairs):
         shown.append(("pairs", str(len(run.pairs))))
-    preference = run.stage("preference").summary
-    if not reading.is_missing(preference) and "held_out_accuracy" in preference:
-        accuracy = preference["held_out_accuracy"]
-        figure = accuracy["value"] if is_estimate(accuracy) else accuracy
-        shown.append(("held-out accuracy", f"{figure:.3f}"))
     if not reading.is_missing(run.metrics):
         steps = [row["step"] for row in run.metrics if row["stage"] == "policy"]
         shown += [("policy steps", str(max(steps)))] if steps else []
@@ -214,7 +208,8 @@ def drops(run: reading.Run) -> dict[str, Any] | Missing:
     """Return a count of each reason for which a side gave no reply.
 
     A dict with `sides`, `rows` of (reason, counts in the order of the sides),
-    their `totals` and the number of `prompts` that gave no pair.
+    their `totals`, the number of `prompts` that gave no pair, and how many pairs were
+    `filtered`, left out by their scores, as text.
     """
     summary = run.stage("simulate").summary
     if reading.is_missing(summary):
@@ -230,6 +225,7 @@ def drops(run: reading.Run) -> dict[str, Any] | Missing:
         "rows": rows,
         "totals": [sum(by_side[side].values()) for side in sides],
         "prompts": summary.get("prompts_dropped"),
+        "filtered": show(summary["filtered"]) if summary.get("filtered") else "",
     }
 
 

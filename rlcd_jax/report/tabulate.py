@@ -6,10 +6,11 @@ import collections
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlcd_jax.report import plots, reading, sections
+from rlcd_jax.report import panels, plots, reading, sections
 from rlcd_jax.statistics.estimates import Missing
 
 BLANK = ("", "-")  # texts that go with any column
+CONTRAST = ("told apart, %", " difference", "length gap, tokens")  # ends of columns
 EVEN = ("win rate", "wins over", "equal length", "judge, %")  # where one half is even
 
 
@@ -67,6 +68,19 @@ def studies(read: Iterable[reading.StudyTables]) -> list[tuple[str, list[Any]]]:
     return shown
 
 
+def contrast(part: list[dict[str, Any]] | Missing) -> list[Any]:
+    """Return the tables of a diagnosis of affixes; plots of what tells the most."""
+    shown = tables({"": part})
+    for entry in shown:
+        if not isinstance(entry, Missing):
+            entry["plots"] = [
+                svg
+                for name, svg in zip(entry["plotted"], entry["plots"], strict=True)
+                if name.endswith(CONTRAST)
+            ]
+    return shown
+
+
 def _joined(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Return the tables of all runs as one, the rows of one name together."""
     columns = list(
@@ -99,6 +113,7 @@ def _joined(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     ]
     notes += [f"n = {count} in every cell." for count in counts if shared and count]
     notes += _notes(parts)
+    drawn = {c["name"]: svg for c in columns if (svg := _plot(c, entries))}
     return {
         "caption": _caption(parts),
         "header": parts[0][1].get("row_header", ""),
@@ -110,7 +125,8 @@ def _joined(parts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         "with_run": any(label for label, _ in parts),
         "rows": rows,
         "notes": notes,
-        "plots": [svg for c in columns if (svg := _plot(c, entries))],
+        "plots": list(drawn.values()),
+        "plotted": list(drawn),
     }
 
 
@@ -182,7 +198,7 @@ def _plot(
         if sections.is_estimate(cell):
             figures = (scale * cell[name] for name in ("value", "low", "high"))
             name = " · ".join(_row_key(row)) if twice else row["name"]
-            dots.append(plots.Dot(name, *figures, run=label))
+            dots.append(panels.Dot(name, *figures, run=label))
     if not dots:
         return None
     name = column["name"].lower()

@@ -14,7 +14,7 @@ from rlcd_jax import tasks
 from rlcd_jax.diagnosis import pair_readings
 from rlcd_jax.judging import judges
 from rlcd_jax.ppo import overoptimisation
-from rlcd_jax.report import plots, reading, tabulate
+from rlcd_jax.report import panels, plots, reading, tabulate
 from rlcd_jax.statistics import estimates, tables
 
 # Panels of `curves.PANELS` that stand in this section, and therefore nowhere else.
@@ -160,11 +160,11 @@ def _panels(seen: Mapping[str, Seen]) -> list[plots.Svg]:
                 [getattr(e, end) for e in estimated] for end in ("low", "high")
             )
             values = [estimate.value for estimate in estimated]
-            line = plots.Line(label, steps, values, label, low=low, high=high)
+            line = panels.Line(label, steps, values, label, low=low, high=high)
             held_out.append(line)
         known = [(p.step, p.distinct_2) for p in one.points if p.distinct_2 is not None]
         if known:
-            distinct.append(plots.Line(label, *zip(*known, strict=True), label))
+            distinct.append(panels.Line(label, *zip(*known, strict=True), label))
     title, unit = f"Held-out judge: {judges.LEXICON}", "mean score of saved replies"
     drawn = [
         plots.curve(title, held_out, unit=unit),

@@ -3,7 +3,7 @@
 DPO, IPO or KTO on the pairs that the preference model would learn from, the held-out
 ones kept out alike. The reference is the base model; what it says of each reply is read
 once, before the first update, so one model is trained and none stands beside it. Leaves
-`direct/checkpoints`.
+`direct/checkpoints`, and its rewards of held-out pairs in `direct/held_out.jsonl`.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     _, shown = supervised.fit(
         config, workdir, folder, lesson, program, lambda: start_params(job)
     )
+    watched.leave(folder)
     summary = {
         "train_pairs": len(train),
         "held_out_pairs": len(held_out),

@@ -4,7 +4,8 @@ A loss of compared replies, by default Bradley-Terry, on the scalar at the last 
 "prompt, reply, end mark"; labels are probabilities, hard ones being 0 or 1. With the
 loss "plackett_luce" a row of training is a ranking, all replies of a draw, and not a
 pair. Held-out pairs, which are pairs always, are of prompts that training never sees.
-Leaves `preference/checkpoints` and `preference/summary.json`.
+Leaves `preference/checkpoints`, the rewards of held-out pairs in
+`preference/held_out.jsonl`, and `preference/summary.json`.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         program,
         lambda: start_params(job),
     )
+    watched.leave(folder)
     params = program.models(state)[model.ITEM]
     summary = {
         **_counts(train),
