@@ -107,7 +107,7 @@ OF_HH = (
 )
 RUN = {
     "config.policy.steps": "+1",
-    "config.policy.rollouts": "+2",
+    "config.policy.rollouts": "+4",  # RLOO and GRPO compare four to a prompt
     "config.policy.warmup_steps": "+1",
     "config.mesh.data": "+1",  # of eight fake devices
     "config.pairs.part_prompts": "1",  # of as many prompts as parts

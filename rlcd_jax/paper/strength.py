@@ -258,7 +258,7 @@ def _figure(task: str, reached: list[Reached]) -> plots.Svg | None:
         list(map(float, grid)),
         [100 * appendix_n.rlcd_accuracy(float(x), 1.0) for x in grid],
     )
-    unit = "labels that the judge agrees with, %"
+    unit = "right labels, %"
     over_shift = [
         _line(name, sorted(own, key=lambda one: one.ratio), lambda one: one.ratio)
         for name, own in by_affixes.items()
