@@ -95,7 +95,7 @@ def test_scores_of_all_change_no_label_and_are_asked_once_a_pair_of_replies():
         rescored = by_id[pair.id.replace("construction", "scoring")]
         assert again.scoring == rescored.scoring and "prob_2" in again.scoring
     with pytest.raises(ValueError, match="need a score function"):
-        grid._check(PROMPTS, (RLCD,), None, True)
+        grid._check(PROMPTS, TASK, (RLCD,), SETTINGS, None, True)
 
 
 def with_score(pair, prob_2):
