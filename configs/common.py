@@ -162,7 +162,8 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
 
 def _pairs() -> ConfigDict:
     pairs = ConfigDict()
-    pairs.sampling = "contrast"  # "contrast": p+ and p-, "same": one prompt twice
+    # "contrast": p+ and p-; "same": one prompt again; "graded": a scale of the task.
+    pairs.sampling = "contrast"
     pairs.labels = ("construction",)  # p+ wins; "scoring": the LLM says; both: mixed
     # In place of sampling and labels, shares of the prompts that get rows of a method:
     # "rlcd=1", "rescore=0.5", "rlaif=0.5"; a smaller share is a part of a larger.
