@@ -108,7 +108,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.seed = 42  # root of all randomness; method: 42 for training
     config.task = fields["task"]  # a task's name or the path of a task file
     config.task_format = ""  # "dialogue" or "chat"; "": the task's own
-    config.official_wording = ""  # checkout whose wording replaces the task's
+    # Checkout of the released code, whose words replace the task's: affixes, scoring,
+    # what a judge is told; "": the task's own.
+    config.official_wording = ""
     # What --stage=all runs, in this order; distill and direct are there too.
     config.stages = ("simulate", "preference", "policy", "evaluate")
     # Whether a stage that is done keeps its optimizer's moments: two thirds of its

@@ -8,7 +8,7 @@ Result:   see experiments/README.md for what was measured, on what, and when.
 The argument holds what changes several fields at once:
 
   table=2|3|5|6|16|23|28|29|36|40
-        |length|diversity|perplexity|theory|strength|methods|all
+        |length|diversity|perplexity|theory|strength|methods|quirks|all
   scale=llama-7b|llama-30b|smollm2-135m|tiny
   hardware=8xh100|v5e-64|v5p-16   of every run: mesh, slots, rates, the price of an hour
 
@@ -19,7 +19,7 @@ The argument holds what changes several fields at once:
 
 from ml_collections import ConfigDict, config_dict
 
-from configs import common, hardware
+from configs import common, hardware, switches
 
 # Fields of a run that the tables set themselves, or that no node of theirs reads.
 SET_BY_TABLES = (
@@ -63,6 +63,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # Compared with the base model by table=methods; (): all but ipo, kto, rloo, grpo
     # and rlcd_alpha15.
     config.methods = ()
+    # Fields that table=quirks turns to what the released code does, one a row.
+    config.quirks = tuple(switches.SWITCHES)
     config.seeds = (1,)  # root seeds; a figure is the mean over them
     config.size = "paper"  # of the runs' configs, as in configs.common
     config.published = "7B"  # generator whose figures of the paper stand beside ours

@@ -17,6 +17,7 @@ graph can be jobs of a cluster: see experiments.launch.
   16 few-shot RLAIF     23 people and judge     28, 29 held-out reward
   36 label accuracy     40 human pairs mixed in     perplexity, diversity, length
   theory (Appendix N)     methods (against the base model)     all
+  quirks (each switch between the method and its released code; not in all)
 
 The fields of the config are explained in configs/paper.py: the grid, seeds, tasks and
 methods, shots of Table 16, studies of people, and a judge behind an OpenAI-compatible

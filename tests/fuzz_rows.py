@@ -180,11 +180,21 @@ HELPFUL_NEGATIVE_AFFIXES: list = ["(rude)", "(foolish)"]
 HELPFUL_INSTRUCTIONS = ("Which is kinder?", "Which is wiser?")
 OTHER = {"a": [1, -2.5, "x" "y"], **{}}
 print(os.environ)
+texts.append("Read this:" + "x")
 '''
+JUDGE = """
+MESSAGES = [{"role": "system", "content": "Be fair."}]
+prompt = "Below:" + "x"
+if task == "helpful":
+    prompt += "Two replies:\\n(A)" + "x"
+    prompt += "Which helps?"
+"""
 
 
 def official_wording(folder: pathlib.Path) -> Case:
-    path = folder / "script.py"
+    path = folder / official.SCRIPT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (folder / official.JUDGE).write_text(JUDGE)
 
     def oracle(data: bytes) -> bool:
         """Refuse what Python itself does not take for a script."""
@@ -195,7 +205,7 @@ def official_wording(folder: pathlib.Path) -> Case:
         return True
 
     def read() -> bool:
-        found = official.read_wording(path, "helpful")
+        found = official.read_wording(folder, "helpful")
         return len(found.affixes) == len(found.instructions) > 0
 
     return Case(

@@ -140,6 +140,17 @@ def test_presets_are_the_positions_of_the_switches():
     assert made["paper"]["pairs.max_tries"] == 6
 
 
+def test_the_page_of_switches_shows_every_row():
+    page = (ROOT / "experiments/docs/released.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    shown = {row.split("`")[1]: row for row in rows if "." in row.split("`")[1]}
+    for name, row in switches.SWITCHES.items():
+        values = [f"`{switches.position(name, one)}`" for one in switches.PRESETS]
+        cells = [f"`{name}`", *values, row["why"], row["source"]]
+        assert shown.pop(name) == f"| {' | '.join(cells)} |"
+    assert set(shown) <= {"policy.statistics", "pairs.hard_labels"}
+
+
 def row_of(name):
     return switches.SWITCHES[name]
 

@@ -302,7 +302,7 @@ def test_methods_without_people_name_what_is_missing(tmp_path):
     setup = read_config.read_setup(
         config, tmp_path, make_config=command.method_config, cache_dir="", api_key=None
     )
-    made = methods._nodes(nodes.Recipes(setup), "harmless")
+    made = methods.nodes_of(nodes.Recipes(setup), "harmless", methods.SYSTEMS)
     assert made.judge.reason == "no hh-rlhf folder: --config.hh_rlhf.dir"
     assert not made.rewards and set(made.samples) == set(methods.SYSTEMS)
 
@@ -507,6 +507,34 @@ def test_studies_fill_tables_2_and_23(world, tmp_path):
     remake(world, "23", studies=(str(tmp_path / "study"),))
     row = read(world, "23")[0]["RLCD vs base model, harmless"]
     assert "Ours, %" in row and row["Judge"] == "log_odds of random:tiny, not GPT-4"
+
+
+def test_switches_are_turned_one_by_one(world):
+    """One that a policy feels, one that this size sets, one of two replies."""
+    names = ("policy.kl_estimator", "pairs.max_tries", "evaluate.both_orders")
+    before = set((world.root / "nodes").iterdir())
+    remake(world, "quirks", quirks=names)
+    rows, notes = read(world, "quirks")
+    base, turned, same, judge = rows.items()
+    assert base[0] == "corrected, RLCD, harmless"
+    assert turned[0] == "policy.kl_estimator, RLCD, harmless"
+    assert (turned[1]["Corrected"], turned[1]["Released"]) == ("k1", "k1_clamped")
+    for _, row in (base, turned):
+        assert is_estimate(row["Labels right, %"]) and is_estimate(row["Tokens"])
+        assert is_estimate(row[curves.WINS]) and row["Judge"] == methods.PEOPLE
+    assert base[1]["Labels right, %"] == turned[1]["Labels right, %"]  # one node
+    assert "as corrected where size=smoke" in str(same[1]["Corrected"])
+    assert "table=3 twice" in str(judge[1]["Corrected"])
+    assert "One switch a row" in notes
+    made = {path.name.partition("-")[0] for path in (world.root / "nodes").iterdir()}
+    added = set((world.root / "nodes").iterdir()) - before
+    counts = collections.Counter(path.name.partition("-")[0] for path in added)
+    assert made and counts == {
+        "policy": 2,
+        "select": 2,
+        "sample": 2,
+        "reply_rewards": 2,
+    }
 
 
 def test_a_table_that_fails_leaves_the_others(world, monkeypatch):

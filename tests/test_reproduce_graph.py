@@ -21,6 +21,7 @@ from rlcd_jax.paper import (
     node_stages,
     nodes,
     plans,
+    quirks,
     read_config,
 )
 from rlcd_jax.planning import counts
@@ -159,6 +160,31 @@ def test_graded_replies_are_a_row_on_request_where_a_task_has_a_scale():
     other = make_recipes(tasks=("harmless",), methods=("graded",), table="methods")
     with pytest.raises(ValueError, match="methods has 'graded': .*'harmless' has none"):
         methods.compared(other)
+
+
+def test_every_switch_is_a_row_or_says_why_not():
+    """At the paper's size, where no size sets a field; nothing is made."""
+    config = paper.get_config("table=quirks,scale=llama-7b")
+    recipes = make_recipes(scale="llama-7b", table="quirks", tasks=("harmless",))
+    rows = quirks._rows(recipes, "harmless")
+    turned = [row for row in rows if isinstance(row, quirks.Turned)]
+    others = {row[0]: str(row[1]) for row in rows if not isinstance(row, quirks.Turned)}
+    assert set(others) == {
+        "prompts.hh_test_split",
+        "prompts.hh_agreement_split",
+        "pairs.max_tries",  # released: as corrected
+        "evaluate.both_orders",
+    }
+    names = [row.name for row in turned]
+    assert set(config.quirks) == set(others) | set(names) - {quirks.NONE, quirks.ALL}
+    methods_of = {row.method for row in turned}
+    assert methods_of == {"rlcd", "rlaif", "distill"}
+    assert names.count(quirks.NONE) == names.count(quirks.ALL) == 3
+    keys = [tuple(node.key for node in row.wanted()) for row in turned]
+    assert len(set(keys)) == len(keys)  # each switch reaches something that is read
+    nodes_of = {node.key for row in turned for node in graph.in_order(row.wanted())}
+    alone = sum(len(graph.in_order(row.wanted())) for row in turned)
+    assert len(nodes_of) < 0.7 * alone  # and shares the rest
 
 
 def test_methods_share_what_they_have_in_common():

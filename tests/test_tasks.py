@@ -11,7 +11,8 @@ import pytest
 
 from experiments import task as task_command
 from rlcd_jax import tasks
-from rlcd_jax.judging import judges
+from rlcd_jax.judging import api_judge, judges
+from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.tasks import defaults, fields, layout, official
 
 PACKAGE = resources.files("rlcd_jax.tasks")
@@ -493,8 +494,34 @@ def write_checkout(folder, num_harmless=16):
         for kind in ("POSITIVE_AFFIXES", "NEGATIVE_AFFIXES", "SOME_INSTRUCTIONS"):
             texts = [f"({task} {kind} {i})" for i in range(num)]
             lines.append(f"{task}_{kind} = {texts!r}")
+    lines += [
+        "def ask(entry, label_prompts, instruction):",
+        "    label_prompts.append('Their opening:\\n\\n\\n\\n' + entry + '\\n' + instruction)",
+    ]
     script.write_text("\n".join(lines))
+    (script.parent / pathlib.Path(official.JUDGE).name).write_text(JUDGE)
     return folder
+
+
+JUDGE = """
+def call(text):
+    return [{'role': 'system', 'content': 'Their system message.'},
+            {'role': 'user', 'content': text}]
+
+def form(instruction, one, two, task):
+    prompt = 'Their introduction:\\n\\n\\n\\n' + instruction.strip()
+    if task == 'harmless':
+        one = 'Assistant: ' + one
+        prompt += '\\n\\n\\n\\nTheir lead:\\n\\n(A) ' + one + '\\n\\n(B) ' + two
+        prompt += '\\n\\n\\n\\nWhich is better?'
+    elif task == 'harmless_helpful':
+        prompt += '\\n\\n\\n\\nTheir lead:\\n\\n(A) ' + one + '\\n\\n(B) ' + two
+        prompt += '\\n\\n\\n\\nWhich helps?'
+    elif task == 'helpful':
+        prompt += '\\n\\n\\n\\nTheir lead:\\n\\n(A) ' + one + '\\n\\n(B) ' + two
+        prompt += '\\n\\n\\n\\nWhich helps most?'
+    return prompt
+"""
 
 
 def test_load_task_official_replaces_affixes_and_instructions(tmp_path):
@@ -507,6 +534,65 @@ def test_load_task_official_replaces_affixes_and_instructions(tmp_path):
     assert task.scoring_instructions[15] == "(HARMLESS SOME_INSTRUCTIONS 15)"
     assert official.SCRIPT in task.source["scoring"]
     assert task.systems == tasks.load_task("harmless").systems
+
+
+def test_load_task_official_replaces_what_scorer_and_judge_are_told(tmp_path):
+    task = tasks.load_task("harmless", official=write_checkout(tmp_path))
+    text = scoring_prompt.scoring_prompt("x", "a", "b", "i", task.scoring_opening)
+    assert text.startswith("Their opening:\n\n\n\nx\n\n\n\ni\n\n\n\nOptions:")
+    assert task.judge_questions == {
+        "harmless": "Which is better?",
+        "harmless_helpful": "Which helps?",
+    }
+    wording = task.judge_wording
+    assert wording == tasks.JudgeWording(
+        "Their system message.", "Their introduction:", "Their lead:"
+    )
+    prompt = "Human: hi\n\nAssistant:"
+    asked = api_judge.comparison_prompt(prompt, "a", "b", "Which?", wording)
+    assert asked == (
+        "Their introduction:\n\n\n\nHuman: hi\n\n\n\nTheir lead:\n\n"
+        "(A) Assistant: a\n\n(B) Assistant: b\n\n\n\nWhich?"
+    )
+    assert official.JUDGE in task.source["judge_questions"]
+    own = tasks.load_task("harmless")
+    assert own.judge_wording == tasks.JudgeWording()
+    assert api_judge.comparison_prompt(prompt, "a", "b", "Q", own.judge_wording) == (
+        api_judge.comparison_prompt(prompt, "a", "b", "Q")
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "gone", "named"),
+    [
+        (official.SCRIPT, "label_prompts.append", "opening line of the scoring prompt"),
+        (official.JUDGE, "'role': 'system'", "system message of the judge"),
+        (official.JUDGE, "prompt = ", "introduction of the judge's prompt"),
+        (official.JUDGE, "task ==", "question of the judge about 'harmless'"),
+        (official.JUDGE, "Their lead:", "one lead of the replies to 'harmless'"),
+    ],
+)
+def test_load_task_official_names_the_text_that_is_missing(tmp_path, file, gone, named):
+    path = write_checkout(tmp_path) / file
+    if gone == "task ==":
+        path.write_text(JUDGE.replace("task ==", "kind =="))
+    elif gone == "prompt = ":
+        path.write_text(JUDGE.replace("prompt = ", "text = "))
+    elif gone == "'role': 'system'":
+        path.write_text(JUDGE.replace("'system'", "'user'"))
+    elif gone == "Their lead:":
+        path.write_text(JUDGE.replace("Their lead:", "", 1))
+    else:
+        text = write_checkout(tmp_path / "again") / official.SCRIPT
+        path.write_text(text.read_text().replace("label_prompts.append", "print"))
+    with pytest.raises(ValueError, match=f"{re.escape(file)}' has no {named}"):
+        tasks.load_task("harmless", official=tmp_path)
+
+
+def test_load_task_official_needs_the_script_of_the_judge(tmp_path):
+    (write_checkout(tmp_path) / official.JUDGE).unlink()
+    with pytest.raises(ValueError, match="no file .*gpt4_compare.py"):
+        tasks.load_task("harmless", official=tmp_path)
 
 
 def test_load_task_official_needs_the_lists_of_the_task(tmp_path):
@@ -527,15 +613,15 @@ def test_read_wording_absent_script_is_named(tmp_path):
 
 
 def test_read_wording_uneven_or_broken_script_is_an_error(tmp_path):
-    script = tmp_path / "script.py"
+    script = write_checkout(tmp_path) / official.SCRIPT
     script.write_text(
         "HELPFUL_POSITIVE: list = ['a', 'b']\n"
         "HELPFUL_NEGATIVE = ('c',)\n"
         "HELPFUL_INSTRUCTION = ['d']\n"
     )
     with pytest.raises(ValueError, match="uneven: 2 positive, 1 negative, 1 instr"):
-        official.read_wording(script, "helpful")
+        official.read_wording(tmp_path, "helpful")
     for data in (b"def", b"x = '\xff'", b"x = '\x00'", b"(" * 10_000):
         script.write_bytes(data)
         with pytest.raises(ValueError, match="not a Python file"):
-            official.read_wording(script, "helpful")
+            official.read_wording(tmp_path, "helpful")

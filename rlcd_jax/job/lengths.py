@@ -144,5 +144,6 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
 
 def _question_tokens(job: setup.Job, asked: Sequence[str]) -> int:
     """Return the tokens of a question about two replies, without them, at most."""
-    texts = [scoring_prompt.scoring_prompt("", "", "", question) for question in asked]
+    opening = job.task.scoring_opening
+    texts = [scoring_prompt.scoring_prompt("", "", "", one, opening) for one in asked]
     return max(map(len, encoding.encode_texts(job.text_tokenizer, texts)))

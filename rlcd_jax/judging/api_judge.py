@@ -10,13 +10,19 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from rlcd_jax import tasks
 from rlcd_jax.judging import chat_api, judges, verdicts
 
-BLOCK = "\n\n\n\n"
+BREAK, BLOCK = "\n\n", "\n\n\n\n"
+OWN = tasks.JudgeWording()
 
 
 def questions(
-    samples: Sequence[verdicts.JudgedReply], question: str, *, both_orders: bool = True
+    samples: Sequence[verdicts.JudgedReply],
+    question: str,
+    *,
+    both_orders: bool = True,
+    wording: tasks.JudgeWording = OWN,
 ) -> list[str]:
     """Return the texts to ask: the orders of each contest of different replies.
 
@@ -24,6 +30,7 @@ def questions(
       samples: replies of all systems.
       question: the task's judge question.
       both_orders: False: in one order, of `verdicts.orders`.
+      wording: around dialogue and replies, of the task.
 
     Raises:
       ValueError: the question is empty.
@@ -40,7 +47,7 @@ def questions(
         )
         for swapped in verdicts.orders(one, two, both_orders=both_orders):
             shown = (second, first) if swapped else (first, second)
-            texts.append(comparison_prompt(dialogue, *shown, question))
+            texts.append(comparison_prompt(dialogue, *shown, question, wording))
     return texts
 
 
@@ -52,6 +59,7 @@ def compare(
     judge: str,
     progress: Callable[[int], None] = lambda count: None,
     both_orders: bool = True,
+    wording: tasks.JudgeWording = OWN,
 ) -> list[verdicts.Verdict]:
     """Return a verdict for each prompt and each two systems.
 
@@ -67,12 +75,13 @@ def compare(
       judge: name of the judge in the records.
       progress: called with 1 after each answer.
       both_orders: as in `questions`.
+      wording: as in `questions`; the API is told its system message.
 
     Raises:
       ValueError, RuntimeError: see `ChatApi.ask_all`.
     """
-    asked = questions(samples, question, both_orders=both_orders)
-    answers = iter(api.ask_all(asked, progress=progress))
+    asked = questions(samples, question, both_orders=both_orders, wording=wording)
+    answers = iter(api.ask_all(asked, progress=progress, system=wording.system))
     judged = []
     for one, two in verdicts.contests(samples):
         if plain := verdicts.plain_winner(one, two):
@@ -84,13 +93,20 @@ def compare(
     return judged
 
 
-def comparison_prompt(prompt: str, reply_a: str, reply_b: str, question: str) -> str:
+def comparison_prompt(
+    prompt: str,
+    reply_a: str,
+    reply_b: str,
+    question: str,
+    wording: tasks.JudgeWording = OWN,
+) -> str:
     """Return the text that shows a dialogue, two replies to it and a question.
 
     Runs of blank lines in dialogue and replies become one line break, and each turn of
     the dialogue gets its blank line back.
 
-    Source: RLCD Appendix F.2 for the layout; the wording is our own.
+    Source: RLCD Appendix F.2 for the layout; the wording is the task's, by default our
+    own, without a line before the replies.
     """
     dialogue = _one_break(prompt).removesuffix("Assistant:").rstrip()
     dialogue = re.sub(r"\n(?=(Human|Assistant):)", "\n\n", dialogue)
@@ -98,8 +114,10 @@ def comparison_prompt(prompt: str, reply_a: str, reply_b: str, question: str) ->
         f"({letter}) Assistant: {_one_break(reply)}"
         for letter, reply in (("A", reply_a), ("B", reply_b))
     )
-    intro = "Below is a conversation, then two possible replies of its assistant."
-    return BLOCK.join((f"{intro}\n\n{dialogue}", replies, question.strip()))
+    if wording.lead:
+        replies = f"{wording.lead}\n\n{replies}"
+    opening = f"{wording.intro}{BLOCK if wording.lead else BREAK}{dialogue}"
+    return BLOCK.join((opening, replies, question.strip()))
 
 
 def parse_answer(text: str) -> Literal["A", "B"] | None:

@@ -23,12 +23,12 @@ from typing import Any
 
 from absl import logging
 
-from rlcd_jax import jsonl, record_files, schema
+from rlcd_jax import jsonl, record_files, schema, tasks
 from rlcd_jax.judging import budget as budgets
 from rlcd_jax.judging import completions, secrets, wire
 from rlcd_jax.judging.settings import ApiSettings
 
-SYSTEM_MESSAGE = "You are a careful and fair judge of replies."
+SYSTEM_MESSAGE = tasks.JudgeWording().system
 LONGEST_PAUSE = 60.0  # seconds between two tries
 BYTES_A_TOKEN = 3  # below the usual 4, so that estimates are high rather than low
 TOKENS_A_MESSAGE = 8
@@ -82,9 +82,9 @@ class ChatApi:
         self._sleep = sleep
         self._lock = threading.Lock()
 
-    def estimate(self, texts: Sequence[str]) -> Price:
+    def estimate(self, texts: Sequence[str], system: str = SYSTEM_MESSAGE) -> Price:
         """Return what asking would cost, each call tried once; asks nothing."""
-        bodies = [_body(self.settings, text) for text in texts]
+        bodies = [_body(self.settings, text, system) for text in texts]
         keyed = {self._key(body): body for body in bodies}
         new = {
             key: body for key, body in keyed.items() if self._read(key, body) is None
@@ -99,12 +99,14 @@ class ChatApi:
         texts: Sequence[str],
         *,
         progress: Callable[[int], None] = lambda count: None,
+        system: str = SYSTEM_MESSAGE,
     ) -> list[str | None]:
         """Return the answer to each text, in order, from the cache or the interface.
 
         Args:
           texts: what to ask, each in a conversation of its own.
           progress: called with 1 after each answer.
+          system: the system message of each.
 
         Returns:
           One answer a text; None where there was none after all tries.
@@ -115,8 +117,8 @@ class ChatApi:
           RuntimeError: the interface refused, too many texts stayed without an answer,
             or the budget is spent. The answers so far are in the cache.
         """
-        self._check_price(self.estimate(texts))
-        bodies = {text: _body(self.settings, text) for text in texts}
+        self._check_price(self.estimate(texts, system))
+        bodies = {text: _body(self.settings, text, system) for text in texts}
         with (
             self._wire.connected() as send,
             concurrent.futures.ThreadPoolExecutor(self.settings.concurrency) as pool,
@@ -317,10 +319,10 @@ class ChatApi:
             )
 
 
-def _body(settings: ApiSettings, text: str) -> dict[str, Any]:
+def _body(settings: ApiSettings, text: str, system: str) -> dict[str, Any]:
     """Return the request body for one question."""
     messages = [
-        {"role": "system", "content": SYSTEM_MESSAGE},
+        {"role": "system", "content": system},
         {"role": "user", "content": text},
     ]
     return {

@@ -282,7 +282,11 @@ def _scoring_texts(
     instruction = task.scoring_instructions[pair.scoring["instruction_index"]]
     replies = (pair.reply_1, pair.reply_2)
     orders = (replies, replies[::-1]) if settings.both_orders else (replies,)
-    return [scoring_prompt.scoring_prompt(plain, a, b, instruction) for a, b in orders]
+    opening = task.scoring_opening
+    return [
+        scoring_prompt.scoring_prompt(plain, a, b, instruction, opening)
+        for a, b in orders
+    ]
 
 
 def scored_pair(

@@ -1,10 +1,18 @@
 """The text in which a model is asked which of two replies is better."""
 
+from rlcd_jax.tasks import layout
+
 BLOCK = "\n\n\n\n"
 LETTERS = ("continuation", "bare")  # as what A and B are read: see `scoring.letters`
 
 
-def scoring_prompt(plain: str, reply_a: str, reply_b: str, instruction: str) -> str:
+def scoring_prompt(
+    plain: str,
+    reply_a: str,
+    reply_b: str,
+    instruction: str,
+    opening: str = layout.SCORING_OPENING,
+) -> str:
     """Return the text whose next token, A or B, says which reply is better.
 
     Args:
@@ -12,11 +20,12 @@ def scoring_prompt(plain: str, reply_a: str, reply_b: str, instruction: str) -> 
       reply_a: reply shown as (A).
       reply_b: reply shown as (B).
       instruction: what to decide, from the task.
+      opening: the first line, the task's; our own wording unless it has the official.
 
-    Source: RLCD section 4 (layout as released; the opening line is our own).
+    Source: RLCD section 4 (layout as released).
     """
     blocks = (
-        "Read the following conversation between a human and an assistant.",
+        opening,
         plain.strip(),
         instruction.strip(),
         "Options:",

@@ -44,6 +44,12 @@ FIELDS: Mapping[str, kinds.Field] = {
         empty=False,
     ),
     "methods": dataclasses.replace(_NAMES, example=("rlcd",), wanted="a method's name"),
+    "quirks": dataclasses.replace(
+        _NAMES,
+        example=("policy.kl_estimator",),
+        wanted="a dotted field of a run",
+        empty=False,
+    ),
     "seeds": kinds.Field(kinds.COUNTS, "", (1, 2), low=0, high=2**32 - 1),
     "size": _of_run("size", argument=""),
     "published": kinds.Field(kinds.CHOICE, "", "7B", choices=published.GENERATORS),

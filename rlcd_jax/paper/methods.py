@@ -59,7 +59,7 @@ def compared(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of the comparison; its tasks are those that were asked for."""
     systems = _systems(recipes)
     places = [p for p in cells.places(recipes) if p.task in recipes.setup.tasks]
-    made = {p.task: _nodes(recipes, p.task) for p in places if not p.missing}
+    made = {p.task: nodes_of(recipes, p.task, systems) for p in places if not p.missing}
     wanted = tuple(
         node
         for own in made.values()
@@ -92,8 +92,9 @@ def _systems(recipes: nodes.Recipes) -> tuple[str, ...]:
     return tuple(s for s in KNOWN if s == BASE or s in asked)
 
 
-def _nodes(recipes: nodes.Recipes, task: str) -> Made:
-    seeds, systems = recipes.setup.seeds, _systems(recipes)
+def nodes_of(recipes: nodes.Recipes, task: str, systems: Sequence[str]) -> Made:
+    """Return the nodes of some systems, the base model among them, for a task."""
+    seeds = recipes.setup.seeds
     _check_scales(recipes, task, systems)
     judge = _judge(recipes, task)
     rewards = {}
@@ -146,14 +147,14 @@ def _table(recipes: nodes.Recipes, job, made: dict[str, Made]) -> tables.Table:
     rows, systems = [], _systems(recipes)
     for place in job:
         own = made.get(place.task)
-        read = {s: _read(recipes, own, s) for s in systems} if own else {}
+        judged = {s: read(recipes, own, s) for s in systems} if own else {}
         for system in systems:
             title = cells.row_title(system, place.task)
             if own is None:
                 blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
                 rows.append((title, (place.missing, *blank)))
             else:
-                rows.append((title, _row(recipes, own, read, system)))
+                rows.append((title, row_of(recipes, own, judged, system)))
     more = (
         "Judge: the VADER sentiment lexicon where the task is about tone, else a "
         "preference model of human pairs; no method sees it. A win is a higher score "
@@ -189,7 +190,7 @@ class Judged:
     scores: list[verdicts.Score]
 
 
-def _read(recipes: nodes.Recipes, made: Made, system: str) -> list[Judged]:
+def read(recipes: nodes.Recipes, made: Made, system: str) -> list[Judged]:
     """Return what the nodes of a system hold, by seed."""
     judged = []
     for seed, node in enumerate(made.samples[system]):
@@ -203,14 +204,22 @@ def _read(recipes: nodes.Recipes, made: Made, system: str) -> list[Judged]:
     return judged
 
 
-def _row(
-    recipes: nodes.Recipes, made: Made, read: dict[str, list[Judged]], system: str
+def row_of(
+    recipes: nodes.Recipes, made: Made, judged: dict[str, list[Judged]], system: str
 ) -> tuple[tables.Cell, ...]:
-    answers = [answer for one in read[system] for answer in one.answers]
+    """Return the cells of `COLUMNS` of one system.
+
+    Args:
+      recipes: of the nodes.
+      made: the nodes.
+      judged: what `read` says of the system, and of the base model.
+      system: the row's.
+    """
+    answers = [answer for one in judged[system] for answer in one.answers]
     tokens = estimates.mean_by_prompt((a.prompt_id, a.num_tokens) for a in answers)
     nats = estimates.mean_by_prompt((a.prompt_id, a.divergence) for a in answers)
     return (
-        *_judged(recipes, made.judge, read, system),
+        *_judged(recipes, made.judge, judged, system),
         _divergence(recipes, nats, answers),
         cells.interval(tokens, recipes),
         _accuracy(recipes, made.preference.get(system, ())),

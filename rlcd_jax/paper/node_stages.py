@@ -13,6 +13,7 @@ from rlcd_jax import (
     record_files,
     records,
     stages,
+    tasks,
 )
 from rlcd_jax.job import workspace
 from rlcd_jax.judging import api_judge, chat_api, verdicts
@@ -136,6 +137,7 @@ def _ask_api(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
             question=question,
             judge=node.settings["judge"],
             both_orders=node.settings["both_orders"],
+            wording=tasks.JudgeWording(**node.settings["wording"]),
         )
         record_files.write_jsonl(place / f"verdicts-{name}.jsonl", judged)
         unparsed[name] = sum(verdict.unparsed for verdict in judged)

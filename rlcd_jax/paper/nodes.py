@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -247,6 +248,7 @@ class Recipes:
             if api:
                 asked = self.setup.api
                 settings |= {"judge": asked.model, "base_url": asked.address.shown}
+                settings["wording"] = dataclasses.asdict(self.task(task).judge_wording)
                 free = {"api": self._api}
             return graph.make_node(
                 "judge_api" if api else "judge",

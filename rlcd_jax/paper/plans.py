@@ -22,6 +22,7 @@ from rlcd_jax.paper import (
     node_stages,
     nodes,
     people_tables,
+    quirks,
     read_config,
     strength,
     win_tables,
@@ -50,7 +51,9 @@ PLANS: Mapping[str, Callable[[nodes.Recipes], cells.TablePlan]] = {
     "23": people_tables.agreed,
     "16": lambda recipes: win_tables.judged(recipes, "16"),
     "40": lambda recipes: win_tables.judged(recipes, "40"),
+    "quirks": quirks.turned,
 }
+APART = ("quirks",)  # asked for by name alone: it trains a policy for every switch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +91,9 @@ def choose(setup: read_config.Setup) -> dict[str, cells.TablePlan]:
     if asked not in (*PLANS, ALL):
         raise ValueError(f"table={asked!r}; accepted: {', '.join((*PLANS, ALL))}")
     methods.check(setup.methods)
+    quirks.check(setup.quirks)
     recipes = nodes.Recipes(setup)
-    names = list(PLANS) if asked == ALL else [asked]
+    names = [n for n in PLANS if n not in APART] if asked == ALL else [asked]
     return {name: PLANS[name](recipes) for name in names}
 
 

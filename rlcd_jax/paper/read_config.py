@@ -34,6 +34,7 @@ class Setup:
       seeds: root seeds.
       tasks: names or files.
       methods: of the comparison with the base model; (): all.
+      quirks: fields that the table of this name turns to their released values.
       model: spec of the model that is aligned; "": not given.
       generator: spec of the model that makes pairs; "": not given.
       fields: dotted fields of every run's config that are set.
@@ -52,6 +53,7 @@ class Setup:
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
+    quirks: tuple[str, ...]
     model: str
     generator: str
     fields: Mapping[str, Any]
@@ -108,6 +110,7 @@ def read_setup(
         seeds=tuple(config.seeds),
         tasks=asked,
         methods=_names("methods", config.methods),
+        quirks=_names("quirks", config.quirks),
         model=config.model,
         generator=config.generator or same,
         fields=set_fields(config.run),
@@ -120,7 +123,9 @@ def read_setup(
     )
 
 
-def run_config(setup: Setup, name: str, task: str, seed: int) -> ConfigDict:
+def run_config(
+    setup: Setup, name: str, task: str, seed: int, preset: str = "corrected"
+) -> ConfigDict:
     """Return the config of a run.
 
     Args:
@@ -128,10 +133,13 @@ def run_config(setup: Setup, name: str, task: str, seed: int) -> ConfigDict:
       name: of a method's config.
       task: name or file of the task.
       seed: root seed of the run.
+      preset: of the method.
     """
     whole = setup.config
     shape = whole.shapes.model  # the spec is set by what the run is for
-    config = setup.make_config(name, f"task={task},model={shape},size={whole.size}")
+    asked = {"task": task, "model": shape, "size": whole.size, "preset": preset}
+    argument = ",".join(f"{key}={value}" for key, value in asked.items())
+    config = setup.make_config(name, argument)
     own = {"seed": seed, **setup.fields}
     if whole.hh_rlhf.prompts and tasks.load_task(task).hh_config:
         own.setdefault("prompts.source", "hh_rlhf")

@@ -55,7 +55,10 @@ def relabel_pairs(
         replies = (row.reply_1, row.reply_2)
         orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]
         texts += [
-            scoring_prompt.scoring_prompt(plain, a, b, question) for a, b in orders
+            scoring_prompt.scoring_prompt(
+                plain, a, b, question, job.task.scoring_opening
+            )
+            for a, b in orders
         ]
     if solved := few_shots.as_text(shots, config, job):
         texts = [solved + scoring_prompt.BLOCK + text for text in texts]

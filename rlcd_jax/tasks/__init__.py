@@ -15,7 +15,13 @@ from typing import Any
 
 from rlcd_jax.tasks import fields, layout
 from rlcd_jax.tasks import official as official_wording
-from rlcd_jax.tasks.layout import SPLITS, CleanupRules, PromptSet, Task
+from rlcd_jax.tasks.layout import (
+    SPLITS,
+    CleanupRules,
+    JudgeWording,
+    PromptSet,
+    Task,
+)
 from rlcd_jax.tasks.prompt_sets import (
     load_prompts,
     parse_prompts,
@@ -29,6 +35,7 @@ __all__ = [
     "SPLITS",
     "TEMPLATE",
     "CleanupRules",
+    "JudgeWording",
     "PromptSet",
     "Task",
     "describe",
@@ -218,17 +225,19 @@ def with_format(task: Task, format: str) -> Task:
 
 
 def with_official(task: Task, checkout: str | pathlib.Path) -> Task:
-    """Return the task with the affixes and instructions of the released code.
+    """Return the task with the wording of the released code: prompts, scoring, judge.
 
     Args:
       task: a task.
       checkout: folder of a checkout of the released code, named by the user.
 
     Returns:
-      The task with `affixes`, `scoring_instructions` and their `source` replaced.
+      The task with `affixes`, `scoring_instructions`, `scoring_opening`,
+      `judge_questions`, `judge_wording` and their `source` replaced.
 
     Raises:
-      ValueError: the official wording has another number of affix pairs.
+      ValueError: a file or a text is missing, or the official wording has another
+        number of affix pairs.
     """
     wording = official_wording.read_wording(checkout, task.name)
     if len(wording.affixes) != len(task.affixes):
@@ -242,5 +251,13 @@ def with_official(task: Task, checkout: str | pathlib.Path) -> Task:
         task,
         affixes=wording.affixes,
         scoring_instructions=wording.instructions,
-        source={**task.source, "affixes": origin, "scoring": origin},
+        scoring_opening=wording.opening,
+        judge_questions=wording.questions,
+        judge_wording=wording.judge,
+        source={
+            **task.source,
+            "affixes": origin,
+            "scoring": origin,
+            "judge_questions": f"the released code, {official_wording.JUDGE}",
+        },
     )

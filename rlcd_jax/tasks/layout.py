@@ -44,6 +44,25 @@ class Scale:
     systems: tuple[str, ...]
 
 
+SCORING_OPENING = "Read the following conversation between a human and an assistant."
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeWording:
+    """What an API judge is told around a dialogue and two replies; ours by default.
+
+    Attributes:
+      system: the system message.
+      intro: before the dialogue.
+      lead: before the replies; "": none, and the dialogue follows the introduction at
+        once, as in our wording.
+    """
+
+    system: str = "You are a careful and fair judge of replies."
+    intro: str = "Below is a conversation, then two possible replies of its assistant."
+    lead: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One attribute to train for: every text and number that defines it.
@@ -76,6 +95,8 @@ class Task:
       folder: the folder of the task file, or None for a task of this package.
       defaults: fields that the file leaves out, and that have a default.
       scales: from the most of the attribute to the least, for graded sampling.
+      scoring_opening: the line that a scoring prompt opens with.
+      judge_wording: what an API judge is told around the replies.
     """
 
     name: str
@@ -103,6 +124,8 @@ class Task:
     folder: str | None
     defaults: tuple[str, ...]
     scales: tuple[Scale, ...] = ()
+    scoring_opening: str = SCORING_OPENING
+    judge_wording: JudgeWording = JudgeWording()
 
 
 def parse_task(
