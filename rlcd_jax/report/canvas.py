@@ -36,6 +36,7 @@ INK, SOFT, GRID, AXIS, PAPER = "#333a45", "#5a6372", "#e4e7ec", "#8a93a1", "#fff
 CLASSES = {colour: f"k{n}" for n, colour in enumerate(panels.COLOURS)}
 CLASSES |= {INK: "ink", SOFT: "soft", GRID: "grid", AXIS: "axis", PAPER: "paper"}
 TEXT, SMALL = 12, 11  # sizes of letters
+BOLD = 1.15  # how much wider bold letters are
 LARGEST = 1e300  # values beyond are drawn there: their differences are finite
 SMALLEST = 1e-290  # difference that is drawn
 STYLE = {
@@ -91,7 +92,8 @@ def write(
     sheet: figure.Figure, x: float, y: float, text: str, *, room: float, **look: object
 ) -> None:
     """Write a text on one line, shortened to the room there is."""
-    text = short(text, room, look.get("fontsize", SMALL))
+    bold = look.get("weight") == "bold"
+    text = short(text, room / (BOLD if bold else 1), look.get("fontsize", SMALL))
     sheet.text(x, y, text, transform=None, **look)
 
 
@@ -190,45 +192,47 @@ def svg(sheet: figure.Figure, label: str, says: Says) -> Svg:
         'font-size="{}" fill="none" stroke-linejoin="round">\n{}\n</svg>'
     )
     label = NOT_XML.sub("\ufffd", label)
-    parts = Svg("\n").join(_parts(root, says, _radii(root)))
+    shapes = {f"#{n.get('id')}": n for n in root.findall(".//{*}defs/{*}path")}
+    parts = Svg("\n").join(_parts(root, says, shapes))
     return head.format(label, wide, tall, SMALL, parts)
 
 
-def _radii(root: ElementTree.Element) -> dict[str, str]:
-    """Return how large markers are, which are circles, by what refers to them."""
-    return {
-        f"#{node.get('id')}": f"{max(map(float, DECIMAL.findall(node.get('d')))):.1f}"
-        for node in root.findall(".//{*}path")
-        if node.get("id")
-    }
+Shapes = Mapping[str, ElementTree.Element]  # by what refers to them
 
 
-def _parts(
-    node: ElementTree.Element, says: Says, radii: Mapping[str, str]
-) -> Iterator[Svg]:
+def _parts(node: ElementTree.Element, says: Says, shapes: Shapes) -> Iterator[Svg]:
     """Yield the elements below one that can be seen, without the groups around them."""
     said = says.get(node.get("id", ""), ())
     if isinstance(said, str):
-        inside = Svg("").join(_seen(node.iter(), iter(()), radii))
+        inside = Svg("").join(_seen(node.iter(), iter(()), shapes))
         yield Svg("<g><title>{}</title>{}</g>").format(said, inside)
     elif said:
-        yield from _seen(node.iter(), iter(said), radii)
+        yield from _seen(node.iter(), iter(said), shapes)
     else:
         for child in node:
-            yield from _seen([child], iter(()), radii)
+            yield from _seen([child], iter(()), shapes)
             if child.tag.endswith("}g"):
-                yield from _parts(child, says, radii)
+                yield from _parts(child, says, shapes)
 
 
 def _seen(
-    nodes: Iterable[ElementTree.Element], texts: Iterator[str], radii: Mapping[str, str]
+    nodes: Iterable[ElementTree.Element], texts: Iterator[str], shapes: Shapes
 ) -> Iterator[Svg]:
-    """Yield elements that can be seen; each marker says the next of the texts."""
+    """Yield elements that can be seen; each marker says the next of the texts.
+
+    Markers are circles here, the only round shapes; a band is one too, with corners.
+    """
     for node in nodes:
         tag = node.tag.rpartition("}")[2]
         if tag == "use":
-            more = {"r": radii[node.get(HREF)]}
-            yield _element(node, "circle", more, next(texts, ""))
+            places = shapes[node.get(HREF, "")].get("d", "")
+            if "C" in places:
+                more = {"r": f"{max(map(float, DECIMAL.findall(places))):.1f}"}
+                yield _element(node, "circle", more, next(texts, ""))
+            else:
+                there = " ".join(_rounded(node.get(end, "0")) for end in "xy")
+                more = {"d": _rounded(places), "transform": f"translate({there})"}
+                yield _element(node, "path", more)
         elif tag == "path" and not node.get("id"):
             yield _element(node, "path", {"d": _rounded(node.get("d", ""))})
         elif tag == "text":
@@ -254,7 +258,7 @@ def _element(
     """Return one element in few words: colours by class, places to a tenth."""
     style = node.get("style", "").rstrip("; ").split("; ")
     given = dict(part.split(": ", 1) for part in style if part)
-    ends = {"x": "cx", "y": "cy"} if tag == "circle" else {"x": "x", "y": "y"}
+    ends = {"circle": {"x": "cx", "y": "cy"}, "path": {}}.get(tag, {"x": "x", "y": "y"})
     made = {ends[n]: _rounded(node.get(n)) for n in ends if node.get(n)} | more
     paints = {n: given[n] for n in ("fill", "stroke") if given.get(n, "none") != "none"}
     if tag == "circle":

@@ -208,11 +208,12 @@ def _lines(
     axes.set_ylim(canvas.limits(shown, 0.06))
     steps = [step for line in panel.lines for step in line.steps]
     axes.set_xlim(canvas.limits(steps, 0.02))
-    wide, power = canvas.set_ticks(axes.yaxis, 5)
+    wide, power = canvas.set_ticks(axes.yaxis, 6)
     high = top - _head(panel) - under - (LINE_HEIGHT if power and not panel.unit else 0)
     canvas.put(axes, x + 10 + wide, top - tall + FOOT, x + WIDTH - 14, high - 4)
     _title(axes, panel, box, power)
-    _, power = canvas.set_ticks(axes.xaxis, 5, whole=panel.across == panels.STEP)
+    steps_only = panel.across == panels.STEP
+    _, power = canvas.set_ticks(axes.xaxis, 6 if steps_only else 5, whole=steps_only)
     _under(axes, box, panel.across, power)
     axes.grid(False, axis="x")
     last = max((line.run for line in panel.lines), default="")
@@ -332,7 +333,7 @@ def _bars(
     axes.set_ylim(0, max(1, *(int(own.max()) for own in counts)) * 1.06)
     ends = [] if panel.reference is None else [panel.reference]
     axes.set_xlim(canvas.limits([*edges, *ends], 0.02))
-    wide, power = canvas.set_ticks(axes.yaxis, 4, whole=True)
+    wide, power = canvas.set_ticks(axes.yaxis, 5, whole=True)
     high = top - _head(panel) - under - (LINE_HEIGHT if power else 0)
     canvas.put(axes, x + 10 + wide, top - tall + FOOT, x + WIDTH - 14, high - 4)
     _title(axes, panel, box, power)
