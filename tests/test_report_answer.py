@@ -1,8 +1,8 @@
 """Tests of what a report says first, of its histograms, and of runs by seed."""
 
 import dataclasses
-import re
 import json
+import re
 
 import pytest
 from made_run import make_pair, make_run, rewards_of

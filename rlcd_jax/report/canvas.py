@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import math
 import re
 import sys
@@ -76,16 +77,49 @@ DECIMAL = re.compile(r"-?\d+\.\d+")
 
 @contextlib.contextmanager
 def drawing(wide: float, tall: float) -> Iterator[figure.Figure]:
-    """Yield an empty sheet of a width and a height to draw on.
+    """Yield an empty sheet of a width and a height to draw on."""
+    from matplotlib import figure
+
+    with _style():
+        yield figure.Figure(figsize=(wide / 72, tall / 72), dpi=72)
+
+
+@contextlib.contextmanager
+def drawing_one(wide: float, tall: float) -> Iterator[mpl_axes.Axes]:
+    """Yield empty axes on a sheet of their own, the same each time: no two at once.
+
+    Axes and their ticks take matplotlib longer to make than a plot takes to be drawn.
+    """
+    with _style():
+        axes = _blank()
+        page = axes.figure
+        page.set_size_inches(wide / 72, tall / 72)
+        try:
+            yield axes
+        finally:
+            drawn = (axes.lines, axes.patches, axes.collections, page.texts)
+            for artist in [*itertools.chain(*drawn), *page.legends]:
+                artist.remove()
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Set how all plots look.
 
     Letters that matplotlib's font lacks are the page's font's to show: no warning.
     """
     import matplotlib
-    from matplotlib import figure
 
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield figure.Figure(figsize=(wide / 72, tall / 72), dpi=72)
+        yield
+
+
+@functools.cache
+def _blank() -> mpl_axes.Axes:
+    from matplotlib import figure
+
+    return figure.Figure(dpi=72).add_axes((0, 0, 1, 1))
 
 
 def write(
@@ -136,8 +170,10 @@ def set_ticks(along: axis.Axis, most: int, *, whole: bool = False) -> tuple[floa
     )
     low, high = along.get_view_interval()
     places = [n for n in found.tick_values(low, high) if low <= n <= high]
-    texts = along.get_major_formatter().format_ticks(places)
-    power = along.get_major_formatter().get_offset()
+    words = ticker.ScalarFormatter()
+    words.set_axis(along)
+    texts = words.format_ticks(places)
+    power = words.get_offset()
     along.set_major_locator(ticker.FixedLocator(places))
     along.set_major_formatter(ticker.FixedFormatter(texts))
     return max((width(text, SMALL) for text in texts), default=0.0), power
@@ -180,9 +216,11 @@ def svg(sheet: figure.Figure, label: str, says: Says) -> Svg:
       label: the whole in words, for those who hear the page.
       says: what elements say when they are pointed at.
     """
+    from matplotlib.backends import backend_svg
+
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    sheet.savefig(file, format="svg", metadata=nothing)
+    backend_svg.FigureCanvasSVG(sheet).print_svg(file, metadata=nothing)
     text = file.getvalue()
     root = ElementTree.fromstring(text[text.index("<svg") :])
     wide, tall = sheet.bbox.size

@@ -52,14 +52,13 @@ def curve(
     named = [line.label for line in lines if line.label]
     under = _rows(named, WIDTH) * LINE_HEIGHT
     says: dict[str, str | Sequence[str]] = {}
-    with canvas.drawing(WIDTH, HEIGHT + under) as page:
-        axes = page.add_axes((0, 0, 1, 1))
+    with canvas.drawing_one(WIDTH, HEIGHT + under) as axes:
         box = (0, HEIGHT + under, HEIGHT + under)
         styles = panels.styles_of(lines)
         _lines(axes, panel, box, styles, says, under=under, points=points)
-        _legend(page, named, (0, box[1] - _head(panel), WIDTH))
+        _legend(axes.figure, named, (0, box[1] - _head(panel), WIDTH))
         said = "; ".join(filter(None, map(_said, lines)))
-        return canvas.svg(page, f"{title}: {said}", says)
+        return canvas.svg(axes.figure, f"{title}: {said}", says)
 
 
 def intervals(
@@ -78,9 +77,9 @@ def intervals(
     panel = panels.Panel(title, dots=dots, reference=reference)
     tall = _tall(panel)
     says: dict[str, str | Sequence[str]] = {}
-    with canvas.drawing(WIDTH, tall) as page:
-        _dots(page.add_axes((0, 0, 1, 1)), panel, (0, tall, tall), colours, says)
-        return canvas.svg(page, f"{title}: {'; '.join(says.values())}", says)
+    with canvas.drawing_one(WIDTH, tall) as axes:
+        _dots(axes, panel, (0, tall, tall), colours, says)
+        return canvas.svg(axes.figure, f"{title}: {'; '.join(says.values())}", says)
 
 
 def histogram(
@@ -108,12 +107,11 @@ def histogram(
     ]
     under = _rows(labels, WIDTH) * LINE_HEIGHT
     tall = HEIGHT + under
-    with canvas.drawing(WIDTH, tall) as page:
-        axes = page.add_axes((0, 0, 1, 1))
+    with canvas.drawing_one(WIDTH, tall) as axes:
         panel = panels.Panel(title, reference=reference, across=unit)
         _bars(axes, panel, (0, tall, tall), list(finite.values()), labels, under)
-        _legend(page, labels, (0, tall - _head(panel), WIDTH))
-        return canvas.svg(page, f"{title}: {'; '.join(labels)}", {})
+        _legend(axes.figure, labels, (0, tall - _head(panel), WIDTH))
+        return canvas.svg(axes.figure, f"{title}: {'; '.join(labels)}", {})
 
 
 def sheet(title: str, parts: Sequence[panels.Panel]) -> Svg | None:
@@ -205,6 +203,7 @@ def _lines(
     """Draw lines of the given colours and dashes, with room under the title."""
     x, top, tall = box
     shown = [v for line in panel.lines for v in (*line.values, *line.low, *line.high)]
+    axes.tick_params(axis="y", labelcolor=canvas.SOFT, labelsize=canvas.SMALL)
     axes.set_ylim(canvas.limits(shown, 0.06))
     steps = [step for line in panel.lines for step in line.steps]
     axes.set_xlim(canvas.limits(steps, 0.02))
@@ -215,6 +214,7 @@ def _lines(
     steps_only = panel.across == panels.STEP
     _, power = canvas.set_ticks(axes.xaxis, 6 if steps_only else 5, whole=steps_only)
     _under(axes, box, panel.across, power)
+    axes.grid(True, axis="y")
     axes.grid(False, axis="x")
     last = max((line.run for line in panel.lines), default="")
     for line, (colour, dash) in zip(panel.lines, styles, strict=True):
@@ -305,6 +305,7 @@ def _dots(
     look = {"labelcolor": canvas.INK, "labelsize": canvas.TEXT}
     axes.set_yticks(range(len(names)), texts)
     axes.tick_params(axis="y", **look)
+    axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     _reference(axes, panel)
     for place, (dot, colour) in enumerate(zip(panel.dots, colours, strict=True)):
@@ -330,6 +331,7 @@ def _bars(
     bins = min(MOST_BINS, max(4, math.ceil(2 * len(together) ** (1 / 3))))
     edges = np.linspace(*canvas.limits(together, 0), bins + 1)
     counts = [np.histogram(own, edges)[0] for own in kinds]
+    axes.tick_params(axis="y", labelcolor=canvas.SOFT, labelsize=canvas.SMALL)
     axes.set_ylim(0, max(1, *(int(own.max()) for own in counts)) * 1.06)
     ends = [] if panel.reference is None else [panel.reference]
     axes.set_xlim(canvas.limits([*edges, *ends], 0.02))
@@ -339,6 +341,7 @@ def _bars(
     _title(axes, panel, box, power)
     _, power = canvas.set_ticks(axes.xaxis, 5)
     _under(axes, box, panel.across, power)
+    axes.grid(True, axis="y")
     axes.grid(False, axis="x")
     for own, label, shade in zip(
         counts, labels, itertools.cycle(panels.COLOURS), strict=False
