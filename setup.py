@@ -26,6 +26,7 @@ CORE = [
     "rich>=13",
     "jinja2>=3.1",
     "PyYAML>=6",
+    "matplotlib>=3.9",
     "httpx>=0.27",
     "anyio>=4.0",
     "vaderSentiment>=3.3.2",
@@ -67,7 +68,6 @@ setup(
             "tasks/*.toml",
             "tasks/prompts/*.jsonl",
             "report/*.html",
-            "report/*.svg",
             "human/*.html",
         ],
         "experiments": [

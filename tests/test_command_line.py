@@ -256,7 +256,7 @@ def test_arguments_are_listed_with_the_defaults_that_need_telling():
 RLCD = "--config=rlcd:size=smoke,model=random:tiny"
 # Imports that take long. What is asked or refused before the first check needs none;
 # a check needs those of the core, and none that only the work itself uses.
-WORK = {"tensorflow_datasets", "transformers", "scipy.stats"}
+WORK = {"matplotlib", "tensorflow_datasets", "transformers", "scipy.stats"}
 CORE = {"jax", "flax", "optax", "orbax", "grain", "scipy", "pyarrow", "httpx", "rich"}
 SEEN = """
 import runpy, sys

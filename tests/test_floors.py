@@ -177,6 +177,9 @@ LATE = {
     ("datasets.prompt_rows", "tensorflow_datasets"),
     ("job.prompt_parts", "rlcd_jax.datasets"),  # hh_rlhf, and with it TFDS
     ("preference.data", "rlcd_jax.datasets"),
+    ("report.canvas", "matplotlib"),
+    ("report.canvas", "matplotlib.backends"),
+    ("report.plots", "matplotlib"),  # names of types alone
     ("text.rendering", "transformers.utils"),
     ("text.tokenizer_files", "transformers"),
 }

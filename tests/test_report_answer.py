@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from made_run import make_pair, make_run, rewards_of
@@ -220,6 +221,19 @@ def test_a_plot_of_anything_is_drawn():
     assert plots.curve("x", [panels.Line("", range(100), [1e308] * 100)])
     long = plots.curve("x", [panels.Line("", range(50_000), [0.5] * 50_000)])
     assert len(long) < 20_000
+
+
+def test_each_value_is_a_dot_that_says_it_and_a_band_is_an_area():
+    ends = {"low": [0.5, 1.5], "high": [1.5, 2.5]}
+    lines = [panels.Line("a", [1, 2], [1.0, 2.0], **ends)]
+    drawn = plots.curve("x", lines)
+    assert re.findall("<title>(.*?)</title>", drawn) == ["step 1: 1", "step 2: 2"]
+    assert re.findall('<circle .*?r="(.*?)"', drawn) == ["2.6", "2.6"]
+    assert drawn.count("fill-opacity") + drawn.count(' opacity="0.16"') == 1
+    dots = [panels.Dot(f"{n}$", n, n - 1, n + 1) for n in range(3)]
+    drawn = plots.intervals("x", dots)
+    assert re.findall('<circle .*?r="(.*?)"', drawn) == ["4.5"] * 3
+    assert "<title>2$: 2 [1, 3]</title>" in drawn and ">2$</text>" in drawn
 
 
 # --- runs by seed -------------------------------------------------------------------
