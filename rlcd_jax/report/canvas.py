@@ -67,6 +67,7 @@ STYLE = {
     "ytick.major.pad": 5,
     "legend.frameon": False,
     "legend.fontsize": SMALL,
+    "lines.scale_dashes": False,
     "path.simplify_threshold": 0.4,
 }
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
