@@ -69,7 +69,7 @@ def test_prompts_as_written_keep_a_header_without_its_blank_line(hh, tmp_path):
     assert kept[3].text == "Human: train 3\nAssistant:" and not made[3].text
     assert kept[3].turns == made[3].turns == (human("train 3"),)
     job = mock.Mock(chat=None, encode=lambda text: [0])
-    numbers = draws.DrawSettings(0, "m", 1.0, 1.0, 0, 1.0, 5, False, False)
+    numbers = draws.DrawSettings(0, "m", 2, 1.0, 1.0, 0, 1.0, 5, False, False)
     first, second = (
         draws.make_draw(prompt, "contrast", TASK, job, numbers).sources[0].text
         for prompt in (kept[3], made[3])
@@ -126,7 +126,7 @@ def test_word_initial_requests_are_barred_the_tokens_of_a_text_of_its_own():
     source = draws.SideSource("p", "positive", "positive", "x", (1,), None)
     for forbidding in ("anywhere", "word_initial"):
         numbers = draws.DrawSettings(
-            0, "m", 1.0, 1.0, 0, 1.0, 5, False, False, forbidding
+            0, "m", 2, 1.0, 1.0, 0, 1.0, 5, False, False, forbidding
         )
         request = draws.make_request(source, 0, TASK, numbers)
         got = sampler._strings_of(request)
