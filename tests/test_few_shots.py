@@ -55,7 +55,9 @@ def world(monkeypatch, num):
     people = [human_pair(n, n % 2) for n in range(num)]
     monkeypatch.setattr(data, "human_pairs", lambda *_: list(people))
     config = ConfigDict({"seed": 3, "pairs": {"prompt_tokens": 31, "reply_tokens": 4}})
-    task = types.SimpleNamespace(scoring_instructions=QUESTIONS)
+    task = types.SimpleNamespace(
+        scoring_instructions=QUESTIONS, scoring_opening="Read:"
+    )
     return config, types.SimpleNamespace(
         task=task, text_tokenizer=types.SimpleNamespace(encode=list)
     )

@@ -3,11 +3,14 @@
 Those of clean-up, labels, rewards, advantages, losses and rates are in test_released.
 """
 
+import dataclasses
+import json
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pair_world
 import pytest
 import runs
 import tiny_tokenizers
@@ -15,7 +18,8 @@ from dialogues import human
 from judged import QUESTION, samples
 from made_pair import make_pair
 
-from rlcd_jax import records, tasks
+from configs import quickstart
+from rlcd_jax import checkpoint, metrics, records, tasks
 from rlcd_jax.datasets import hh_rlhf
 from rlcd_jax.decode import automaton
 from rlcd_jax.job import (
@@ -69,7 +73,7 @@ def test_prompts_as_written_keep_a_header_without_its_blank_line(hh, tmp_path):
     assert kept[3].text == "Human: train 3\nAssistant:" and not made[3].text
     assert kept[3].turns == made[3].turns == (human("train 3"),)
     job = mock.Mock(chat=None, encode=lambda text: [0])
-    numbers = draws.DrawSettings(0, "m", 2, 1.0, 1.0, 0, 1.0, 5, False, False)
+    numbers = pair_world.SETTINGS
     first, second = (
         draws.make_draw(prompt, "contrast", TASK, job, numbers).sources[0].text
         for prompt in (kept[3], made[3])
@@ -125,9 +129,7 @@ def test_word_initial_requests_are_barred_the_tokens_of_a_text_of_its_own():
     sampler = generation.make_engine(job, 16, 4)
     source = draws.SideSource("p", "positive", "positive", "x", (1,), None)
     for forbidding in ("anywhere", "word_initial"):
-        numbers = draws.DrawSettings(
-            0, "m", 2, 1.0, 1.0, 0, 1.0, 5, False, False, forbidding
-        )
+        numbers = dataclasses.replace(pair_world.SETTINGS, forbidden=forbidding)
         request = draws.make_request(source, 0, TASK, numbers)
         got = sampler._strings_of(request)
         own = [tuple(job.text_tokenizer.encode(x, bos=False)) for x in ("`", "```")]
@@ -374,3 +376,36 @@ def test_one_answer_decides_in_its_order():
     unread = api_judge.read_answers("j", one, two, [(True, "Hm.")])
     assert (unread.winner, unread.unparsed) == ("none", 1)
     assert isinstance(unread, verdicts.Verdict)
+
+
+# --- a whole run ------------------------------------------------------------------------
+
+
+def test_the_released_preset_goes_through_all_stages(tmp_path):
+    """Every switch at once; the last of three PPO steps is in no checkpoint."""
+    stages = ("simulate", "preference", "distill", "policy", "evaluate")
+    config = quickstart.get_config(
+        "task=cheerful,size=smoke,model=random:tiny,preset=released"
+    )
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {
+                "stages": stages,
+                "task_format": "dialogue",
+                "mesh.data": 1,
+                "model.dtype": "float32",
+                "pairs.cleanup": "corrected",  # a random model never writes "Human"
+                "policy.terminal_mode": "replace",
+                "policy.lone_rows": 1,
+                "evaluate.judges": ("lexicon", "log_odds"),
+            }
+        )
+    with runs.devices_by_mesh():
+        runs.run_checked(config, tmp_path / "run", stages)
+    policy = tmp_path / "run" / "policy"
+    assert checkpoint.whole_steps(policy / "checkpoints")[-1] == 2
+    rows = metrics.read_metrics(tmp_path / "run", "policy")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[0]["rollout/score_mean"] == -1.0  # no reply has the mark
+    notes = json.loads((tmp_path / "run/evaluate/table.json").read_text())["notes"]
+    assert any("in one order of each pair" in note for note in notes)

@@ -51,13 +51,13 @@ def sheet(
         for system in systems
         if system in trained
     }
-    panels = [
+    drawn = [
         panels.Panel(title, lines=_lines(rows, metric), unit=unit)
         for title, metric, unit in METRICS
     ]
-    panels.append(panels.Panel(WINS, dots=dots, reference=50.0))
+    drawn.append(panels.Panel(WINS, dots=dots, reference=50.0))
     seeds = ", ".join(map(str, recipes.setup.seeds))
-    return plots.sheet(f"{task}: PPO by method, seeds {seeds}", panels)
+    return plots.sheet(f"{task}: PPO by method, seeds {seeds}", drawn)
 
 
 def _wins(table: tables.Table, task: str, systems: Sequence[str]) -> list[panels.Dot]:

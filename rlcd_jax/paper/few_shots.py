@@ -14,6 +14,7 @@ from rlcd_jax import records, seeds
 from rlcd_jax.job import setup
 from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.preference import data
+from rlcd_jax.tasks import layout
 
 HUMAN = "human:"  # and a count: so many human pairs
 
@@ -55,7 +56,8 @@ def as_text(shots: str, config: ConfigDict, job: setup.Job) -> str:
         if all(size <= limit for size, limit in zip(sizes, limits, strict=True)):
             kept.append(pair)
         if len(kept) == count:
-            return solved(kept, job.task.scoring_instructions)
+            task = job.task
+            return solved(kept, task.scoring_instructions, task.scoring_opening)
     raise ValueError(
         f"shots {shots!r}: {len(kept)} human pairs have prompts of {limits[0]} and "
         f"replies of {limits[1]} tokens at most; ask for fewer, or raise "
@@ -63,7 +65,11 @@ def as_text(shots: str, config: ConfigDict, job: setup.Job) -> str:
     )
 
 
-def solved(people: Sequence[records.HumanPair], instructions: Sequence[str]) -> str:
+def solved(
+    people: Sequence[records.HumanPair],
+    instructions: Sequence[str],
+    opening: str = layout.SCORING_OPENING,
+) -> str:
     """Return human pairs as scoring prompts with their answers.
 
     The better reply is shown as (A) and as (B) in turns, so that the letters tell
@@ -76,6 +82,6 @@ def solved(people: Sequence[records.HumanPair], instructions: Sequence[str]) -> 
         place = number % 2
         shown = replies if better == place else replies[::-1]
         question = instructions[number // 2 % len(instructions)]
-        asked = scoring_prompt.scoring_prompt(pair.prompt, *shown, question)
+        asked = scoring_prompt.scoring_prompt(pair.prompt, *shown, question, opening)
         blocks.append(f"{asked}{'AB'[place]})")
     return scoring_prompt.BLOCK.join(blocks)
