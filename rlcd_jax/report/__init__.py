@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlcd_jax import record_files
+from rlcd_jax import record_files, trackers
 from rlcd_jax.report import (
     answer,
     browsers,
@@ -28,7 +28,6 @@ from rlcd_jax.report import (
 )
 from rlcd_jax.statistics.estimates import Missing
 
-FILE_NAME = "report.html"
 COMPARISON_NAME = "compare.html"
 TABLES_NAME = "tables.html"
 
@@ -78,7 +77,7 @@ def write_report(
         environment=sections.key_values(run.environment),
         plan=sections.plan(run.plan),
     )
-    return _write(run.folder / FILE_NAME, page)
+    return _write(run.folder / trackers.REPORT, page)
 
 
 def write_comparison(
