@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from rlcd_jax import record_files, report
+from rlcd_jax import record_files, report, trackers
 from rlcd_jax.human import checks, sheets, study
 from rlcd_jax.judging import verdicts
 
@@ -315,7 +315,7 @@ def pages(folder, run):
         folder / "t.html", {"one": [table]}, title=table["caption"]
     )
     report.write_report(run, preset={"task": "x"}, studies=studies)
-    made = (run / report.FILE_NAME, both, alone)
+    made = (run / trackers.REPORT, both, alone)
     return [Page(path.read_text("utf-8")) for path in made]
 
 

@@ -8,7 +8,7 @@ import types
 import pytest
 import runs
 
-from rlcd_jax import pipeline, report, stages
+from rlcd_jax import pipeline, stages, trackers
 from rlcd_jax.job import workspace
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import chips, plan
@@ -51,7 +51,7 @@ def test_a_new_stage_is_one_row(with_counting, finished_run, tmp_path):
     assert (workdir / "counted" / "DONE").exists()
     stage = reading.read_run(workdir).stage("counting")
     assert (stage.state, stage.makes) == ("finished", "a count of pairs")
-    assert "a count of pairs" in (workdir / report.FILE_NAME).read_text()
+    assert "a count of pairs" in (workdir / trackers.REPORT).read_text()
     part = workspace.stage_config(config, "counting")
     assert set(part) == {*stages.SHARED, "pairs", "evaluate"}
     node = graph.make_node("counting", "x", config, cost=graph.Cost())
