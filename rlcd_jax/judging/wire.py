@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
+import functools
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -168,6 +170,12 @@ class Wire:
 
     def _said(self, error: Exception) -> str:
         return self.hide(f"{type(error).__name__}: {error}")
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Return whom this process trusts; to read them takes longer than a question."""
+    return httpx.create_ssl_context()
 
 
 def _pause(asked: str) -> float:
