@@ -74,6 +74,7 @@ AGAIN = {
     "report --workdir runs/rlcd --studies": "report of RUN with studies",
     "report --workdir runs --compare runs/rlcd": "report that compares RUN, RUN2",
     "diagnose --workdir=runs/polite ": "diagnose of RUN",
+    "diagnose --workdir={folder} ": "diagnose of RUN",
     "plan --topology=h100:1 ": "plan of eight; test_lora_plan has adapters on one",
     "pairs export RUN --out alpaca_farm:": "pairs export RUN in another format",
     "pairs export runs/rlcd ": "pairs export RUN; formats have tests of their own",
@@ -558,7 +559,7 @@ def test_only_what_is_stated_is_changed():
         "--config.prompts.hh_dir=hh",
         *OF_HH,
         "--config.policy.steps=1",
-        "--config.policy.rollouts=2",
+        "--config.policy.rollouts=4",
         "--config.policy.warmup_steps=1",
         "--config.mesh.data=1",
     )
