@@ -29,7 +29,13 @@ KNOWN_BY = (
 )
 
 # Fields that files of earlier versions do not have, and what they meant.
-LATER = {"slot": "", "grade_1": None, "grade_2": None, "scale_index": None}
+LATER = {
+    "slot": "",
+    "grade_1": None,
+    "grade_2": None,
+    "scale_index": None,
+    "as_written": "",
+}
 
 # --- files ----------------------------------------------------------------------------
 

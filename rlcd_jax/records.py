@@ -36,14 +36,14 @@ class Prompt:
     """A dialogue that waits for the assistant: the last turn is the human's.
 
     `draw` says which of several draws of the prompt this is; None: there is one.
-    `text` is the dialogue as its source writes it, where that is to be kept; "": the
-    text of a prompt is made of its turns.
+    `as_written` is the dialogue as its source writes it, where that is to be kept; "":
+    the text of a prompt is made of its turns.
     """
 
     id: str
     turns: tuple[Turn, ...]
     draw: int | None = schema.between(0, MOST, default=None)
-    text: str = ""
+    as_written: str = ""
 
     def __post_init__(self):
         schema.validate(self)

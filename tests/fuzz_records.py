@@ -286,7 +286,7 @@ def prompts(folder: pathlib.Path) -> Case:
         texts = data.rstrip().removeprefix(b"\xef\xbb\xbf").split(b"\n")
         found = [_PROMPT(s.value(s.decoded(line, bom=False))) for line in texts]
         for prompt in found:
-            prompt |= {"draw": None, "text": ""}
+            prompt |= {"draw": None, "as_written": ""}
             for n, turn in enumerate(reversed(prompt["turns"])):
                 s.need(turn["role"] == ("human", "assistant")[n % 2])
                 turn["text"] = re.sub("\r\n|\r", "\n", turn["text"])

@@ -112,7 +112,7 @@ def test_contrast_prompts_are_as_released():
         text = dialogue_format.prompt_as_written(
             "\n\nHuman: a" + drawn(seed, pieces) + end + " a reply"
         )
-        prompt = records.Prompt("x", (human("a"),), text=text)
+        prompt = records.Prompt("x", (human("a"),), as_written=text)
         index = seed % len(TASK.affixes)
         want = oracle.contrast(text, *TASK.affixes[index])
         assert contrast.contrast_prompts(prompt, TASK, index) == want, text
@@ -128,7 +128,9 @@ def test_contrast_prompts_of_whole_turns_are_the_same_in_both_presets():
         turns = tuple((human, assistant)[i % 2](x) for i, x in enumerate(said))
         plain = dialogue_format.render_dialogue(turns, TASK)
         both = [
-            contrast.contrast_prompts(records.Prompt("x", turns, text=text), TASK, 3)
+            contrast.contrast_prompts(
+                records.Prompt("x", turns, as_written=text), TASK, 3
+            )
             for text in ("", plain)
         ]
         assert both[0] == both[1] == oracle.contrast(plain, *TASK.affixes[3])

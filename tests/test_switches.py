@@ -70,7 +70,7 @@ def test_prompts_as_written_keep_a_header_without_its_blank_line(hh, tmp_path):
         )
         for one in (True, False)
     )
-    assert kept[3].text == "Human: train 3\nAssistant:" and not made[3].text
+    assert kept[3].as_written == "Human: train 3\nAssistant:" and not made[3].as_written
     assert kept[3].turns == made[3].turns == (human("train 3"),)
     job = mock.Mock(chat=None, encode=lambda text: [0])
     numbers = pair_world.SETTINGS

@@ -173,7 +173,9 @@ def load_prompts(
         records.Prompt(
             row["id"],
             dialogue_format.parse_dialogue(row["prompt"])[0],
-            text=dialogue_format.prompt_as_written(row["chosen"]) if as_written else "",
+            as_written=(
+                dialogue_format.prompt_as_written(row["chosen"]) if as_written else ""
+            ),
         )
         for row in rows
     )

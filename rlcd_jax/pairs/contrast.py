@@ -45,11 +45,11 @@ def contrast_prompts(
         )
         return positive, negative
     positive, negative = task.affixes[index]
-    if prompt.text:
+    if prompt.as_written:
         marker = task.assistant_marker
         return (
-            replaced(prompt.text, marker, positive, negative),
-            replaced(prompt.text, marker, negative, positive),
+            replaced(prompt.as_written, marker, positive, negative),
+            replaced(prompt.as_written, marker, negative, positive),
         )
     return (
         dialogue_format.render_dialogue(prompt.turns, task, positive, negative),
@@ -90,8 +90,10 @@ def graded_prompts(
             for system in scale.systems
         ]
     both = zip(scale.affixes, scale.affixes[::-1], strict=True)
-    if prompt.text:
-        return [replaced(prompt.text, task.assistant_marker, *one) for one in both]
+    if prompt.as_written:
+        return [
+            replaced(prompt.as_written, task.assistant_marker, *one) for one in both
+        ]
     return [dialogue_format.render_dialogue(prompt.turns, task, *one) for one in both]
 
 

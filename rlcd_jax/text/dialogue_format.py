@@ -171,7 +171,7 @@ def plain_dialogue(prompt: records.Prompt, task: tasks.Task) -> str:
 
     A prompt that keeps its text has it as it is.
     """
-    return prompt.text or render_dialogue(prompt.turns, task)
+    return prompt.as_written or render_dialogue(prompt.turns, task)
 
 
 def prompt_as_written(text: str) -> str:
