@@ -78,6 +78,9 @@ AGAIN = {
     "plan --topology=h100:1 ": "plan of eight; test_lora_plan has adapters on one",
     "pairs export RUN --out alpaca_farm:": "pairs export RUN in another format",
     "pairs export runs/rlcd ": "pairs export RUN; formats have tests of their own",
+    "bench --what=preference --model=tiny --config.preference.batch_size": (
+        "bench --what=preference"
+    ),
     "bench --model=tiny ": "bench --what=decode, which is what it measures by itself",
     "weights import --model {about.base} --out BASE": "weights import of a GGUF file",
     "weights export --checkpoint RUN/policy --out policy_of_bytes": (
