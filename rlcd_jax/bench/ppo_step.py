@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcd_jax.bench import peak_memory
+from rlcd_jax.bench import peak_memory, ratios
 from rlcd_jax.bench import settings as settings_lib
 from rlcd_jax.job import nonfinite, setup, trained_form, trainer
 from rlcd_jax.models import heads, lora
@@ -57,14 +57,16 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
         "epochs": section.epochs,
         "reply_tokens": section.reply_tokens,
     }
-    times: dict[str, list[float]] = {"ours": []} | {name: [] for name in settings.peers}
+    times: dict[str, list[float]] = {ratios.OURS: []} | {
+        name: [] for name in settings.peers
+    }
     for step in range(WARM_UP + 1, WARM_UP + 1 + settings.repeats):
-        times["ours"].append(ours(step))
+        times[ratios.OURS].append(ours(step))
         prompts = [list(one.ids) for one in actor.draw_prompts(step)]
         for name, peer in settings.peers.items():
             times[name].append(peer(prompts, sizes))
     finished = learning.finish_metrics(shown)
-    seconds = statistics.median(times["ours"])
+    seconds = statistics.median(times[ratios.OURS])
     figures: dict[str, Any] = {
         "model": settings.model,
         "dtype": job.cfg.dtype,
@@ -80,9 +82,4 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
         "useful_share": finished[trainer.USEFUL],
         **peak_memory.peak_gib(),
     }
-    for name in settings.peers:
-        figures[f"{name}_seconds_a_step"] = statistics.median(times[name])
-        turns = zip(times[name], times["ours"], strict=True)
-        ratios = [theirs / own for theirs, own in turns]
-        figures[f"ratio_to_{name}"] = statistics.median(ratios)
-    return figures
+    return figures | ratios.of_peers(times, "a_step")

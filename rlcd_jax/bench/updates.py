@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from rlcd_jax.bench import peak_memory, product_rate, simulate
+from rlcd_jax.bench import peak_memory, product_rate, ratios, simulate
 from rlcd_jax.bench import settings as settings_lib
 from rlcd_jax.job import packed_batches, setup, supervised, trainer
 from rlcd_jax.models import footprint, llama
@@ -100,35 +100,32 @@ def _measure(
     compile_seconds = sum(map(ours, sizes.values()))
     parts = supervised.micro_batches(job, stage)
 
-    def texts_of(index: int) -> settings_lib.Texts:
-        return [
-            [(text.ids, settings.prompt) for text in collate.texts(row)]
-            for row in batches.rows(index)
-        ]
-
+    texts = [
+        [list(collate.texts(row)) for row in batches.rows(index)]
+        for index in range(settings.repeats)
+    ]
+    shown_to_peers: list[settings_lib.Texts] = [
+        [[(text.ids, settings.prompt) for text in one] for one in batch]
+        for batch in texts
+    ]
     for peer in settings.peers.values():
-        peer(texts_of(0), parts)
-    turns = [
-        _turn(ours, settings.peers, index, texts_of(index), parts)
-        for index in range(settings.repeats)
-    ]
-    tokens = [
-        sum(len(ids) for one in texts_of(index) for ids, _ in one)
-        for index in range(settings.repeats)
-    ]
+        peer(shown_to_peers[0], parts)
+    products: list[float] = []
+    times: dict[str, list[float]] = {ratios.OURS: []}
+    times |= {name: [] for name in settings.peers}
+    for index, batch in enumerate(shown_to_peers):
+        products.append(product_rate.product_rate())
+        times[ratios.OURS].append(ours(index))
+        for name, peer in settings.peers.items():
+            times[name].append(peer(batch, parts))
+    flat = [[text for one in batch for text in one] for batch in texts]
+    tokens = [sum(len(text.ids) for text in batch) for batch in flat]
     adapted = job.lora is not None
-    flops = [
-        flops_of(
-            job.cfg,
-            [text for row in batches.rows(index) for text in collate.texts(row)],
-            adapted=adapted,
-        )
-        for index in range(settings.repeats)
-    ]
-    rates = [flop / turn["ours"] for flop, turn in zip(flops, turns, strict=True)]
-    speeds = [count / turn["ours"] for count, turn in zip(tokens, turns, strict=True)]
-    product = statistics.median(turn["product_rate"] for turn in turns)
-    devices = job.mesh.size
+    flops = [flops_of(job.cfg, batch, adapted=adapted) for batch in flat]
+    own = times[ratios.OURS]
+    rates = [flop / seconds for flop, seconds in zip(flops, own, strict=True)]
+    speeds = [count / seconds for count, seconds in zip(tokens, own, strict=True)]
+    product = statistics.median(products) * job.mesh.size
     figures = {
         "model": settings.model,
         "dtype": job.cfg.dtype,
@@ -138,33 +135,16 @@ def _measure(
         "parts": parts,
         "tokens_an_update": statistics.mean(tokens),
         "useful_share": batches.useful_share(),
-        "seconds_an_update": statistics.median(turn["ours"] for turn in turns),
+        "seconds_an_update": statistics.median(own),
         "first_updates_seconds": compile_seconds,
         "tokens_per_second": statistics.median(speeds),
         "model_tflops": statistics.median(rates) / 1e12,
-        "product_tflops": product * devices / 1e12,
-        "fraction_of_product_rate": statistics.median(rates) / (product * devices),
+        "product_tflops": product / 1e12,
+        "fraction_of_product_rate": statistics.median(rates) / product,
         "last_loss": shown[f"{stage}/loss"],
         **peak_memory.peak_gib(),
     }
-    for name in settings.peers:
-        theirs = [turn[name] for turn in turns]
-        figures[f"{name}_seconds_an_update"] = statistics.median(theirs)
-        ratios = [turn[name] / turn["ours"] for turn in turns]
-        figures[f"ratio_to_{name}"] = statistics.median(ratios)
-    return figures
-
-
-def _turn(
-    ours: Callable[[int], float],
-    peers: dict[str, settings_lib.TrainingPeer],
-    index: int,
-    texts: settings_lib.Texts,
-    parts: int,
-) -> dict[str, float]:
-    """Return seconds of one update by name, and the rate of products beside it."""
-    seconds = {"product_rate": product_rate.product_rate(), "ours": ours(index)}
-    return seconds | {name: peer(texts, parts) for name, peer in peers.items()}
+    return figures | ratios.of_peers(times, "an_update")
 
 
 def flops_of(
