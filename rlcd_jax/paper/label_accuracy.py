@@ -55,6 +55,17 @@ class PairRewards:
         return float(0.5 + 0.5 * np.tanh(signed / 2))
 
 
+def read_rewards(folder: pathlib.Path) -> list[PairRewards]:
+    """Return the rewards that the node of a folder has left."""
+    return record_files.read_jsonl(folder / FILE, PairRewards)
+
+
+def read_pairs(folder: pathlib.Path) -> list[records.Pair]:
+    """Return the pairs that the node of a folder has drawn or labelled."""
+    path = workspace.stage_folder(folder, "simulate") / "pairs.jsonl"
+    return record_files.read_jsonl(path, records.Pair)
+
+
 def reward_pairs(
     config: ConfigDict, workdir: str | pathlib.Path, *, human: bool
 ) -> dict[str, Any]:
@@ -76,8 +87,7 @@ def reward_pairs(
         limit = config.preference.human_pairs
         rows = data.human_pairs(config, job, limit, "agreement")
     else:
-        path = workspace.stage_folder(workdir, "simulate") / "pairs.jsonl"
-        rows = record_files.read_jsonl(path, records.Pair)
+        rows = read_pairs(pathlib.Path(workdir))
     tokens = pair_ids.to_tokens(job, rows)
     both = rewards.pair_scorer(job)(model.restore(job, workdir), tokens)
     scored = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlcd_jax import record_files
 from rlcd_jax.paper import (
     appendix_n_table,
     cells,
@@ -115,9 +114,8 @@ def _pair_values(
         rows = [
             row
             for node in made[task, system]
-            for row in record_files.read_jsonl(
-                graph.folder(recipes.setup.root, node) / label_accuracy.FILE,
-                label_accuracy.PairRewards,
+            for row in label_accuracy.read_rewards(
+                graph.folder(recipes.setup.root, node)
             )
         ]
         values = [(row.prompt_id, getattr(row, field)) for row in rows]

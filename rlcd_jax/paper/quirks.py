@@ -11,10 +11,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlcd_jax import dotted, record_files, records
+from rlcd_jax import dotted
 from rlcd_jax.checks import fields
 from rlcd_jax.diagnosis import pair_readings
-from rlcd_jax.job import workspace
 from rlcd_jax.paper import cells, graph, label_accuracy, methods, nodes, read_config
 from rlcd_jax.statistics import estimates, tables
 
@@ -241,11 +240,7 @@ def _labels_right(row: Turned) -> tables.Cell:
         pairs = [
             pair
             for node in row.pairs
-            for pair in record_files.read_jsonl(
-                workspace.stage_folder(graph.folder(root, node), "simulate")
-                / "pairs.jsonl",
-                records.Pair,
-            )
+            for pair in label_accuracy.read_pairs(graph.folder(root, node))
         ]
         scores = pair_readings.lexicon(
             [(p.prompt, r) for p in pairs for r in (p.reply_1, p.reply_2)]
@@ -259,10 +254,7 @@ def _labels_right(row: Turned) -> tables.Cell:
         rewarded = [
             one
             for node in row.people
-            for one in record_files.read_jsonl(
-                graph.folder(root, node) / label_accuracy.FILE,
-                label_accuracy.PairRewards,
-            )
+            for one in label_accuracy.read_rewards(graph.folder(root, node))
         ]
         right = [(r.prompt_id, r.right) for r in rewarded if r.right is not None]
     else:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rlcd_jax import record_files, records
+from rlcd_jax import records
 from rlcd_jax.diagnosis import label_noise, pair_readings
 from rlcd_jax.paper import (
     appendix_n,
@@ -179,8 +179,7 @@ def _reach(recipes: nodes.Recipes, point: Point) -> Reached:
     """Read the pairs of a strength, and what the judge says of them."""
     judged = []
     for number, node in enumerate(point.pairs):
-        path = graph.folder(recipes.setup.root, node) / "pairs" / "pairs.jsonl"
-        pairs = record_files.read_jsonl(path, records.Pair)
+        pairs = label_accuracy.read_pairs(graph.folder(recipes.setup.root, node))
         if point.rewards:
             margins = _of_people(recipes, point.rewards[number], pairs)
         else:
@@ -209,10 +208,7 @@ def _of_people(
     recipes: nodes.Recipes, node: graph.Node, pairs: list[records.Pair]
 ) -> dict[str, float]:
     """Return that margin by the model of human pairs; of pairs that it has read."""
-    rows = record_files.read_jsonl(
-        graph.folder(recipes.setup.root, node) / label_accuracy.FILE,
-        label_accuracy.PairRewards,
-    )
+    rows = label_accuracy.read_rewards(graph.folder(recipes.setup.root, node))
     found = {row.id: (row.reward_1, row.reward_2) for row in rows}
     return {p.id: _signed(p, *found[p.id]) for p in pairs if p.id in found}
 
