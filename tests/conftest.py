@@ -20,6 +20,8 @@ import judged  # noqa: E402
 import pytest  # noqa: E402
 import runs  # noqa: E402
 
+from rlcd_jax.job import memory_maps  # noqa: E402
+
 CACHE = pathlib.Path(
     os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "rlcd_jax"
 )
@@ -65,6 +67,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that at the end no worker is idle."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Drop the programs of past files before they take all memory maps there are."""
+    if nextitem is None or nextitem.path != item.path:
+        memory_maps.drop_programs_if_many()
 
 
 def _run_once(folder: pathlib.Path) -> pathlib.Path:

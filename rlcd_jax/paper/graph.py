@@ -23,7 +23,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import done_mark, leaving, locks, processes, stages
-from rlcd_jax.job import changes, workspace
+from rlcd_jax.job import changes, memory_maps, workspace
 
 # What the stages that only tables need depend on; workspace knows the others.
 SECTIONS = {
@@ -204,6 +204,7 @@ def make(
         leaving.leave_if_asked(f"{number - 1} of {len(waiting)} nodes are made")
         logging.info("node %d of %d: %s", number, len(waiting), name_of(node))
         make_one(root, node, functions)
+        memory_maps.drop_programs_if_many()
     return waiting
 
 
