@@ -125,6 +125,17 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.stall_minutes = 30.0
     config.model = ConfigDict()
     config.model.spec = fields["model"]
+    # Other models for some roles, specs like the one above. Where only text passes,
+    # tokenizers may differ.
+    config.model.generator = ""  # draws pairs; "": model.spec
+    config.model.scorer = ""  # labels pairs by scoring; "": the generator, as the paper
+    config.model.preference = ""  # is made the preference model; "": model.spec
+    # Is aligned, and is the reference. The value model begins as the preference model;
+    # where its shapes or tokenizer are others, as this. "": model.spec
+    config.model.policy = ""
+    # Judges by letters. "": the policy as it was, so that what drew and labelled the
+    # pairs has no voice, and runs with other generators have one judge.
+    config.model.judge = ""
     config.model.cache_dir = ""  # of the embedded model; "": ~/.cache/rlcd_jax
     config.model.dtype = "bfloat16"  # operands of products; float32 everything else
     config.model.remat = "full"  # what the backward pass recomputes: none, dots, full

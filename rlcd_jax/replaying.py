@@ -16,7 +16,7 @@ from typing import Any
 
 from rlcd_jax import checkpoint, record_files, records, schema
 from rlcd_jax.diagnosis import run_diagnostics
-from rlcd_jax.job import setup, trained_form, workspace
+from rlcd_jax.job import roles, setup, trained_form, workspace
 from rlcd_jax.ppo import acting, choosing
 from rlcd_jax.stages import simulate_pairs
 
@@ -75,7 +75,7 @@ def replay_pair(workdir: pathlib.Path, pair_id: str) -> Replayed:
     rows = _rows(path, records.Pair)
     number, written = _find([row.id for row in rows], pair_id, "pair", path)
     row = rows[written]
-    job = setup.load_job(config)
+    job = setup.load_job(config, role=roles.GENERATOR)
     asked = [
         prompt
         for prompt in simulate_pairs.run_prompts(config)[0]

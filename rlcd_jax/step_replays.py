@@ -182,7 +182,7 @@ def _update(
     look: nonfinite.Look,
 ) -> list[int]:
     """Make updates of a supervised stage; return those before the last."""
-    job = setup.load_job(config)
+    job = setup.load_job(config, role=stages.STAGES[stage].roles[0])
     module = stages.STAGES[stage].load()
     rows = module.training_rows(config, workdir, job)
     batches = supervised.make_batches(config, stage, rows, module.collate(job))

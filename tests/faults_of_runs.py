@@ -64,7 +64,7 @@ ROWS = (
         CONTENT,
         "adapters (lora.rank) are read or exported with another base model than they "
         "were trained on",
-        "the adapters in … were trained on another base model: embed … of model.spec "
+        "the adapters in … were trained on another base model: embed … "
         "differ from what they were trained beside; name the model that the run had",
         "test_lora_run::test_adapters_are_refused_on_another_base",
     ),

@@ -568,7 +568,9 @@ def test_prompts_are_read_once_and_all_of_the_test_part_looked_at(monkeypatch):
         return [short] * (long_texts.LOOKED + 1) + [long]
 
     monkeypatch.setattr(prompt_parts, "load_prompts", load)
-    look = supplies.Look(found.config, found, None, ("evaluate",), ("evaluate",))
+    look = supplies.Look(
+        found.config, {"policy": found}, None, ("evaluate",), ("evaluate",)
+    )
     assert list(supplies.counts(look)) == []
     (line,) = supplies.positions(look)
     assert "the longest prompt of 10" in line and loaded == ["test"]

@@ -9,7 +9,7 @@ import runs
 
 from rlcd_jax import dotted, record_files, stages, tasks
 from rlcd_jax.checks import fields
-from rlcd_jax.job import changes, contents, workspace
+from rlcd_jax.job import changes, contents, roles, workspace
 
 
 def finished(workdir, stage, **own):
@@ -147,7 +147,8 @@ def test_other_weights_in_the_same_folder_are_noticed(tmp_path):
 
 
 def test_every_field_is_part_of_a_result_or_may_change():
-    config = runs.tiny_config(lora__rank=2)
+    named = {f"model__{role}": "random:tiny" for role in roles.ROLES}
+    config = runs.tiny_config(lora__rank=2, **named)
     held = {
         name
         for stage in stages.STAGES

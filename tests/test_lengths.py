@@ -78,7 +78,7 @@ def test_every_stage_looks_before_it_makes_anything(stage, run, tmp_path, monkey
         raise AssertionError("the weights were read")
 
     job = dataclasses.replace(job, load_base=refuse)
-    monkeypatch.setattr(setup, "load_job", lambda *_: job)
+    monkeypatch.setattr(setup, "load_job", lambda *_, **__: job)
     with pytest.raises(ValueError, match="reads 16 at most"):
         run(job.config, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -105,7 +105,7 @@ def test_llama_7b_parameters_and_moments_by_hand():
     made = plan.make_plan(
         paper("llama-7b", mesh__fsdp=8), chips.parse_topology("h100:8")
     )
-    assert made.num_params == PAPER_PARAMS["llama-7b"]
+    assert {*made.models.values()} == {("llama-7b", PAPER_PARAMS["llama-7b"])}
     # float32, an eighth a device, without the output table and with a head and norms,
     # of which each device has a whole copy: 65 norms of 4096, 4096 + 1 of the head.
     whole = 65 * 4096 + 4096 + 1

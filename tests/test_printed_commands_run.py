@@ -93,6 +93,7 @@ AGAIN = {
 }
 PATHS = {
     "/models/llama-7b": "model",
+    "/models/llama-30b": "model",
     "/data/hh-rlhf": "hh",
     "/shared/": "shared/",
     "gguf:PATH": "gguf:model.gguf",

@@ -35,14 +35,14 @@ def room(job: setup.Job, names: Sequence[str]) -> Room:
     """Return the room that a run needs, of which nothing is on disk yet.
 
     Args:
-      job: of the run; its mesh may have no devices.
+      job: of the run, with any of its models; its mesh may have no devices.
       names: of the stages that are run, in order.
     """
     peak = before = 0
     for name in names:
         if not STAGES[name].batch:
             continue
-        own = _stage_room(job, name)
+        own = _stage_room(job.of(STAGES[name].roles[0]), name)
         peak = max(peak, before + own.peak)
         before += own.after
     return Room(peak, before)

@@ -11,7 +11,7 @@ from rlcd_jax import records, retention, stages, trackers
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout, requests
-from rlcd_jax.job import nonfinite, packed_batches
+from rlcd_jax.job import nonfinite, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import grid, reply_cleanup, scoring_prompt, shortening
@@ -93,6 +93,7 @@ _RUN = {
 }
 _MODEL = {
     "spec": _text("smollm2-135m", "a model spec", argument="model"),
+    **{role: _text("hf:DIR", "a model spec", empty=True) for role in roles.ROLES},
     "cache_dir": _text("", "a folder", empty=True, path=True),
     "dtype": _choice(*llama.DTYPES),
     "remat": _choice(*llama.REMAT),

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import dotted, sharding, stages, trackers
 from rlcd_jax.checks import disk, fields, kinds, rules, supplies
-from rlcd_jax.job import setup, trainer, workspace
+from rlcd_jax.job import roles, setup, trainer, workspace
 from rlcd_jax.ppo import reply_rows
 
 
@@ -117,16 +117,44 @@ def verdict(
     if told:
         return told
     if num_devices is not None:
-        look = supplies.Look(config, None, None, every, ())
+        look = supplies.Look(config, {}, None, every, ())
         return _tell(lambda: supplies.counts(look))
-    try:
-        job = setup.load_job(config)
-    except (ValueError, OSError) as error:
-        return [str(error)]
-    look = supplies.Look(config, job, workdir, every, tuple(left))
-    for part in (supplies.sources, supplies.counts, supplies.positions, disk.problems):
+    jobs, told = _find_models(config, left)
+    if told:
+        return told
+    look = supplies.Look(config, jobs, workdir, every, tuple(left))
+    for part in (
+        supplies.chat_formats,
+        supplies.sources,
+        supplies.counts,
+        supplies.positions,
+        disk.problems,
+    ):
         told += _tell(lambda part=part: part(look))
     return told
+
+
+def _find_models(
+    config: ConfigDict, names: Sequence[str]
+) -> tuple[dict[str, setup.Job], list[str]]:
+    """Return the jobs with the model of each role in stages, and what is wrong.
+
+    A model of several roles is looked for once.
+    """
+    asked = [role for name in names for role in roles.asked(config, name)]
+    jobs: dict[str, setup.Job] = {}
+    told: dict[str, str] = {}  # by spec
+    for role in dict.fromkeys(asked or [roles.POLICY]):
+        spec = roles.spec_of(config.model, role)
+        known = [job for job in jobs.values() if job.is_model_of(role)]
+        try:
+            if spec not in told:
+                jobs[role] = (
+                    known[0].of(role) if known else setup.load_job(config, role=role)
+                )
+        except (ValueError, OSError) as error:
+            told[spec] = str(error)
+    return jobs, [*told.values()]
 
 
 def problems(config: ConfigDict) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ml_collections import ConfigDict
 
 from rlcd_jax import records
-from rlcd_jax.job import packed_batches
+from rlcd_jax.job import packed_batches, roles
 from rlcd_jax.judging import evaluation_table
 from rlcd_jax.pairs import draws, grid
 from rlcd_jax.ppo import credit, kl_penalty
@@ -44,6 +44,34 @@ def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
         )
     if "simulate" in stages or "distill" in stages:
         yield from _pairs(config, stages)
+    yield from _idle(config, stages)
+
+
+def _idle(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
+    """Yield which models are named and would be asked nothing."""
+    try:
+        asked = {role for name in stages for role in roles.asked(config, name)}
+    except ValueError:
+        return  # told where the pairs are looked at
+    for role, stage, why in (
+        (
+            roles.SCORER,
+            "simulate",
+            f"pairs.labels={tuple(config.pairs.labels)} with pairs.drop_disagreeing="
+            "False and pairs.min_margin=0 score no pair",
+        ),
+        (
+            roles.JUDGE,
+            "evaluate",
+            f"evaluate.judges={tuple(config.evaluate.judges)} have none that answers "
+            "by letters",
+        ),
+    ):
+        if config.model[role] and stage in stages and role not in asked:
+            yield (
+                f"model.{role}={config.model[role]!r} is asked nothing: {why}; set "
+                f"model.{role}=''"
+            )
 
 
 def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -19,6 +20,7 @@ from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.job import (
     lengths,
     prompt_parts,
+    roles,
     setup,
     trained_form,
     trainer,
@@ -37,17 +39,26 @@ class Look:
 
     Attributes:
       config: of the run.
-      job: of the stage; None: not on this machine.
+      jobs: by role, with its model; none: not on this machine.
       workdir: folder of the run, or None.
       stages: whose data must suffice.
       left: those that are about to run.
     """
 
     config: ConfigDict
-    job: setup.Job | None
+    jobs: Mapping[str, setup.Job]
     workdir: str | pathlib.Path | None
     stages: Sequence[str]
     left: Sequence[str]
+
+    @property
+    def job(self) -> setup.Job | None:
+        """The job with any of the models, for what has none; None: there is none."""
+        return next(iter(self.jobs.values()), None)
+
+    def job_of(self, stage: str) -> setup.Job:
+        """Return the job of a stage that is about to run, with its own model."""
+        return self.jobs[STAGES[stage].roles[0]]
 
     def folder(self, stage: str) -> pathlib.Path | None:
         """Return the folder of a stage, where there is a workdir."""
@@ -104,9 +115,45 @@ def _again(look: Look, stage: str) -> str:
     return f"run --stage={stage} first"
 
 
+def chat_formats(look: Look) -> Iterator[str]:
+    """Yield that a model would read texts in the chat format of another.
+
+    What scores pairs is shown dialogues without it.
+    """
+    if look.task.format != "chat":
+        return
+    known = dict.fromkeys(role for one in look.left for role in STAGES[one].all_roles)
+    known.pop(roles.SCORER, None)
+    first, *others = (
+        look.jobs.get(role) or look.job.of(role)
+        for role in known
+        if role != roles.JUDGE or role in look.jobs
+    )
+    for other in others:
+        if _written(other) != _written(first):
+            fields, specs = (
+                [of(look.config.model, job.role) for job in (first, other)]
+                for of in (roles.field_of, roles.spec_of)
+            )
+            yield (
+                f"{fields[0]}={specs[0]!r} and {fields[1]}={specs[1]!r} have other "
+                "chat templates, so that in the chat format one would read the marks "
+                "of the other as words; set task_format='dialogue', or name models of "
+                "one template"
+            )
+            return
+
+
+def _written(job: setup.Job) -> tuple[str, Any]:
+    """Return a dialogue in the chat format of a job's model, and how a reply ends."""
+    turns = [records.Turn("human", "a"), records.Turn("assistant", "b")]
+    text = job.text_tokenizer.chat([*turns, records.Turn("human", "c")])
+    return text, job.chat_turn
+
+
 def _other_runs(look: Look) -> Iterator[str]:
     """Yield what an evaluation would miss of other runs, or could not take of them."""
-    config, cfg = look.config, look.job.cfg
+    config, cfg = look.config, look.job_of("evaluate").cfg
     for entry in config.evaluate.checkpoints:
         folder = pathlib.Path(entry.partition("=")[2])
         said = f"evaluate.checkpoints has {entry!r}"
@@ -132,6 +179,7 @@ def _other_runs(look: Look) -> Iterator[str]:
                 "with a trained preference model"
             )
         else:
+            cfg = look.jobs[roles.PREFERENCE].cfg
             yield from _of_this_model(said, where, model.ITEM, cfg)
 
 
@@ -164,7 +212,7 @@ def _others(look: Look, compare: Sequence[str]) -> Iterator[str]:
         hh_rlhf_files.local_files(task.hh_config, look.config.prompts.hh_dir)
     if people or section.data != "pairs":
         for stage in compare:
-            yield from long_texts.others(look.job, stage)
+            yield from long_texts.others(look.job_of(stage), stage)
 
 
 def counts(look: Look) -> Iterator[str]:
@@ -191,7 +239,8 @@ def counts(look: Look) -> Iterator[str]:
         yield from _from_pairs(look)
     if train and "policy" in about and job:
         room = config.policy.prompt_tokens
-        tokens = long_texts.sizes(job, train[: long_texts.LOOKED])
+        own = look.job_of("policy")
+        tokens = long_texts.sizes(own, train[: long_texts.LOOKED])
         yield from long_texts.limit(tokens, len(train), "policy.prompt_tokens", room)
         yield from _dev_prompts(look)
     if readable and "evaluate" in about:
@@ -205,15 +254,15 @@ def counts(look: Look) -> Iterator[str]:
 
 def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:
     """Yield which stages can get too little of the pairs of these prompts."""
-    config, job = look.config, look.job
+    config = look.config
     num, left = config.pairs.samples_per_prompt * len(train), {}
-    if job is not None:
-        drawn, told = long_texts.simulated(job, train)
+    if look.job is not None:
+        drawn, told = long_texts.simulated(look.job_of("simulate"), train)
         yield from told
         if not (num := drawn.num):
             return
         for stage in _learners(config, look.left):
-            texts, told = long_texts.trained_on(job, stage, drawn)
+            texts, told = long_texts.trained_on(look.job_of(stage), stage, drawn)
             yield from told
             if not told:
                 left[stage] = texts * _rows_a_draw(config, stage)
@@ -229,7 +278,10 @@ def _from_pairs(look: Look) -> Iterator[str]:
     rows = record_files.read_jsonl(folder / "pairs.jsonl", records.Pair)
     left = {}
     if look.job is not None:
-        left = {name: long_texts.pairs_left(look.job, name, rows) for name in reading}
+        left = {
+            name: long_texts.pairs_left(look.job_of(name), name, rows)
+            for name in reading
+        }
     yield from _rows(look, len(rows), len({*map(records.key_of, rows)}), left)
 
 
@@ -297,19 +349,19 @@ def _rows(look: Look, pairs: int, rows: int, left: Mapping[str, int]) -> Iterato
 
 def positions(look: Look) -> Iterator[str]:
     """Yield which texts of a stage have more tokens than the model reads."""
-    for stage in look.left:
-        longest = 0
+    for stage in (name for name in look.left if STAGES[name].roles):
+        longest, job = 0, look.job_of(stage)
         if stage == "evaluate":
-            longest = max(long_texts.sizes(look.job, look.test_prompts), default=0)
+            longest = max(long_texts.sizes(job, look.test_prompts), default=0)
         try:
-            lengths.check(look.job, stage, longest)
+            lengths.check(job, stage, longest)
         except ValueError as error:
             yield str(error)
 
 
 def _dev_prompts(look: Look) -> Iterator[str]:
     """Yield that PPO has no prompts to choose a checkpoint by."""
-    section, job = look.config.policy, look.job
+    section, job = look.config.policy, look.job_of("policy")
     if not section.dev_prompts:
         return
     dev = prompt_parts.load_prompts(look.config, look.task, "dev", limit=0)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import diagnosis, jsonl, metrics, record_files, records, schema, tasks
 from rlcd_jax.checks import refusals
 from rlcd_jax.diagnosis import affixes, label_noise, pair_readings, reading_tables
-from rlcd_jax.job import setup, workspace
+from rlcd_jax.job import roles, setup, workspace
 from rlcd_jax.judging import judges
 from rlcd_jax.pairs import training_texts
 from rlcd_jax.ppo import overoptimisation
@@ -125,7 +125,7 @@ def make_logprob(
 
     And what its chat template writes around a reply, in the chat format.
     """
-    job = setup.load_job(config)
+    job = setup.load_job(config, role=roles.GENERATOR)
     return likelihoods.reply_scorer(job, job.load_base()), job.chat_turn
 
 

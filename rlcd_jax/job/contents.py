@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, done_mark, stages, tasks
 from rlcd_jax.datasets import comparisons
-from rlcd_jax.job import facts, setup
+from rlcd_jax.job import facts, roles, setup
 from rlcd_jax.weights import resolve
 
 # Of a stage's folder, what is no result of it: written anew, or told elsewhere.
@@ -41,7 +41,7 @@ def inputs(config: ConfigDict, workdir: str | os.PathLike[str], stage: str) -> d
       workdir: its folder.
       stage: its name.
     """
-    found = dict(_given(config))
+    found = dict(_given(config)) | dict(_models(config, stage))
     for read in stages.STAGES[stage].reads:
         folder = pathlib.Path(workdir, stages.STAGES[read].folder)
         for name, value in outputs(folder).items():
@@ -116,7 +116,7 @@ def _file_hash(path: pathlib.Path, *state: int) -> str:
 
 
 def _given(config: ConfigDict) -> Iterator[tuple[str, str]]:
-    """Yield what a config names outside of the run: task, prompts, pairs, model."""
+    """Yield what a config names outside of the run: task, prompts, pairs."""
     task = tasks.load_task(config.task)
     inside = resources.files(tasks)
     folder = None if task.folder is None else pathlib.Path(task.folder)
@@ -138,11 +138,18 @@ def _given(config: ConfigDict) -> Iterator[tuple[str, str]]:
         pairs = pathlib.Path(config.prompts.hh_dir).expanduser() / task.hh_config
         for path in sorted(pairs.glob("*.jsonl.gz")):
             yield f"prompts.hh_dir, {task.hh_config}/{path.name}", file_hash(path)
-    spec = config.model.spec
-    if not spec.startswith(setup.RANDOM) and spec != resolve.EMBEDDED:
+
+
+def _models(config: ConfigDict, stage: str) -> Iterator[tuple[str, str]]:
+    """Yield the files of each model that a stage reads or trains."""
+    for role in roles.asked(config, stage):
+        spec = roles.spec_of(config.model, role)
+        if spec.startswith(setup.RANDOM) or spec == resolve.EMBEDDED:
+            continue
         path = facts.as_path(spec)  # what is fetched by name is checked by its fetching
         if path is not None:
-            yield f"model.spec={spec}", facts.content_hash(path)
+            field = roles.field_of(config.model, role)
+            yield f"{field}={spec}", facts.content_hash(path)
 
 
 def _read_of(config: ConfigDict, stage: str, read: str) -> tuple[str, ...]:

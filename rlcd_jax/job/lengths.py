@@ -7,15 +7,17 @@ prompts leave no room for a reply in the lengths of a training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rlcd_jax import stages
-from rlcd_jax.job import setup
+from rlcd_jax.job import roles, setup
 from rlcd_jax.judging import judges
 from rlcd_jax.pairs import grid, scoring_prompt, shortening, training_texts
 from rlcd_jax.text import encoding
 
-Needs = list[tuple[str, int]]  # (what, in the names of fields; tokens)
+# (whose model reads it; what, in the names of fields; tokens)
+Needs = list[tuple[setup.Job, str, int]]
 SHORTEST = "."  # a reply: there is none with fewer tokens
 
 
@@ -23,7 +25,7 @@ def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
     """Refuse a stage whose longest texts have more tokens than the model reads.
 
     Args:
-      job: of the stage.
+      job: of the stage, with its first role's model.
       stage: its name.
       longest_prompt: of the prompts to evaluate, in tokens; other stages leave out
         prompts over a field of the config.
@@ -34,8 +36,8 @@ def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
     if stages.STAGES[stage].supervised:
         rule = job.config[stage].too_long
         shortening.check_rule(f"{stage}.too_long", rule)
-    for what, tokens in _needs(job, stage, longest_prompt):
-        refuse_over(job, tokens, what, "lower one of them")
+    for reader, what, tokens in _needs(job, stage, longest_prompt):
+        refuse_over(reader, tokens, what, "lower one of them")
 
 
 def refuse_over(job: setup.Job, tokens: int, what: str, advice: str) -> None:
@@ -111,21 +113,23 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
     config, task = job.config, job.task
     if stages.STAGES[stage].supervised:
         longest = config[stage].lengths[-1]
-        return [(f"{stage}.lengths[-1]={longest}", longest)]
+        return [(job, f"{stage}.lengths[-1]={longest}", longest)]
+    # Who is asked, and who reads replies with their mark.
+    asks, marks = roles.JUDGE, roles.PREFERENCE
     if stage == "simulate":
-        name, section = "pairs", config.pairs
+        name, section, asks = "pairs", config.pairs, roles.SCORER
         asked = task.scoring_instructions if grid.asks(section) else ()
-        mark = 0
+        marked = False
     elif stage == "policy":
         name, section = "policy", config.policy
-        asked, mark = (), mark_tokens(job)
+        asked, marked = (), True
     elif stage == "evaluate":
         name, section = "evaluate", config.evaluate
         chosen, _ = judges.choose(section.judges, task)
         reads = {judges.JUDGES[judge].reads for judge in chosen}
         questions = tuple(task.judge_questions.values())[:1]
         asked = questions if judges.LETTERS in reads else ()
-        mark = mark_tokens(job) if judges.REPLIES in reads else 0
+        marked = marks in roles.asked(config, stage)
     else:
         return []
     prompt, what = longest_prompt, f"the longest prompt of {longest_prompt}"
@@ -133,13 +137,41 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
         prompt = section.prompt_tokens
         what = f"{name}.prompt_tokens={prompt}"
     reply = section.reply_tokens
-    ends = f" + a mark of {mark}" if mark else ""
-    needs = [(f"{what} + {name}.reply_tokens={reply}{ends}", prompt + reply + mark)]
+    both = f"{what} + {name}.reply_tokens={reply}"
+    needs = [(job, both, prompt + reply)]
+    if marked:
+        reader = job.of(marks)
+        needs *= not job.is_model_of(marks)  # else the same with a mark
+        mark, share = mark_tokens(reader), tokens_for_one(job, reader)
+        texts = math.ceil(share * (prompt + reply))
+        said = f"{both} + a mark of {mark}{_about(share, marks)}"
+        needs.append((reader, said, texts + mark))
     if asked:
-        frame = _question_tokens(job, asked)
+        reader = job.of(asks)
+        frame, share = _question_tokens(reader, asked), tokens_for_one(job, reader)
+        texts = math.ceil(share * (prompt + 2 * reply))
         what = f"a question of {frame} + {what} + 2 * {name}.reply_tokens={reply}"
-        needs.append((what, frame + prompt + 2 * reply))
+        needs.append((reader, f"{what}{_about(share, asks)}", frame + texts))
     return needs
+
+
+def tokens_for_one(job: setup.Job, reader: setup.Job) -> float:
+    """Return into how many tokens of a reader one of a job's is encoded, about.
+
+    It is measured on the task's own words; 1 where both have one tokenizer.
+    """
+    if reader.text_tokenizer.is_like(job.text_tokenizer):
+        return 1.0
+    task = job.task
+    asked = [*task.scoring_instructions, *task.judge_questions.values()]
+    words = scoring_prompt.scoring_prompt("", "", "", " ".join(asked), "")
+    theirs, own = (len(one.text_tokenizer.encode(words)) for one in (reader, job))
+    return theirs / own
+
+
+def _about(share: float, role: str) -> str:
+    """Return what a length in other tokens is, in words; "" where they are the same."""
+    return "" if share == 1 else f", of which each is about {share:.2g} of the {role}'s"
 
 
 def _question_tokens(job: setup.Job, asked: Sequence[str]) -> int:

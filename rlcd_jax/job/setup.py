@@ -17,6 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, processes, sharding, tasks
+from rlcd_jax.job import roles
 from rlcd_jax.models import frozen, llama, lora, presets, table
 from rlcd_jax.pairs import training_texts
 from rlcd_jax.text import byte_tokenizer, tokenizer
@@ -28,7 +29,7 @@ RANDOM = "random:"  # prefix of a model spec: a preset's shape with random weigh
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The things that every stage needs, made once a stage."""
+    """The things that every stage needs, made once a stage, with one of its models."""
 
     config: ConfigDict
     task: tasks.Task
@@ -38,6 +39,19 @@ class Job:
     # The unaligned model, float32 in training form. Where adapters are trained, in
     # the frozen form, and all who ask share it.
     load_base: Callable[[], Params]
+    role: str  # whose model it is, of `roles.ROLES`
+    find: Callable[[str], Job]  # the job with the model of another role
+
+    def of(self, role: str) -> Job:
+        """Return the job with the model of a role; that of this one, if it is one."""
+        if self.is_model_of(role):
+            return dataclasses.replace(self, role=role)
+        return self.find(role)
+
+    def is_model_of(self, role: str) -> bool:
+        """Whether a role has the model that this job has."""
+        model = self.config.model
+        return roles.spec_of(model, role) == roles.spec_of(model, self.role)
 
     @property
     def chunk_tokens(self) -> int:
@@ -61,20 +75,33 @@ class Job:
         return training_texts.ChatTurn(self.text_tokenizer.reply_opening, end)
 
 
-def load_job(config: ConfigDict, devices: Sequence[jax.Device] = ()) -> Job:
+def load_job(
+    config: ConfigDict,
+    devices: Sequence[jax.Device] = (),
+    *,
+    role: str = roles.POLICY,
+) -> Job:
     """Return the inputs of a stage; every mistake in the config ends here.
 
     Args:
       config: of the run.
       devices: of the mesh, with as many replicas as they hold; (): all, as the config
         has them.
+      role: whose model it is; `Job.of` finds the others.
     """
     task = load_task(config)
     sizes = mesh_sizes(config)
     if devices:
         sizes |= {"slices": 1, "data": -1, "devices": devices}
-    mesh = sharding.make_mesh(**sizes)
-    cfg, text_tokenizer, read = _find_model(config)
+    return _with_model(config, task, sharding.make_mesh(**sizes), role)
+
+
+def _with_model(
+    config: ConfigDict, task: tasks.Task, mesh: jax.sharding.Mesh, role: str
+) -> Job:
+    """Return the job with the model of a role; nothing is read of its weights."""
+    with naming(config, role):
+        cfg, text_tokenizer, read = _find_model(config, role)
     cfg = configured(cfg, config)
     if not cfg.layout.is_own:
         logging.log_first_n(logging.INFO, "%s", 1, cfg.layout.describe())
@@ -86,7 +113,20 @@ def load_job(config: ConfigDict, devices: Sequence[jax.Device] = ()) -> Job:
 
     if dtype is not None:
         load_base = functools.cache(load_base)
-    return Job(config, task, mesh, cfg, text_tokenizer, load_base)
+    find = functools.partial(_with_model, config, task, mesh)
+    return Job(config, task, mesh, cfg, text_tokenizer, load_base, role, find)
+
+
+@contextlib.contextmanager
+def naming(config: ConfigDict, role: str) -> Iterator[None]:
+    """Name the field in errors about a model that one role alone may have."""
+    field, spec = (of(config.model, role) for of in (roles.field_of, roles.spec_of))
+    try:
+        yield
+    except ValueError as error:
+        if field == f"model.{roles.MODEL}":
+            raise
+        raise ValueError(f"{field}={spec!r}: {error}") from error
 
 
 def own_devices(config: ConfigDict) -> list[jax.Device]:
@@ -150,8 +190,10 @@ def load_task(config: ConfigDict) -> tasks.Task:
     )
 
 
-def _find_model(config: ConfigDict) -> tuple[llama.LlamaConfig, Any, Callable]:
-    spec = config.model.spec
+def _find_model(
+    config: ConfigDict, role: str
+) -> tuple[llama.LlamaConfig, Any, Callable]:
+    spec = roles.spec_of(config.model, role)
     if spec.startswith(RANDOM):
         cfg = presets.get_preset(spec.removeprefix(RANDOM))
         seed = config.seed

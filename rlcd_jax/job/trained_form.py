@@ -197,6 +197,6 @@ def check_base(found: Mapping[str, str], wanted: Mapping[str, str], where: Any) 
     if others:
         raise ValueError(
             f"the adapters in {where} were trained on another base model: "
-            f"{', '.join(others[:4])} of model.spec differ from what they were trained "
-            "beside; name the model that the run had"
+            f"{', '.join(others[:4])} differ from what they were trained beside; name "
+            "the model that the run had"
         )

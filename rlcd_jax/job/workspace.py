@@ -32,7 +32,7 @@ from rlcd_jax import (
     record_files,
     stages,
 )
-from rlcd_jax.job import changes, contents, setup
+from rlcd_jax.job import changes, contents, roles, setup
 
 # What may lie in a folder before the first run: of a file system, of a plan, logs.
 BESIDE = ("lost+found", "plan.json", "log", "stdout", "stderr")
@@ -55,6 +55,7 @@ def stage_config(config: ConfigDict, stage: str) -> dict[str, Any]:
     names = list(stages.STAGES[stage].sections)
     if "lora" in names and setup.adapters(config) is None:
         names.remove("lora")  # nothing depends on what is not trained
+    whole["model"] = roles.bound(whole["model"], stages.STAGES[stage].all_roles)
     return {name: changes.bound(name, whole[name]) for name in names}
 
 

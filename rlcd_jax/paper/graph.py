@@ -23,7 +23,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import done_mark, leaving, locks, processes, stages
-from rlcd_jax.job import changes, memory_maps, workspace
+from rlcd_jax.job import changes, memory_maps, roles, workspace
 
 # What the stages that only tables need depend on; workspace knows the others.
 SECTIONS = {
@@ -110,6 +110,7 @@ def identity(
     """Return what the result of a stage depends on, as plain values."""
     if stage in SECTIONS:
         whole = config.to_dict()
+        whole["model"] = roles.bound(whole["model"], ())  # one has all roles there
         part = {name: whole[name] for name in SECTIONS[stage]}
         for name in {"model", "prompts"} & part.keys():
             part[name] = changes.bound(name, part[name])

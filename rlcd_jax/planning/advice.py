@@ -15,10 +15,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
-from rlcd_jax.job import setup
+from rlcd_jax.job import roles, setup
 from rlcd_jax.planning import chips, plan, sizes
 from rlcd_jax.ppo import learning
-from rlcd_jax.stages import STAGES
+from rlcd_jax.stages import STAGES, Stage
 
 Changes = Mapping[str, Any]  # dotted field of the config -> value
 MESH = ("mesh.slices", "mesh.data", "mesh.fsdp", "mesh.tensor")
@@ -80,23 +80,29 @@ def possible(setting: sizes.Setting, mesh: Changes, stages: Sequence[str]) -> bo
     A quick look that spares planning in full what cannot work.
     """
     tensor, fsdp = mesh["mesh.tensor"], mesh["mesh.fsdp"]
-    ways, cfg = mesh["mesh.slices"] * mesh["mesh.data"] * fsdp, setting.cfg
-    split = (cfg.mlp_dim, cfg.vocab_size)
-    if any(size % tensor for size in split) or cfg.embed_dim % fsdp:
-        return False
-    config = setting.job.config
+    ways, config = mesh["mesh.slices"] * mesh["mesh.data"] * fsdp, setting.job.config
+    asked = {role for name in stages for role in roles.asked(config, name)}
+    for cfg in (setting.of(role).cfg for role in asked):
+        split = (cfg.mlp_dim, cfg.vocab_size)
+        if any(size % tensor for size in split) or cfg.embed_dim % fsdp:
+            return False
     if any(
         _field(config, BATCHES[name][0]) % ways for name in stages if name in BATCHES
     ):
         return False
     limit = (setting.chip.usable_gib or math.inf) * chips.GIB
-    params = cfg.num_layers * cfg.embed_dim * 3 * cfg.mlp_dim
-    decodes = any(STAGES[name].draws for name in stages)
-    models = int(any(name in BATCHES for name in stages))
-    if "policy" in stages:
-        models = len(learning.trained(config.policy))
-    needed = 2 * decodes * params / tensor + 16 * models * params / (tensor * fsdp)
-    return needed <= limit
+
+    def needed(stage: Stage) -> float:
+        cfg = setting.of(stage.roles[0]).cfg
+        params = cfg.num_layers * cfg.embed_dim * 3 * cfg.mlp_dim
+        models = int(stage.name in BATCHES)
+        if stage.name == "policy":
+            models = len(learning.trained(config.policy))
+        trained = 16 * models * params / (tensor * fsdp)
+        return 2 * stage.draws * params / tensor + trained
+
+    own = [STAGES[name] for name in stages]
+    return all(needed(stage) <= limit for stage in own if stage.roles)
 
 
 def _tune_all(
@@ -137,15 +143,22 @@ def _tune(
 def plan_stage(setting: sizes.Setting, config: ConfigDict, name: str) -> plan.StagePlan:
     """Return the plan of a stage by another config of the same model and data."""
     mesh_sizes = setup.mesh_sizes(config)
-    job = dataclasses.replace(
-        setting.job,
-        config=config,
-        cfg=setup.configured(setting.cfg, config),
-        mesh=sharding.abstract_mesh(
-            **mesh_sizes, num_devices=math.prod(mesh_sizes.values())
-        ),
+    mesh = sharding.abstract_mesh(
+        **mesh_sizes, num_devices=math.prod(mesh_sizes.values())
     )
+    job = _moved(setting.job, config, mesh)
     return plan.plan_stage(dataclasses.replace(setting, job=job), name)
+
+
+def _moved(job: setup.Job, config: ConfigDict, mesh: Any) -> setup.Job:
+    """Return a job of a plan, and those of its other models, on another mesh."""
+    return dataclasses.replace(
+        job,
+        config=config,
+        cfg=setup.configured(job.cfg, config),
+        mesh=mesh,
+        find=lambda role: _moved(job.of(role), config, mesh),
+    )
 
 
 def stage_changes(config: ConfigDict, name: str) -> Iterator[dict[str, Any]]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from rlcd_jax import sharding, tree
-from rlcd_jax.job import setup
+from rlcd_jax.job import roles, setup
 from rlcd_jax.models import llama, presets, table
 from rlcd_jax.planning import chips, counts, passes, programs, sizes
 from rlcd_jax.stages import STAGES
@@ -96,8 +96,7 @@ class Plan:
       topology: the chips.
       mesh: devices by axis.
       heads: what of the heads is copied or filled up with zeros; "" if nothing.
-      model: its spec.
-      num_params: of the model.
+      models: of the roles in these stages, each (spec, parameters).
       stages: in the order in which they run.
       train_prompts: prompts to simulate and train on.
       test_prompts: held-out prompts.
@@ -107,8 +106,7 @@ class Plan:
     topology: chips.Topology
     mesh: dict[str, int]
     heads: str
-    model: str
-    num_params: int
+    models: Mapping[str, tuple[str, int]]
     stages: tuple[StagePlan, ...]
     train_prompts: int
     test_prompts: int
@@ -191,18 +189,32 @@ def make_plan(
     """
     rates = rates or Rates.on(topology.chip)
     setting = make_setting(config, topology)
-    params = table.abstract_params(llama.param_specs(setting.cfg))
+    names = stages or config.stages
+    asked = [role for name in names for role in _asked(config, name)]
+    settings = {role: setting.of(role) for role in asked or [setting.job.role]}
+    heads = (one.cfg.layout.describe() for one in settings.values())
     return Plan(
         topology=topology,
         mesh=dict(setting.job.mesh.shape),
-        heads=setting.cfg.layout.describe(),
-        model=config.model.spec,
-        num_params=tree.count_params(params),
-        stages=tuple(plan_stage(setting, name) for name in (stages or config.stages)),
+        heads="; ".join(filter(None, dict.fromkeys(heads))),
+        models={
+            role: (roles.spec_of(config.model, role), _num_params(one.cfg))
+            for role, one in settings.items()
+        },
+        stages=tuple(plan_stage(setting, name) for name in names),
         train_prompts=setting.train_prompts,
         test_prompts=setting.test_prompts,
         rates=rates,
     )
+
+
+def _asked(config: ConfigDict, name: str) -> tuple[str, ...]:
+    """Return the roles of a stage; those of an unknown one are told where it is."""
+    return roles.asked(config, name) if name in STAGES else ()
+
+
+def _num_params(cfg: llama.LlamaConfig) -> int:
+    return tree.count_params(table.abstract_params(llama.param_specs(cfg)))
 
 
 def make_setting(config: ConfigDict, topology: chips.Topology) -> sizes.Setting:
@@ -246,41 +258,50 @@ def verdict(stage: StagePlan, chip: chips.Chip, rates: Rates) -> str:
 
 
 def plan_stage(setting: sizes.Setting, name: str) -> StagePlan:
-    """Return the plan of one stage; its own refusal becomes the plan's problem."""
+    """Return the plan of one stage; its own refusal becomes the plan's problem.
+
+    The setting is of any model of the run.
+    """
     if name not in STAGES:
         raise ValueError(f"unknown stage {name!r}; accepted: {', '.join(STAGES)}")
+    own = STAGES[name].roles
     try:
+        setting = setting.of(own[0]) if own else setting
         return StagePlan(name, tuple(programs.of_stage(setting, name)))
     except ValueError as error:
         return StagePlan(name, (), str(error))
 
 
-def planned_job(config: ConfigDict, mesh: Any) -> setup.Job:
+def planned_job(config: ConfigDict, mesh: Any, role: str = roles.POLICY) -> setup.Job:
     """Return inputs as the stages', without weights and with a byte tokenizer.
 
     Args:
       config: of a run.
       mesh: with or without devices.
+      role: whose model it is.
     """
-    cfg = setup.configured(find_numbers(config), config)
+    with setup.naming(config, role):
+        cfg = setup.configured(find_numbers(config, role), config)
     sharding.param_shardings(llama.param_specs(cfg), mesh)
 
     def refuse() -> Any:
         raise ValueError("a plan has no weights; run the stage to load them")
 
     letters = _letters(cfg.vocab_size)
-    return setup.Job(config, setup.load_task(config), mesh, cfg, letters, refuse)
+    task = setup.load_task(config)
+    find = functools.cache(functools.partial(planned_job, config, mesh))
+    return setup.Job(config, task, mesh, cfg, letters, refuse, role, find)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _letters(vocab_size: int) -> tokenizer.Tokenizer:
     """Return a tokenizer of bytes, made once: a search plans hundreds of settings."""
     return byte_tokenizer.make(vocab_size)
 
 
-def find_numbers(config: ConfigDict) -> llama.LlamaConfig:
+def find_numbers(config: ConfigDict, role: str) -> llama.LlamaConfig:
     """Return a model's numbers: a preset's by its name, else those of its files."""
-    spec = config.model.spec.removeprefix(setup.RANDOM)
+    spec = roles.spec_of(config.model, role).removeprefix(setup.RANDOM)
     if ":" in spec:
         return resolve.resolve_model(spec, setup.cache_dir(config)).cfg
     return presets.get_preset(spec)

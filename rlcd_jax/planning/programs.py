@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import records, sharding, stages
 from rlcd_jax.checks import rules
 from rlcd_jax.decode import programs as engine_programs
-from rlcd_jax.job import batching, lengths, supervised
+from rlcd_jax.job import batching, roles, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.pairs import grid
@@ -35,8 +35,8 @@ GPU_SUMS = 0.25  # of adapted matrices, of those that are merged, held at once
 
 def simulate(setting: Setting) -> list[Program]:
     """Return the programs of simulation: loading, drawing, scoring."""
-    section = setting.job.config.pairs
-    specs = llama.param_specs(setting.cfg)
+    section, scorer = setting.job.config.pairs, setting.of(roles.SCORER)
+    specs = llama.param_specs(scorer.cfg)
     cells = grid.cells_of(section)
     drawn = drawing.plan_drawing(
         setting,
@@ -54,16 +54,18 @@ def simulate(setting: Setting) -> list[Program]:
     scored, asked = grid.asks(section), setting.job.task.scoring_instructions
     held = {"frozen": sizes.base_bytes(setting)}
     if scored:
-        copy = sizes.model_bytes(setting, specs, frozen=True)
-        held["frozen"] = copy + questions.shared_bytes(setting, asked)
+        copy = sizes.model_bytes(scorer, specs, frozen=True)
+        # Of adapters' base the scorer's copy is the base itself, if they are one model.
+        base = 0 if setting.job.is_model_of(roles.SCORER) else held["frozen"]
+        held["frozen"] = base + copy + questions.shared_bytes(scorer, asked)
     tables = drawn.memory.tables
-    programs = [load(setting, drawn, held)]
+    programs = [*_reads(setting, scored), load(setting, drawn, held)]
     programs += drawing.generate(setting, drawn, {**held, "other": tables})
     if not scored:
         return programs
-    length = questions.longest(setting, asked, section.reply_tokens)
+    length = questions.longest(scorer, asked, section.reply_tokens)
     score = questions.ask(
-        setting,
+        scorer,
         "score",
         {**held, **drawn.held},
         num_texts=math.ceil(
@@ -72,6 +74,21 @@ def simulate(setting: Setting) -> list[Program]:
         length=length,
     )
     return [*programs, score]
+
+
+def _reads(setting: Setting, scored: bool) -> Iterator[Program]:
+    """Yield the reading of a scorer that is another model than the generator."""
+    if not scored or setting.job.is_model_of(roles.SCORER):
+        return
+    scorer = setting.of(roles.SCORER)
+    specs, whole = llama.param_specs(scorer.cfg), setting.job.lora is None
+    yield Program(
+        "read the scorer",
+        {
+            "parameters": sizes.model_bytes(scorer, specs, frozen=False) * whole,
+            "frozen": sizes.model_bytes(scorer, specs, frozen=True),
+        },
+    )
 
 
 def request_features(
@@ -264,6 +281,7 @@ def state_sizes(learn: Program) -> dict[str, int]:
 def policy(setting: Setting) -> list[Program]:
     """Return the programs of PPO: drawing, rollout, update."""
     job, section, cfg = setting.job, setting.job.config.policy, setting.cfg
+    rewarder = setting.of(roles.PREFERENCE)
     updates = learning.last_step(section) * learning.updates_per_step(section)
     length = section.prompt_tokens + section.reply_tokens
     replies, dev = counts.policy_replies(job.config)
@@ -273,9 +291,11 @@ def policy(setting: Setting) -> list[Program]:
     specs = llama.param_specs(cfg)
     frozen = {
         "reference": sizes.model_shapes(setting, specs, frozen=True),
-        "rewards": sizes.read_shapes(setting, "preference"),
+        "rewards": sizes.read_shapes(rewarder, "preference"),
     }
-    copies = sizes.read_bytes(setting, "preference")
+    copies = sizes.read_bytes(rewarder, "preference")
+    if not job.is_model_of(roles.PREFERENCE):
+        copies += sizes.base_bytes(rewarder)
     copies += sharding.device_bytes(frozen["reference"])  # which is the base, if any
     drawn = drawing.plan_drawing(
         setting,
@@ -299,12 +319,28 @@ def policy(setting: Setting) -> list[Program]:
     )
     between = {**step, **state_sizes(learn)}
     return [
+        *_reads_frozen(setting, held),
         dataclasses.replace(passes.start(setting, trainer), beside=held),
         *merge(setting, drawn, between),
         *drawing.generate(setting, drawn, between),
         *roll_out(setting, trainer.model_shapes, frozen, between),
         learn,
     ]
+
+
+def _reads_frozen(setting: Setting, held: passes.Bytes) -> Iterator[Program]:
+    """Yield the reading of reference and preference model, where these are two models.
+
+    Two of one model are less than what training begins with.
+    """
+    if setting.job.is_model_of(roles.PREFERENCE):
+        return
+    rewarder, masters = setting.of(roles.PREFERENCE), 0
+    if setting.job.lora is None:
+        masters = sharding.device_bytes(sizes.trained_shapes(rewarder, "preference"))
+        own = llama.param_specs(setting.cfg)
+        masters += sizes.model_bytes(setting, own, frozen=False)
+    yield Program("read the models", {**held, "parameters": masters})
 
 
 def roll_out(
@@ -348,13 +384,14 @@ def roll_out(
             num_texts=replies + dev * (name != "values"),
             logit_length=section.reply_tokens * (name != "values"),
         )
-    length = acting.reward_length(section, lengths.mark_tokens(job))
+    rewarder = setting.of(roles.PREFERENCE)
+    length = acting.reward_length(job, rewarder.job)
     yield passes.read(
-        setting,
+        rewarder,
         "rewards",
-        rewards.reward_program(job),
+        rewards.reward_program(rewarder.job),
         (frozen["rewards"],),
-        passes.row_shapes(setting, length),
+        passes.row_shapes(rewarder, length),
         held=held,
         num_texts=replies + dev,
     )
@@ -416,15 +453,20 @@ def evaluate(setting: Setting) -> list[Program]:
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
         asked = list(setting.job.task.judge_questions.values())
         orders = 1 + setting.job.config.evaluate.both_orders
+        judge = setting.of(roles.JUDGE)
+        read, kept = sizes.model_bytes, llama.param_specs(judge.cfg)
+        if not setting.job.is_model_of(roles.JUDGE):  # it comes in the base's place
+            master = read(judge, kept, frozen=False) * (not shared)
+            copy = read(judge, kept, frozen=True) + sizes.base_bytes(setting)
         judged = questions.ask(
-            setting,
+            judge,
             "judge",
             {
                 "parameters": master,
-                "frozen": copy + questions.shared_bytes(setting, asked),
+                "frozen": copy + questions.shared_bytes(judge, asked),
             },
             num_texts=orders * replies * (systems + best) * (systems + best - 1) // 2,
-            length=questions.longest(setting, asked, section.reply_tokens),
+            length=questions.longest(judge, asked, section.reply_tokens),
         )
         programs.append(judged)
     return programs
@@ -438,8 +480,11 @@ def _best_of(setting: Setting, held: passes.Bytes, texts: int) -> Iterator[Progr
       held: what is on the device meanwhile; the engine has let go of its own.
       texts: that are ranked.
     """
+    own = setting.job.is_model_of(roles.PREFERENCE)
+    setting = setting.of(roles.PREFERENCE)
     whole = sizes.trained_shapes(setting, "preference")
     kept = sizes.read_bytes(setting, "preference")
+    kept += 0 if own else sizes.base_bytes(setting)
     master = sharding.device_bytes(whole) * (setting.job.lora is None)
     frozen = held["frozen"] + kept
     yield Program(

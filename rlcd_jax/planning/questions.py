@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import layout
-from rlcd_jax.job import batching, setup
+from rlcd_jax.job import batching, roles, setup
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.planning import passes, sizes
@@ -69,8 +69,8 @@ def longest(setting: sizes.Setting, questions: Sequence[str], reply_tokens: int)
 
 def bytes_a_token(setting: sizes.Setting) -> int:
     """Return the bytes of a token: plans have only the tokenizer of random models."""
-    random = setting.job.config.model.spec.startswith(setup.RANDOM)
-    return 1 if random else ENGLISH_BYTES
+    spec = roles.spec_of(setting.job.config.model, setting.job.role)
+    return 1 if spec.startswith(setup.RANDOM) else ENGLISH_BYTES
 
 
 def shared_bytes(setting: sizes.Setting, questions: Sequence[str]) -> int:

@@ -72,7 +72,7 @@ def rank(
     """
     start = advice.changed(config, {"mesh.data": -1, "mesh.fsdp": 1, "mesh.tensor": 1})
     setting = plan.make_setting(start, topology)
-    whole = plan.Plan(topology, {}, "", "", 0, (), 0, 0, rates)
+    whole = plan.Plan(topology, {}, "", {}, (), 0, 0, rates)
     candidates = []
     seen = set()
     for mesh in advice.meshes(config, topology, topology):

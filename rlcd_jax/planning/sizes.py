@@ -52,6 +52,10 @@ class Setting:
         """The model's numbers."""
         return self.job.cfg
 
+    def of(self, role: str) -> Setting:
+        """Return the setting with the model of a role."""
+        return dataclasses.replace(self, job=self.job.of(role))
+
     @property
     def tensor(self) -> int:
         """Devices among which heads and vocabulary are split."""

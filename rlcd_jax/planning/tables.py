@@ -70,8 +70,10 @@ def as_json(report: Report) -> dict[str, Any]:
     chip = made.topology.chip
     data = {
         "topology": made.topology.name,
-        "model": made.model,
-        "parameters": made.num_params,
+        "models": {
+            role: {"spec": spec, "parameters": count}
+            for role, (spec, count) in made.models.items()
+        },
         "mesh": made.mesh,
         "heads": made.heads,
         "usable_gib": chip.usable_gib,
@@ -187,8 +189,8 @@ def _heading(made: plan.Plan) -> list[str]:
     if rates.price and rates.price == chip.price:
         price += f" ({chips.PRICES_OF})"
     return [
-        f"{made.model} ({made.num_params / 1e9:.3g}B parameters) on "
-        f"{made.topology.name}: {made.topology.num_devices} x {chip.name}, {room}",
+        f"{_models(made)} on {made.topology.name}: {made.topology.num_devices} x "
+        f"{chip.name}, {room}",
         f"mesh: {mesh}",
         *filter(None, [made.heads]),
         f"chip: {chip.source}",
@@ -202,6 +204,18 @@ def _heading(made: plan.Plan) -> list[str]:
         f"{rates.bandwidth_share:.0%} of the bandwidth, {chips.LINK_SHARE:.0%} of the "
         "links, host time left out",
     ]
+
+
+def _models(made: plan.Plan) -> str:
+    """Return the models and their sizes; of which role, where they are several."""
+    held: dict[tuple[str, int], list[str]] = {}
+    for role, model in made.models.items():
+        held.setdefault(model, []).append(role)
+    said = (f"{', '.join(own)}; " * (len(held) > 1) for own in held.values())
+    return ", ".join(
+        f"{spec} ({of}{count / 1e9:.3g}B parameters)"
+        for (spec, count), of in zip(held, said, strict=True)
+    )
 
 
 def programs_grid(report: Report) -> tuple[list[str], list[list[str]]]:

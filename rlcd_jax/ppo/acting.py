@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import processes, records, seeds, sharding, tasks
 from rlcd_jax.decode import engine, requests
-from rlcd_jax.job import batching, generation, lengths, prompt_parts, setup
+from rlcd_jax.job import batching, generation, lengths, prompt_parts, roles, setup
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.ppo import kl_penalty, learning, reply_rows, rollout
 from rlcd_jax.preference import pair_ids
@@ -114,10 +115,18 @@ def _fitting(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[EncodedPr
     ]
 
 
-def reward_length(section: ConfigDict, mark_tokens: int) -> int:
-    """Return the row length that holds every prompt, reply and mark, in tokens."""
-    length = section.prompt_tokens + section.reply_tokens + mark_tokens
-    return -(-length // 16) * 16
+def reward_length(job: setup.Job, rewarder: setup.Job) -> int:
+    """Return the row length that holds every prompt, reply and mark, in tokens.
+
+    Args:
+      job: of the stage, with the policy's model.
+      rewarder: with the preference model's, whose tokens they are; where it has another
+        tokenizer, about.
+    """
+    section = job.config.policy
+    share = lengths.tokens_for_one(job, rewarder)
+    length = math.ceil(share * (section.prompt_tokens + section.reply_tokens))
+    return -(-(length + lengths.mark_tokens(rewarder)) // 16) * 16
 
 
 # What a rollout reads off packed replies, by the model that it is read off.
@@ -160,6 +169,7 @@ class Actor:
     def __init__(self, job: setup.Job) -> None:
         section = job.config.policy
         self.job, self.section = job, section
+        self.rewarder = job.of(roles.PREFERENCE)  # the job with its model
         lengths.check(job, "policy")
         self.prompts, long = usable_prompts(job)
         self.dev_prompts, long_dev = dev_prompts(job)
@@ -177,11 +187,11 @@ class Actor:
 
     def set_frozen(self, *, reference: Params, preference: Params) -> None:
         """Take the models that never change."""
-        job, section = self.job, self.section
-        length = reward_length(section, lengths.mark_tokens(job))
-        self._reference = reading.frozen(job, reference)
-        score = rewards.reward_scorer(job, lengths=(length,))
-        self._rewards = functools.partial(score, reading.frozen(job, preference))
+        rewarder = self.rewarder
+        self._reference = reading.frozen(self.job, reference)
+        length = reward_length(self.job, rewarder)
+        score = rewards.reward_scorer(rewarder, lengths=(length,))
+        self._rewards = functools.partial(score, reading.frozen(rewarder, preference))
 
     def draw_prompts(self, step: int) -> list[EncodedPrompt]:
         """Return the prompts of a step: each epoch over the prompts in a new order.
@@ -294,15 +304,16 @@ class Actor:
 
         It reads what it was trained to read and what evaluation shows it: the reply's
         text without outer blanks, up to its end, and encoded anew with its prompt and
-        the mark. So the reward belongs to the text, not to the ids that spelled it.
+        the mark. So the reward belongs to the text, not to the ids that spelled it, and
+        the tokenizer is the preference model's, where the policy has another.
 
         Source: the released code decodes and encodes in the same way.
         """
         texts = [
             (one.dialogue.text, self._reply_text(one.reply.tokens)) for one in sampled
         ]
-        rows = pair_ids.reply_ids(self.job, texts)
-        most = self.job.cfg.max_positions
+        rows = pair_ids.reply_ids(self.rewarder, texts)
+        most = self.rewarder.cfg.max_positions
         if long := sum(len(row) > most for row in rows):
             # Ids that were drawn may spell a text shorter than its own encoding.
             logging.warning(

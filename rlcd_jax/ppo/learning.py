@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlcd_jax import processes
-from rlcd_jax.job import setup, stage_optimizer, trained_form, trainer
+from rlcd_jax.job import roles, setup, stage_optimizer, trained_form, trainer
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import credit, kl_penalty, reply_rows, rollout
 from rlcd_jax.training import losses, packing, train_state
@@ -29,6 +29,26 @@ POLICY, VALUE = "policy", "value"  # names of the parameters
 def trained(section: ConfigDict) -> tuple[str, ...]:
     """Return the names of what the policy stage trains, by `policy.advantages`."""
     return (POLICY,) if section.advantages in credit.GROUPED else (POLICY, VALUE)
+
+
+def value_begins_as(job: setup.Job) -> str:
+    """Return whose model the value model begins as: the preference model's, or ours.
+
+    The method's is the preference model. But a value is of every token of the policy's
+    replies: where the preference model has other numbers or ids, or adapters on another
+    base, the value model begins as the policy's base.
+
+    Args:
+      job: of the stage, with the policy's model.
+
+    Returns:
+      `roles.PREFERENCE` or `roles.POLICY`.
+    """
+    if job.is_model_of(roles.PREFERENCE):
+        return roles.PREFERENCE
+    other = job.of(roles.PREFERENCE)
+    fits = other.cfg == job.cfg and job.text_tokenizer.is_like(other.text_tokenizer)
+    return roles.PREFERENCE if fits and job.lora is None else roles.POLICY
 
 
 def make_trainer(job: setup.Job) -> trainer.Trainer:

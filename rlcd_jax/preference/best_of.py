@@ -16,7 +16,7 @@ import numpy as np
 
 from rlcd_jax import seeds, stages
 from rlcd_jax.decode import engine
-from rlcd_jax.job import generation, setup
+from rlcd_jax.job import generation, roles, setup
 from rlcd_jax.preference import rewards
 
 Params = Any
@@ -132,7 +132,8 @@ def draw(
     shown = [
         (texts[place // num], clean(reply.text)) for place, reply in enumerate(replies)
     ]
-    scores = rewards.preference_judge(job, system.workdir)(shown)
+    scorer = job.of(roles.PREFERENCE)
+    scores = rewards.preference_judge(scorer, system.workdir)(shown)
     chosen = choose(np.reshape(scores, (-1, num)))
     groups = [replies[at : at + num] for at in range(0, len(replies), num)]
     return [

@@ -34,6 +34,10 @@ def preference_judge(
     """Return the scores of (prompt, reply) by the preference model in a workdir.
 
     Replies are read whole, also beyond the lengths that the model was trained with.
+
+    Args:
+      job: of the stage, with the model that the preference model was made of.
+      workdir: of its run.
     """
     params = reading.frozen(job, model.restore(job, workdir))
     score = rewards.reward_scorer(job, job.config.preference.lengths)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlcd_jax import dotted
+from rlcd_jax.job import roles
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.report import reading, table_files
 from rlcd_jax.statistics.estimates import Missing
@@ -60,8 +61,16 @@ def title(run: reading.Run) -> str:
     if reading.is_missing(run.config):
         return run.folder.resolve().name
     config = flatten(run.config)
-    parts = [config.get("name"), config.get("task"), config.get("model.spec")]
+    parts = [config.get("name"), config.get("task"), _models(run.config)]
     return " · ".join(str(part) for part in parts if part) or run.folder.resolve().name
+
+
+def _models(config: Mapping[str, Any]) -> str | None:
+    """Return the model of a run, of each role if they are several; None: not said."""
+    model = config.get("model")
+    if not isinstance(model, Mapping) or not model.get(roles.MODEL):
+        return None
+    return roles.told(model)
 
 
 def changes(

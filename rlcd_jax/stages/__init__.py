@@ -39,6 +39,8 @@ class Stage:
       policy: whether it leaves a policy, which reads logits and learns to end a text.
       draws: whether it writes replies.
       also: sections beside its own on which its result depends.
+      roles: of the models that it reads or trains, see `job.roles`; the first is the
+        one whose tokens it counts.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Stage:
     policy: bool = False
     draws: bool = False
     also: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
 
     def run(self, config: Any, workdir: Any) -> dict[str, Any]:
         """Run the stage, or skip it if it is done; return its summary."""
@@ -73,6 +76,12 @@ class Stage:
         own = (self.section, "lora") if self.batch else (self.section,)
         return tuple(dict.fromkeys((*SHARED, *before, *self.also, *own)))
 
+    @property
+    def all_roles(self) -> tuple[str, ...]:
+        """Whose models its result depends on: its own, and those of what it reads."""
+        before = [role for read in self.reads for role in STAGES[read].all_roles]
+        return tuple(dict.fromkeys((*self.roles, *before)))
+
 
 STAGES = {
     stage.name: stage
@@ -85,6 +94,7 @@ STAGES = {
             (),
             "preference pairs",
             draws=True,
+            roles=("generator", "scorer"),
         ),
         Stage(
             "preference",
@@ -95,6 +105,7 @@ STAGES = {
             "preference model",
             batch="batch_size",
             texts=2,
+            roles=("preference",),
         ),
         Stage(
             "distill",
@@ -106,6 +117,7 @@ STAGES = {
             batch="batch_size",
             texts=1,
             policy=True,
+            roles=("policy",),
         ),
         Stage(
             "direct",
@@ -118,6 +130,7 @@ STAGES = {
             texts=2,
             policy=True,
             also=("preference",),
+            roles=("policy",),
         ),
         Stage(
             "policy",
@@ -129,6 +142,7 @@ STAGES = {
             batch="update_batch",
             policy=True,
             draws=True,
+            roles=("policy", "preference"),
         ),
         Stage(
             "evaluate",
@@ -138,6 +152,7 @@ STAGES = {
             ("policy", "distill", "direct", "preference"),
             "replies, verdicts and tables",
             draws=True,
+            roles=("policy", "preference", "judge"),
         ),
     )
 }

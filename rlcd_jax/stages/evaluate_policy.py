@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +36,7 @@ from rlcd_jax.job import (
     generation,
     lengths,
     prompt_parts,
+    roles,
     setup,
     trained_form,
     workspace,
@@ -99,14 +101,17 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     if processes.is_writer():
         record_files.write_jsonl(folder / "samples.jsonl", answers)
     samples = as_samples(answers)
-    scores, judged = _judge(job, samples, chosen, base)
+    own = base if job.is_model_of(roles.JUDGE) else None
+    del base  # another judge comes in its place
+    scores, judged = _judge(job, samples, chosen, own)
     if processes.is_writer():
         record_files.write_jsonl(folder / "verdicts.jsonl", judged)
+    model = roles.told(config.model)
     table = evaluation_table.comparison_table(
         answers,
         scores,
         judged,
-        caption=f"{config.task}: {config.model.spec}, {config.name}, {config.size}",
+        caption=f"{config.task}: {model}, {config.name}, {config.size}",
         preference=_preference_note(workdir),
         seed=config.seed,
         level=config.evaluate.interval,
@@ -358,16 +363,29 @@ def _judge(
     job: setup.Job,
     samples: Sequence[verdicts.JudgedReply],
     chosen: Iterable[str],
-    base: Params,
+    base: Params | None,
 ) -> tuple[list[verdicts.Score], list[verdicts.Verdict]]:
-    """Return single scores and pairwise verdicts of all judges."""
+    """Return single scores and pairwise verdicts of all judges.
+
+    Args:
+      job: of the stage.
+      samples: the replies.
+      chosen: names of the judges.
+      base: of the model that judges by letters; None: it is read when it is asked.
+    """
     scores: list[verdicts.Score] = []
     judged: list[verdicts.Verdict] = []
+
+    @functools.cache
+    def by_letters() -> Callable:
+        judge = job.of(roles.JUDGE)
+        return letters.letter_scorer(judge, judge.load_base() if base is None else base)
+
     means = judges.Means(
         question=next(iter(job.task.judge_questions.values())),
-        score_letters=lambda texts: letters.letter_scorer(job, base)(texts),
+        score_letters=lambda texts: by_letters()(texts),
         score_replies=lambda pairs: rewards.preference_judge(
-            job, job.config.evaluate.preference_judge
+            job.of(roles.PREFERENCE), job.config.evaluate.preference_judge
         )(pairs),
         both_orders=job.config.evaluate.both_orders,
     )

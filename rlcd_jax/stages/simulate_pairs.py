@@ -30,7 +30,15 @@ from rlcd_jax import (
     record_files,
     records,
 )
-from rlcd_jax.job import disk_notes, generation, lengths, prompt_parts, setup, workspace
+from rlcd_jax.job import (
+    disk_notes,
+    generation,
+    lengths,
+    prompt_parts,
+    roles,
+    setup,
+    workspace,
+)
 from rlcd_jax.pairs import blocks, counting, draws, filtering, grid, work_parts
 from rlcd_jax.scoring import letters
 
@@ -90,7 +98,7 @@ def simulate_part(
     if workspace.finished(config, workdir, "simulate"):
         return _done_before(workdir)
     own = setup.own_devices(config)
-    job = setup.load_job(config, own)
+    job = setup.load_job(config, own, role=roles.GENERATOR)
     lengths.check(job, "simulate")
     prompts, shared = run_prompts(config)
     places = blocks.starts(len(prompts), config.pairs.part_prompts)
@@ -196,12 +204,22 @@ def _draw_apart(
 
 
 def drawer(job: setup.Job) -> Draw:
-    """Return what draws and labels the pairs of a block, its engine loaded."""
+    """Return what draws and labels the pairs of a block, its engine loaded.
+
+    Args:
+      job: of the stage, with the generator.
+    """
     config = job.config
     rows, numbers = grid_rows(config), settings(config)
-    base = job.load_base()
     rules, score = grid.rules_of(config.pairs), None
-    if grid.asks(config.pairs):
+    asks, own = grid.asks(config.pairs), job.is_model_of(roles.SCORER)
+    if asks and not own:  # before the generator: one float32 model at a time
+        scorer = job.of(roles.SCORER)
+        base = scorer.load_base()
+        score = letters.letter_scorer(scorer, base, config.pairs.letters)
+        del base
+    base = job.load_base()
+    if asks and own:
         score = letters.letter_scorer(job, base, config.pairs.letters)
     sampler = generation.make_engine(
         job, config.pairs.prompt_tokens, config.pairs.reply_tokens
@@ -292,7 +310,7 @@ def settings(config: ConfigDict) -> draws.DrawSettings:
     section = config.pairs
     return draws.DrawSettings(
         seed=config.seed,
-        generator=config.model.spec,
+        generator=roles.spec_of(config.model, roles.GENERATOR),
         samples=section.samples,
         temperature=float(section.temperature),
         top_p=float(section.top_p),

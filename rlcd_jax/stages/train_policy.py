@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, headline, leaving, metrics, progress_bar, retention
 from rlcd_jax.job import (
     nonfinite,
+    roles,
     setup,
     supervised,
     trained_form,
@@ -51,6 +53,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     started = time.monotonic()
     section = config.policy
     job = setup.load_job(config)
+    told = _value_told(job)
     actor = acting.Actor(job)
     learner = learning.make_trainer(job)
     folder = workspace.begin(config, workdir, "policy")
@@ -70,6 +73,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         "steps": last_step,
         "prompts": len(actor.prompts),
         length_counts.SUMMARY: actor.too_long,
+        **told,
         **last,
         **chosen,
         "skipped_updates": _skipped(workdir, section),
@@ -200,15 +204,33 @@ def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
 def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
     """Give an actor the models of a run that PPO does not change."""
     # Read again for the value model's start: a float32 copy would be held for ever.
-    job = actor.job
-    preference = model.restore(job, workdir)
-    actor.set_frozen(reference=job.load_base(), preference=preference)
+    preference = model.restore(actor.rewarder, workdir)
+    actor.set_frozen(reference=actor.job.load_base(), preference=preference)
 
 
 def start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:
     """Return what is trained, before the first step."""
     start = {learning.POLICY: trained_form.start_policy(job)}
     if learning.VALUE in learning.trained(job.config.policy):
-        preference = model.restore_trained(job, workdir)
-        start[learning.VALUE] = heads.value_from_preference(preference)
+        if learning.value_begins_as(job) == roles.PREFERENCE:
+            scalar = model.restore_trained(job.of(roles.PREFERENCE), workdir)
+        else:
+            scalar = model.start_params(job)
+        start[learning.VALUE] = heads.value_from_preference(scalar)
     return start
+
+
+def _value_told(job: setup.Job) -> dict[str, str]:
+    """Say what the value model begins as, where the preference model is another's."""
+    asked = learning.VALUE in learning.trained(job.config.policy)
+    if not asked or job.is_model_of(roles.PREFERENCE):
+        return {}
+    role = learning.value_begins_as(job)
+    spec = roles.spec_of(job.config.model, role)
+    began = {
+        roles.PREFERENCE: f"the preference model, of {spec}",
+        roles.POLICY: f"the policy's base, {spec}: the preference model has other "
+        "shapes or tokens, or its adapters another base",
+    }[role]
+    logging.info("policy: the value model begins as %s", began)
+    return {"value_model_begins_as": began}

@@ -24,6 +24,7 @@ from rlcd_jax.job import (
     lengths,
     packed_batches,
     prompt_parts,
+    roles,
     setup,
     supervised,
     trainer,
@@ -50,7 +51,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     if workspace.finished(config, workdir, "preference"):
         return workspace.summary(workdir, "preference")
     started = time.monotonic()
-    job = setup.load_job(config)
+    job = setup.load_job(config, role=roles.PREFERENCE)
     lengths.check(job, "preference")
     sides = data.load_pairs(config, workdir, job)
     train, held_out = to_rows(job, sides[0]), pair_ids.to_tokens(job, sides[1])

@@ -275,6 +275,12 @@ class Tokenizer:
         chat_templates.check_complete(text, messages)
         return text + self.reply_opening + begun if begun else text
 
+    def is_like(self, other: Tokenizer) -> bool:
+        """Whether another tokenizer gives every text the same ids, by its rules."""
+        same_rules = self._backend.to_str() == other._backend.to_str()
+        ends = self.bos_id == other.bos_id and self.eos_ids == other.eos_ids
+        return same_rules and ends
+
     def parts(self) -> backends.Vocabulary:
         """Return what a tokenizer is made of, the names of all its tokens included."""
         return backends.Vocabulary(

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from rlcd_jax import checkpoint, jsonl
-from rlcd_jax.job import setup, trained_form
+from rlcd_jax.job import roles, setup, trained_form
 from rlcd_jax.models import llama, lora, presets, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.text import byte_tokenizer, gguf_fields, tokenizer
@@ -133,7 +133,7 @@ def read_checkpoint(
         )
     folder, step = _find_step(place, item)
     config = _config_of_run(folder.parent)
-    spec = spec or _spec_of_run(config, folder.parent)
+    spec = spec or _spec_of_run(config, folder.parent, item)
     base = _base(spec, config, cache_dir, log)
     adapters, wanted = trained_form.saved(folder, step)
     specs = trained_form.table_of(base.cfg, adapters, item)
@@ -254,12 +254,17 @@ def _config_of_run(stage: pathlib.Path) -> dict[str, Any]:
     return jsonl.read_object(path) if path.is_file() else {}
 
 
-def _spec_of_run(config: dict[str, Any], stage: pathlib.Path) -> str:
+def _spec_of_run(config: dict[str, Any], stage: pathlib.Path, item: str) -> str:
     path = stage / "config.json"
     if not config and not path.is_file():
         raise ValueError(f"{path} is not there; name the run's model with --model")
     model = config.get("model")
-    spec = model.get("spec") if isinstance(model, dict) else None
+    spec = None
+    if isinstance(model, dict) and isinstance(model.get(roles.MODEL), str):
+        # A value model has the numbers and the tokenizer of the policy.
+        is_preference = item == scalar.PREFERENCE
+        role = roles.PREFERENCE if is_preference else roles.POLICY
+        spec = roles.spec_of(model, role)
     if not isinstance(spec, str):
         raise ValueError(
             f"{path} names no model (model.spec); name the run's model with --model"

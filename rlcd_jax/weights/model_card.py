@@ -28,7 +28,7 @@ SAMPLING = {
 }
 LABELS = {
     "construction": "by construction: the reply that was asked for the attribute wins",
-    "scoring": "by the base model's own score of the two",
+    "scoring": "by a language model's score of the two",
 }
 MADE = {
     "policy": "{by} against a preference model that learned from pairs of replies",
@@ -52,6 +52,9 @@ USE = {
     "preference": "This model was trained on them, as the worse side of each pair.",
     "value": "This model began as the preference model, which was trained on them.",
 }
+OTHERS_VALUE = (
+    "This model learned the rewards of a preference model that was trained on them."
+)
 
 
 LOADERS = {
@@ -86,6 +89,13 @@ class About:
         for name in path:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found
+
+    @property
+    def generator(self) -> str:
+        """The model that drew the pairs, as `model=` names it."""
+        others = any(self.said("model", role) for role in ("policy", "preference"))
+        shared = self.said("model", "spec") if others else None
+        return self.said("model", "generator") or shared or self.base
 
     @property
     def has_negatives(self) -> bool:
@@ -123,7 +133,7 @@ def markdown(
     if about.stage:
         parts += ["## Data", _data(about)]
     if about.has_negatives:
-        said = NEGATIVE.format(task=about.said("task"), use=USE[about.stage])
+        said = NEGATIVE.format(task=about.said("task"), use=_use_of_negatives(about))
         parts += ["## Texts made by negative prompts", said]
     parts += ["## Use", *_use(about, role, one, adapters)]
     parts += ["## Licence", _licence(about)]
@@ -140,10 +150,19 @@ def gguf_fields(about: About) -> dict[str, str]:
     if about.stage:
         said = [_made(about), _data(about)]
         if about.has_negatives:
-            said.append(NEGATIVE.format(task=about.said("task"), use=USE[about.stage]))
+            use = _use_of_negatives(about)
+            said.append(NEGATIVE.format(task=about.said("task"), use=use))
         fields["general.description"] = " ".join(" ".join(said).split())
         fields["general.url"] = PAPER
     return {name: value for name, value in fields.items() if value}
+
+
+def _use_of_negatives(about: About) -> str:
+    """Return what texts made by negative prompts had to do with a model."""
+    own, others = (about.said("model", role) for role in ("policy", "preference"))
+    if about.stage == scalar.VALUE and own != others:
+        return OTHERS_VALUE
+    return USE[about.stage]
 
 
 def _title(about: About, role: str) -> str:
@@ -189,13 +208,14 @@ def _pairs(about: About) -> str:
     if mix := about.said("pairs", "mix"):
         return (
             f"Pairs: a mixture by shares of the prompts, {', '.join(map(str, mix))}, "
-            f"drawn from `{about.base}`. No person labelled any."
+            f"drawn from `{about.generator}`. No person labelled any."
         )
     sampling = SAMPLING.get(about.said("pairs", "sampling"), "not said")
     labels = [LABELS.get(one, str(one)) for one in about.said("pairs", "labels") or ()]
     told = f"; labels {' and '.join(labels)}" * bool(labels)
     return (
-        f"Pairs: {sampling}, drawn from `{about.base}`{told}. No person labelled any."
+        f"Pairs: {sampling}, drawn from `{about.generator}`{told}. No person labelled "
+        "any."
     )
 
 
