@@ -425,7 +425,8 @@ def _evaluate() -> ConfigDict:
     # Of two replies side by side: shown in both orders, or in one by a coin; released.
     evaluate.both_orders = True
     evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
-    evaluate.preference_judge = ""  # workdir of a preference model of other data
+    # Workdir of a preference model of other data, made of this run's model.preference.
+    evaluate.preference_judge = ""
     evaluate.interval = 0.95  # coverage of the bootstrap intervals
     evaluate.resamples = 10000  # of the bootstrap
     return evaluate

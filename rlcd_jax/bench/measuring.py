@@ -23,7 +23,7 @@ from rlcd_jax.bench import (
     updates,
     whole_job,
 )
-from rlcd_jax.job import setup
+from rlcd_jax.job import roles, setup
 
 NO_PEER = "none"
 WHOLE_JOB = "quickstart"
@@ -129,6 +129,11 @@ def _of_kind(
     of: Any = cfg
     if kind.of_job:
         config = config.copy_and_resolve_references()
+        if others := [role for role in roles.ROLES if config.model[role]]:
+            raise ValueError(
+                f"model.{others[0]}={config.model[others[0]]!r}: one model is "
+                "measured, that of --model; leave the field out"
+            )
         with config.unlocked():
             config.model.spec = spec_of(flags["model"])
             config.model.cache_dir = config.model.cache_dir or os.fspath(cache_dir)
