@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 CHECKPOINTS, CONTENT = "Checkpoints", "What was changed since"
-NUMBERS = "Numbers that are not finite"
+NUMBERS, MODELS = "Numbers that are not finite", "Models"
 STOPPED, WRITERS = "Stopped and killed", "Two at once, and none that moves"
 
 
@@ -29,6 +29,14 @@ _PROCESSES, _STAGES = "test_processes", "test_stages"
 _DONE = "RUN/pairs is done, and since then: {} has changed. Restore what was there, …"
 
 ROWS = (
+    Told(
+        MODELS,
+        "in the chat format, models of two roles have different templates",
+        "model.generator='hf:…' and model.preference='hf:…' have other chat "
+        "templates, so that in the chat format one would read the marks of the other "
+        "as words; set task_format='dialogue', or name models of one template",
+        "test_roles::test_mistakes_in_a_role_are_told_before_anything",
+    ),
     Told(
         CHECKPOINTS,
         "a bit is flipped in a file of the newest step, or the file is cut, emptied "
@@ -122,6 +130,12 @@ ROWS = (
         "other weights in the folder of the model",
         "model.spec=hf:… has changed",
         f"{_CONTENTS}::test_other_weights_in_the_same_folder_are_noticed",
+    ),
+    Told(
+        CONTENT,
+        "other weights in the folder of one role's model, such as the generator's",
+        "RUN/pairs is done, and since then: model.generator=hf:… has changed …",
+        "test_roles::test_changed_weights_of_a_role_refuse_its_stage_and_no_other",
     ),
     Told(
         CONTENT,

@@ -246,6 +246,7 @@ def test_a_peer_is_measured_in_turns_with_ours(capsys, monkeypatch):
         (("--what", "train", "--prompt", "512"), "leaves no room for a reply"),
         (("--what", "ppo", "--config.policy.rolouts=8"), "has no field 'policy.rolo"),
         (("--what", "ppo", "--rollouts=8"), "Unknown command line flag 'rollouts'"),
+        (("--what", "ppo", "--config.model.policy=x"), "one model is measured"),
     ],
 )
 def test_bench_refuses_in_one_message(flags, match, capsys):
