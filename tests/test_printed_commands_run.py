@@ -60,6 +60,9 @@ ELSEWHERE = {
 }
 # What the suite does not run again: how a small line begins, and whose path it takes.
 AGAIN = {
+    "plan --topology=v5p:2x2x4 ": "plan --topology=h100:8; test_roles plans two models",
+    "run --workdir=runs/rlcd --config=configs/rlcd.py:task=harmless,model=hf:model,"
+    "size=smoke --config.model.generator=": "runs/rlcd; test_roles runs five models",
     "run --workdir=shared/rlcd ": "runs/rlcd; parsing reads the short name of a config",
     "run --workdir=runs/polite ": "runs/polite_smoke; runs/rlcd has this model",
     "run --workdir=runs/YOURNAME ": "runs/polite_smoke, a task file too",
