@@ -21,7 +21,7 @@ from rlcd_jax import (
     stages,
 )
 from rlcd_jax.checks import refusals
-from rlcd_jax.job import trainer, watchdog, workspace
+from rlcd_jax.job import freed_memory, trainer, watchdog, workspace
 from rlcd_jax.pairs import work_parts
 from rlcd_jax.stages import simulate_pairs
 
@@ -87,6 +87,7 @@ def _run(
                 return
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
         _drop_moments(config, workdir)
+        freed_memory.give_back()
     if processes.is_writer():
         with outages.told("the report"):
             logging.info("report: %s", report.write_report(workdir, preset=preset))

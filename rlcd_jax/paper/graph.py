@@ -23,7 +23,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import done_mark, leaving, locks, processes, stages
-from rlcd_jax.job import changes, memory_maps, roles, workspace
+from rlcd_jax.job import changes, freed_memory, memory_maps, roles, workspace
 
 # What the stages that only tables need depend on; workspace knows the others.
 SECTIONS = {
@@ -206,6 +206,7 @@ def make(
         logging.info("node %d of %d: %s", number, len(waiting), name_of(node))
         make_one(root, node, functions)
         memory_maps.drop_programs_if_many()
+        freed_memory.give_back()
     return waiting
 
 

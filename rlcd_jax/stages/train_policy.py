@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, headline, leaving, metrics, progress_bar, retention
 from rlcd_jax.job import (
+    freed_memory,
     nonfinite,
     roles,
     setup,
@@ -127,6 +128,7 @@ def _train(
                 state, notes, shown = improve(
                     actor, learner, state, notes, step, watch, saver.latest_step
                 )
+            freed_memory.give_back()
             saves = learning.is_saved(section, step)
             dev = {}
             if saves:
@@ -175,6 +177,7 @@ def improve(
     replies = actor.generate(models["policy"], prompts, step)
     frozen, notes, drawn = actor.roll_out(models, replies, notes)
     del models  # the state is used up by the updates
+    freed_memory.give_back()  # of drawing and reading: the updates need the room
     texts = actor.texts(replies)
     facts = {"seed": actor.job.config.seed, "prompts": [one.id for one in prompts]}
     shown: dict[str, Any] = watch.finite(drawn, step, facts=facts, save=saved)
