@@ -67,6 +67,7 @@ setup(
             "py.typed",
             "tasks/*.toml",
             "tasks/prompts/*.jsonl",
+            "datasets/*.jsonl",
             "report/*.html",
             "human/*.html",
         ],

@@ -427,6 +427,9 @@ def _evaluate() -> ConfigDict:
     evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
     # Workdir of a preference model of other data, made of this run's model.preference.
     evaluate.preference_judge = ""
+    # What alignment cost: closed questions of each of five subjects, up to 120, and
+    # human texts, that every system reads for a paired difference to base; 0: none.
+    evaluate.regression = 0
     evaluate.interval = 0.95  # coverage of the bootstrap intervals
     evaluate.resamples = 10000  # of the bootstrap
     return evaluate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from rlcd_jax import jsonl, trackers
+from rlcd_jax.judging import regression_table
 from rlcd_jax.statistics import tables
 
 MOST, WIDE = 100, 90  # letters of a line; those in which three systems have room
@@ -18,11 +19,11 @@ def of(workdir: str, width: int = MOST) -> str:
         part of its pairs and no more.
       width: letters that a line has room for; more than `MOST` are not used.
     """
-    path = pathlib.Path(workdir, "evaluate", "table.json")
     page = pathlib.Path(workdir, trackers.REPORT)
-    shown = []
-    if path.exists():
-        table = tables.from_json(jsonl.read_object(path))
-        width = min(width, MOST)
-        shown.append(tables.narrow(table, width, columns=3 if width >= WIDE else 2))
+    shown, width = [], min(width, MOST)
+    for stem in ("table", regression_table.STEM):
+        path = pathlib.Path(workdir, "evaluate", f"{stem}.json")
+        if path.exists():
+            table = tables.from_json(jsonl.read_object(path))
+            shown.append(tables.narrow(table, width, columns=3 if width >= WIDE else 2))
     return "\n".join([*shown, f"Everything else: {page if page.exists() else workdir}"])

@@ -136,16 +136,19 @@ def comparison_table(
     )
 
 
-def figures(table: tables.Table, policy: str) -> dict[str, float]:
+def figures(
+    table: tables.Table, policy: str, under: str = "evaluate"
+) -> dict[str, float]:
     """Return a table's numbers by name, for trackers; what is missing is left out.
 
     Args:
       table: of `comparison_table`.
       policy: name of the run's own system, which is "policy" here, so that runs of
         other methods have the same names.
+      under: what all names begin with.
 
     Returns:
-      `evaluate/SYSTEM/COLUMN`, and of an estimate with `_low`, `_high` and `_num`.
+      `UNDER/SYSTEM/COLUMN`, and of an estimate with `_low`, `_high` and `_num`.
     """
     own: dict[str, float] = {}
     systems = [name for name, _ in table.rows]
@@ -153,7 +156,7 @@ def figures(table: tables.Table, policy: str) -> dict[str, float]:
         system = "policy" if name == policy and "policy" not in systems else name
         for column, cell in zip(table.columns, cells, strict=True):
             plain = [NOT_PLAIN.sub("_", part) for part in (system, column.name)]
-            path = "/".join(["evaluate", *plain])
+            path = "/".join([under, *plain])
             if isinstance(cell, estimates.Estimate):
                 own[path] = cell.value
                 own |= {f"{path}_low": cell.low, f"{path}_high": cell.high}

@@ -63,7 +63,10 @@ def write_report(
         too_long=sections.too_long(run),
         curves=drawn,
         watch=watch.watch(run, drawn),
-        tables=tabulate.tables({"": run.tables}),
+        tables=[
+            *tabulate.tables({"": run.tables}),
+            *tabulate.regression({"": run.regression}),
+        ],
         studies=tabulate.studies(map(reading.read_study, studies)),
         spread=histograms.histograms(run),
         contrast=tabulate.contrast(run.contrast),
@@ -104,7 +107,10 @@ def write_comparison(
         stages={label: sections.stages(run) for label, run in runs.items()},
         curves=curves.stage_curves({k: run.metrics for k, run in runs.items()}),
         watch=watch.compared(runs),
-        tables=tabulate.tables({k: run.tables for k, run in runs.items()}),
+        tables=[
+            *tabulate.tables({k: run.tables for k, run in runs.items()}),
+            *tabulate.regression({k: run.regression for k, run in runs.items()}),
+        ],
         drops={label: sections.drops(run) for label, run in runs.items()},
         samples=browsers.samples(runs),
         cost=sections.cost(runs),

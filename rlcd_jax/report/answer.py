@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlcd_jax import stages
-from rlcd_jax.judging import evaluation_table
+from rlcd_jax.judging import evaluation_table, regression_table
 from rlcd_jax.report import reading, sections
 from rlcd_jax.statistics.estimates import Missing
 
@@ -55,12 +55,14 @@ class Answer:
       line: the verdict in words.
       findings: win rates, KL, accuracy, reward.
       cautions: what speaks against trusting them.
+      cost: what alignment cost, in a sentence; "" where it was not measured.
     """
 
     verdict: str
     line: str
     findings: tuple[Finding, ...]
     cautions: tuple[str, ...]
+    cost: str = ""
 
 
 def answer(run: reading.Run) -> Answer:
@@ -72,7 +74,15 @@ def answer(run: reading.Run) -> Answer:
     findings += [_divergence(run, row), _accuracy(run)]
     if reward := _reward(run):
         findings.append(reward)
-    return Answer(verdict, line, tuple(findings), tuple(_cautions(run)))
+    cautions = tuple(_cautions(run))
+    return Answer(verdict, line, tuple(findings), cautions, _cost(run, row))
+
+
+def _cost(run: reading.Run, row: dict[str, Any] | Missing) -> str:
+    """Return what alignment cost the run's own policy; "" where it is not known."""
+    if isinstance(row, Missing) or isinstance(run.regression, Missing):
+        return ""
+    return regression_table.cost(run.regression[0], row["name"])
 
 
 def win_rate(run: reading.Run) -> Mapping[str, Any] | None:

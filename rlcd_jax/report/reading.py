@@ -21,6 +21,7 @@ from rlcd_jax import (
     stages,
 )
 from rlcd_jax.human import results
+from rlcd_jax.judging import regression_table
 from rlcd_jax.report import table_files
 from rlcd_jax.statistics.estimates import Missing
 
@@ -64,6 +65,7 @@ class Run:
     verdicts: list[dict[str, Any]] | Missing
     policy_samples: dict[int, list[dict[str, Any]]] | Missing
     tables: list[dict[str, Any]] | Missing
+    regression: list[dict[str, Any]] | Missing  # what alignment cost
     held_out: dict[str, list[records.HeldOutPair] | Missing]  # by stage
     contrast: list[dict[str, Any]] | Missing
     plan: dict[str, Any] | Missing
@@ -113,6 +115,7 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
         verdicts=_part(folder, "evaluate/verdicts.jsonl", _lines(*VERDICT_FIELDS)),
         policy_samples=_part(folder, "policy/samples", _steps),
         tables=_part(folder, "evaluate/table.json", table_files.read),
+        regression=read_tables(folder / "evaluate", regression_table.STEM),
         held_out={name: _held_out(folder, name) for name in stages.STAGES},
         contrast=_contrast(folder),
         plan=_part(folder, "plan.json", _json_object),

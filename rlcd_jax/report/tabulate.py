@@ -6,6 +6,7 @@ import collections
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlcd_jax.judging import regression_table
 from rlcd_jax.report import panels, plots, reading, sections
 from rlcd_jax.statistics.estimates import Missing
 
@@ -37,6 +38,12 @@ def tables(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
         parts = [(k, part[place]) for k, part in there.items() if place < len(part)]
         shown.append(_joined(parts))
     return shown
+
+
+def regression(runs: Mapping[str, list[dict[str, Any]] | Missing]) -> list[Any]:
+    """Return the tables of what alignment cost; [] of runs that did not measure it."""
+    there = {k: part for k, part in runs.items() if not isinstance(part, Missing)}
+    return tables(there) if there else []
 
 
 def take_common_notes(shown: Iterable[Any]) -> list[str]:
@@ -203,4 +210,6 @@ def _plot(
         return None
     name = column["name"].lower()
     even = 0.5 * scale if any(part in name for part in EVEN) else None
+    if name.endswith(regression_table.AGAINST):
+        even = 0.0
     return plots.intervals(column["name"], dots, reference=even)

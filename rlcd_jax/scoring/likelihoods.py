@@ -44,13 +44,17 @@ def reply_scorer(
 
 
 def ids_scorer(
-    job: setup.Job,
+    job: setup.Job, smallest: int = 64
 ) -> Callable[[Params, Sequence[Sequence[int]], Sequence[int]], np.ndarray]:
     """Return a function from ids to log-probabilities of their last tokens.
 
     `score(params, rows, counts)` gives [B] float32, nats: of each row the sum over its
     last `counts[b]` tokens, each after all before it. The parameters are as
     `reading.frozen` gives them.
+
+    Args:
+      job: of the stage.
+      smallest: width of a batch, in tokens: less where most rows are shorter.
     """
     run = ids_program(job)
 
@@ -69,7 +73,7 @@ def ids_scorer(
                 rows,
                 np.asarray(counts, np.int32),
                 rows_at=reading.rows_at(job),
-                lengths=batching.rising_lengths(longest),
+                lengths=batching.rising_lengths(longest, smallest),
                 pad_id=job.text_tokenizer.pad_id,
                 what="likelihoods",
             )

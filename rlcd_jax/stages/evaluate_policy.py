@@ -1,8 +1,10 @@
 """Stage 4: what changed, on prompts that no training saw.
 
 Every system answers the same held-out prompts with the same keys; judges compare the
-replies. Leaves `evaluate/samples.jsonl`, `evaluate/verdicts.jsonl` and
-`evaluate/table.md` with `table.json`.
+replies. With `evaluate.regression` they also read closed questions and human texts, for
+what alignment cost. Leaves `evaluate/samples.jsonl`, `evaluate/verdicts.jsonl` and
+`evaluate/table.md` with `table.json`; of the regression suite `regression.jsonl`, and
+`regression.md` with `regression.json`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from rlcd_jax import (
     stages,
     trackers,
 )
+from rlcd_jax.datasets import human_texts
 from rlcd_jax.decode import engine
 from rlcd_jax.job import (
     generation,
@@ -41,11 +44,11 @@ from rlcd_jax.job import (
     trained_form,
     workspace,
 )
-from rlcd_jax.judging import evaluation_table, judges, verdicts
+from rlcd_jax.judging import evaluation_table, judges, regression_table, verdicts
 from rlcd_jax.pairs import length_counts, reply_cleanup
 from rlcd_jax.ppo import choosing
-from rlcd_jax.preference import best_of, rewards
-from rlcd_jax.scoring import divergence, letters
+from rlcd_jax.preference import best_of, data, rewards
+from rlcd_jax.scoring import divergence, letters, regression
 from rlcd_jax.statistics import tables
 from rlcd_jax.text import encoding
 
@@ -95,8 +98,10 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     part = prompt_parts.load_part(config, job.task, "test")
     prompts = list(part.prompts)[: config.evaluate.prompts or None]
     check_lengths(job, prompts)
+    suite = make_suite(job)
     folder = workspace.begin(config, workdir, "evaluate")
     base = job.load_base()
+    lost = _read_suite(job, suite, systems, base, folder)
     answers = answer_all(job, systems, base, prompts)
     if processes.is_writer():
         record_files.write_jsonl(folder / "samples.jsonl", answers)
@@ -121,9 +126,10 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     table = dataclasses.replace(table, notes=(*table.notes, *missing))
     if processes.is_writer():
         tables.write_table(table, folder)
-        _track(config, workdir, table)
+        _track(config, workdir, table, lost)
     summary = {
         "table": tables.as_json(table),
+        **({regression_table.STEM: tables.as_json(lost)} if lost else {}),
         "prompts_in_other_parts": part.shared,
         # A prompt over the model's context is refused above, never left out.
         length_counts.SUMMARY: {
@@ -136,9 +142,12 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
 
 
 def _track(
-    config: ConfigDict, workdir: str | pathlib.Path, table: tables.Table
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    table: tables.Table,
+    lost: tables.Table | None,
 ) -> None:
-    """Show the table to the trackers: its numbers, itself, and where the report is."""
+    """Show the tables to the trackers: numbers, themselves, and where the report is."""
     place = pathlib.Path(workdir)
     report = str((place / trackers.REPORT).absolute())
     texts = {"evaluate/table": tables.markdown(table), "evaluate/report": report}
@@ -146,8 +155,55 @@ def _track(
         trackers.Curves(config.trackers, place, "evaluate", None)
     ) as curves:
         own = evaluation_table.figures(table, config.name)
+        if lost:
+            name = regression_table.STEM
+            own |= evaluation_table.figures(lost, config.name, name)
+            texts[name] = tables.markdown(lost)
         curves.write(0, own, time.time())
         curves.tell(texts)
+
+
+def make_suite(job: setup.Job) -> regression.Suite | None:
+    """Return what `evaluate.regression` asks all systems to read; None: nothing.
+
+    The human texts are the replies of hh-rlhf that people preferred, in the part
+    "test", where the run has them; else those that every installation has.
+    """
+    config, most = job.config, job.config.evaluate.regression
+    if not most:
+        return None
+    if config.prompts.hh_dir and job.task.hh_config:
+        pairs = data.human_pairs(config, job, most, "test")
+        texts = [(pair.prompt, f" {pair.chosen.strip()}") for pair in pairs]
+        source = f"replies that people preferred, of {job.task.hh_config}"
+        return regression.make_suite(job, most, texts, source)
+    return regression.make_suite(job, most, human_texts.load(most), human_texts.SOURCE)
+
+
+def _read_suite(
+    job: setup.Job,
+    suite: regression.Suite | None,
+    systems: Mapping[str, System],
+    base: Params,
+    folder: pathlib.Path,
+) -> tables.Table | None:
+    """Return, and leave, the table of what alignment cost; None: it is not asked for.
+
+    The best of several replies is the base model, and is left out.
+    """
+    if suite is None:
+        return None
+    policies = {
+        name: system
+        for name, system in systems.items()
+        if not isinstance(system, best_of.BestOf)
+    }
+    readings = regression.read_all(job, suite, policies, base)
+    table = regression.table(job, suite, readings)
+    if processes.is_writer():
+        record_files.write_jsonl(folder / f"{regression_table.STEM}.jsonl", readings)
+        tables.write_table(table, folder, regression_table.STEM)
+    return table
 
 
 def as_samples(answers: Iterable[Answer]) -> list[verdicts.JudgedReply]:
