@@ -250,6 +250,11 @@ def _preference() -> ConfigDict:
     # Of the pairs of each epoch: "shuffled", the method, or "certain_first": by
     # |2 p - 1| of their labels, a curriculum from what is sure to what is not.
     preference.order = "shuffled"
+    # In place of an order, weights of the rows of pairs.mix at the beginning and at the
+    # end, and a straight line between: ("rlaif=1:0", "rlcd=0:1") goes from rows of
+    # RLAIF to rows of RLCD; "human" is of human_share. Each row is used as often as
+    # without; methods that are not named have 1:1.
+    preference.curriculum = ()
     preference.batch_size = 16  # pairs an update, or rankings; method
     preference.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
     preference.learning_rate = 3e-6  # method
@@ -311,6 +316,7 @@ def _direct() -> ConfigDict:
     direct.beta = 0.1  # rewards a nat; large: near the base model; DPO, Sec. 6
     direct.epochs = 1  # DPO, App. B
     direct.order = "shuffled"  # "certain_first": as of preference
+    direct.curriculum = ()  # shares of pairs.mix that change: as of preference
     direct.batch_size = 64  # pairs an update; DPO, App. B
     direct.micro_batch = 0  # pairs at once on all devices; 0: the whole batch
     direct.learning_rate = 1e-6  # DPO, App. B, there by RMSprop

@@ -247,6 +247,25 @@ def test_no_config_breaks_a_rule(size):
             },
             "hard_labels=True makes all labels 0 or 1",
         ),
+        (
+            {"preference__curriculum": ("rlcd=0:1",)},
+            "changes the shares of a mixture, and there are no rows of rlcd",
+        ),
+        (
+            {
+                "pairs__mix": ("rlcd=1", "rlaif=1"),
+                "preference__curriculum": ("rlcd=0:0",),
+            },
+            "one of the two weights above 0",
+        ),
+        (
+            {
+                "pairs__mix": ("rlcd=1", "rlaif=1"),
+                "preference__curriculum": ("rlaif=1:0",),
+                "preference__order": "certain_first",
+            },
+            "is an order, and so is preference.order='certain_first'",
+        ),
         ({"preference__human_pairs": 9}, "human_pairs=9: .* prompts.hh_dir, which is"),
         ({"preference__human_share": 0.2}, "human_share=0.2: .* prompts.hh_dir"),
         ({"preference__data": "hh_rlhf"}, "data='hh_rlhf': .* prompts.hh_dir"),

@@ -20,9 +20,10 @@ from pair_world import (
 )
 
 from rlcd_jax import leaving, record_files, records, schema
-from rlcd_jax.job import batching, packed_batches
+from rlcd_jax.job import batching, curriculum, packed_batches, setup, supervised
 from rlcd_jax.pairs import filtering, grid
 from rlcd_jax.planning import chips, plan
+from rlcd_jax.stages import train_preference
 
 BOTH = filtering.Rules(drop_disagreeing=True, min_margin=0.25)
 
@@ -170,6 +171,63 @@ def test_equal_ranks_come_in_an_order_of_their_own_each_epoch_and_seed():
     assert order[0] != order[1] and order[0] != other[0]
 
 
+# --- shares that change ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "share", "time"),
+    [
+        (1, 1, 0.25, 0.25),
+        (0, 1, 0.25, 0.5),  # t^2 of the rows by t
+        (1, 0, 0.75, 0.5),  # 1 - (1 - t)^2
+        (1, 3, 0.375, 0.5),  # (t + t^2) / 2
+        (2, 6, 0.375, 0.5),  # a scale of its own says nothing
+        (0, 1, 0.0, 0.0),
+        (1, 0, 1.0, 1.0),
+    ],
+)
+def test_moment_is_when_a_share_of_the_rows_has_come(start, end, share, time):
+    assert curriculum.moment(share, curriculum.Ramp(start, end)) == pytest.approx(time)
+
+
+def test_a_curriculum_goes_over_in_a_straight_line():
+    methods = ["rlaif", "rlcd"] * 500
+    ramps = curriculum.read(("rlaif=1:0", "rlcd=0:1"))
+    places = curriculum.order(methods, ramps, 3, 1000)
+    # Of RLCD's rows the square of the time: 0.04, 0.12, 0.20, 0.28, 0.36 by fifths.
+    assert curriculum.shares([methods[row] for row in places]) == {
+        "rlaif": pytest.approx([0.9, 0.7, 0.5, 0.3, 0.1], abs=0.006),
+        "rlcd": pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9], abs=0.006),
+    }
+    assert places == curriculum.order(methods, ramps, 3, 1000)
+    assert places != curriculum.order(methods, ramps, 4, 1000)
+
+
+@given(
+    st.lists(st.sampled_from(["rlcd", "rescore", "human"]), min_size=1, max_size=30),
+    st.integers(1, 3),
+    st.sampled_from([(0.0, 1.0), (1.0, 0.0), (1.0, 3.0), (1.0, 1.0)]),
+    st.integers(0, 5),
+)
+def test_a_curriculum_uses_each_row_in_each_pass(methods, passes, ramp, left):
+    slots = max(1, passes * len(methods) - left)
+    passes = -(-slots // len(methods))
+    ramps = {"rlcd": curriculum.Ramp(*ramp)}
+    places = curriculum.order(methods, ramps, 3, slots)
+    assert len(places) == slots
+    counts = np.bincount(places, minlength=len(methods))
+    # What is missing is what had no place at the end.
+    assert counts.max() <= passes and (passes - counts).sum() == -slots % len(methods)
+    whole = curriculum.order(methods, ramps, 3, passes * len(methods))
+    assert places == whole[:slots]
+    assert np.bincount(whole).tolist() == [passes] * len(methods)
+    for name in set(methods):  # a pass is over before the next one begins
+        own = [row for row in whole if methods[row] == name]
+        num = len(own) // passes
+        for first in range(0, len(own), num):
+            assert len({*own[first : first + num]}) == num
+
+
 def test_what_is_scored_and_drawn_is_planned():
     def planned(**fields):
         config = runs.tiny_config(**fields)
@@ -237,3 +295,38 @@ def test_a_curriculum_goes_on_where_it_was(mixed_run, tmp_path, monkeypatch):
     entropies = [row["preference/label_entropy"] for row in one]
     # Labels by construction first, then those of a model that knows next to nothing.
     assert np.all(np.diff(entropies) >= -1e-6) and entropies[0] < 0.1 < entropies[-1]
+
+
+def test_shares_of_a_run_change_and_every_row_is_used(mixed_run, tmp_path):
+    own = {
+        "preference__order": packed_batches.SHUFFLED,
+        "preference__curriculum": ("rlaif=1:0", "rescore=1:0", "rlcd=0:1"),
+    }
+    config = runs.tiny_config(**FIELDS | own)
+    workdir = runs.copy_run(mixed_run[0], tmp_path / "run", "pairs")
+    summary = runs.run(config, workdir, "preference")["preference"]
+    rows = runs.metric_rows(workdir, "preference")
+    shares = np.array(
+        [[row[f"preference/share_{name}"] for name in grid.METHODS] for row in rows]
+    )
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    rlcd, half = shares[:, 0], len(rows) // 2
+    assert rlcd[:half].mean() < rlcd[-half:].mean()
+    parts = summary["curriculum"]
+    assert parts["rlcd"][0] < parts["rlcd"][-1]
+    assert np.sum([*parts.values()], axis=0) == pytest.approx(np.ones(curriculum.PARTS))
+    used = len(rows) * config.preference.batch_size
+    assert used + summary["rows_in_no_whole_batch"] == summary["train_pairs"]
+    # What goes on has the batches that it would have had: they are made anew alike.
+    with runs.devices_by_mesh():
+        job = setup.load_job(config)
+        read = train_preference.training_rows(config, workdir, job)
+    collate = train_preference.collate(job)
+    one, two = (
+        supervised.make_batches(config, "preference", read, collate) for _ in "ab"
+    )
+    assert [one.numbers(n) for n in range(one.total)] == [
+        two.numbers(n) for n in range(two.total)
+    ]
+    found = [one.shares(n)["rlcd"] for n in range(one.total)]
+    np.testing.assert_allclose(found, rlcd, atol=1e-6)

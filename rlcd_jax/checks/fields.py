@@ -11,7 +11,7 @@ from rlcd_jax import records, retention, stages, trackers
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout, requests
-from rlcd_jax.job import nonfinite, packed_batches, roles
+from rlcd_jax.job import curriculum, nonfinite, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import grid, reply_cleanup, scoring_prompt, shortening
@@ -61,6 +61,18 @@ def _lengths(example: tuple[int, ...], what: str, **more: Any) -> kinds.Field:
 def _split(example: str, **more: Any) -> kinds.Field:
     wanted = "train, test, or a slice of one such as test[:1000]"
     return kinds.Field(kinds.TEXT, "", example, pattern=HH_SPLIT, wanted=wanted, **more)
+
+
+def _curriculum() -> kinds.Field:
+    names = (*grid.METHODS, grid.HUMAN)
+    return kinds.Field(
+        kinds.TEXTS,
+        "in place of an order",
+        ("rlaif=1:0", "rlcd=0:1"),
+        empty=True,
+        pattern=rf"({'|'.join(names)})={curriculum.WEIGHT}:{curriculum.WEIGHT}",
+        wanted=f"'NAME=START:END' with {', '.join(names)} and two weights from 0 on",
+    )
 
 
 def _rate(example: float) -> kinds.Field:
@@ -202,6 +214,7 @@ _PREFERENCE = _SUPERVISED | {
     "held_out": _count(500, 0, "pairs"),
     "human_pairs": _count(0, 0, "pairs"),
     "order": _choice(*packed_batches.ORDERS),
+    "curriculum": _curriculum(),
     "keep_best": _choice("", *retention.METRICS["preference"]),
 }
 _DISTILL = _SUPERVISED | {
@@ -212,6 +225,7 @@ _DIRECT = _SUPERVISED | {
     "loss": _choice(*preferences.DIRECT),
     "beta": _above(0.1, 0, "rewards a nat"),
     "order": _choice(*packed_batches.ORDERS),
+    "curriculum": _curriculum(),
     "keep_best": _choice("", *retention.METRICS["direct"]),
 }
 _POLICY = {

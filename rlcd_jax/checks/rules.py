@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ml_collections import ConfigDict
 
 from rlcd_jax import records
-from rlcd_jax.job import packed_batches, roles
+from rlcd_jax.job import curriculum, packed_batches, roles
 from rlcd_jax.judging import evaluation_table
 from rlcd_jax.pairs import draws, grid
 from rlcd_jax.ppo import credit, kl_penalty
@@ -183,6 +183,7 @@ def _compared(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
     for stage in stages:
         yield from _best(config, stage)
         yield from _order(config, stage)
+        yield from _curriculum(config, stage)
 
 
 def _order(config: ConfigDict, stage: str) -> Iterator[str]:
@@ -207,6 +208,48 @@ def _order(config: ConfigDict, stage: str) -> Iterator[str]:
     yield f"{asked} orders pairs by how sure their labels are: {why}; set it to " + (
         f"{packed_batches.SHUFFLED!r}, or have soft labels by scoring among the pairs"
     )
+
+
+def _curriculum(config: ConfigDict, stage: str) -> Iterator[str]:
+    """Yield why the shares of a mixture cannot change as is asked for."""
+    section, asked = config[stage], tuple(config[stage].curriculum)
+    if not asked:
+        return
+    told = f"{stage}.curriculum={asked!r}"
+    try:
+        named = curriculum.read(asked)
+    except ValueError as error:
+        yield f"{told}: {error}"
+        return
+    try:
+        cells = grid.read_mix(config.pairs.mix)
+    except ValueError:
+        return  # told where the pairs are looked at
+    if section.order != packed_batches.SHUFFLED:
+        yield (
+            f"{told} is an order, and so is {stage}.order={section.order!r}; set "
+            f"{stage}.order={packed_batches.SHUFFLED!r} or {stage}.curriculum=()"
+        )
+    if stage == "preference" and section.loss == preferences.RANKED:
+        yield (
+            f"{told} is of pairs, and {stage}.loss={section.loss!r} learns from whole "
+            f"draws; set {stage}.curriculum=(), or another loss"
+        )
+    mixed = [(cell.sampling, cell.labels) for cell in cells]
+    there = [name for name, own in grid.METHODS.items() if own in mixed]
+    there += [grid.HUMAN] * (config.preference.human_share > 0)
+    if config.preference.data != "pairs":
+        there = []
+    missing = [name for name in named if name not in there]
+    if missing or len(there) < 2:
+        what = f"no rows of {', '.join(missing)}" if missing else "one method's rows"
+        yield (
+            f"{told} changes the shares of a mixture, and there are {what}: "
+            f"preference.data={config.preference.data!r}, pairs.mix="
+            f"{tuple(config.pairs.mix)!r}, preference.human_share="
+            f"{config.preference.human_share}; name methods of a pairs.mix with two or "
+            f"more, or set {stage}.curriculum=()"
+        )
 
 
 def _best(config: ConfigDict, stage: str) -> Iterator[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from rlcd_jax import sharding
-from rlcd_jax.job import batching, setup
+from rlcd_jax.job import batching, curriculum, setup
 from rlcd_jax.training import packing
 
 Row = Any
@@ -88,6 +89,8 @@ class Batches:
       total: batches; kept as an attribute.
       order: one of `ORDERS`. By certainty: an epoch begins with the examples whose
         `prob_2` is farthest from 1/2; which of equal ones comes first is drawn.
+      ramps: of `curriculum`, by the `method` of the examples; {}: none, and no example
+        needs a method.
     """
 
     def __init__(
@@ -99,9 +102,17 @@ class Batches:
         batch_size: int,
         total: int,
         order: str = SHUFFLED,
+        ramps: Mapping[str, curriculum.Ramp] = MappingProxyType({}),
     ) -> None:
         self._rows, self._collate, self.total = rows, collate, total
-        if order == CERTAIN:
+        self._ramps = ramps
+        if ramps:
+            methods = [row.method for row in rows]
+            places = curriculum.order(methods, ramps, seed, total * batch_size)
+            self._chosen = [
+                places[n * batch_size : (n + 1) * batch_size] for n in range(total)
+            ]
+        elif order == CERTAIN:
             sure = [abs(2.0 * row.prob_2 - 1.0) for row in rows]
             self._chosen = batching.ranked_batches(sure, seed, batch_size, total)
         else:
@@ -125,6 +136,25 @@ class Batches:
         """Return how many of the tokens of all batches are of a text, in [0, 1]."""
         packer, rows = self._collate.packer, sum(size.rows for size in self.sizes)
         return self._tokens / (packer.parts * packer.width * rows)
+
+    def shares(self, index: int) -> dict[str, float]:
+        """Return the share of each method's rows in a batch; {} without ramps."""
+        if not self._ramps:
+            return {}
+        own = [row.method for row in self.rows(index)]
+        every = sorted({row.method for row in self._rows})
+        return {name: own.count(name) / len(own) for name in every}
+
+    def as_summary(self) -> dict[str, Any]:
+        """Return how the shares of the methods went, part by part; {} without ramps."""
+        if not self._ramps:
+            return {}
+        coming = [row.method for n in range(self.total) for row in self.rows(n)]
+        left = -len(coming) % len(self._rows)
+        return {
+            "curriculum": curriculum.shares(coming),
+            "rows_in_no_whole_batch": left,
+        }
 
     def numbers(self, index: int) -> list[int]:
         """Return which of the examples a batch has, counted from 0."""

@@ -29,6 +29,7 @@ from rlcd_jax import (
     sharding,
 )
 from rlcd_jax.job import (
+    curriculum,
     nonfinite,
     packed_batches,
     setup,
@@ -190,7 +191,7 @@ def fit(
     lesson: Lesson,
     program: trainer.Trainer,
     make_params: Callable[[], Mapping[str, Params]],
-) -> tuple[train_state.TrainState, dict[str, float]]:
+) -> tuple[train_state.TrainState, dict[str, Any]]:
     """Train to the end, from the latest checkpoint if there is one.
 
     Args:
@@ -232,6 +233,7 @@ def fit(
     return state, {
         **held_out,
         trainer.USEFUL: batches.useful_share(),
+        **batches.as_summary(),
         "skipped_updates": skipped,
         **program.counts,
         **made.as_summary(section.nonfinite),
@@ -315,6 +317,8 @@ def _train(
             if step % section.eval_every == 0 or step == total:
                 held_out = lesson.evaluate(program.models(state))
                 shown |= held_out
+            for method, share in batches.shares(step - 1).items():
+                shown[f"{lesson.stage}/share_{method}"] = share
             row = writer.write(step, shown)
             best.note(step, row)
             bar.advance(1, headline.of(row))
@@ -348,6 +352,7 @@ def make_batches(
         batch_size=section.batch_size,
         total=num_updates(section, len(rows), stage),
         order=section.get("order", packed_batches.SHUFFLED),
+        ramps=curriculum.read(section.get("curriculum", ())),
     )
 
 

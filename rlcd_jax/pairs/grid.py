@@ -34,6 +34,7 @@ METHODS: dict[str, tuple[records.Sampling, records.Labels]] = {
     "rescore": ("contrast", "scoring"),
     "rlaif": ("same", "scoring"),
 }
+HUMAN = "human"  # the method of a row that a person has labelled
 Score = Callable[[list[str]], Sequence[tuple[float, float]]]
 
 
@@ -84,6 +85,14 @@ def read_mix(mix: Sequence[str]) -> list[GridCell]:
             )
         cells[name] = GridCell(*METHODS[name], share=float(share))
     return [cells[name] for name in METHODS if name in cells]
+
+
+def method_of(row: records.Pair | records.HumanPair) -> str:
+    """Return the name of a row's method in a mixture; of another cell its two words."""
+    if isinstance(row, records.HumanPair):
+        return HUMAN
+    cell = row.sampling, row.labels
+    return next((name for name, own in METHODS.items() if own == cell), "-".join(cell))
 
 
 def cells_of(section: Any) -> list[GridCell]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlcd_jax import records
 from rlcd_jax.job import lengths, packed_batches, setup
-from rlcd_jax.pairs import shortening, training_texts
+from rlcd_jax.pairs import grid, shortening, training_texts
 from rlcd_jax.text import encoding
 from rlcd_jax.training import packing
 
@@ -32,6 +32,7 @@ class TokenPair:
       prob_2: probability that the second reply is the better.
       starts: places of the first token of either reply.
       distance: how far apart the replies are known to be, see `distance`.
+      method: whose row it is, see `grid.method_of`.
     """
 
     ids_1: tuple[int, ...]
@@ -39,6 +40,7 @@ class TokenPair:
     prob_2: float
     starts: tuple[int, int] = (1, 1)
     distance: float = 1.0
+    method: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +114,16 @@ def to_tokens(
             equal.append(one)
             continue
         first, second = (is_reply.index(True) for _, is_reply in one.joined)
-        prob_2 = float(row.prob_2)
-        made.append(TokenPair(ids_1, ids_2, prob_2, (first, second), distance(row)))
+        made.append(
+            TokenPair(
+                ids_1,
+                ids_2,
+                float(row.prob_2),
+                (first, second),
+                distance(row),
+                grid.method_of(row),
+            )
+        )
         kept.append(row)
     too_long = shortening.count(fitted, equal)
     return TokenPairs(tuple(made), tuple(kept), too_long)

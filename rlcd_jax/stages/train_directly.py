@@ -58,6 +58,11 @@ class ReadPair:
         """The label: the probability that the second reply is the better."""
         return self.pair.prob_2
 
+    @property
+    def method(self) -> str:
+        """Whose row it is in a mixture."""
+        return self.pair.method
+
 
 def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     """Train a policy on the pairs of a run.
