@@ -4,6 +4,9 @@ r"""Compare two systems by people: make the sheets, read the answers.
         --systems rlcd base --per_annotator 200 --annotators 3 --workdir DIR
     python -m experiments.human read --workdir DIR
 
+With --protocol paper a comparison is that of the paper: 200 examples, in random order,
+each judged once on the scale from 1 to 8, without checks.
+
 `make` writes a page and a CSV sheet for each annotator into DIR/annotators; give one of
 the two to each, and nothing else of DIR. Put the files that come back into DIR/answers.
 `read` checks them, un-blinds them with DIR/key, and writes tables into DIR/results.
@@ -33,6 +36,7 @@ def make(args: argparse.Namespace) -> list[str]:
         args.samples,
         tuple(args.systems),
         args.workdir,
+        protocol=args.protocol,
         num_annotators=args.annotators,
         per_annotator=args.per_annotator,
         shared=args.shared,
@@ -80,13 +84,27 @@ def _parser() -> argparse.ArgumentParser:
         help="two that the samples name, as the table of the run does",
     )
     one.add_argument("--workdir", required=True, type=pathlib.Path, help="new folder")
-    one.add_argument("--annotators", type=int, default=3, help="how many")
     one.add_argument(
-        "--per_annotator", type=int, default=200, help="different prompts, of each"
+        "--protocol",
+        choices=study_files.PROTOCOLS,
+        default=study_files.CAREFUL,
+        help="paper: 200 examples, each judged once, no checks",
     )
-    one.add_argument("--shared", type=int, help="pairs that all judge; default: all")
-    one.add_argument("--repeats", type=int, help="pairs shown twice; default: 1 in 20")
-    one.add_argument("--gold", type=int, help="checks of attention; default: 1 in 25")
+    one.add_argument("--annotators", type=int, help="how many; default: 3; paper: 1")
+    one.add_argument(
+        "--per_annotator",
+        type=int,
+        help="different prompts, of each; default: 200; paper: their share of 200",
+    )
+    one.add_argument(
+        "--shared", type=int, help="pairs that all judge; default: all; paper: 0"
+    )
+    one.add_argument(
+        "--repeats", type=int, help="pairs shown twice; default: 1 in 20; paper: 0"
+    )
+    one.add_argument(
+        "--gold", type=int, help="checks of attention; default: 1 in 25; paper: 0"
+    )
     one.add_argument(
         "--gold_kind",
         choices=sorted(checks.KINDS),

@@ -159,6 +159,7 @@ def answer_study(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
         run / "evaluate" / "samples.jsonl",
         ("rlcd", "base"),
         folder,
+        protocol=study_files.CAREFUL,
         num_annotators=2,
         per_annotator=2,
         shared=None,

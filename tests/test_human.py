@@ -56,6 +56,36 @@ def run_command(capsys, *args):
     return 0, capsys.readouterr()
 
 
+def test_the_papers_protocol_has_200_examples_each_judged_once(tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "study"
+    samples = make_samples(203)
+    # Of the first prompt both replies are the same, and it is judged all the same.
+    samples[1] = dataclasses.replace(samples[1], reply=samples[0].reply)
+    record_files.write_jsonl(run / "evaluate" / "samples.jsonl", samples)
+    record_files.write_json(run / "config.json", {"task": "cheerful"})
+    given = ["make", "--samples", run / "evaluate" / "samples.jsonl"]
+    given += ["--systems", *SYSTEMS, "--protocol", "paper", "--workdir"]
+    status, said = run_command(capsys, *given, tmp_path / "x", "--annotators", 3)
+    assert status and "a divisor of 200" in said.err
+    assert run_command(capsys, *given, out, "--annotators", 4)[0] == 0
+    made, key = reading.read_key(out)
+    assert (made.per_annotator, made.shared, made.repeats, made.gold) == (50, 0, 0, 0)
+    assert made.identical == 0
+    assert len({line.prompt_id for line in key.values()}) == len(key) == 200
+    assert {line.kind for line in key.values()} == {"pair"}
+    sides = collections.Counter(line.side_2 for line in key.values())
+    assert sides == {"A": 100, "B": 100}
+    sheets_of = collections.defaultdict(list)
+    for line in key.values():
+        sheets_of[line.annotator].append(line)
+    written = [study.Sheet(k, (), tuple(lines)) for k, lines in sheets_of.items()]
+    answer_all(out, made, written, likes_first)
+    assert run_command(capsys, "read", "--workdir", out)[0] == 0
+    table = (out / "results" / "table.md").read_text()
+    # 7 or 2 of the second system's side: 2 for it and 9 - 2 for the first.
+    assert "7.00 / 2.00 [7.00, 7.00]" in table and "judged once" in table
+
+
 def test_command_makes_sheets_and_reads_answers(tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "study"
     rows = [{**dataclasses.asdict(s), "num_tokens": 5} for s in make_samples()]

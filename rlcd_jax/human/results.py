@@ -67,6 +67,8 @@ def _notes(rated: ratings.Ratings) -> tuple[str, ...]:
         "p: two-sided sign-flip test over prompts of equal means.",
         ALPHA_NOTE,
     ]
+    if rated.num_judgments == len(rated.scores_2):
+        notes.append("Each pair was judged once, so alpha cannot be known.")
     if study.identical:
         notes.append(
             f"{study.identical} prompts with the same reply by both systems were not "

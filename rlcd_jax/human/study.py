@@ -125,6 +125,7 @@ def make_study(
     repeats: int,
     gold: Sequence[checks.Gold],
     seed: int,
+    show_identical: bool = False,
 ) -> tuple[Study, tuple[Sheet, ...]]:
     """Arrange a study.
 
@@ -141,6 +142,7 @@ def make_study(
         later; at most a third of the pairs.
       gold: checks that are in every sheet.
       seed: of all choices.
+      show_identical: whether two replies that are the same are judged too.
 
     Returns:
       The study and its sheets.
@@ -149,7 +151,7 @@ def make_study(
       ValueError: too few prompts, or a system without replies.
     """
     _check_sizes(num_annotators, per_annotator, shared, repeats)
-    pairs, identical = comparisons(samples, systems)
+    pairs, identical = comparisons(samples, systems, show_identical=show_identical)
     order = _order(seed, "prompts")
     shares = _shares(pairs, num_annotators, per_annotator, shared, order)
     names = tuple(f"annotator-{n}" for n in range(1, num_annotators + 1))
@@ -176,11 +178,15 @@ def make_study(
 
 
 def comparisons(
-    samples: Iterable[verdicts.JudgedReply], systems: tuple[str, str]
+    samples: Iterable[verdicts.JudgedReply],
+    systems: tuple[str, str],
+    *,
+    show_identical: bool = False,
 ) -> tuple[list[tuple[verdicts.JudgedReply, verdicts.JudgedReply]], int]:
-    """Return the pairs of different replies, and how many pairs were identical.
+    """Return the pairs that are shown, and how many identical ones are not.
 
-    Identical replies are not shown: a scale without a tie would make noise of them.
+    A scale without a tie makes noise of identical replies, so that they are shown only
+    where that is asked for.
 
     Raises:
       ValueError: the systems are not two of the samples', or one has two replies to a
@@ -209,7 +215,9 @@ def comparisons(
     ordered = [s for name in systems for s in chosen.values() if s.system == name]
     contests = verdicts.contests(ordered)
     pairs = [
-        (one, two) for one, two in contests if one.reply.strip() != two.reply.strip()
+        (one, two)
+        for one, two in contests
+        if show_identical or one.reply.strip() != two.reply.strip()
     ]
     return pairs, len(contests) - len(pairs)
 

@@ -10,6 +10,11 @@ from rlcd_jax.human import checks, ratings, reading, results, sheets, study
 from rlcd_jax.judging import verdicts
 from rlcd_jax.statistics import tables
 
+# How a study is made: with checks of the annotators and pairs that all judge, or as in
+# the paper (Section 4, Appendix F): so many examples a comparison, each judged once.
+CAREFUL, PAPER = PROTOCOLS = "careful", "paper"
+EXAMPLES = 200  # of a comparison; method
+ANNOTATORS = {CAREFUL: 3, PAPER: 1}  # where no number is given; the paper's: unknown
 SAMPLE_FIELDS = ("prompt_id", "system", "prompt", "reply")
 ONE_REPEAT_IN, ONE_GOLD_IN = 20, 25  # of an annotator's items, where no number is given
 
@@ -19,8 +24,9 @@ def make(
     systems: tuple[str, str],
     place: pathlib.Path,
     *,
-    num_annotators: int,
-    per_annotator: int,
+    protocol: str,
+    num_annotators: int | None,
+    per_annotator: int | None,
     shared: int | None,
     repeats: int | None,
     num_gold: int | None,
@@ -36,24 +42,33 @@ def make(
       samples_path: of a run's `evaluate/samples.jsonl`.
       systems: the two to compare.
       place: new folder of the study.
-      num_annotators: how many.
-      per_annotator: different pairs that each judges.
-      shared: pairs that all judge; None: all.
-      repeats: pairs shown twice; None: one in 20.
-      num_gold: checks of attention; None: one in 25.
+      protocol: one of `PROTOCOLS`, which says what a None of the next five is.
+      num_annotators: how many; None: `ANNOTATORS`.
+      per_annotator: different pairs that each judges; None: `EXAMPLES`, and in the
+        paper's protocol their share of so many.
+      shared: pairs that all judge; None: all, or none in the paper's.
+      repeats: pairs shown twice; None: one in 20, or none.
+      num_gold: checks of attention; None: one in 25, or none.
       gold_kind: one of `checks.KINDS`.
       gold_file: JSON lines with prompt, better and worse instead; None: none.
       task_name: name or file; None: that of the run.
       question_name: None: the task's first question.
       seed: of what each annotator sees.
+
+    Raises:
+      ValueError: the examples of the paper's protocol do not go round.
     """
+    plain = protocol == PAPER
+    annotators = ANNOTATORS[protocol] if num_annotators is None else num_annotators
+    each = _examples_each(plain, annotators) if per_annotator is None else per_annotator
     samples = read_samples(samples_path)
     task = tasks.load_task(task_name or _task_of_run(samples_path))
     question = _question(task, question_name)
     if gold_file:
         gold = record_files.read_jsonl(gold_file, checks.Gold)
     else:
-        num = per_annotator // ONE_GOLD_IN if num_gold is None else num_gold
+        few = 0 if plain else each // ONE_GOLD_IN
+        num = few if num_gold is None else num_gold
         pairs, _ = study.comparisons(samples, systems)
         gold = checks.KINDS[gold_kind](pairs, num, seed)
     made, written = study.make_study(
@@ -61,15 +76,29 @@ def make(
         systems,
         task=task.name,
         question=question,
-        num_annotators=num_annotators,
-        per_annotator=per_annotator,
-        shared=per_annotator if shared is None else shared,
-        repeats=per_annotator // ONE_REPEAT_IN if repeats is None else repeats,
+        num_annotators=annotators,
+        per_annotator=each,
+        shared=each * (not plain) if shared is None else shared,
+        repeats=each // ONE_REPEAT_IN * (not plain) if repeats is None else repeats,
         gold=gold,
         seed=seed,
+        show_identical=plain,
     )
     sheets.write_study(place, made, written)
     return _what_was_made(place, question, written)
+
+
+def _examples_each(plain: bool, annotators: int) -> int:
+    """Return how many pairs each annotator judges, where the user does not say it."""
+    if not plain or annotators < 1:
+        return EXAMPLES
+    if EXAMPLES % annotators:
+        raise ValueError(
+            f"protocol 'paper' has {EXAMPLES} examples, each judged once, and "
+            f"annotators is {annotators}; accepted: a divisor of {EXAMPLES}, or say "
+            "how many each judges with per_annotator"
+        )
+    return EXAMPLES // annotators
 
 
 def _what_was_made(
