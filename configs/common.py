@@ -431,6 +431,9 @@ def _evaluate() -> ConfigDict:
     # Of two replies side by side: shown in both orders, or in one by a coin; released.
     evaluate.both_orders = True
     evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
+    # Which of the task's questions judges of two replies are asked: "first", or "all",
+    # a column of win rates each; on harmless prompts the paper's Harm and Help.
+    evaluate.questions = "first"
     # Workdir of a preference model of other data, made of this run's model.preference.
     evaluate.preference_judge = ""
     # What alignment cost: closed questions of each of five subjects, up to 120, and

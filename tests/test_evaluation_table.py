@@ -1,5 +1,7 @@
 """evaluation_table: win rates over the base model, plain and at equal length."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -101,7 +103,7 @@ def test_figures_are_named_alike_in_all_runs():
                    "evaluate/rlcd/long_win_rate": 2.0}  # fmt: skip
 
 
-def test_comparison_table_leaves_unread_verdicts_out_of_both_rates():
+def test_comparison_table_takes_an_unread_verdict_for_half_a_win_and_says_so():
     answers, given = judged()
     lost = [
         verdicts.make_verdict(
@@ -112,7 +114,12 @@ def test_comparison_table_leaves_unread_verdicts_out_of_both_rates():
         )
         for name in ("rlcd", "other")
     ]
-    assert cells(make_table(answers, given)) == cells(make_table(answers, given + lost))
+    ties = [dataclasses.replace(one, winner="tie") for one in lost]
+    table = make_table(answers, given + lost)
+    assert cells(table) == cells(make_table(answers, given + ties))
+    assert cells(table) != cells(make_table(answers, given))
+    (note,) = [note for note in table.notes if "could not be read" in note]
+    assert note.startswith(f"long: 2 of {len(given) + 2} comparisons")
 
 
 def test_comparison_table_without_verdicts_says_nothing_of_length():

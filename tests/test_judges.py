@@ -196,13 +196,40 @@ def test_judges_have_one_row_each_and_fit_or_say_why():
 @pytest.mark.parametrize("name", judges.JUDGES)
 def test_every_judge_of_the_table_judges(name):
     means = judges.Means(
-        QUESTION,
+        {"": QUESTION},
         lambda texts: [(2.0, 1.0)] * len(texts),
         lambda pairs: [float(len(reply)) for _, reply in pairs],
     )
     scores, given = judges.JUDGES[name].judge(samples(), means)
     assert {v.judge for v in given} == {name} and len(given) == 3
     assert {s.judge for s in scores} <= {name}
+
+
+def test_each_question_is_a_judge_of_its_own():
+    task = tasks.load_task("harmless")
+    own = dict(task.judge_questions)
+    assert list(own) == ["harmless", "harmless_helpful"]  # the paper's Harm and Help
+    assert judges.questions(task, "first") == {"": own["harmless"]}
+    assert judges.questions(task, "all") == own
+    one = tasks.load_task("helpful")  # the paper's Help on the helpful prompts
+    assert judges.questions(one, "all") == {"": one.judge_questions["helpful"]}
+    # A judge that finds the first reply better when asked for help, else the second.
+    means = judges.Means(
+        judges.questions(task, "all"),
+        lambda texts: [
+            (1.0, 0.0) if own["harmless_helpful"] in text else (0.0, 1.0)
+            for text in texts
+        ],
+        lambda pairs: [],
+        both_orders=False,
+    )
+    _, given = judges.JUDGES["log_odds"].judge(samples(), means)
+    names = ["log_odds harmless", "log_odds harmless_helpful"]
+    assert list(dict.fromkeys(v.judge for v in given)) == names
+    by_prompt = [[v.winner for v in given if v.judge == name] for name in names]
+    assert all(one != two for one, two in zip(*by_prompt, strict=True))
+    assert {judges.row_of(name).name for name in names} == {"log_odds"}
+    assert judges.row_of("gpt-4") is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from rlcd_jax.datasets import closed_questions, human_texts
 from rlcd_jax.judging import regression_table
+from rlcd_jax.planning import chips, plan
 from rlcd_jax.report import answer, reading
 from rlcd_jax.scoring import likelihoods, regression
 from rlcd_jax.statistics import estimates, tables
@@ -213,3 +214,16 @@ def test_a_run_reads_the_suite_with_every_system_and_says_what_it_cost(
     page = (tmp_path / "report.html").read_text()
     assert page.count("What alignment cost: ") > 2 and 'id="cost-of-alignment"' in page
     assert dataclasses.asdict(said)["verdict"] in ("yes", "no", "open")
+
+
+def test_what_is_read_is_planned():
+    def planned(**fields):
+        config = runs.tiny_config(evaluate__systems=("base", "policy"), **fields)
+        setting = plan.make_setting(config, chips.parse_topology("cpu:1"))
+        return {one.name: one for one in plan.plan_stage(setting, "evaluate").programs}
+
+    plain, asked = planned(), planned(evaluate__regression=30)
+    assert set(asked) - set(plain) == {"closed questions", "human texts"}
+    twice = planned(evaluate__regression=60)
+    for name in ("closed questions", "human texts"):
+        assert twice[name].flops == pytest.approx(2 * asked[name].flops)

@@ -300,6 +300,7 @@ _EVALUATE = {
     "cleanup": _choice(*reply_cleanup.FINAL),
     "both_orders": _flag(True),
     "judges": _choices(("log_odds",), *judges.JUDGES, empty=True),
+    "questions": _choice(*judges.QUESTIONS),
     "preference_judge": _text("", "workdir of another run", empty=True, path=True),
     "regression": _count(0, 2, "questions a subject; 0: none", high=120, also=(0,)),
     "interval": _above(0.95, 0, "coverage", high=1, open_high=True),

@@ -127,8 +127,8 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
         name, section = "evaluate", config.evaluate
         chosen, _ = judges.choose(section.judges, task)
         reads = {judges.JUDGES[judge].reads for judge in chosen}
-        questions = tuple(task.judge_questions.values())[:1]
-        asked = questions if judges.LETTERS in reads else ()
+        questions = judges.questions(task, section.questions)
+        asked = tuple(questions.values()) if judges.LETTERS in reads else ()
         marked = marks in roles.asked(config, stage)
     else:
         return []

@@ -169,14 +169,14 @@ def figures(
 def _win_cells(judged, judge: str, system: str, interval, level: float) -> list[Any]:
     """Return a system's win rates over the base model by one judge: plain, controlled.
 
-    Verdicts that could not be read count in neither.
+    A verdict that could not be read is half a win, as in the paper; a note counts them.
     """
     if system == BASE:
         return [estimates.Missing(NO_BASE)] * 2
     own = [
         verdicts.seen_from(verdict, system)
         for verdict in judged
-        if verdict.judge == judge and verdict.winner != "none"
+        if verdict.judge == judge
         if {verdict.system_1, verdict.system_2} == {system, BASE}
     ]
     return [
@@ -234,13 +234,19 @@ def _notes(judged, preference, level: float, both_orders: bool) -> tuple[str, ..
             f"{level:.0%} sandwich interval whose clusters are prompts."
         )
     for judge in dict.fromkeys(verdict.judge for verdict in judged):
-        if judge not in judges.JUDGES or judges.JUDGES[judge].reads != judges.LETTERS:
+        own = [verdict for verdict in judged if verdict.judge == judge]
+        if unread := sum(verdict.winner == "none" for verdict in own):
+            notes.append(
+                f"{judge}: {unread} of {len(own)} comparisons have an answer that "
+                "could not be read, a refusal among them; each is half a win."
+            )
+        row = judges.row_of(judge)
+        if row is None or row.reads != judges.LETTERS:
             continue
-        asked = [verdict for verdict in judged if verdict.judge == judge]
         if not both_orders:
             notes.append(f"{judge} is asked in one order of each pair, by a coin.")
             continue
-        flips = sum(verdict.flips for verdict in asked) / len(asked)
+        flips = sum(verdict.flips for verdict in own) / len(own)
         notes.append(
             f"{judge} asks in both orders and takes the mean; the answer flipped with "
             f"the order in {flips:.0%} of the pairs."

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vaderSentiment import vaderSentiment
 
@@ -28,6 +28,8 @@ from rlcd_jax.judging import verdicts
 from rlcd_jax.pairs import scoring_prompt
 
 LEXICON = "lexicon"
+DEFAULT = "log_odds"  # fits every task and needs nothing that a run has not
+FIRST, ALL = QUESTIONS = "first", "all"  # which of a task are asked
 LETTERS, REPLIES = "letters", "replies"  # what a judge may read: see `Means`
 LEXICON_EPSILON = 0.05  # VADER calls a compound score within 0.05 of zero neutral
 
@@ -227,13 +229,13 @@ class Means:
     """What a run gives its judges.
 
     Attributes:
-      question: the task's judge question.
+      questions: of the task, by what follows a judge's name in records and tables.
       score_letters: logits of A and B after each text, by the run's language model.
       score_replies: a score of each (prompt, reply), by a preference model.
       both_orders: whether two replies side by side are shown in both orders.
     """
 
-    question: str
+    questions: Mapping[str, str]
     score_letters: ScoreLetters
     score_replies: ScoreReplies
     both_orders: bool = True
@@ -281,14 +283,17 @@ def _by_lexicon(samples: Sequence[verdicts.JudgedReply], means: Means) -> Judged
 
 
 def _by_letters(samples: Sequence[verdicts.JudgedReply], means: Means) -> Judged:
-    letters, question = means.score_letters, means.question
-    return [], log_odds(
-        samples,
-        letters,
-        question=question,
-        by_mean=True,
-        both_orders=means.both_orders,
-    )
+    judged = []
+    for name, question in means.questions.items():
+        judged += log_odds(
+            samples,
+            means.score_letters,
+            question=question,
+            judge=f"{DEFAULT} {name}".strip(),
+            by_mean=True,
+            both_orders=means.both_orders,
+        )
+    return [], judged
 
 
 def _by_preference(samples: Sequence[verdicts.JudgedReply], means: Means) -> Judged:
@@ -308,7 +313,7 @@ JUDGES: dict[str, Judge] = {
             _by_lexicon,
         ),
         Judge(
-            "log_odds",
+            DEFAULT,
             "the language model's letter for the task's question",
             LETTERS,
             False,
@@ -325,7 +330,6 @@ JUDGES: dict[str, Judge] = {
         ),
     )
 }
-DEFAULT = "log_odds"  # fits every task and needs nothing that a run has not
 REMEDY = (
     "name a preference model of other data, such as one of human pairs, by "
     "evaluate.preference_judge, and 'preference' in evaluate.judges"
@@ -338,6 +342,26 @@ NO_JUDGE = (
     "Missing: any judge, so no column says which replies are better; evaluate.judges "
     "is empty."
 )
+
+
+def questions(task: tasks.Task, which: str) -> dict[str, str]:
+    """Return the questions about a task that are asked, for `Means`.
+
+    The only one has no name there.
+
+    Args:
+      task: with its questions.
+      which: one of `QUESTIONS`.
+    """
+    known = dict(task.judge_questions)
+    if which == FIRST or len(known) == 1:
+        return {"": next(iter(known.values()))}
+    return known
+
+
+def row_of(name: str) -> Judge | None:
+    """Return the row of a judge by its name in records; None: it is of no table."""
+    return JUDGES.get(name.partition(" ")[0])
 
 
 def describe(task: tasks.Task) -> str:

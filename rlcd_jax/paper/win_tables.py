@@ -87,11 +87,10 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
             shown.append(row)
     more = (
         "Win rate of the first system, in percent; a tie and an answer that cannot be "
-        "read are half a win. Every pair is asked in both orders; a flip is an answer "
-        "that changed with the order.",
-        f"Local judge: {local}, which is not GPT-4; the mean of both orders decides."
+        f"read are half a win. {_orders_note(recipes)}",
+        f"Local judge: {local}, which is not GPT-4."
         if setup.api is None
-        else f"API judge: {setup.api.model}; a flip is a tie.",
+        else f"API judge: {setup.api.model}.",
         "At equal length: by a logistic regression, prompts as clusters.",
     )
     if name == "16":
@@ -105,6 +104,18 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
         columns,
         tuple(shown),
         cells.notes(recipes, *more),
+    )
+
+
+def _orders_note(recipes: nodes.Recipes) -> str:
+    """Say in which orders judges saw two replies, by `evaluate.both_orders`."""
+    setup = recipes.setup
+    config = recipes.config("rlcd", setup.tasks[0], setup.seeds[0])
+    if not config.evaluate.both_orders:
+        return "Every pair is asked about once, in an order by a coin."
+    return (
+        "Every pair is asked in both orders; a flip is an answer that changed with the "
+        "order, which makes a tie of an API judge's; of a local one's the mean decides."
     )
 
 

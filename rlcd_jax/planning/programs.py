@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import records, sharding, stages
 from rlcd_jax.checks import rules
+from rlcd_jax.datasets import closed_questions
 from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import batching, roles, supervised
 from rlcd_jax.judging import judges
@@ -24,7 +25,7 @@ from rlcd_jax.pairs import grid
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
 from rlcd_jax.ppo import acting, learning, reply_rows
 from rlcd_jax.preference import best_of
-from rlcd_jax.scoring import divergence, likelihoods, rewards
+from rlcd_jax.scoring import divergence, likelihoods, regression, rewards
 from rlcd_jax.stages import evaluate_policy
 
 Program = passes.Program
@@ -449,10 +450,13 @@ def evaluate(setting: Setting) -> list[Program]:
                 logit_length=length,
             )
         )
+    if section.regression:
+        one = {"parameters": master + own * (systems > 1)}
+        programs += _regression(setting, one, copy, systems)
     chosen, _ = evaluate_policy.usable_judges(setting.job)
     if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
-        asked = list(setting.job.task.judge_questions.values())
-        orders = 1 + setting.job.config.evaluate.both_orders
+        task, orders = setting.job.task, 1 + section.both_orders
+        asked = list(judges.questions(task, section.questions).values())
         judge = setting.of(roles.JUDGE)
         read, kept = sizes.model_bytes, llama.param_specs(judge.cfg)
         if not setting.job.is_model_of(roles.JUDGE):  # it comes in the base's place
@@ -465,11 +469,46 @@ def evaluate(setting: Setting) -> list[Program]:
                 "parameters": master,
                 "frozen": copy + questions.shared_bytes(judge, asked),
             },
-            num_texts=orders * replies * (systems + best) * (systems + best - 1) // 2,
+            num_texts=len(asked)
+            * (orders * replies * (systems + best) * (systems + best - 1) // 2),
             length=questions.longest(judge, asked, section.reply_tokens),
         )
         programs.append(judged)
     return programs
+
+
+def _regression(
+    setting: Setting, held: passes.Bytes, copy: int, systems: int
+) -> Iterator[Program]:
+    """Yield the reading of closed questions and of human texts by every system.
+
+    Args:
+      setting: of the plan.
+      held: what is on the device meanwhile, without the frozen model.
+      copy: bytes of that.
+      systems: that read.
+    """
+    most = setting.job.config.evaluate.regression
+    choices = sum(
+        len(question.choices)
+        for own in closed_questions.load(most).values()
+        for question in own
+    )
+    for name, num, length in (
+        ("closed questions", choices, regression.CHOICE_TOKENS),
+        ("human texts", most, regression.TEXT_TOKENS),
+    ):
+        rows = passes.rows_at(setting, length)
+        yield passes.read(
+            setting,
+            name,
+            likelihoods.ids_program(setting.job),
+            (sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=True),),
+            passes.token_shapes(rows, length, "mask", "counted"),
+            held=held | {"frozen": copy},
+            num_texts=systems * num,
+            logit_length=length,
+        )
 
 
 def _best_of(setting: Setting, held: passes.Bytes, texts: int) -> Iterator[Program]:

@@ -21,6 +21,7 @@ from rlcd_jax.weights import scalar
 Params = Any
 SHORTEST = 16  # tokens to which questions are filled up: they are short
 LONGEST = 1024  # tokens of a text with what is given of it
+CHOICE_TOKENS, TEXT_TOKENS = 48, 256  # about, with what is given: for plans
 
 
 @dataclasses.dataclass(frozen=True)

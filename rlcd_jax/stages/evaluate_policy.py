@@ -438,7 +438,7 @@ def _judge(
         return letters.letter_scorer(judge, judge.load_base() if base is None else base)
 
     means = judges.Means(
-        question=next(iter(job.task.judge_questions.values())),
+        questions=judges.questions(job.task, job.config.evaluate.questions),
         score_letters=lambda texts: by_letters()(texts),
         score_replies=lambda pairs: rewards.preference_judge(
             job.of(roles.PREFERENCE), job.config.evaluate.preference_judge
