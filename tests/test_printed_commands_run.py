@@ -66,6 +66,8 @@ AGAIN = {
     "run --workdir=shared/rlcd ": "runs/rlcd; parsing reads the short name of a config",
     "run --workdir=runs/polite ": "runs/polite_smoke; runs/rlcd has this model",
     "run --workdir=runs/YOURNAME ": "runs/polite_smoke, a task file too",
+    "run --config=configs/evaluate.py:task=cheerful": "the same without the suite that "
+    "says what alignment cost, which test_regression has",
     "task show YOURNAME.toml": "task show polite.toml",
     "quickstart --size=smoke --workdir=DIR ": "quickstart into the folder it chooses",
     "quickstart --size=smoke --seed=7 ": "quickstart of seed 0",

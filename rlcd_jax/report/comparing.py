@@ -87,7 +87,10 @@ def answers(runs: Mapping[str, reading.Run]) -> dict[str, Any]:
             known = {finding.what: finding for finding in one.findings}
             cells = [known.get(name) for name in columns]
             rows.append((label, f"seed {_seed(runs[label])}", cells))
-    lines = [(label, one.verdict, one.line) for label, one in said.items()]
+    lines = [
+        (label, one.verdict, f"{one.line} {one.cost}".strip())
+        for label, one in said.items()
+    ]
     return {"columns": columns, "rows": rows, "lines": lines}
 
 
