@@ -14,6 +14,7 @@ from rlcd_jax import records, tasks
 from rlcd_jax.datasets import parts
 from rlcd_jax.job import prompt_parts, setup
 from rlcd_jax.preference import data
+from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.tasks import layout, prompt_sets
 
 LINES = 40
@@ -193,3 +194,18 @@ def test_a_turn_with_the_header_of_another_reads_as_two_turns():
         others = [prompt(f"o{n}", f"question {n}") for n in range(20)]
         made = prompt_sets.split_prompts([*twins, *others], shares)
         assert [len({*twins} & {*part}) for part in made.values()].count(2) == 1
+
+
+def test_what_alignment_cost_is_read_off_what_people_preferred_in_the_test_part(hh):
+    config = hh_config(hh, evaluate__regression=9)
+    with runs.devices_by_mesh():
+        job = setup.load_job(config)
+    suite = evaluate_policy.make_suite(job)
+    assert suite.source == "replies that people preferred, of harmless-base"
+    assert len(suite.texts) == 9 and not suite.left_out
+    pairs = data.human_pairs(config, job, 9, "test")
+    read = [
+        job.text_tokenizer.decode(ids[-num:]).strip()
+        for ids, num in suite.texts.values()
+    ]
+    assert read == [pair.chosen.strip() for pair in pairs]
