@@ -1,6 +1,7 @@
 """The pieces that a reproduction adds to the library: figures, Dist-n, mixed pairs."""
 
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ import pytest
 from configs import paper
 from experiments import command
 from rlcd_jax import records
-from rlcd_jax.paper import label_accuracy, nodes, published, read_config
+from rlcd_jax.paper import (
+    label_accuracy,
+    nodes,
+    published,
+    read_config,
+    win_tables,
+)
 from rlcd_jax.preference import data
 from rlcd_jax.statistics import diversity, estimates
 
@@ -169,3 +176,16 @@ def test_nodes_of_the_api_judge_share_a_budget_and_hold_no_secret(tmp_path):
     for node in made:
         assert "hush" not in repr(node.identity) + repr(node.free) + repr(setup.api)
         assert node.settings["base_url"] == "http://localhost:1/v1"
+
+
+def test_tables_say_in_how_many_orders_their_judge_was_asked():
+    def told(both_orders):
+        section = types.SimpleNamespace(both_orders=both_orders)
+        recipes = types.SimpleNamespace(
+            setup=types.SimpleNamespace(tasks=("harmless",), seeds=(1,)),
+            config=lambda *names: types.SimpleNamespace(evaluate=section),
+        )
+        return win_tables.orders_note(recipes)
+
+    assert told(True).startswith("Every pair is asked in both orders")
+    assert told(False) == "Every pair is asked about once, in an order by a coin."

@@ -87,7 +87,7 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
             shown.append(row)
     more = (
         "Win rate of the first system, in percent; a tie and an answer that cannot be "
-        f"read are half a win. {_orders_note(recipes)}",
+        f"read are half a win. {orders_note(recipes)}",
         f"Local judge: {local}, which is not GPT-4."
         if setup.api is None
         else f"API judge: {setup.api.model}.",
@@ -107,7 +107,7 @@ def _judged_table(recipes: nodes.Recipes, name: str, rows: Sequence) -> tables.T
     )
 
 
-def _orders_note(recipes: nodes.Recipes) -> str:
+def orders_note(recipes: nodes.Recipes) -> str:
     """Say in which orders judges saw two replies, by `evaluate.both_orders`."""
     setup = recipes.setup
     config = recipes.config("rlcd", setup.tasks[0], setup.seeds[0])
