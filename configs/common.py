@@ -206,6 +206,17 @@ def _pairs() -> ConfigDict:
     # Scoring: of "continuation", the letters as they go on behind the question, or
     # "bare", as words of their own, as released.
     pairs.letters = "continuation"
+    # Scoring: questions of the task that are asked about a pair, whose answers are
+    # averaged; 1: that of the affix pair or a drawn one; method.
+    pairs.instructions = 1
+    # Scoring: solved examples before each question, few-shot RLAIF, App. C; "task": the
+    # task's own; "human:N" pairs of hh-rlhf; or a file of them, as it stands; "": none.
+    pairs.shots = ""
+    # Scoring: answers in words that are drawn to each question, of which the label is
+    # the share of votes, arXiv 2203.11171; 0: the chance of the letters is read.
+    pairs.votes = 0
+    pairs.vote_tokens = 64  # of such an answer, which first gives a reason
+    pairs.vote_temperature = 0.7  # as in that paper
     # Training reads replies such as "None" and "NA" as empty texts; released: True.
     pairs.csv_missing = False
     pairs.unfinished = ""  # of cut replies: reject, cut_sentence, keep; "": the task's

@@ -83,7 +83,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.hh_rlhf = _hh_rlhf()
     config.people = _people()
     config.judge = _judge()
-    config.shots = ""  # of Table 16: a file, or human:N pairs of hh-rlhf; unpublished
+    # Of Table 16: a file, task: the task's, or human:N pairs of hh-rlhf; unpublished.
+    config.shots = ""
     config.studies = ()  # folders of experiments.human, for Tables 2 and 23
     config.perplexity_model = ""  # spec; "": the aligned model; App. J.2 names none
     config.trials = 3_000_000  # of the check of Appendix N, for each shift

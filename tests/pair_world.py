@@ -5,7 +5,7 @@ import random
 
 from rlcd_jax import records, tasks
 from rlcd_jax.decode import requests as engine
-from rlcd_jax.pairs import draws, grid
+from rlcd_jax.pairs import draws, grid, scored_labels
 from rlcd_jax.text import byte_tokenizer
 
 TASK = tasks.load_task("cheerful")
@@ -19,7 +19,7 @@ SETTINGS = draws.DrawSettings(
     top_k=50,
     alpha=1.0,
     max_tries=5,
-    both_orders=False,
+    asking=scored_labels.Asking(both_orders=False),
     hard_labels=False,
 )
 TASK = dataclasses.replace(

@@ -19,7 +19,7 @@ from pair_world import (
 )
 
 from rlcd_jax import record_files, records, tasks
-from rlcd_jax.pairs import counting, draws, grid, scoring_prompt
+from rlcd_jax.pairs import counting, draws, grid, scored_labels, scoring_prompt
 
 
 def test_simulate_labels_the_positive_side_by_construction():
@@ -227,7 +227,9 @@ def test_simulate_shares_choose_prompts_by_key():
 
 
 def test_scored_pair_averages_both_orders_and_cancels_position_bias():
-    drawn, _, _ = simulate(rows=(RESCORE,), both_orders=True)
+    drawn, _, _ = simulate(
+        rows=(RESCORE,), asking=scored_labels.Asking(both_orders=True)
+    )
 
     def p_b(text):
         (a, b), *_ = score([text])
@@ -243,15 +245,17 @@ def test_scored_pair_averages_both_orders_and_cancels_position_bias():
         )
         assert pair.prob_2 == pytest.approx((p_b(one) + 1 - p_b(two)) / 2, rel=1e-12)
     biased = dataclasses.replace(drawn[0], scoring={"instruction_index": 0})
-    assert grid.scored_pair(biased, [(3.0, 0.0), (3.0, 0.0)], False).prob_2 == 0.5
-    assert grid.scored_pair(biased, [(0.0, 900.0)], False).prob_2 == 1.0
-    assert grid.scored_pair(biased, [(900.0, 0.0)], False).prob_2 == 0.0
+    assert (
+        scored_labels.scored_pair(biased, [(3.0, 0.0), (3.0, 0.0)], False).prob_2 == 0.5
+    )
+    assert scored_labels.scored_pair(biased, [(0.0, 900.0)], False).prob_2 == 1.0
+    assert scored_labels.scored_pair(biased, [(900.0, 0.0)], False).prob_2 == 0.0
 
 
 def test_scored_pair_hard_label_gives_ties_to_the_first_reply():
     pair = simulate(PROMPTS[:1], rows=(RESCORE,))[0][0]
     for logits, expected in (((0, 0), 0.0), ((0, 0.1), 1.0), ((0.1, 0), 0.0)):
-        hard = grid.scored_pair(pair, [logits], True)
+        hard = scored_labels.scored_pair(pair, [logits], True)
         assert hard.prob_2 == expected
         soft = 1 / (1 + math.exp(logits[0] - logits[1]))
         assert hard.scoring["prob_2"] == pytest.approx(soft)

@@ -18,7 +18,12 @@ from made_pair import make_pair
 
 from configs import rlcd
 from rlcd_jax import records, tasks
-from rlcd_jax.pairs import contrast, grid, reply_cleanup, scoring_prompt
+from rlcd_jax.pairs import (
+    contrast,
+    reply_cleanup,
+    scored_labels,
+    scoring_prompt,
+)
 from rlcd_jax.ppo import acting, rollout
 from rlcd_jax.text import dialogue_format
 from rlcd_jax.training import losses, optimizers, preferences
@@ -141,8 +146,8 @@ def test_scored_labels_are_as_released():
     rng = np.random.default_rng(0)
     for logits in [*rng.normal(0, 3, (2000, 2)).tolist(), [1.5, 1.5]]:
         want, better = oracle.scored_label(*logits)
-        soft = grid.scored_pair(pair, [tuple(logits)], hard=False)
-        hard = grid.scored_pair(pair, [tuple(logits)], hard=True)
+        soft = scored_labels.scored_pair(pair, [tuple(logits)], hard=False)
+        hard = scored_labels.scored_pair(pair, [tuple(logits)], hard=True)
         assert math.isclose(soft.prob_2, want, abs_tol=1e-12)
         assert hard.prob_2 == better - 1
     assert not PRESETS["released"].pairs.both_orders
@@ -151,9 +156,9 @@ def test_scored_labels_are_as_released():
 def test_both_orders_cancel_a_liking_for_a_letter_and_one_order_does_not():
     pair = make_pair(labels="scoring", scoring={"instruction_index": 0})
     likes_a = [(2.0, 0.5), (2.0, 0.5)]
-    one = grid.scored_pair(pair, likes_a[:1], hard=False)
+    one = scored_labels.scored_pair(pair, likes_a[:1], hard=False)
     assert one.prob_2 == pytest.approx(1 / (1 + math.exp(1.5)))
-    assert grid.scored_pair(pair, likes_a, hard=False).prob_2 == 0.5
+    assert scored_labels.scored_pair(pair, likes_a, hard=False).prob_2 == 0.5
 
 
 def test_scoring_texts_have_the_released_layout():

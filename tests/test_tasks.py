@@ -423,21 +423,25 @@ def test_template_shows_every_field_with_its_default():
     made = re.sub(r"# (?=(description|file|system_\w+|instruction) = )", "#", text)
     shown = re.sub(r"^# (?=\w+ = |\[)", "", made, flags=re.MULTILINE)
     shown = re.sub(r"^\[lexicon\]\n(.+\n)+", "", shown, flags=re.MULTILINE)
-    shown = re.sub(r"^\[\[scales\]\]\n(.+\n)+", "", shown, flags=re.MULTILINE)
+    shown = re.sub(r"^\[\[(scales|shots)\]\]\n(.+\n)+", "", shown, flags=re.MULTILINE)
     full = layout.parse_task(tomllib.loads(shown), "t", None)
     left = {"judge_questions", "defaults"}
     for field in dataclasses.fields(layout.Task):
         if field.name not in left:
             assert getattr(full, field.name) == getattr(bare, field.name), field.name
     assert list(full.judge_questions.values()) == list(bare.judge_questions.values())
-    commented = text[text.index("# [[scales]]") :].replace("\n# ", "\n")
-    graded = tomllib.loads(f"{text}\n{commented.removeprefix('# ')}")
-    (scale,) = layout.parse_task(graded, "t", None).scales
+    blocks = [text[text.index(f"# [[{name}]]") :] for name in ("scales", "shots")]
+    commented = "\n".join(block.split("\n\n")[0] for block in blocks)
+    graded = tomllib.loads(f"{text}\n" + re.sub("^# ?", "", commented, flags=re.M))
+    task = layout.parse_task(graded, "t", None)
+    (scale,), (shot,) = task.scales, task.shots
+    assert shot.better != shot.worse and shot.reason
     assert len(scale.affixes) == len(scale.systems) == 4
     for cls in (
         fields.TaskFile,
         fields.AffixPair,
         fields.ScaleFile,
+        fields.Shot,
         fields.PromptSet,
         fields.Lexicon,
     ):

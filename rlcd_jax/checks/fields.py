@@ -168,6 +168,13 @@ _PAIRS = {
     "cleanup": _choice(*typing.get_args(task_fields.CleanupMode)),
     "forbidden": _choice(*requests.FORBIDDING),
     "letters": _choice(*scoring_prompt.LETTERS),
+    "instructions": _count(1, 1, "questions a pair", high=1000),
+    "shots": _text(
+        "task", "task, human:N, or a file of solved examples", empty=True, path=True
+    ),
+    "votes": _count(0, 0, "answers a question; 0: letters are read", high=10_000),
+    "vote_tokens": _count(64, 1, "tokens"),
+    "vote_temperature": _temperature(),
     "csv_missing": _flag(False),
     "unfinished": _choice("", *typing.get_args(task_fields.Unfinished)),
 }

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import records
 from rlcd_jax.job import curriculum, packed_batches, roles
 from rlcd_jax.judging import evaluation_table
-from rlcd_jax.pairs import draws, grid
+from rlcd_jax.pairs import draws, few_shots, grid
 from rlcd_jax.ppo import credit, kl_penalty
 from rlcd_jax.preference import best_of
 from rlcd_jax.stages import POLICIES, STAGES
@@ -80,6 +80,7 @@ def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
+    yield from _scoring(config)
     samplings = samplings or {config.pairs.sampling}
     if samplings & {*records.CONTRASTING}:
         return
@@ -100,6 +101,39 @@ def _pairs(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
             "stage distill learns from replies to positive prompts, and "
             "pairs.sampling='same' has none; set pairs.sampling='contrast' (or a "
             "pairs.mix with rlcd or rescore) or leave distill out of the stages"
+        )
+
+
+def _scoring(config: ConfigDict) -> Iterator[str]:
+    """Yield what does not go together in how pairs are asked about."""
+    section = config.pairs
+    set_alone = {
+        f"pairs.instructions={section.instructions}": section.instructions > 1,
+        f"pairs.shots={section.shots!r}": bool(section.shots),
+        f"pairs.votes={section.votes}": section.votes > 0,
+    }
+    asked = " and ".join(name for name, wanted in set_alone.items() if wanted)
+    if asked and not grid.asks(section):
+        yield (
+            f"{asked}: nobody is asked about pairs whose labels are by construction; "
+            "set pairs.labels=('scoring',) or a pairs.mix with rlaif or rescore, or "
+            "set pairs.instructions=1, pairs.shots='' and pairs.votes=0"
+        )
+    try:
+        people = few_shots.human_count(section.shots)
+    except ValueError as error:
+        yield f"pairs.{error}"
+        return
+    if people and not config.prompts.hh_dir:
+        yield (
+            f"pairs.shots={section.shots!r}: human pairs are read from prompts.hh_dir, "
+            "which is empty; set it to a folder with hh-rlhf, or pairs.shots='task'"
+        )
+    if people and section.votes:
+        yield (
+            f"pairs.shots={section.shots!r} with pairs.votes={section.votes}: answers "
+            "in words give a reason, and people gave none; set pairs.shots='task', "
+            "name a file of examples with reasons, or set pairs.votes=0"
         )
 
 

@@ -27,7 +27,7 @@ from rlcd_jax.job import (
     workspace,
 )
 from rlcd_jax.models import llama, table
-from rlcd_jax.pairs import draws, grid
+from rlcd_jax.pairs import draws, few_shots, grid, scored_labels
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import best_of, model
 from rlcd_jax.stages import POLICIES, STAGES
@@ -225,6 +225,8 @@ def counts(look: Look) -> Iterator[str]:
             if told := draws.too_many(task, sampling, config.pairs.samples):
                 yield told
                 return
+        if grid.asks(config.pairs):
+            yield from _questions(config, task)
     # A plan does not fetch what only a run needs.
     readable = job is not None or config.prompts.source != "hh_rlhf"
     train: list[records.Prompt] = []
@@ -250,6 +252,23 @@ def counts(look: Look) -> Iterator[str]:
                 "give more prompts in prompts.source, or a larger share of test in the "
                 "task"
             )
+
+
+def _questions(config: ConfigDict, task: tasks.Task) -> Iterator[str]:
+    """Yield what is missing of the questions about pairs and their solved examples."""
+    section = config.pairs
+    if told := scored_labels.too_many(task, section.instructions):
+        yield told
+    if few_shots.human_count(section.shots):
+        if not task.hh_config:
+            yield (
+                f"pairs.shots={section.shots!r}: task {task.name!r} has no hh-rlhf "
+                "subset; set pairs.shots='task' or name a file of solved examples"
+            )
+        else:
+            hh_rlhf_files.local_files(task.hh_config, config.prompts.hh_dir)
+        return
+    few_shots.known_text(few_shots.read(section.shots), task, words=section.votes > 0)
 
 
 def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, done_mark, stages, tasks
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.job import facts, roles, setup
+from rlcd_jax.pairs import few_shots
 from rlcd_jax.weights import resolve
 
 # Of a stage's folder, what is no result of it: written anew, or told elsewhere.
@@ -130,6 +131,7 @@ def _given(config: ConfigDict) -> Iterator[tuple[str, str]]:
     for field, value in (
         ("prompts.source", config.prompts.source),
         ("official_wording", config.official_wording),
+        ("pairs.shots", few_shots.path_of(config.pairs.shots)),
     ):
         path = facts.as_path(value)
         if path is not None:

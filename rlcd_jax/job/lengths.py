@@ -13,7 +13,13 @@ from collections.abc import Mapping, Sequence
 from rlcd_jax import stages
 from rlcd_jax.job import roles, setup
 from rlcd_jax.judging import judges
-from rlcd_jax.pairs import grid, scoring_prompt, shortening, training_texts
+from rlcd_jax.pairs import (
+    few_shots,
+    grid,
+    scoring_prompt,
+    shortening,
+    training_texts,
+)
 from rlcd_jax.text import encoding
 
 # (whose model reads it; what, in the names of fields; tokens)
@@ -21,7 +27,9 @@ Needs = list[tuple[setup.Job, str, int]]
 SHORTEST = "."  # a reply: there is none with fewer tokens
 
 
-def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
+def check(
+    job: setup.Job, stage: str, longest_prompt: int = 0, shots: str | None = None
+) -> None:
     """Refuse a stage whose longest texts have more tokens than the model reads.
 
     Args:
@@ -29,6 +37,8 @@ def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
       stage: its name.
       longest_prompt: of the prompts to evaluate, in tokens; other stages leave out
         prompts over a field of the config.
+      shots: text of the solved examples that pairs are scored with; None: what is
+        known of it without human pairs.
 
     Raises:
       ValueError: with the fields that add up to too much.
@@ -36,7 +46,7 @@ def check(job: setup.Job, stage: str, longest_prompt: int = 0) -> None:
     if stages.STAGES[stage].supervised:
         rule = job.config[stage].too_long
         shortening.check_rule(f"{stage}.too_long", rule)
-    for reader, what, tokens in _needs(job, stage, longest_prompt):
+    for reader, what, tokens in _needs(job, stage, longest_prompt, shots):
         refuse_over(reader, tokens, what, "lower one of them")
 
 
@@ -108,7 +118,7 @@ def prompts_with_room(
     return shortening.count(fitted)
 
 
-def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
+def _needs(job: setup.Job, stage: str, longest_prompt: int, shots: str | None) -> Needs:
     """Return the longest texts of a stage; [] for one that reads no texts of tokens."""
     config, task = job.config, job.task
     if stages.STAGES[stage].supervised:
@@ -118,8 +128,10 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
     asks, marks = roles.JUDGE, roles.PREFERENCE
     if stage == "simulate":
         name, section, asks = "pairs", config.pairs, roles.SCORER
-        asked = task.scoring_instructions if grid.asks(section) else ()
+        asked = _instructions(job) if grid.asks(section) else ()
         marked = False
+        if shots is None and asked:
+            shots = known_shots(job)
     elif stage == "policy":
         name, section = "policy", config.policy
         asked, marked = (), True
@@ -147,11 +159,16 @@ def _needs(job: setup.Job, stage: str, longest_prompt: int) -> Needs:
         said = f"{both} + a mark of {mark}{_about(share, marks)}"
         needs.append((reader, said, texts + mark))
     if asked:
-        reader = job.of(asks)
-        frame, share = _question_tokens(reader, asked), tokens_for_one(job, reader)
-        texts = math.ceil(share * (prompt + 2 * reply))
+        reader, votes = job.of(asks), stage == "simulate" and section.votes > 0
+        share = tokens_for_one(job, reader)
+        frame = _frame_tokens(reader, asked, shots or "", words=votes)
+        size = frame + math.ceil(share * (prompt + 2 * reply))
         what = f"a question of {frame} + {what} + 2 * {name}.reply_tokens={reply}"
-        needs.append((reader, f"{what}{_about(share, asks)}", frame + texts))
+        what += _about(share, asks)
+        if votes:
+            what += f" + pairs.vote_tokens={section.vote_tokens}"
+            size += section.vote_tokens
+        needs.append((reader, what, size))
     return needs
 
 
@@ -174,8 +191,41 @@ def _about(share: float, role: str) -> str:
     return "" if share == 1 else f", of which each is about {share:.2g} of the {role}'s"
 
 
-def _question_tokens(job: setup.Job, asked: Sequence[str]) -> int:
+def known_shots(job: setup.Job) -> str:
+    """Return the text of a run's solved examples, "" for human pairs and for none."""
+    section = job.config.pairs
+    shots = few_shots.read(section.shots)
+    return few_shots.known_text(shots, job.task, words=section.votes > 0)
+
+
+def question_tokens(reader: setup.Job, shots: str) -> int:
+    """Return the tokens of the longest question about a pair of a run.
+
+    Args:
+      reader: the job with the scorer.
+      shots: text of its solved examples.
+    """
+    section = reader.config.pairs
+    words = section.votes > 0
+    frame = _frame_tokens(reader, _instructions(reader), shots, words=words)
+    share = tokens_for_one(reader.of(roles.GENERATOR), reader)
+    return frame + math.ceil(share * (section.prompt_tokens + 2 * section.reply_tokens))
+
+
+def _instructions(job: setup.Job) -> Sequence[str]:
+    """Return the questions of which some are asked about a pair."""
+    several = job.config.pairs.instructions > 1
+    return job.task.all_instructions if several else job.task.scoring_instructions
+
+
+def _frame_tokens(
+    job: setup.Job, asked: Sequence[str], shots: str, *, words: bool
+) -> int:
     """Return the tokens of a question about two replies, without them, at most."""
-    opening = job.task.scoring_opening
-    texts = [scoring_prompt.scoring_prompt("", "", "", one, opening) for one in asked]
+    opening, before = job.task.scoring_opening, shots and shots + scoring_prompt.BLOCK
+    last = scoring_prompt.REASON if words else scoring_prompt.ANSWER
+    texts = [
+        before + scoring_prompt.scoring_prompt("", "", "", one, opening, last)
+        for one in asked
+    ]
     return max(map(len, encoding.encode_texts(job.text_tokenizer, texts)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlcd_jax import records
-from rlcd_jax.pairs import draws, length_counts
+from rlcd_jax.pairs import draws, length_counts, scored_labels
 
 
 def summarise(
@@ -66,4 +66,6 @@ def _summarise_cell(cell: Sequence[records.Pair]) -> dict[str, Any]:
             "mean_prob_better": sum(probs) / len(probs),
         }
     total = sum(p.prob_2 for p in cell)
-    return {"pairs": len(cell), "mean_prob_2": total / len(cell), "sides": by_side}
+    told = {"pairs": len(cell), "mean_prob_2": total / len(cell), "sides": by_side}
+    votes = scored_labels.count_votes(cell)
+    return told | ({"votes": votes} if votes else {})

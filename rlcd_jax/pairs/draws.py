@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from rlcd_jax import records, schema, seeds, tasks
 from rlcd_jax.decode import requests as engine
-from rlcd_jax.pairs import contrast, reply_cleanup
+from rlcd_jax.pairs import contrast, reply_cleanup, scored_labels
 from rlcd_jax.text import dialogue_format, tokenizer
 
 Generate = Callable[[list[engine.Request]], Sequence[engine.Reply]]
@@ -32,7 +32,7 @@ class DrawSettings:
       alpha: 1.0 samples from a side's own prompt alone; other values from the logits
         other + alpha (own - other), where other is the opposite side's prompt.
       max_tries: attempts per side, the first included; the prompt is then dropped.
-      both_orders: score each pair in both orders and average the two probabilities.
+      asking: how pairs are asked about, where they are scored.
       hard_labels: round scored labels to 0 or 1; a tie goes to the first reply.
       forbidden: how the task's forbidden strings are kept out: `Request.forbidding`.
     """
@@ -45,7 +45,7 @@ class DrawSettings:
     top_k: int = schema.between(0)
     alpha: float
     max_tries: int = schema.between(1)
-    both_orders: bool
+    asking: scored_labels.Asking
     hard_labels: bool
     forbidden: str = engine.ANYWHERE
 

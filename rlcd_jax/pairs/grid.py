@@ -18,14 +18,13 @@ swaps in visiting order and does not seed its sampling.
 
 import dataclasses
 import itertools
-import math
 import typing
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlcd_jax import records, schema, seeds, tasks
-from rlcd_jax.pairs import counting, draws, filtering, scoring_prompt
+from rlcd_jax.pairs import counting, draws, filtering, scored_labels
 from rlcd_jax.text import dialogue_format, tokenizer
 
 # The paper's names of the cells, for a mixture.
@@ -35,7 +34,7 @@ METHODS: dict[str, tuple[records.Sampling, records.Labels]] = {
     "rlaif": ("same", "scoring"),
 }
 HUMAN = "human"  # the method of a row that a person has labelled
-Score = Callable[[list[str]], Sequence[tuple[float, float]]]
+Score = Callable[[list[str]], Sequence[scored_labels.Answer | tuple[float, float]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +160,8 @@ def simulate(
         once for the first attempts, then once for each wave of retries.
       rows: the cells to fill.
       settings: numbers of the simulation.
-      score: scoring texts to (logit of A, logit of B); needed for labels "scoring".
+      score: scoring texts to answers, (logit of A, logit of B) or votes; needed for
+        labels "scoring".
       score_all: pairs labelled by construction are scored too, and keep their label.
 
     Returns:
@@ -206,6 +206,8 @@ def _check(
     for sampling in {row.sampling for row in rows}:
         if told := draws.too_many(task, sampling, settings.samples):
             raise ValueError(told)
+    if scored and (told := scored_labels.too_many(task, settings.asking.instructions)):
+        raise ValueError(told)
 
 
 def _takes(row: GridCell, prompt: records.Prompt, settings: draws.DrawSettings) -> bool:
@@ -226,8 +228,9 @@ def label(
 
     Which side stands first is a keyed coin. By construction the positive side is the
     better one; scored, prob_2 = sigmoid(logit_B - logit_A), with the instruction of
-    the affix pair's index, or a keyed one where there is no affix pair. Rows of one
-    pair of replies share its scores.
+    the affix pair's index, or a keyed one where there is no affix pair, and more of
+    them where `settings` has it so: see `scored_labels`. Rows of one pair of replies
+    share its scores.
 
     Raises:
       ValueError: the scores are not one a text.
@@ -246,20 +249,23 @@ def label(
                 pairs.append(pair)
                 names.append((draw.sampling, *key))
                 if scored and names[-1] not in texts:
-                    texts[names[-1]] = _scoring_texts(draw, pair, task, settings)
+                    plain = dialogue_format.plain_dialogue(draw.prompt, task)
+                    texts[names[-1]] = scored_labels.texts(
+                        pair, plain, task, settings.asking
+                    )
     asked = [text for both in texts.values() for text in both]
-    logits = [tuple(map(float, pair)) for pair in score(asked)] if asked else []
-    if len(logits) != len(asked):
+    answers = list(score(asked)) if asked else []
+    if len(answers) != len(asked):
         raise ValueError(
-            f"score gave {len(logits)} results for {len(asked)} texts; accepted: one "
+            f"score gave {len(answers)} results for {len(asked)} texts; accepted: one "
             "(logit_A, logit_B) a text"
         )
-    orders = 2 if settings.both_orders else 1
-    said = {one: logits[orders * n :][:orders] for n, one in enumerate(texts)}
+    left = iter(answers)
+    said = {one: [*itertools.islice(left, len(own))] for one, own in texts.items()}
     return [
         pair
         if pair.scoring is None
-        else scored_pair(pair, said[name], settings.hard_labels)
+        else scored_labels.scored_pair(pair, said[name], settings.hard_labels)
         for name, pair in zip(names, pairs, strict=True)
     ]
 
@@ -279,52 +285,6 @@ def _instruction(
     num = len(task.scoring_instructions)
     keyed = seeds.seed_choice(num, settings.seed, "instruction", draw.prompt.key)
     return keyed if draw.affix_index is None else draw.affix_index
-
-
-def _scoring_texts(
-    draw: draws.PromptDraw,
-    pair: records.Pair,
-    task: tasks.Task,
-    settings: draws.DrawSettings,
-) -> list[str]:
-    plain = dialogue_format.plain_dialogue(draw.prompt, task)
-    instruction = task.scoring_instructions[pair.scoring["instruction_index"]]
-    replies = (pair.reply_1, pair.reply_2)
-    orders = (replies, replies[::-1]) if settings.both_orders else (replies,)
-    opening = task.scoring_opening
-    return [
-        scoring_prompt.scoring_prompt(plain, a, b, instruction, opening)
-        for a, b in orders
-    ]
-
-
-def scored_pair(
-    pair: records.Pair, logits: Sequence[tuple[float, float]], hard: bool
-) -> records.Pair:
-    """Return the pair with its score, which is its label unless it has another.
-
-    Args:
-      pair: a pair with its instruction.
-      logits: (A, B) with reply_1 as A; then, if asked for, with reply_2 as A.
-      hard: round the label to 0 or 1, a tie to 0.
-
-    Raises:
-      ValueError: a score is not finite.
-    """
-    if not all(math.isfinite(x) for order in logits for x in order):
-        raise ValueError(f"score gave {logits} for pair {pair.id!r}; accepted: finite")
-    scoring, margins = dict(pair.scoring), []
-    for name, sign, (logit_a, logit_b) in zip(
-        ("", "swapped_"), (1, -1), logits, strict=False
-    ):
-        scoring |= {f"{name}logit_a": logit_a, f"{name}logit_b": logit_b}
-        margins.append(sign * (logit_b - logit_a))
-    # sigmoid(x) = (1 + tanh(x / 2)) / 2: opposite margins then cancel to exactly 0.5.
-    prob_2 = 0.5 + sum(math.tanh(m / 2) for m in margins) / (2 * len(margins))
-    label = float(prob_2 > 0.5) if hard else prob_2
-    if pair.labels == "construction":
-        label = pair.prob_2
-    return dataclasses.replace(pair, prob_2=label, scoring=scoring | {"prob_2": prob_2})
 
 
 def _pair(
@@ -353,7 +313,13 @@ def _pair(
         }
     scoring = None
     if scored:
-        scoring = {"instruction_index": _instruction(draw, task, settings)}
+        scoring = scored_labels.choose(
+            _instruction(draw, task, settings),
+            len(task.all_instructions),
+            settings.asking.instructions,
+            settings.seed,
+            draw.prompt.key,
+        )
     return records.Pair(
         id=pair_id(key[0], row.sampling, row.labels, *key[1:]),
         task=task.name,

@@ -1,9 +1,16 @@
-"""The text in which a model is asked which of two replies is better."""
+"""The text in which a model is asked which of two replies is better, and its answer."""
+
+import re
 
 from rlcd_jax.tasks import layout
 
 BLOCK = "\n\n\n\n"
 LETTERS = ("continuation", "bare")  # as what A and B are read: see `scoring.letters`
+ANSWER = "The answer is: ("  # a letter follows
+REASON = "Give the reason in one sentence, then the answer. Reason:"  # words follow
+# What ends an answer in words, wherever it stands in them.
+ENDS = ("answer is: (A", "answer is: (B", "answer is (A", "answer is (B", BLOCK)
+_SAID = re.compile(r"answer is:? \(([AB])")
 
 
 def scoring_prompt(
@@ -12,6 +19,7 @@ def scoring_prompt(
     reply_b: str,
     instruction: str,
     opening: str = layout.SCORING_OPENING,
+    last: str = ANSWER,
 ) -> str:
     """Return the text whose next token, A or B, says which reply is better.
 
@@ -21,6 +29,7 @@ def scoring_prompt(
       reply_b: reply shown as (B).
       instruction: what to decide, from the task.
       opening: the first line, the task's; our own wording unless it has the official.
+      last: what the model goes on from: `ANSWER`, or `REASON` for an answer in words.
 
     Source: RLCD section 4 (layout as released).
     """
@@ -31,6 +40,26 @@ def scoring_prompt(
         "Options:",
         f"(A) {reply_a}",
         f"(B) {reply_b}",
-        "The answer is: (",
+        last,
     )
     return BLOCK.join(blocks)
+
+
+def solved(letter: str, reason: str = "") -> str:
+    """Return what follows a scoring prompt whose answer is known.
+
+    Args:
+      letter: A or B.
+      reason: in a sentence, where the prompt ends in `REASON`.
+    """
+    return f" {reason} {ANSWER}{letter})" if reason else f"{letter})"
+
+
+def read_answer(words: str) -> str:
+    """Return the letter that an answer in words comes to; "": it does not say one.
+
+    The first "answer is: (A" or "(B" counts, before the block ends. Letters that stand
+    anywhere else are no answer: reasons speak of both replies.
+    """
+    found = _SAID.search(words.partition(BLOCK)[0])
+    return found[1] if found else ""

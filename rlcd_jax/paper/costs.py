@@ -6,8 +6,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax.checks import rules
 from rlcd_jax.job import setup
-from rlcd_jax.pairs import grid
-from rlcd_jax.paper import few_shots as solved
+from rlcd_jax.pairs import few_shots, grid
 from rlcd_jax.paper import graph
 from rlcd_jax.planning import counts
 from rlcd_jax.ppo import learning
@@ -21,17 +20,24 @@ def simulate(config: ConfigDict) -> graph.Cost:
     cost = graph.Cost(generated=float(replies * config.pairs.reply_tokens))
     if not grid.asks(config.pairs):
         return cost
-    read = relabel(config, "").scored
-    return graph.Cost(generated=cost.generated, scored=read)
+    asked = relabel(config, "")
+    return graph.Cost(generated=cost.generated + asked.generated, scored=asked.scored)
 
 
 def relabel(config: ConfigDict, shots: str) -> graph.Cost:
-    """Return the cost of asking for the better letter of each pair."""
-    pairs = counts.num_pairs(config, setup.load_task(config))
-    text = config.pairs.prompt_tokens + 2 * config.pairs.reply_tokens
-    people = solved.human_count(shots)
-    text += people * text if people else len(shots) / 4
-    return graph.Cost(scored=pairs * text * (1 + config.pairs.both_orders))
+    """Return the cost of asking about each pair: for a letter, or for votes."""
+    section, task = config.pairs, setup.load_task(config)
+    text = section.prompt_tokens + 2 * section.reply_tokens
+    shots = shots or few_shots.read(section.shots)
+    people = few_shots.human_count(shots)
+    known = few_shots.known_text(shots, task, words=section.votes > 0)
+    text += people * text if people else len(known) / 4
+    asked = counts.num_pairs(config, task) * (1 + section.both_orders)
+    asked *= section.instructions
+    return graph.Cost(
+        generated=float(asked * section.votes * section.vote_tokens),
+        scored=asked * text * max(1, section.votes),
+    )
 
 
 def preference(config: ConfigDict) -> graph.Cost:

@@ -14,8 +14,8 @@ from rlcd_jax.checks import refusals
 from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
+from rlcd_jax.pairs import few_shots
 from rlcd_jax.paper import costs, graph, read_config
-from rlcd_jax.paper import few_shots as solved
 from rlcd_jax.ppo import credit
 from rlcd_jax.preference import best_of
 from rlcd_jax.training import preferences
@@ -76,7 +76,7 @@ class Recipes:
             source = self.pairs("rlcd" if root == "rescore" else "rlaif", task, seed)
             shots = self.setup.shots if root == "rlaif_few" else ""
             settings = {"shots": shots}
-            if solved.human_count(shots):
+            if few_shots.human_count(shots):
                 settings["hh_rlhf"] = self._hh
             return graph.make_node(
                 "relabel",

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import tasks
 from rlcd_jax.checks import kinds, refusals
 from rlcd_jax.judging import chat_api, secrets
-from rlcd_jax.paper import few_shots as solved
+from rlcd_jax.pairs import few_shots
 from rlcd_jax.paper import fields
 
 MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
@@ -38,7 +38,7 @@ class Setup:
       model: spec of the model that is aligned; "": not given.
       generator: spec of the model that makes pairs; "": not given.
       fields: dotted fields of every run's config that are set.
-      shots: the text, not the file; or human:N.
+      shots: the text, not the file; or task, or human:N.
       studies: folders.
       api: settings of the API judge; None: there is none.
       api_key: of the judge.
@@ -114,7 +114,7 @@ def read_setup(
         model=config.model,
         generator=config.generator or same,
         fields=set_fields(config.run),
-        shots=_shots(config.shots),
+        shots=few_shots.read(config.shots, "shots"),
         studies=tuple(map(pathlib.Path, config.studies)),
         api=api,
         api_key=api_key,
@@ -168,22 +168,6 @@ def _names(field: str, entries: Sequence[str]) -> tuple[str, ...]:
         accepted = kinds.accepted(fields.FIELDS[field])
         raise ValueError(f"{field}={tuple(entries)}; accepted: {accepted}")
     return names
-
-
-def _shots(asked: str) -> str:
-    """Return the text of a file of shots, or what was asked for instead of a file."""
-    if not asked or solved.human_count(asked):
-        return asked
-    try:
-        text = pathlib.Path(asked).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"shots={asked!r} cannot be read ({error}); accepted: a file of solved "
-            f"examples in UTF-8, or {solved.HUMAN}N"
-        ) from error
-    if not text.strip():
-        raise ValueError(f"shots={asked} is empty; accepted: solved examples")
-    return text
 
 
 def _api(

@@ -9,16 +9,16 @@ Leaves `pairs/pairs.jsonl`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes, record_files, records
+from rlcd_jax import processes, record_files, records, tasks
 from rlcd_jax.job import lengths, prompt_parts, setup, workspace
-from rlcd_jax.pairs import counting, grid, scoring_prompt
-from rlcd_jax.paper import few_shots
-from rlcd_jax.scoring import letters
+from rlcd_jax.pairs import counting, draws, few_shots, grid, scored_labels
+from rlcd_jax.preference import human_shots
 from rlcd_jax.stages import simulate_pairs
 from rlcd_jax.text import dialogue_format, encoding
 
@@ -36,41 +36,40 @@ def relabel_pairs(
       config: of the run; the model is the scorer, `pairs` says how it is asked.
       workdir: folder of the run.
       source: a `pairs.jsonl`.
-      shots: solved examples to put before each scoring prompt, as text or "human:N"
-        for human pairs; "" for none.
+      shots: solved examples to put before each scoring prompt, as text, "task", or
+        "human:N" for human pairs; "": those of `pairs.shots`.
 
     Returns:
       The summary of the pairs.
     """
     job = setup.load_job(config)
-    rows = [_unlabelled(row) for row in record_files.read_jsonl(source, records.Pair)]
+    rows = record_files.read_jsonl(source, records.Pair)
     prompts = {
         prompt.id: prompt
         for prompt in prompt_parts.load_prompts(config, job.task, "train")
     }
-    texts = []
-    for row in rows:
-        plain = dialogue_format.plain_dialogue(prompts[row.prompt_id], job.task)
-        question = job.task.scoring_instructions[row.scoring["instruction_index"]]
-        replies = (row.reply_1, row.reply_2)
-        orders = (replies, replies[::-1])[: 1 + config.pairs.both_orders]
-        texts += [
-            scoring_prompt.scoring_prompt(
-                plain, a, b, question, job.task.scoring_opening
-            )
-            for a, b in orders
-        ]
-    if solved := few_shots.as_text(shots, config, job):
-        texts = [solved + scoring_prompt.BLOCK + text for text in texts]
+    solved = human_shots.as_text(shots or few_shots.read(config.pairs.shots), job)
+    numbers = simulate_pairs.settings(config, solved)
+    rows = [_unlabelled(row, job.task, numbers) for row in rows]
+    asked = [
+        scored_labels.texts(
+            row,
+            dialogue_format.plain_dialogue(prompts[row.prompt_id], job.task),
+            job.task,
+            numbers.asking,
+        )
+        for row in rows
+    ]
+    texts = [text for own in asked for text in own]
     ids = encoding.encode_texts(job.text_tokenizer, texts)
     longest = max(map(len, ids), default=0)
     lengths.refuse_over(job, longest, "a scoring prompt", "give fewer or shorter shots")
-    logits = letters.letter_scorer(job, job.load_base(), config.pairs.letters)(texts)
-    step = 1 + config.pairs.both_orders
-    hard = simulate_pairs.settings(config).hard_labels
+    answers = iter(simulate_pairs.scorer(job, job.load_base(), solved)(texts))
     labelled = [
-        grid.scored_pair(row, logits[step * i : step * (i + 1)], hard)
-        for i, row in enumerate(rows)
+        scored_labels.scored_pair(
+            row, [*itertools.islice(answers, len(own))], numbers.hard_labels
+        )
+        for row, own in zip(rows, asked, strict=True)
     ]
     folder = workspace.stage_folder(workdir, "simulate")
     if processes.is_writer():
@@ -78,17 +77,25 @@ def relabel_pairs(
     return counting.summarise(labelled, [])
 
 
-def _unlabelled(row: records.Pair) -> records.Pair:
-    """Return a pair that waits for a scored label, under its instruction.
+def _unlabelled(
+    row: records.Pair, task: tasks.Task, numbers: draws.DrawSettings
+) -> records.Pair:
+    """Return a pair that waits for a scored label, under its instructions.
 
     A contrast pair takes the instruction of its affix pair, as Rescore does.
     """
-    scoring = row.scoring or {"instruction_index": row.affix_index}
+    first = (row.scoring or {scored_labels.INDEX: row.affix_index})[scored_labels.INDEX]
     key = records.key_of(row)
     ends = row.id.removeprefix(grid.pair_id(key, row.sampling, row.labels))
     return dataclasses.replace(
         row,
         id=grid.pair_id(key, row.sampling, "scoring") + ends,
         labels="scoring",
-        scoring={"instruction_index": scoring["instruction_index"]},
+        scoring=scored_labels.choose(
+            first,
+            len(task.all_instructions),
+            numbers.asking.instructions,
+            numbers.seed,
+            key,
+        ),
     )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rlcd_jax import record_files
 from rlcd_jax.judging import verdicts
-from rlcd_jax.paper import cells, few_shots, graph, nodes
+from rlcd_jax.pairs import few_shots
+from rlcd_jax.paper import cells, graph, nodes
 from rlcd_jax.statistics import estimates, tables
 
 COMPARISONS = {

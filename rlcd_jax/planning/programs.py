@@ -52,29 +52,90 @@ def simulate(setting: Setting) -> list[Program]:
             contrast=any(cell.sampling in records.CONTRASTING for cell in cells),
         ),
     )
-    scored, asked = grid.asks(section), setting.job.task.scoring_instructions
     held = {"frozen": sizes.base_bytes(setting)}
-    if scored:
-        copy = sizes.model_bytes(scorer, specs, frozen=True)
-        # Of adapters' base the scorer's copy is the base itself, if they are one model.
-        base = 0 if setting.job.is_model_of(roles.SCORER) else held["frozen"]
-        held["frozen"] = base + copy + questions.shared_bytes(scorer, asked)
-    tables = drawn.memory.tables
-    programs = [*_reads(setting, scored), load(setting, drawn, held)]
-    programs += drawing.generate(setting, drawn, {**held, "other": tables})
+    scored = grid.asks(section)
+    reads = [*_reads(setting, scored)]
     if not scored:
-        return programs
-    length = questions.longest(scorer, asked, section.reply_tokens)
+        return [*reads, *_drawn(setting, drawn, held)]
+    task = setting.job.task
+    asked = task.all_instructions
+    if section.instructions == 1:
+        asked = task.scoring_instructions
+    before = questions.shots_tokens(scorer)
+    length = questions.longest(scorer, asked, section.reply_tokens, before)
+    num_texts = math.ceil(
+        setting.pairs
+        * grid.scored_a_prompt(section)
+        * (1 + section.both_orders)
+        * section.instructions
+    )
+    # Of adapters' base the scorer's copy is the base itself, if they are one model.
+    base = 0 if setting.job.is_model_of(roles.SCORER) else held["frozen"]
+    if section.votes:
+        return [*reads, *_voted(setting, drawn, held, length, num_texts)]
+    copy = sizes.model_bytes(scorer, specs, frozen=True)
+    held["frozen"] = base + copy + questions.shared_bytes(scorer, asked, before)
     score = questions.ask(
         scorer,
         "score",
         {**held, **drawn.held},
-        num_texts=math.ceil(
-            setting.pairs * grid.scored_a_prompt(section) * (1 + section.both_orders)
-        ),
+        num_texts=num_texts,
         length=length,
     )
-    return [*programs, score]
+    return [*reads, *_drawn(setting, drawn, held), score]
+
+
+def _drawn(
+    setting: Setting, drawn: drawing.Drawing, held: passes.Bytes
+) -> list[Program]:
+    """Return the loading of an engine and its drawing, beside what is held."""
+    tables = drawn.memory.tables
+    return [
+        load(setting, drawn, held),
+        *drawing.generate(setting, drawn, {**held, "other": tables}),
+    ]
+
+
+def _voted(
+    setting: Setting,
+    drawn: drawing.Drawing,
+    held: passes.Bytes,
+    length: int,
+    num_texts: int,
+) -> list[Program]:
+    """Return the programs of simulation where votes are drawn by an engine of theirs.
+
+    Args:
+      setting: of the plan.
+      drawn: the replies.
+      held: what is on the device beside both engines.
+      length: of a question, in tokens.
+      num_texts: questions in all.
+    """
+    section, scorer = setting.job.config.pairs, setting.of(roles.SCORER)
+    votes = drawing.plan_drawing(
+        scorer,
+        num_replies=num_texts * section.votes,
+        prompt_tokens=length,
+        reply_tokens=section.vote_tokens,
+        features=engine_programs.Features(),
+    )
+    alone = _drawn(scorer, votes, held)
+    # Both engines hold their weights and caches to the end.
+    beside = [_beside(one, drawn.held) for one in alone[1:]]
+    programs = [alone[0]]
+    programs += [_beside(one, votes.held) for one in _drawn(setting, drawn, held)]
+    programs += [dataclasses.replace(one, name=f"votes, {one.name}") for one in beside]
+    return programs
+
+
+def _beside(program: Program, held: passes.Bytes) -> Program:
+    """Return a program with more that is held meanwhile."""
+    both = {
+        name: program.beside.get(name, 0) + held.get(name, 0)
+        for name in {*program.beside, *held}
+    }
+    return dataclasses.replace(program, beside=both)
 
 
 def _reads(setting: Setting, scored: bool) -> Iterator[Program]:

@@ -12,7 +12,7 @@ from rlcd_jax import sharding
 from rlcd_jax.decode import layout
 from rlcd_jax.job import batching, roles, setup
 from rlcd_jax.models import llama
-from rlcd_jax.pairs import scoring_prompt
+from rlcd_jax.pairs import few_shots, scoring_prompt
 from rlcd_jax.planning import passes, sizes
 from rlcd_jax.scoring import letters
 
@@ -51,7 +51,12 @@ def ask(
     )
 
 
-def longest(setting: sizes.Setting, questions: Sequence[str], reply_tokens: int) -> int:
+def longest(
+    setting: sizes.Setting,
+    questions: Sequence[str],
+    reply_tokens: int,
+    before: int = 0,
+) -> int:
     """Return the row length of a question about two replies, at most, in tokens.
 
     The words around prompt and replies are taken as `bytes_a_token` says.
@@ -60,11 +65,25 @@ def longest(setting: sizes.Setting, questions: Sequence[str], reply_tokens: int)
       setting: of the plan.
       questions: of the task.
       reply_tokens: of each reply, at most.
+      before: tokens of solved examples.
     """
     words = [scoring_prompt.scoring_prompt("", "", "", one) for one in questions]
     own = max(len(text.encode()) for text in words) // bytes_a_token(setting)
     prompt_tokens = setting.job.config.pairs.prompt_tokens
+    own += before
     return batching.rising_lengths(prompt_tokens + 2 * reply_tokens + own)[-1]
+
+
+def shots_tokens(setting: sizes.Setting) -> int:
+    """Return the tokens of the solved examples of pairs' questions, at most."""
+    job, section = setting.job, setting.job.config.pairs
+    shots = few_shots.read(section.shots)
+    known = few_shots.known_text(shots, job.task, words=section.votes > 0)
+    tokens = len(known.encode()) // bytes_a_token(setting)
+    if people := few_shots.human_count(shots):
+        asked = job.task.scoring_instructions
+        tokens = people * longest(setting, asked, section.reply_tokens)
+    return tokens
 
 
 def bytes_a_token(setting: sizes.Setting) -> int:
@@ -73,15 +92,17 @@ def bytes_a_token(setting: sizes.Setting) -> int:
     return 1 if spec.startswith(setup.RANDOM) else ENGLISH_BYTES
 
 
-def shared_bytes(setting: sizes.Setting, questions: Sequence[str]) -> int:
+def shared_bytes(
+    setting: sizes.Setting, questions: Sequence[str], before: int = 0
+) -> int:
     """Return the weights that scorers hold to read what all questions begin with.
 
-    They are in decode form; 0 where too little is shared. Few-shot prompts, which
-    only the tables have, are left out.
+    They are in decode form; 0 where too little is shared.
 
     Args:
       setting: of the plan.
       questions: of the task.
+      before: tokens of solved examples.
     """
     texts = [
         scoring_prompt.scoring_prompt(prompt, "", "", question)
@@ -89,7 +110,7 @@ def shared_bytes(setting: sizes.Setting, questions: Sequence[str]) -> int:
         for question in questions
     ]
     shared = len(os.path.commonprefix(texts).encode()) // bytes_a_token(setting)
-    if shared < letters.SHARED:
+    if shared + before < letters.SHARED:
         return 0
     weights = setting.job.config.engine.weights
     places = layout.shardings(setting.cfg, setting.job.mesh, weights).params

@@ -39,8 +39,17 @@ from rlcd_jax.job import (
     setup,
     workspace,
 )
-from rlcd_jax.pairs import blocks, counting, draws, filtering, grid, work_parts
-from rlcd_jax.scoring import letters
+from rlcd_jax.pairs import (
+    blocks,
+    counting,
+    draws,
+    filtering,
+    grid,
+    scored_labels,
+    work_parts,
+)
+from rlcd_jax.preference import human_shots
+from rlcd_jax.scoring import letters, votes
 
 Draw = Callable[[Sequence[records.Prompt]], blocks.Drawn]
 
@@ -213,14 +222,18 @@ def drawer(job: setup.Job) -> Draw:
     rows, numbers = grid_rows(config), settings(config)
     rules, score = grid.rules_of(config.pairs), None
     asks, own = grid.asks(config.pairs), job.is_model_of(roles.SCORER)
+    if asks:
+        shots = human_shots.of_run(job)
+        lengths.check(job, "simulate", shots=shots)
+        numbers = settings(config, shots)
     if asks and not own:  # before the generator: one float32 model at a time
-        scorer = job.of(roles.SCORER)
-        base = scorer.load_base()
-        score = letters.letter_scorer(scorer, base, config.pairs.letters)
+        other = job.of(roles.SCORER)
+        base = other.load_base()
+        score = scorer(other, base, shots)
         del base
     base = job.load_base()
     if asks and own:
-        score = letters.letter_scorer(job, base, config.pairs.letters)
+        score = scorer(job, base, shots)
     sampler = generation.make_engine(
         job, config.pairs.prompt_tokens, config.pairs.reply_tokens
     )
@@ -252,6 +265,19 @@ def drawer(job: setup.Job) -> Draw:
         return blocks.Drawn(kept, dropped, figures, filtered)
 
     return draw
+
+
+def scorer(job: setup.Job, params: Any, shots: str) -> grid.Score:
+    """Return what answers the questions about pairs: by letters, or by votes.
+
+    Args:
+      job: of the stage.
+      params: of the model that is asked.
+      shots: text of the solved examples that the questions begin with.
+    """
+    if job.config.pairs.votes:
+        return votes.vote_scorer(job, params, shots)
+    return letters.letter_scorer(job, params, job.config.pairs.letters)
 
 
 def _put_together(
@@ -305,8 +331,13 @@ def grid_rows(config: ConfigDict) -> list[grid.GridCell]:
     return grid.cells_of(config.pairs)
 
 
-def settings(config: ConfigDict) -> draws.DrawSettings:
-    """Return the numbers of the simulation."""
+def settings(config: ConfigDict, shots: str = "") -> draws.DrawSettings:
+    """Return the numbers of the simulation, and the solved examples of its questions.
+
+    Args:
+      config: of the run.
+      shots: their text.
+    """
     section = config.pairs
     return draws.DrawSettings(
         seed=config.seed,
@@ -317,7 +348,12 @@ def settings(config: ConfigDict) -> draws.DrawSettings:
         top_k=section.top_k,
         alpha=float(section.alpha),
         max_tries=section.max_tries,
-        both_orders=section.both_orders,
+        asking=scored_labels.Asking(
+            both_orders=section.both_orders,
+            instructions=section.instructions,
+            shots=shots,
+            words=section.votes > 0,
+        ),
         hard_labels=section.hard_labels,
         forbidden=section.forbidden,
     )

@@ -179,6 +179,8 @@ def describe(task: Task) -> str:
     positive, negative = task.affixes[0]
     lines.append(f"affix pairs: {len(task.affixes)}, first ({positive}) / ({negative})")
     lines.append(f"strengths of affix pairs: {', '.join(task.strengths)}")
+    asked, shots = len(task.all_instructions), len(task.shots)
+    lines.append(f"questions for scored labels: {asked}, solved examples: {shots}")
     for scale in task.scales:
         ends = f"({scale.affixes[0]}) to ({scale.affixes[-1]})"
         grades = ", ".join(f"{grade:g}" for grade in scale.grades)
@@ -233,7 +235,8 @@ def with_official(task: Task, checkout: str | pathlib.Path) -> Task:
 
     Returns:
       The task with `affixes`, `scoring_instructions`, `scoring_opening`,
-      `judge_questions`, `judge_wording` and their `source` replaced.
+      `judge_questions`, `judge_wording` and their `source` replaced, and without
+      `more_instructions` and `shots`, of which the release has none.
 
     Raises:
       ValueError: a file or a text is missing, or the official wording has another
@@ -254,6 +257,8 @@ def with_official(task: Task, checkout: str | pathlib.Path) -> Task:
         scoring_opening=wording.opening,
         judge_questions=wording.questions,
         judge_wording=wording.judge,
+        more_instructions=(),
+        shots=(),
         source={
             **task.source,
             "affixes": origin,

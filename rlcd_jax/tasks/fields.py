@@ -72,6 +72,26 @@ class ScaleFile:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shot:
+    """A row of `[[shots]]`: a solved example for whoever scores pairs.
+
+    Attributes:
+      prompt: one human turn, as in `prompts.texts`.
+      better: the reply that is right for the task.
+      worse: the other one.
+      reason: why, in a sentence; shown where the scorer is to give reasons itself.
+    """
+
+    prompt: str = schema.filled()
+    better: str = schema.filled()
+    worse: str = schema.filled()
+    reason: str = schema.filled()
+
+    def __post_init__(self):
+        schema.validate(self, exact=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Lexicon:
     """A word list that may score the replies of a task without any model.
 
@@ -142,6 +162,8 @@ class TaskFile:
     name: str = schema.filled()
     affixes: tuple[AffixPair, ...] = schema.filled()
     scales: tuple[ScaleFile, ...] = ()
+    shots: tuple[Shot, ...] = ()
+    instructions: tuple[str, ...] = ()
     attribute: str = ""
     description: str = ""
     format: Literal["dialogue", "chat"] = "dialogue"
@@ -175,6 +197,7 @@ def broken_rules(held: TaskFile) -> Iterator[str]:
         yield from _broken_pair(pair, f"affixes[{index}]")
     for index, scale in enumerate(held.scales):
         yield from _broken_scale(scale, f"scales[{index}]")
+    yield from _broken_scoring(held)
     if held.prompt_template.count("{text}") != 1:
         yield (
             f"field 'prompt_template' is {schema.shown(held.prompt_template)}; "
@@ -255,6 +278,27 @@ def _broken_scale(scale: ScaleFile, name: str) -> Iterator[str]:
                 f"field '{name}.affixes[{number}]' is {schema.shown(text)}; accepted: "
                 "one line without parentheses, because it stands in parentheses in a "
                 "header"
+            )
+
+
+def _broken_scoring(held: TaskFile) -> Iterator[str]:
+    """Yield what is wrong with the questions and examples for scored labels."""
+    known = [pair.instruction for pair in held.affixes if pair.instruction]
+    for index, text in enumerate(held.instructions):
+        name = f"instructions[{index}]"
+        if schema.is_blank(text):
+            yield f"field '{name}' is blank; accepted: a question"
+        elif text in known:
+            yield (
+                f"field '{name}' is {schema.shown(text)}, which is asked already; "
+                "accepted: each question once"
+            )
+        known.append(text)
+    for index, shot in enumerate(held.shots):
+        if shot.better == shot.worse:
+            yield (
+                f"field 'shots[{index}].worse' is {schema.shown(shot.worse)}, as is "
+                f"'shots[{index}].better'; accepted: two replies that differ"
             )
 
 

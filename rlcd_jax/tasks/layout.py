@@ -13,6 +13,7 @@ from rlcd_jax.tasks.fields import (
     CleanupRules,
     Lexicon,
     PromptSet,
+    Shot,
 )
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "CleanupRules",
     "Lexicon",
     "PromptSet",
+    "Shot",
     "Task",
     "parse_task",
 ]
 
-NO_DEFAULT = ("lexicon", "hh_config", "scales")  # left out, they are not there
+# Fields that are not there when they are left out.
+NO_DEFAULT = ("lexicon", "hh_config", "scales", "shots", "instructions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +100,8 @@ class Task:
       scales: from the most of the attribute to the least, for graded sampling.
       scoring_opening: the line that a scoring prompt opens with.
       judge_wording: what an API judge is told around the replies.
+      more_instructions: questions for scored labels beside those of the affixes.
+      shots: solved examples for whoever scores.
     """
 
     name: str
@@ -126,6 +131,13 @@ class Task:
     scales: tuple[Scale, ...] = ()
     scoring_opening: str = SCORING_OPENING
     judge_wording: JudgeWording = JudgeWording()
+    more_instructions: tuple[str, ...] = ()
+    shots: tuple[Shot, ...] = ()
+
+    @property
+    def all_instructions(self) -> tuple[str, ...]:
+        """All questions for scored labels, those of the affix pairs first."""
+        return self.scoring_instructions + self.more_instructions
 
 
 def parse_task(
@@ -239,4 +251,6 @@ def _task(
         folder=folder,
         defaults=tuple(dict.fromkeys(left_out + [g for g in made if made[g]])),
         scales=scales,
+        more_instructions=held.instructions,
+        shots=held.shots,
     )

@@ -1,4 +1,4 @@
-"""Tests of rlcd_jax.paper.few_shots: solved examples of human pairs."""
+"""Tests of few_shots and human_shots: solved examples before scoring prompts."""
 
 import re
 import types
@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from rlcd_jax import records
-from rlcd_jax.pairs import scoring_prompt
-from rlcd_jax.paper import few_shots
-from rlcd_jax.preference import data
+from rlcd_jax.pairs import few_shots, scoring_prompt
+from rlcd_jax.preference import data, human_shots
 
 QUESTIONS = ("Which is kinder?", "Which is calmer?")
 
@@ -46,7 +45,9 @@ def test_a_solved_example_is_the_scoring_prompt_and_its_answer():
 
 @pytest.mark.parametrize("asked", ["human:0", "human:", "human:-1", "human:two"])
 def test_a_count_that_is_none_is_refused(asked):
-    with pytest.raises(ValueError, match="accepted: human:N with N from 1, or a text"):
+    with pytest.raises(
+        ValueError, match="accepted: human:N with N from 1, task, or a text"
+    ):
         few_shots.human_count(asked)
 
 
@@ -54,12 +55,13 @@ def world(monkeypatch, num):
     """Return a config and inputs with ``num`` human pairs; one token a character."""
     people = [human_pair(n, n % 2) for n in range(num)]
     monkeypatch.setattr(data, "human_pairs", lambda *_: list(people))
-    config = ConfigDict({"seed": 3, "pairs": {"prompt_tokens": 31, "reply_tokens": 4}})
+    pairs = {"prompt_tokens": 31, "reply_tokens": 4, "votes": 0, "shots": ""}
+    config = ConfigDict({"seed": 3, "pairs": pairs})
     task = types.SimpleNamespace(
         scoring_instructions=QUESTIONS, scoring_opening="Read:"
     )
     return config, types.SimpleNamespace(
-        task=task, text_tokenizer=types.SimpleNamespace(encode=list)
+        config=config, task=task, text_tokenizer=types.SimpleNamespace(encode=list)
     )
 
 
@@ -69,20 +71,20 @@ def test_human_pairs_that_fit_are_chosen_by_the_seed(monkeypatch):
     def asked(text):
         return re.findall(r"ask \d+", text)
 
-    first = asked(few_shots.as_text("human:4", config, job))
+    first = asked(human_shots.as_text("human:4", job))
     assert len(set(first)) == 4
-    assert first == asked(few_shots.as_text("human:4", config, job))
-    assert first[:3] == asked(few_shots.as_text("human:3", config, job))
+    assert first == asked(human_shots.as_text("human:4", job))
+    assert first[:3] == asked(human_shots.as_text("human:3", job))
     config.seed = 4
-    assert first != asked(few_shots.as_text("human:4", config, job))
+    assert first != asked(human_shots.as_text("human:4", job))
     config.pairs.prompt_tokens = len(human_pair(9, 0).prompt)
-    short = asked(few_shots.as_text("human:10", config, job))
+    short = asked(human_shots.as_text("human:10", job))
     assert sorted(short) == [f"ask {n}" for n in range(10)]
     with pytest.raises(ValueError, match="'human:11': 10 human pairs have prompts of"):
-        few_shots.as_text("human:11", config, job)
+        human_shots.as_text("human:11", job)
 
 
 def test_a_text_is_taken_as_it_is(monkeypatch):
-    config, job = world(monkeypatch, 0)
-    assert few_shots.as_text("\n solved: (A)\n", config, job) == "solved: (A)"
-    assert few_shots.as_text("", config, job) == ""
+    _, job = world(monkeypatch, 0)
+    assert human_shots.as_text("\n solved: (A)\n", job) == "solved: (A)"
+    assert human_shots.as_text("", job) == ""
