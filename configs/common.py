@@ -394,6 +394,10 @@ def _policy() -> ConfigDict:
     policy.whiten_rows = 0  # replies whitened together; 0: all of a step; released: 64
     policy.statistics = "masked"  # released: "padded", pads count in all means
     policy.normalise_reward = True  # mean 0, deviation 1 on the first rollouts
+    # Preference models of other runs that the reward is a weighted sum of, with the own
+    # one: "NAME=RUN:WEIGHT", each in deviations of its first rollouts; (): it is alone.
+    policy.rewards = ()
+    policy.reward_weight = 1.0  # of the run's own model in that sum
     policy.terminal_mode = "replace"  # of unfinished replies: replace, subtract, none
     policy.terminal_value = -1.0  # method
     # When a reply is whole: it "ended", or has the "mark" of the next turn; released.

@@ -32,8 +32,8 @@ def scripted(monkeypatch):
     asked = choosing.answer_dev
     looks = []
 
-    def answer_dev(actor, policy):
-        rows, metrics = asked(actor, policy)
+    def answer_dev(actor, policy, notes):
+        rows, metrics = asked(actor, policy, notes)
         step = looks.pop(0)
         return rows, metrics | {
             "dev/reward_mean": REWARDS[step],
@@ -201,7 +201,7 @@ def make_choice(folder, states, *, start=0, meta=None, **section):
 
 @pytest.fixture
 def plain(monkeypatch):
-    def answer_dev(actor, policy):
+    def answer_dev(actor, policy, notes):
         step = int(policy["w"][0])
         found = {"dev/reward_mean": REWARDS[step], "dev/kl_sum_mean": KL[step]}
         return [{"reply": str(step)}], found

@@ -15,7 +15,7 @@ from rlcd_jax.job import curriculum, nonfinite, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import grid, reply_cleanup, scoring_prompt, shortening
-from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout
+from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout, weighted_rewards
 from rlcd_jax.preference import best_of
 from rlcd_jax.tasks import fields as task_fields
 from rlcd_jax.text import encoding
@@ -269,6 +269,16 @@ _POLICY = {
     "whiten_rows": _count(0, 0, "replies; 0: all of a step"),
     "statistics": _choice(*masked.STATISTICS),
     "normalise_reward": _flag(True),
+    "rewards": kinds.Field(
+        kinds.TEXTS,
+        "",
+        ("harmless=runs/harmless:0.5",),
+        empty=True,
+        pattern=weighted_rewards.PATTERN,
+        wanted=weighted_rewards.WANTED,
+        path=True,
+    ),
+    "reward_weight": _above(1.0, 0, "of the run's own preference model"),
     "terminal_mode": _choice(*rollout.TERMINAL_MODES),
     "finished": _choice(*rollout.FINISHED),
     "past_mark": _flag(False),

@@ -13,7 +13,7 @@ from rlcd_jax import records
 from rlcd_jax.job import curriculum, packed_batches, roles
 from rlcd_jax.judging import evaluation_table
 from rlcd_jax.pairs import draws, few_shots, grid
-from rlcd_jax.ppo import credit, kl_penalty
+from rlcd_jax.ppo import credit, kl_penalty, weighted_rewards
 from rlcd_jax.preference import best_of
 from rlcd_jax.stages import POLICIES, STAGES
 from rlcd_jax.training import preferences
@@ -393,9 +393,31 @@ def _policy(config: ConfigDict) -> Iterator[str]:
             f"policy.samples_per_prompt={section.samples_per_prompt} does not divide "
             f"policy.rollouts={section.rollouts}; choose a divisor"
         )
+    yield from _rewards(section)
     yield from _without_values(section)
     yield from _kl_as_loss(section)
     yield from _choice(config)
+
+
+def _rewards(section: ConfigDict) -> Iterator[str]:
+    """Yield what does not go together in a reward of several preference models."""
+    try:
+        entries = weighted_rewards.read(section.rewards)
+    except ValueError as error:
+        yield str(error)
+        return
+    if entries and not section.normalise_reward:
+        yield (
+            f"policy.rewards={tuple(section.rewards)} with "
+            "policy.normalise_reward=False: weights mean something for rewards of one "
+            "unit; set policy.normalise_reward=True"
+        )
+    if not entries and section.reward_weight != 1:
+        yield (
+            f"policy.reward_weight={section.reward_weight:g} weighs the run's own "
+            "preference model against those of policy.rewards, which is empty; set it "
+            "to 1, or name other runs"
+        )
 
 
 def _without_values(section: ConfigDict) -> Iterator[str]:

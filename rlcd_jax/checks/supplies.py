@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, done_mark, record_files, records, tasks
+from rlcd_jax import checkpoint, done_mark, jsonl, record_files, records, tasks
 from rlcd_jax.checks import long_texts, rules
 from rlcd_jax.datasets import hh_rlhf_files
 from rlcd_jax.job import (
@@ -28,7 +28,7 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.models import llama, table
 from rlcd_jax.pairs import draws, few_shots, grid, scored_labels
-from rlcd_jax.ppo import choosing
+from rlcd_jax.ppo import choosing, weighted_rewards
 from rlcd_jax.preference import best_of, model
 from rlcd_jax.stages import POLICIES, STAGES
 
@@ -98,6 +98,8 @@ def sources(look: Look) -> Iterator[str]:
                 "moments of its last checkpoint went when it was done "
                 "(keep_moments=False); delete that folder to train anew"
             )
+    if "policy" in left:
+        yield from _rewards_of_others(look)
     if "evaluate" in left:
         yield from _other_runs(look)
     compare = [name for name in left if STAGES[name].texts == 2]
@@ -181,6 +183,58 @@ def _other_runs(look: Look) -> Iterator[str]:
         else:
             cfg = look.jobs[roles.PREFERENCE].cfg
             yield from _of_this_model(said, where, model.ITEM, cfg)
+
+
+def _rewards_of_others(look: Look) -> Iterator[str]:
+    """Yield which preference models of other runs are no part of a reward here."""
+    for one in weighted_rewards.read(look.config.policy.rewards):
+        said = f"policy.rewards has {one.name!r}={one.run!r}"
+        folder = workspace.stage_folder(one.run, "preference")
+        where = folder / "checkpoints"
+        if not (folder / done_mark.DONE).exists():
+            yield (
+                f"{said}: {folder} holds no finished preference model; accepted: the "
+                "workdir of a run whose stage preference is done"
+            )
+        elif checkpoint.latest_step(where) is None:
+            yield f"{said}: {where} holds no checkpoint; restore it"
+        else:
+            cfg = look.jobs[roles.PREFERENCE].cfg
+            yield from _of_this_model(said, where, model.ITEM, cfg)
+            yield from _of_these_texts(said, one.run, look)
+
+
+def _of_these_texts(said: str, run: str | pathlib.Path, look: Look) -> Iterator[str]:
+    """Yield that a run wrote dialogues, or made tokens of them, in another way."""
+    path, own = pathlib.Path(run, "config.json"), look.task
+    if not path.is_file():
+        yield f"{said}: {path} does not exist, which says what its model reads"
+        return
+    config = jsonl.read_object(path)
+    other = tasks.load_task(config["task"])
+    if config.get("task_format"):
+        other = tasks.with_format(other, config["task_format"])
+    for name in ("format", "human_marker", "assistant_marker"):
+        if getattr(other, name) != getattr(own, name):
+            yield (
+                f"{said}: its dialogues have {name} {getattr(other, name)!r}, and "
+                f"those of this run {getattr(own, name)!r}; name a run that has the "
+                "same"
+            )
+    own_spec, spec = (
+        roles.spec_of(one, roles.PREFERENCE)
+        for one in (look.config.model, config["model"])
+    )
+    if spec == own_spec:
+        return
+    theirs = ConfigDict(look.config.to_dict())
+    theirs.model.preference = spec
+    read = setup.load_job(theirs, role=roles.PREFERENCE).text_tokenizer
+    if not read.is_like(look.jobs[roles.PREFERENCE].text_tokenizer):
+        yield (
+            f"{said}: its model {spec!r} has another tokenizer than that of this run, "
+            f"{own_spec!r}; name a run of a model with the same one"
+        )
 
 
 def _of_this_model(

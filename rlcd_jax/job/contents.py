@@ -14,7 +14,6 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -55,6 +54,10 @@ def inputs(config: ConfigDict, workdir: str | os.PathLike[str], stage: str) -> d
             found[f"preference.data={data}"] = facts.content_hash(path)
     if stage == "evaluate":
         found |= dict(_of_other_runs(config))
+    for entry in config.policy.rewards if stage == "policy" else ():
+        run = entry.partition("=")[2].rpartition(":")[0]
+        if weights := _preference_hash(run):
+            found[f"policy.rewards, {entry}"] = weights
     return found
 
 
@@ -178,8 +181,12 @@ def _of_other_runs(config: ConfigDict) -> Iterator[tuple[str, str]]:
             if weights := weights_hash(folder / inside):
                 yield f"evaluate.checkpoints, {entry}", weights
                 break
-    judge: Any = config.evaluate.preference_judge
-    if judge:
-        folder = pathlib.Path(judge, stages.STAGES["preference"].folder, "checkpoints")
-        if weights := weights_hash(folder):
-            yield f"evaluate.preference_judge={judge}", weights
+    judge = config.evaluate.preference_judge
+    if judge and (weights := _preference_hash(judge)):
+        yield f"evaluate.preference_judge={judge}", weights
+
+
+def _preference_hash(run: str) -> str:
+    """Return the latest step of another run's preference model, with a hash."""
+    folder = stages.STAGES["preference"].folder
+    return weights_hash(pathlib.Path(run, folder, "checkpoints"))

@@ -77,7 +77,8 @@ def policy(config: ConfigDict) -> graph.Cost:
     return graph.Cost(
         generated=float((replies + dev) * section.reply_tokens),
         trained=float(learns * section.epochs * replies * length),
-        scored=((2.0 + learns) * replies + 3.0 * dev) * length,
+        scored=((2.0 + learns) * replies + 3.0 * dev) * length
+        + len(section.rewards) * (replies + dev) * length,
     )
 
 

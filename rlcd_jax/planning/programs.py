@@ -355,7 +355,8 @@ def policy(setting: Setting) -> list[Program]:
         "reference": sizes.model_shapes(setting, specs, frozen=True),
         "rewards": sizes.read_shapes(rewarder, "preference"),
     }
-    copies = sizes.read_bytes(rewarder, "preference")
+    # Those of other runs are taken to be of the form of this run's own.
+    copies = sizes.read_bytes(rewarder, "preference") * (1 + len(section.rewards))
     if not job.is_model_of(roles.PREFERENCE):
         copies += sizes.base_bytes(rewarder)
     copies += sharding.device_bytes(frozen["reference"])  # which is the base, if any
@@ -417,7 +418,7 @@ def roll_out(
       setting: of the plan.
       trained: shapes of what is trained: "policy", and "value" if there is one.
       frozen: shapes of "reference" and "rewards".
-      held: what is on the device meanwhile, all four too.
+      held: what is on the device meanwhile, all four and models of other runs too.
     """
     job, section = setting.job, setting.job.config.policy
     replies, dev = counts.policy_replies(job.config)
@@ -455,7 +456,7 @@ def roll_out(
         (frozen["rewards"],),
         passes.row_shapes(rewarder, length),
         held=held,
-        num_texts=replies + dev,
+        num_texts=(replies + dev) * (1 + len(section.rewards)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,13 @@ from rlcd_jax import processes, records, seeds, sharding, tasks
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import batching, generation, lengths, prompt_parts, roles, setup
 from rlcd_jax.pairs import length_counts
-from rlcd_jax.ppo import kl_penalty, learning, reply_rows, rollout
+from rlcd_jax.ppo import (
+    kl_penalty,
+    learning,
+    reply_rows,
+    rollout,
+    weighted_rewards,
+)
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading, rewards
 from rlcd_jax.text import encoding
@@ -54,11 +61,15 @@ class Notes:
       kl_coef: weight of the KL penalty.
       gain: multiplies the preference model's reward; None: not yet measured.
       bias: is added to it.
+      scales: gain and bias of the models of other runs, by name.
     """
 
     kl_coef: float
     gain: float | None
     bias: float
+    scales: Mapping[str, weighted_rewards.Scale] = dataclasses.field(
+        default_factory=dict
+    )
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any], section: ConfigDict) -> Notes:
@@ -67,12 +78,29 @@ class Notes:
             "kl_coef": section.kl_coef,
             "gain": None if section.normalise_reward else 1.0,
             "bias": 0.0,
+            "scales": {},
         }
         return cls(**{name: meta.get(name, value) for name, value in start.items()})
 
     def as_meta(self) -> dict[str, Any]:
         """Return the notes as a checkpoint keeps them."""
-        return dataclasses.asdict(self)
+        meta = dataclasses.asdict(self)
+        if not meta["scales"]:
+            del meta["scales"]
+        return meta
+
+    def measured(self, raw: Mapping[str, np.ndarray]) -> Notes:
+        """Return the notes with the scales of rewards [B], if they were not known."""
+        if self.gain is not None:
+            return self
+        scales = weighted_rewards.measure(raw)
+        gain, bias = scales.pop(weighted_rewards.OWN)
+        return dataclasses.replace(self, gain=gain, bias=bias, scales=scales)
+
+    def normalised(self, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the rewards of several models in the units of their scales."""
+        scales = {weighted_rewards.OWN: (self.gain, self.bias), **self.scales}
+        return weighted_rewards.normalised(raw, scales)
 
 
 def usable_prompts(
@@ -184,14 +212,34 @@ class Actor:
         self._valued = learning.VALUE in learning.trained(section)
         self._reference: Params = None
         self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
+        self._others: dict[str, Callable[[Sequence[Sequence[int]]], np.ndarray]] = {}
+        entries = weighted_rewards.read(section.rewards)
+        self._weights = {one.name: one.weight for one in entries}
+        self._weights[weighted_rewards.OWN] = float(section.reward_weight)
 
-    def set_frozen(self, *, reference: Params, preference: Params) -> None:
-        """Take the models that never change."""
+    def set_frozen(
+        self,
+        *,
+        reference: Params,
+        preference: Params,
+        others: Mapping[str, Params] = types.MappingProxyType({}),
+    ) -> None:
+        """Take the models that never change.
+
+        Args:
+          reference: the policy's start.
+          preference: the run's own preference model.
+          others: those of `policy.rewards`, by name.
+        """
         rewarder = self.rewarder
         self._reference = reading.frozen(self.job, reference)
         length = reward_length(self.job, rewarder)
         score = rewards.reward_scorer(rewarder, lengths=(length,))
         self._rewards = functools.partial(score, reading.frozen(rewarder, preference))
+        self._others = {
+            name: functools.partial(score, reading.frozen(rewarder, one))
+            for name, one in others.items()
+        }
 
     def draw_prompts(self, step: int) -> list[EncodedPrompt]:
         """Return the prompts of a step: each epoch over the prompts in a new order.
@@ -264,12 +312,12 @@ class Actor:
         values = None
         if self._valued:
             values = self._read(self._values, params[learning.VALUE], parts)
-        raw = self.raw_rewards(sampled)
-        if notes.gain is None:
-            gain, bias = rollout.score_normalisation(raw)
-            notes = dataclasses.replace(notes, gain=gain, bias=bias)
+        raw = self.all_rewards(sampled)
+        notes = notes.measured(raw)
+        reward, apart = self._shown(raw, notes)
+        earned = reward if apart else notes.gain * reward + notes.bias
         scores, metrics = rollout.terminal_rule(
-            jnp.asarray(notes.gain * raw + notes.bias),
+            jnp.asarray(earned),
             jnp.asarray(
                 [
                     is_whole(r.raw, r.finish, self.job.task, section.finished)
@@ -292,8 +340,27 @@ class Actor:
         )
         speed = generation.engine_metrics(self.sampler)
         shown = {**processes.fetch({**metrics, **more}), **speed, **checked}
-        shown["rollout/reward_mean"] = float(raw.mean())
-        return frozen, notes, shown
+        shown["rollout/reward_mean"] = float(reward.mean())
+        return frozen, notes, {**shown, **weighted_rewards.metrics(apart)}
+
+    def shown_rewards(
+        self, sampled: Sequence[Sampled], notes: Notes
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the reward [B] of replies as it is shown, and its parts by name.
+
+        Of one model it is the reward as that said it, and there are no parts; of
+        several the weighted sum of what they said, normalised. Where all steps so far
+        were left out no scale is known yet, and that of these replies is taken.
+        """
+        return self._shown(self.all_rewards(sampled), notes)
+
+    def _shown(
+        self, raw: Mapping[str, np.ndarray], notes: Notes
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        if len(raw) == 1:
+            return raw[weighted_rewards.OWN], {}
+        apart = notes.measured(raw).normalised(raw)
+        return weighted_rewards.weighted(apart, self._weights), apart
 
     def shown(self, reply: engine.Reply) -> str:
         """Return the text of a reply up to the mark of the next turn."""
@@ -309,6 +376,16 @@ class Actor:
 
         Source: the released code decodes and encodes in the same way.
         """
+        return self._rewards(self._reward_rows(sampled))
+
+    def all_rewards(self, sampled: Sequence[Sampled]) -> dict[str, np.ndarray]:
+        """Return `raw_rewards` of the run's own model and of those of other runs."""
+        rows = self._reward_rows(sampled)
+        others = {name: score(rows) for name, score in self._others.items()}
+        return {weighted_rewards.OWN: self._rewards(rows), **others}
+
+    def _reward_rows(self, sampled: Sequence[Sampled]) -> list[list[int]]:
+        """Return the ids that preference models read of each reply."""
         texts = [
             (one.dialogue.text, self._reply_text(one.reply.tokens)) for one in sampled
         ]
@@ -323,7 +400,7 @@ class Actor:
                 len(rows),
                 most,
             )
-        return self._rewards(rows)
+        return rows
 
     def _reply_text(self, ids: Sequence[int]) -> str:
         """Return the text of a sampled reply before its first end."""

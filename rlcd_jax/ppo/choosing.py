@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 
 from rlcd_jax import checkpoint, done_mark, jsonl, processes, record_files
-from rlcd_jax.ppo import acting, overoptimisation
+from rlcd_jax.ppo import acting, overoptimisation, weighted_rewards
 from rlcd_jax.statistics import estimates
 
 Params = Any
@@ -117,7 +117,11 @@ class Choice:
             self._demand(best.step)
 
     def look(
-        self, step: int, policy: Params, trained: Params | None = None
+        self,
+        step: int,
+        policy: Params,
+        trained: Params | None = None,
+        notes: acting.Notes | None = None,
     ) -> dict[str, float]:
         """Answer the dev prompts, save the replies, keep the weights if they are best.
 
@@ -125,13 +129,14 @@ class Choice:
           step: number of the step, whose checkpoint is saved next.
           policy: its parameters.
           trained: what is kept of it; None: all.
+          notes: of this step, with the scales of rewards; None: there are none.
 
         Returns:
           Metrics of the replies; none without dev prompts.
         """
         if not self._actor.dev_prompts:
             return {}
-        rows, metrics = answer_dev(self._actor, policy)
+        rows, metrics = answer_dev(self._actor, policy, notes)
         if processes.is_writer():
             name = f"{step:06d}.jsonl"
             record_files.write_jsonl(self._folder / "samples" / name, rows)
@@ -201,9 +206,12 @@ class Choice:
 
 
 def answer_dev(
-    actor: acting.Actor, policy: Params
+    actor: acting.Actor, policy: Params, notes: acting.Notes | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Return the policy's replies to the dev prompts, and their metrics.
+
+    With several preference models the reward is their weighted sum, and each is told
+    beside it, normalised.
 
     The KL is the mean log-ratio of the sampled replies (k1), whatever estimator the
     penalty uses.
@@ -211,10 +219,11 @@ def answer_dev(
     Returns:
       The replies as rows of a file, "score" being the preference model's reward and
       "kl" the log-ratio in nats a reply; and `dev/reward_mean`, `dev/kl_sum_mean` in
-      nats a reply and `dev/response_length_mean` in tokens.
+      nats a reply and `dev/response_length_mean` in tokens, and `dev/reward/NAME`.
     """
     sampled = actor.generate(policy, actor.dev_prompts, step=0)
-    rewards = actor.raw_rewards(sampled)
+    notes = notes or acting.Notes.from_meta({}, actor.section)
+    rewards, apart = actor.shown_rewards(sampled, notes)
     ratios = actor.log_ratios(policy, sampled)
     rows = [
         {
@@ -228,11 +237,15 @@ def answer_dev(
         }
         for one, reward, ratio in zip(sampled, rewards, ratios, strict=True)
     ]
+    for place, row in enumerate(rows if apart else ()):
+        row["rewards"] = {name: float(own[place]) for name, own in apart.items()}
+    told = weighted_rewards.metrics(apart)
     metrics = {
         "dev/reward_mean": float(np.mean(rewards, dtype=np.float64)),
         "dev/kl_sum_mean": float(np.mean(ratios, dtype=np.float64)),
         "dev/response_length_mean": float(
             np.mean([len(one.reply.tokens) for one in sampled])
         ),
+        **{f"dev/{name}": value for name, value in told.items()},
     }
     return rows, metrics

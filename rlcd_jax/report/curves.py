@@ -53,6 +53,9 @@ PANELS = {
     ),
     "policy": (
         CurvePanel("Reward", "reward_mean", "by the preference model"),
+        CurvePanel(
+            "Rewards of each model", r"reward/[\w.-]+", "in deviations at start"
+        ),
         CurvePanel("KL to the reference", "kl_sum(_mean)?", "nats a reply"),
         CurvePanel("Entropy", "entropy(_mean|_per_token)?", "nats a token"),
         CurvePanel("Length", "(response|reply)_length(_mean)?", "tokens a reply"),
@@ -62,8 +65,14 @@ PANELS = {
         CurvePanel("Value: explained variance", "explained_variance"),
     ),
 }
-# Not named when they are not there; RLOO and GRPO have no values.
-OPTIONAL = ("Margin", "Distinct n-grams", "Value: explained variance")
+# Not named when they are not there; RLOO and GRPO have no values, most runs
+# one reward.
+OPTIONAL = (
+    "Margin",
+    "Rewards of each model",
+    "Distinct n-grams",
+    "Value: explained variance",
+)
 
 
 def stage_curves(

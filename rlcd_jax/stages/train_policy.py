@@ -1,5 +1,8 @@
 """Stage 3: PPO against the preference model, or RLOO or GRPO.
 
+The reward may be a weighted sum, of the run's own preference model and of those of
+other runs (`policy.rewards`), all frozen.
+
 Policy and value model are trained, by RLOO and GRPO the policy alone; the reference
 (the policy's start) and the preference model are frozen. Every batch, key and prompt of
 step s is a function of (seed, s), so a checkpoint of step s resumes to the same
@@ -31,7 +34,7 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import length_counts
-from rlcd_jax.ppo import acting, choosing, learning
+from rlcd_jax.ppo import acting, choosing, learning, weighted_rewards
 from rlcd_jax.preference import model
 from rlcd_jax.training import train_state
 
@@ -133,7 +136,7 @@ def _train(
             dev = {}
             if saves:
                 whole = learner.models(state)["policy"]
-                dev = choice.look(step, whole, state.params["policy"])
+                dev = choice.look(step, whole, state.params["policy"], notes)
                 del whole
             row = out.write(step, learning.finish_metrics(shown) | dev)
             best.note(step, row)
@@ -207,8 +210,13 @@ def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
 def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
     """Give an actor the models of a run that PPO does not change."""
     # Read again for the value model's start: a float32 copy would be held for ever.
-    preference = model.restore(actor.rewarder, workdir)
-    actor.set_frozen(reference=actor.job.load_base(), preference=preference)
+    job, rewarder = actor.job, actor.rewarder
+    preference = model.restore(rewarder, workdir)
+    others = {
+        one.name: model.restore(rewarder, one.run)
+        for one in weighted_rewards.read(actor.section.rewards)
+    }
+    actor.set_frozen(reference=job.load_base(), preference=preference, others=others)
 
 
 def start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:
