@@ -4,11 +4,17 @@ import hypothesis
 import numpy as np
 import pytest
 import runs
+import tokenizer_families as families
 from hypothesis import strategies as st
 
+from rlcd_jax import tasks
 from rlcd_jax.job import setup
+from rlcd_jax.pairs import few_shots, scoring_prompt
 from rlcd_jax.scoring import letters
+from rlcd_jax.text import tokenizer as tk
 
+# In whose small vocabularies " (A" is one piece and " (B" three.
+JOINED = ("llama1", "llama2", "tinyllama", "codellama", "tinyllama_gguf")
 BEGINNING = "A long beginning that all of the texts have in common, word for word. " * 2
 
 
@@ -51,3 +57,41 @@ def test_num_shared_is_the_common_beginning_less_a_token(beginning, ends):
     assert all(row[:count] == rows[0][:count] and len(row) > count for row in rows)
     if count + 1 < min(map(len, rows)):
         assert len({row[count] for row in rows}) > 1
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_letters_are_read_as_every_family_writes_them(name, tmp_path):
+    one = tk.load_tokenizer(families.write(name, tmp_path))
+    task = tasks.load_task("cheerful")
+    shots = few_shots.known_text("task", task, words=False)
+    for reply in ("Yes!", "a (b", " x\n", "\u4eba", "2) (A) or (B"):
+        asked = scoring_prompt.scoring_prompt("Human: Hi\n\nAssistant:", reply, "", "?")
+        for text in (asked, shots + scoring_prompt.BLOCK + asked):
+            ids = letters.letter_ids(one, text, "continuation")
+            rows, counts = letters.ending_ids(one, text)
+            assert rows == [one.encode(text + letter) for letter in "AB"]
+            ends = [row[-num:] for row, num in zip(rows, counts, strict=True)]
+            said = [b"".join(map(one.token_bytes, end)) for end in ends]
+            # Both say the letter and what it shares a token with, and nothing more.
+            assert said[0].endswith(b"A") and said[1].endswith(b"B")
+            assert said[0][:-1] == said[1][:-1] and said[0][:-1] in (b"", b"(", b" (")
+            assert ends[0][0] != ends[1][0]
+            if ids is None:  # in these tests' small vocabularies " (A" is a piece
+                assert counts == [1, 3] and one.token_bytes(ends[0][0]) == b" (A"
+            else:
+                assert [[found] for found in ids] == ends
+                assert [one.token_bytes(found) for found in ids] == [b"A", b"B"]
+    found = letters.letter_ids(one, text, "continuation")
+    assert (found is None) == (name in JOINED)
+
+
+def test_letters_that_share_a_token_are_read_by_their_log_probabilities(
+    job, monkeypatch
+):
+    """Where they do not, the two ways say the same."""
+    texts = [f"Which one? {n} The answer is: (" for n in ("", "2", "a b c")]
+    whole = np.array(letters.letter_scorer(job, job.load_base())(texts))
+    monkeypatch.setattr(letters, "letter_ids", lambda *_: None)
+    found = np.array(letters.letter_scorer(job, job.load_base())(texts))
+    assert (found < 0).all()
+    np.testing.assert_allclose(np.diff(found), np.diff(whole), atol=2e-5)

@@ -261,6 +261,41 @@ def test_without_a_value_model_none_is_planned():
     assert update["grpo"].total < update["gae"].total
 
 
+def test_models_of_other_runs_are_held_beside_the_own_one():
+    own, three = (
+        plan.plan_stage(
+            on_mesh(runs.tiny_config(**MESH, policy__rewards=others)), "policy"
+        )
+        for others in ((), ("kind=a:1", "brief=b:0.5"))
+    )
+    setting = on_mesh(runs.tiny_config(**MESH))
+    more = 2 * sizes.read_bytes(setting, "preference")
+    for name in ("decode", "rewards", "update"):
+        held = [named(one, name).sizes["frozen"] for one in (own, three)]
+        assert held[1] - held[0] == more > 0
+    assert named(three, "rewards").runs == 3 * named(own, "rewards").runs
+
+
+def test_questions_of_pairs_are_planned_as_they_are_asked():
+    def planned(**fields):
+        config = runs.tiny_config("rlaif", **MESH, **fields)
+        return plan.plan_stage(on_mesh(config), "simulate")
+
+    one, many = planned(), planned(pairs__instructions=4, pairs__shots="task")
+    asked = [named(made, "score") for made in (one, many)]
+    rows = [program.flops / program.runs for program in asked]
+    assert rows[1] > 1.5 * rows[0]  # longer texts
+    assert asked[1].flops > 6 * asked[0].flops  # and four times as many
+    votes = planned(pairs__votes=3)
+    assert "score" not in {program.name for program in votes.programs}
+    drawn, voted = named(votes, "decode"), named(votes, "votes, decode")
+    alone = named(one, "decode")
+    # Both engines are there to the end; there is no frozen copy for letters.
+    assert drawn.sizes["decode"] == voted.sizes["decode"] == 2 * alone.sizes["decode"]
+    assert drawn.sizes["cache"] == voted.sizes["cache"] > alone.sizes["cache"]
+    assert voted.sizes["frozen"] < alone.sizes["frozen"]
+
+
 @pytest.mark.parametrize("head", [llama.param_specs, heads.scalar_specs])
 def test_model_bytes_are_those_of_live_parameters(head):
     config = runs.tiny_config(**MESH, model__dtype="bfloat16")

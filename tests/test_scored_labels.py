@@ -102,6 +102,9 @@ def test_votes_by_hand():
     cell = counting.summarise([one, tie], [])["cells"]["contrast-scoring"]
     assert cell["votes"] == told
     assert scored_labels.count_votes([pair]) == {}
+    assert scored_labels.said_of_votes(told) == ""
+    most = scored_labels.said_of_votes(told | {"unread": 11})
+    assert most.startswith("11 of 20 answers name no letter, and 1 questions")
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,12 @@ def test_word_initial_requests_are_barred_the_tokens_of_a_text_of_its_own():
     assert sampler.prepare([request]).forbid
 
 
-def test_letters_as_a_continuation_and_as_words_of_their_own():
+def test_letters_as_a_continuation_and_as_words_of_their_own(monkeypatch):
     """As LLaMA has "A" and "▁A", this vocabulary has "hello" and "▁hello"."""
     one = SENTENCE_PIECE()
+    monkeypatch.setattr(letters, "LETTERS", ("hello",))
     spelled = {
-        kind: one.token_bytes(letters.letter_id(one, "The answer is: (", "hello", kind))
+        kind: one.token_bytes(*letters.letter_ids(one, "The answer is: (", kind))
         for kind in ("continuation", "bare")
     }
     assert spelled == {"continuation": b"hello", "bare": b" hello"}

@@ -198,6 +198,8 @@ def scoring_probability(pair: records.Pair) -> tuple[float, bool | None]:
     """Return the scored probability that reply_2 is better, and whether it flipped.
 
     A label that was rounded to 0 or 1 is kept beside the probability it comes from.
+    Where several questions were asked, it is the answer to the first that flips; votes
+    are not looked at.
 
     Raises:
       ValueError: the pair has no scored label.

@@ -198,3 +198,16 @@ def count_votes(pairs: Sequence[records.Pair]) -> dict[str, int]:
                 counts["questions_without"] += not own[0] + own[1]
         counts["ties"] += bool(pair.scoring) and pair.scoring.get("prob_2") == 0.5
     return counts if seen else {}
+
+
+def said_of_votes(counts: Mapping[str, int]) -> str:
+    """Return in words that votes say little: `count_votes` of a cell; "": they do."""
+    drawn, unread = counts.get("drawn", 0), counts.get("unread", 0)
+    if 2 * unread <= drawn:
+        return ""
+    return (
+        f"{unread} of {drawn} answers name no letter, and "
+        f"{counts['questions_without']} questions have no vote at all, which says 1/2; "
+        "show solved examples (pairs.shots), raise pairs.vote_tokens, or set "
+        "pairs.votes=0 to read the letters"
+    )

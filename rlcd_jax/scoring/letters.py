@@ -2,6 +2,12 @@
 
 Texts that begin alike, as few-shot prompts do, have their common beginning read once:
 its keys and values stand before every row of every batch.
+
+A letter is read as the tokenizer writes it behind the text. Where that is one token for
+both letters, and it is with the tokenizers of most models, the logits of the two after
+the text are all that is needed. A SentencePiece vocabulary may hold " (A" as one piece
+and " (B" as two: then the tokens in which the two texts with their letters differ are
+read whole, and their log-probabilities take the place of the logits.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from rlcd_jax.decode import layout, programs
 from rlcd_jax.job import batching, lengths, setup
 from rlcd_jax.models import cached, heads, llama
 from rlcd_jax.pairs import scoring_prompt
-from rlcd_jax.scoring import reading
+from rlcd_jax.scoring import likelihoods, reading
 from rlcd_jax.text import encoding, tokenizer
 
 Params = Any
@@ -42,9 +48,9 @@ def letter_scorer(
       job: of the run.
       params: of the model that is asked.
       letters: "continuation": the ids of the letters are those of the tokenised
-        continuation of the texts, one token each; "bare": the last id of each letter
-        as a text of its own, as released, which is another token where a word begins
-        with a blank that the tokenizer adds.
+        continuation of the texts; "bare": the last id of each letter as a text of its
+        own, as released, which is another token where a word begins with a blank that
+        the tokenizer adds.
 
     Source: the released simulation script for "bare".
     """
@@ -59,10 +65,10 @@ def letter_scorer(
     def score(texts: Sequence[str]) -> list[tuple[float, float]]:
         if not texts:
             return []
-        asked = np.array(
-            [letter_id(job.text_tokenizer, texts[0], x, letters) for x in LETTERS],
-            np.int32,
-        )
+        ids = letter_ids(job.text_tokenizer, texts[0], letters)
+        if ids is None:
+            return _by_endings(job, params, texts)
+        asked = np.array(ids, np.int32)
         rows = encoding.encode_texts(job.text_tokenizer, texts)
         lengths.refuse_over(
             job, max(map(len, rows)), "a scoring prompt", "ask about shorter replies"
@@ -93,23 +99,53 @@ def num_shared(rows: Sequence[Ids]) -> int:
     return min(common, min(map(len, rows)) - 1)
 
 
-def letter_id(
-    text_tokenizer: tokenizer.Tokenizer, text: str, letter: str, letters: str
-) -> int:
-    """Return the id at which a letter is read behind a text.
+def letter_ids(
+    text_tokenizer: tokenizer.Tokenizer, text: str, letters: str
+) -> list[int] | None:
+    """Return the ids at which the letters are read behind a text.
 
-    Raises:
-      ValueError: as a continuation it is not one token.
+    Args:
+      text_tokenizer: of the model.
+      text: a question.
+      letters: as of `letter_scorer`.
+
+    Returns:
+      One id of each letter; None where one of them is not one token there, or shares
+      one with the end of the text.
     """
     if letters == "bare":
-        return text_tokenizer.encode(letter)[-1]
-    ids = text_tokenizer.continuation_ids(text, letter)
-    if len(ids) != 1:
-        raise ValueError(
-            f"the answer {letter!r} is {len(ids)} tokens after the scoring prompt; "
-            "scored labels need a tokenizer in which it is one token there"
-        )
-    return ids[0]
+        return [text_tokenizer.encode(letter)[-1] for letter in LETTERS]
+    try:
+        ids = [text_tokenizer.continuation_ids(text, letter) for letter in LETTERS]
+    except ValueError:  # a token is shared
+        return None
+    return [one[0] for one in ids] if all(len(one) == 1 for one in ids) else None
+
+
+def ending_ids(
+    text_tokenizer: tokenizer.Tokenizer, text: str
+) -> tuple[list[list[int]], list[int]]:
+    """Return a text with each of the letters as ids, and how many of these differ.
+
+    The differing ids are the last of each; they begin at one place in both.
+    """
+    rows = [text_tokenizer.encode(text + letter) for letter in LETTERS]
+    same = len(os.path.commonprefix(rows))
+    return rows, [len(row) - same for row in rows]
+
+
+def _by_endings(
+    job: setup.Job, params: Params, texts: Sequence[str]
+) -> list[tuple[float, float]]:
+    """Return the log-probabilities of the letters' tokens, whatever they begin with."""
+    read = [ending_ids(job.text_tokenizer, text) for text in texts]
+    rows = [row for own, _ in read for row in own]
+    counts = [count for _, own in read for count in own]
+    lengths.refuse_over(
+        job, max(map(len, rows)), "a scoring prompt", "ask about shorter replies"
+    )
+    found = likelihoods.ids_scorer(job)(params, rows, counts).reshape(-1, len(LETTERS))
+    return [(float(a), float(b)) for a, b in found]
 
 
 def letters_program(job: setup.Job) -> Callable[..., jax.Array]:

@@ -318,6 +318,9 @@ def _put_together(
         writer.write(0, generation.with_rates(drawn.figures))
     told = "simulate: %d pairs, %d sides dropped"
     logging.info(told, len(drawn.pairs), len(drawn.dropped))
+    for name, cell in summary["cells"].items():
+        if told := scored_labels.said_of_votes(cell.get("votes", {})):
+            logging.warning("simulate: %s: %s", name, told)
     if fewer := summary["prompts_with_fewer_replies"]:
         told = "simulate: %d draws have fewer than %d replies, and pairs of those"
         logging.warning(told, fewer, config.pairs.samples)
