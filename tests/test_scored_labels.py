@@ -15,6 +15,7 @@ from test_checks import config_of
 from rlcd_jax import record_files, records, tasks
 from rlcd_jax.checks import refusals, rules, supplies
 from rlcd_jax.pairs import counting, few_shots, scored_labels, scoring_prompt
+from rlcd_jax.paper import relabel_pairs
 from rlcd_jax.scoring import letters
 from rlcd_jax.stages import simulate_pairs
 
@@ -221,6 +222,13 @@ def test_shots_stand_before_every_question_and_change_labels_alone(
     assert all(text.startswith(SHOTS + scoring_prompt.BLOCK + "Read") for text in texts)
     assert [p.reply_1 for p in pairs] == [p.reply_1 for p in read_pairs(voted[1])]
     assert all("swapped_logit_a" in p.scoring["more_instructions"][0] for p in pairs)
+    # Labelled anew, as the tables do, they have the same labels.
+    source, again = tmp_path / "pairs" / "pairs.jsonl", tmp_path / "again"
+    with runs.devices_by_mesh():
+        relabel_pairs.relabel_pairs(config, again, source, shots="")
+    for one, other in zip(read_pairs(again), pairs, strict=True):  # other batches
+        assert one.prob_2 == pytest.approx(other.prob_2, abs=1e-5)
+        assert one.id == other.id and one.scoring.keys() == other.scoring.keys()
 
 
 # --- what is refused before -----------------------------------------------------------
