@@ -17,7 +17,9 @@ def resident() -> int:
 
 @pytest.mark.skipif(not freed_memory.give_back(), reason="another C library than glibc")
 def test_what_was_freed_goes_back_to_the_system():
-    held = [b"x" * (60_000 + i % 7) for i in range(4_000)]  # 240 MB, in parts that are kept
+    held = [
+        b"x" * (60_000 + i % 7) for i in range(4_000)
+    ]  # 240 MB, in parts that are kept
     last = bytes(60_000)  # above them, so that nothing below it goes back by itself
     before = resident()
     held.clear()

@@ -262,6 +262,6 @@ def test_rules_of_asking(own, words):
 )
 def test_missing_questions_and_examples_are_told_before_the_first_stage(own, words):
     config = config_of(method="rlaif", **own)
-    look = supplies.Look(config, None, None, ("simulate",), ())
+    look = supplies.Look(config, {}, None, ("simulate",), ())
     told = refusals._tell(lambda: supplies.counts(look))
     assert any(words in line for line in told), told

@@ -12,7 +12,7 @@ from test_checks import config_of
 
 from rlcd_jax import record_files
 from rlcd_jax.checks import rules, supplies
-from rlcd_jax.job import contents, setup
+from rlcd_jax.job import contents, roles, setup
 from rlcd_jax.ppo import acting, choosing, weighted_rewards
 from rlcd_jax.preference import model
 
@@ -158,7 +158,8 @@ def test_a_policy_has_the_sum_of_two_models_and_each_is_told_apart(
 def look_at(config, workdir):
     with runs.devices_by_mesh():
         job = setup.load_job(config)
-    return supplies.Look(config, job, workdir, ("policy",), ("policy",))
+    jobs = {role: job.of(role) for role in roles.ROLES}
+    return supplies.Look(config, jobs, workdir, ("policy",), ("policy",))
 
 
 def test_models_that_cannot_be_part_of_a_reward_are_told_first(finished_run, tmp_path):
