@@ -87,7 +87,8 @@ def test_equal_chats_have_equal_ids_in_training_rollout_and_evaluation(monkeypat
     assert read_by_judge(job, monkeypatch, prompt, REPLIES) == trained
     seen = []
     actor = acting.Actor.__new__(acting.Actor)
-    actor.job, actor._rewards = job, seen.extend
+    actor.job = actor.rewarder = job
+    actor._rewards = seen.extend
     one = job.text_tokenizer
     start = tuple(one.encode(prompt))
     for reply in REPLIES:
@@ -102,7 +103,8 @@ def test_the_reward_of_a_reply_does_not_depend_on_its_spelling(monkeypatch):
     found = load("space in front")
     seen = []
     actor = acting.Actor.__new__(acting.Actor)
-    actor.job, actor._rewards = found, seen.extend
+    actor.job = actor.rewarder = found
+    actor._rewards = seen.extend
     one = found.text_tokenizer
     dialogue = acting.EncodedPrompt("p", PROMPT, tuple(one.encode(PROMPT)))
     letters = [one.encode(x, bos=False)[-1] for x in "hello"]

@@ -118,7 +118,9 @@ def prompts_with_room(
     return shortening.count(fitted)
 
 
-def _needs(job: setup.Job, stage: str, longest_prompt: int, shots: str | None) -> Needs:
+def _needs(
+    job: setup.Job, stage: str, longest_prompt: int, shots: str | None = None
+) -> Needs:
     """Return the longest texts of a stage; [] for one that reads no texts of tokens."""
     config, task = job.config, job.task
     if stages.STAGES[stage].supervised:
