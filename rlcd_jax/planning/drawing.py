@@ -16,6 +16,8 @@ from rlcd_jax.job import engine_shape
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.planning import messages, passes, sizes
 
+GPU_SUMS = 0.25  # of adapted matrices, of those that are merged, held at once
+
 
 @dataclasses.dataclass(frozen=True)
 class EngineProgram:
@@ -142,6 +144,72 @@ def plan_drawing(
         features,
     )
     return Drawing(shape, built, num_replies, prompt_tokens, reply_tokens)
+
+
+def load(setting: sizes.Setting, drawn: Drawing, held: passes.Bytes) -> passes.Program:
+    """Return the making of the engine's weights from a model that goes away.
+
+    The base of adapters stays.
+    """
+    master, shared = llama.param_specs(setting.cfg), setting.job.lora is not None
+    shapes = sizes.model_shapes(setting, master, frozen=shared)
+    given = {"parameters": sharding.device_bytes(shapes)}
+    if shared:
+        held = {**held, "frozen": held["frozen"] - given["parameters"]}
+        given = {"frozen": given["parameters"]}
+
+    def lower() -> jax.stages.Lowered:
+        with jax.set_mesh(setting.job.mesh):
+            return drawn.built.decode_form.lower(shapes)
+
+    made = {"decode": drawn.memory.weights}
+    gathered = setting.job.mesh.shape["fsdp"] > 1 and drawn.shape.weights == "whole"
+    if gathered and setting.chip.platform == "tpu":
+        # XLA gathers all layers there before it lays out the first.
+        made["other"] = drawn.memory.weights
+    return passes.Program(
+        "load",
+        {**held, "cache": drawn.memory.cache, "other": drawn.memory.tables},
+        given=given,
+        made=made,
+        lower=lower,
+    )
+
+
+def merge(
+    setting: sizes.Setting, drawn: Drawing, held: passes.Bytes
+) -> Iterator[passes.Program]:
+    """Yield the making of the engine's weights from a base and the policy's adapters.
+
+    A compiler may make the sums of all layers, float32, before it casts the first; one
+    for GPUs was seen to hold a fifth of them. Whole models are only cast and laid out,
+    which takes no more.
+
+    Args:
+      setting: of the plan.
+      drawn: what is drawn.
+      held: what is on the device meanwhile, base and adapters too.
+    """
+    if setting.job.lora is None:
+        return
+    shapes = sizes.read_shapes(setting, "policy")
+    summed = sharding.device_bytes(
+        sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=False)
+    )
+    summed = int(summed * (GPU_SUMS if setting.chip.platform == "gpu" else 1))
+    given = sharding.device_bytes(shapes)
+
+    def lower() -> jax.stages.Lowered:
+        with jax.set_mesh(setting.job.mesh):
+            return drawn.built.decode_form.lower(shapes)
+
+    yield passes.Program(
+        "merge",
+        {**held, "cache": drawn.memory.cache, "frozen": held["frozen"] - given},
+        given={"frozen": given},
+        made={"decode": drawn.memory.weights, "other": summed},
+        lower=lower,
+    )
 
 
 def generate(

@@ -31,7 +31,6 @@ from rlcd_jax.stages import evaluate_policy
 Program = passes.Program
 Setting = sizes.Setting
 Shapes = Any  # tree of jax.ShapeDtypeStruct
-GPU_SUMS = 0.25  # of adapted matrices, of those that are merged, held at once
 
 
 def simulate(setting: Setting) -> list[Program]:
@@ -91,7 +90,7 @@ def _drawn(
     """Return the loading of an engine and its drawing, beside what is held."""
     tables = drawn.memory.tables
     return [
-        load(setting, drawn, held),
+        drawing.load(setting, drawn, held),
         *drawing.generate(setting, drawn, {**held, "other": tables}),
     ]
 
@@ -170,72 +169,6 @@ def request_features(
         few=truncate and 0 < top_k <= engine_programs.FEW,
         forbid=forbid,
         contrast=contrast and section.alpha != 1.0,
-    )
-
-
-def load(setting: Setting, drawn: drawing.Drawing, held: passes.Bytes) -> Program:
-    """Return the making of the engine's weights from a model that goes away.
-
-    The base of adapters stays.
-    """
-    master, shared = llama.param_specs(setting.cfg), setting.job.lora is not None
-    shapes = sizes.model_shapes(setting, master, frozen=shared)
-    given = {"parameters": sharding.device_bytes(shapes)}
-    if shared:
-        held = {**held, "frozen": held["frozen"] - given["parameters"]}
-        given = {"frozen": given["parameters"]}
-
-    def lower() -> jax.stages.Lowered:
-        with jax.set_mesh(setting.job.mesh):
-            return drawn.built.decode_form.lower(shapes)
-
-    made = {"decode": drawn.memory.weights}
-    gathered = setting.job.mesh.shape["fsdp"] > 1 and drawn.shape.weights == "whole"
-    if gathered and setting.chip.platform == "tpu":
-        # XLA gathers all layers there before it lays out the first.
-        made["other"] = drawn.memory.weights
-    return Program(
-        "load",
-        {**held, "cache": drawn.memory.cache, "other": drawn.memory.tables},
-        given=given,
-        made=made,
-        lower=lower,
-    )
-
-
-def merge(
-    setting: Setting, drawn: drawing.Drawing, held: passes.Bytes
-) -> Iterator[Program]:
-    """Yield the making of the engine's weights from a base and the policy's adapters.
-
-    A compiler may make the sums of all layers, float32, before it casts the first; one
-    for GPUs was seen to hold a fifth of them. Whole models are only cast and laid out,
-    which takes no more.
-
-    Args:
-      setting: of the plan.
-      drawn: what is drawn.
-      held: what is on the device meanwhile, base and adapters too.
-    """
-    if setting.job.lora is None:
-        return
-    shapes = sizes.read_shapes(setting, "policy")
-    summed = sharding.device_bytes(
-        sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=False)
-    )
-    summed = int(summed * (GPU_SUMS if setting.chip.platform == "gpu" else 1))
-    given = sharding.device_bytes(shapes)
-
-    def lower() -> jax.stages.Lowered:
-        with jax.set_mesh(setting.job.mesh):
-            return drawn.built.decode_form.lower(shapes)
-
-    yield Program(
-        "merge",
-        {**held, "cache": drawn.memory.cache, "frozen": held["frozen"] - given},
-        given={"frozen": given},
-        made={"decode": drawn.memory.weights, "other": summed},
-        lower=lower,
     )
 
 
@@ -384,7 +317,7 @@ def policy(setting: Setting) -> list[Program]:
     return [
         *_reads_frozen(setting, held),
         dataclasses.replace(passes.start(setting, trainer), beside=held),
-        *merge(setting, drawn, between),
+        *drawing.merge(setting, drawn, between),
         *drawing.generate(setting, drawn, between),
         *roll_out(setting, trainer.model_shapes, frozen, between),
         learn,
@@ -487,7 +420,7 @@ def evaluate(setting: Setting) -> list[Program]:
     # The last system is let go before the next is read.
     held = {"parameters": master + own * (systems > 1), "frozen": copy}
     held["other"] = drawn.memory.tables
-    programs = [*merge(setting, drawn, held)]
+    programs = [*drawing.merge(setting, drawn, held)]
     programs += drawing.generate(setting, drawn, held)
     if best:
         alone = {**held, "parameters": master}
