@@ -140,6 +140,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.model.dtype = "bfloat16"  # operands of products; float32 everything else
     config.model.remat = "full"  # what the backward pass recomputes: none, dots, full
     config.model.attention = "xla"  # "cudnn" on NVIDIA GPUs
+    # With "xla" texts of more than twice as many tokens are attended to in blocks of so
+    # many, so that no array has the scores of all tokens with all; 0: never.
+    config.model.attention_block = 256
     config.model.chunk_tokens = 2048  # of a device, whose logits exist at once
     config.lora = ConfigDict()
     # Rank of the adapters that are trained in place of whole models, which then share

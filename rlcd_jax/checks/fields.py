@@ -98,6 +98,7 @@ _MODEL = {
     "dtype": _choice(*llama.DTYPES),
     "remat": _choice(*llama.REMAT),
     "attention": _choice(*llama.ATTENTION),
+    "attention_block": _count(256, 0, "tokens; 0: texts are one block"),
     "chunk_tokens": _count(2048, 1, "tokens of a device"),
 }
 _LORA = {
