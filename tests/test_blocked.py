@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from jax.extend import core as jax_core
 
-from rlcd_jax.models import attention, blocked, cached, heads, llama, presets
+from rlcd_jax.models import (
+    attention,
+    blocked,
+    cached,
+    footprint,
+    heads,
+    llama,
+    presets,
+)
 
 CFG = dataclasses.replace(
     presets.get_preset("tiny"), dtype="float32", attention_block=0
@@ -185,3 +193,40 @@ def test_prefill_in_blocks_equals_prefill_at_once(past):
         _, cache = read(CFG, cache, 0, past)
     again, _ = read(IN_BLOCKS, cache, past, past + LENGTH)
     np.testing.assert_allclose(again, seen[CFG], rtol=0, atol=2e-5)
+
+
+def test_plans_count_blocks_as_a_compiler_does():
+    """One text of 1,024 tokens: all scores are 16 MiB, those of a block are one."""
+    length, sizes = 1024, {}
+    tokens = np.zeros((1, length), np.int32)
+    where, mask = np.arange(length)[None], np.ones((1, length), bool)
+    shapes = jax.eval_shape(lambda: llama.init_params(CFG, jax.random.key(0)))
+    for block in (0, 256):
+        cfg = dataclasses.replace(CFG, attention_block=block)
+
+        def loss(params, cfg=cfg):
+            return llama.hidden_states(params, cfg, tokens, where, mask)[0].sum()
+
+        made = jax.jit(jax.grad(loss)).lower(shapes).compile()
+        one = footprint.Pass(1, length, 1, 0, fsdp_ways=1, tensor_ways=1)
+        planned = footprint.working_bytes(cfg, one)["activations"]
+        sizes[block] = made.memory_analysis().temp_size_in_bytes, planned
+    all_scores = 4 * CFG.num_heads * length**2
+    assert min(sizes[0]) > 2 * all_scores
+    assert max(sizes[256]) < all_scores
+    assert 0.5 < sizes[256][0] / sizes[256][1] < 2
+    cudnn = dataclasses.replace(CFG, attention="cudnn", dtype="bfloat16")
+    same = [
+        footprint.layer_bytes(dataclasses.replace(cudnn, attention_block=n), one)
+        for n in (0, 256)
+    ]
+    assert same[0] == same[1]  # its kernel stores no scores
+    assert footprint.keys_computed(cudnn, 2048) == 2048
+    assert footprint.keys_computed(llama.LlamaConfig(**NUMBERS), 2048) == 256 * 4.5
+
+
+NUMBERS = {
+    field.name: getattr(CFG, field.name)
+    for field in dataclasses.fields(CFG)
+    if field.name != "attention_block"
+}
