@@ -175,7 +175,10 @@ def _about(share: float, role: str) -> str:
 
 
 def _question_tokens(job: setup.Job, asked: Sequence[str]) -> int:
-    """Return the tokens of a question about two replies, without them, at most."""
-    opening = job.task.scoring_opening
-    texts = [scoring_prompt.scoring_prompt("", "", "", one, opening) for one in asked]
+    """Return the tokens of a question about two replies, without them, at most.
+
+    A lead-in is shown with each reply: once more than in the prompt.
+    """
+    opening, led = job.task.scoring_opening, job.task.lead_in.strip()
+    texts = [scoring_prompt.scoring_prompt("", "", led, one, opening) for one in asked]
     return max(map(len, encoding.encode_texts(job.text_tokenizer, texts)))

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlcd_jax import records, schema, seeds, tasks
-from rlcd_jax.pairs import counting, draws, filtering, scoring_prompt
+from rlcd_jax.pairs import counting, cut_replies, draws, filtering, scoring_prompt
 from rlcd_jax.text import dialogue_format, tokenizer
 
 # The paper's names of the cells, for a mixture.
@@ -165,7 +165,8 @@ def simulate(
       score_all: pairs labelled by construction are scored too, and keep their label.
 
     Returns:
-      Pairs and dropped sides, both in the order of the prompts; `summarise` of them.
+      Pairs and dropped sides, both in the order of the prompts; `summarise` of them,
+      with the counts of `cut_replies` of all replies that were drawn.
     """
     _check(prompts, task, rows, settings, score, score_all)
     planned = [
@@ -182,7 +183,9 @@ def simulate(
         if len(whole) > 1:
             kept.append((draw, whole))
     pairs = label(kept, task, rows, settings, score, score_all)
-    return pairs, dropped, counting.summarise(pairs, dropped)
+    cut = counting.count_cut(one for sides in sampled for one in sides)
+    summary = counting.summarise(pairs, dropped)
+    return pairs, dropped, summary | {cut_replies.SUMMARY: {"replies": cut}}
 
 
 def _check(
@@ -287,9 +290,13 @@ def _scoring_texts(
     task: tasks.Task,
     settings: draws.DrawSettings,
 ) -> list[str]:
-    plain = dialogue_format.plain_dialogue(draw.prompt, task)
+    asked = dialogue_format.plain_dialogue(draw.prompt, task)
     instruction = task.scoring_instructions[pair.scoring["instruction_index"]]
-    replies = (pair.reply_1, pair.reply_2)
+    (plain, first), (_, second) = (
+        scoring_prompt.whole_turn(asked, reply)
+        for reply in (pair.reply_1, pair.reply_2)
+    )
+    replies = (first, second)
     orders = (replies, replies[::-1]) if settings.both_orders else (replies,)
     opening = task.scoring_opening
     return [

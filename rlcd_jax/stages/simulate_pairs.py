@@ -39,7 +39,15 @@ from rlcd_jax.job import (
     setup,
     workspace,
 )
-from rlcd_jax.pairs import blocks, counting, draws, filtering, grid, work_parts
+from rlcd_jax.pairs import (
+    blocks,
+    counting,
+    cut_replies,
+    draws,
+    filtering,
+    grid,
+    work_parts,
+)
 from rlcd_jax.scoring import letters
 
 Draw = Callable[[Sequence[records.Prompt]], blocks.Drawn]
@@ -236,7 +244,7 @@ def drawer(job: setup.Job) -> Draw:
             calls.append(generation.engine_metrics(sampler))
             return replies
 
-        kept, dropped, _ = grid.simulate(
+        kept, dropped, told = grid.simulate(
             prompts,
             job.task,
             job.text_tokenizer,
@@ -249,6 +257,8 @@ def drawer(job: setup.Job) -> Draw:
         kept, filtered = filtering.part(kept, rules)
         figures = generation.add_metrics(calls)
         figures["simulate/seconds"] = time.monotonic() - started
+        cut = told[cut_replies.SUMMARY]["replies"]
+        figures |= cut_replies.as_metrics("simulate", cut)
         return blocks.Drawn(kept, dropped, figures, filtered)
 
     return draw
@@ -276,6 +286,8 @@ def _put_together(
         return None
     drawn = blocks.read(folder, places)
     summary = counting.summarise(drawn.pairs, drawn.dropped)
+    cut = {"replies": cut_replies.from_metrics("simulate", drawn.figures)}
+    summary[cut_replies.SUMMARY] = cut
     filters = grid.rules_of(config.pairs).asks
     if filters:
         summary["filtered"] = filtering.count(drawn.filtered)
@@ -290,6 +302,7 @@ def _put_together(
     names = config.trackers
     with metrics.MetricWriter(workdir, "simulate", names=names) as writer:
         writer.write(0, generation.with_rates(drawn.figures))
+    cut_replies.note("simulate", cut)
     told = "simulate: %d pairs, %d sides dropped"
     logging.info(told, len(drawn.pairs), len(drawn.dropped))
     if fewer := summary["prompts_with_fewer_replies"]:
