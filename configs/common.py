@@ -7,7 +7,8 @@ method. The argument holds only what changes several fields at once:
   model=smollm2-135m|tinyllama-1.1b|llama-7b|...|hf:PATH_OR_ID|gguf:PATH|random:PRESET
   preset=corrected|paper|released   known defects mended, as the text says, as the code
                                 is: see configs.switches
-  size=paper|full|quick|smoke   how much: the paper's numbers down to a few seconds
+  size=paper|long|full|quick|smoke   how much: the paper's numbers, those with replies
+                                of 1,024 tokens, down to a few seconds
   hardware=8xh100|v5e-64|...    mesh and slots for a machine: see configs/hardware.py
 
 Single fields are set on the command line: `--config.policy.steps=40`.
@@ -140,6 +141,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.model.dtype = "bfloat16"  # operands of products; float32 everything else
     config.model.remat = "full"  # what the backward pass recomputes: none, dots, full
     config.model.attention = "xla"  # "cudnn" on NVIDIA GPUs
+    # With "xla" texts of more than twice as many tokens are attended to in blocks of so
+    # many, so that no array has the scores of all tokens with all; 0: never.
+    config.model.attention_block = 256
     config.model.chunk_tokens = 2048  # of a device, whose logits exist at once
     config.lora = ConfigDict()
     # Rank of the adapters that are trained in place of whole models, which then share
@@ -325,6 +329,10 @@ def _direct() -> ConfigDict:
     direct = ConfigDict()
     direct.loss = "dpo"  # "ipo", "kto": on the same pairs; see training.preferences
     direct.beta = 0.1  # rewards a nat; large: near the base model; DPO, Sec. 6
+    # Whether what policy and base model say of a reply is divided by its tokens, as for
+    # IPO in TRL: long replies then weigh no more, and beta is rewards a nat a token,
+    # so larger by about as much as replies are long.
+    direct.per_token = False
     direct.epochs = 1  # DPO, App. B
     direct.order = "shuffled"  # "certain_first": as of preference
     direct.curriculum = ()  # shares of pairs.mix that change: as of preference

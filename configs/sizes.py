@@ -18,6 +18,22 @@ def _paper(config: ConfigDict) -> None:
         config.preference.held_out = 40  # of a few hundred pairs, not of 40,000
 
 
+def _long(config: ConfigDict) -> None:
+    """Leave the paper's numbers, but for replies of up to 1,024 tokens.
+
+    Texts of all stages have room for them, and for a question about two of them a model
+    must read 2,400 tokens or so: LLaMA-2, SmolLM2, or one with a shorter context at
+    `evaluate.judges=()` or fewer `evaluate.reply_tokens`.
+    """
+    _paper(config)
+    for section in (config.pairs, config.policy, config.evaluate):
+        section.reply_tokens = 1024
+    for section in (config.preference, config.distill, config.direct):
+        section.lengths = (512, 1536)  # of pairs.prompt_tokens, a reply and its mark
+    config.engine.slots_per_device = 8  # of four times the paper's replies
+    config.policy.micro_batch = 64  # of texts three times as long as the paper's
+
+
 def _full(config: ConfigDict) -> None:
     """Set what a 135M model needs to show an effect: an hour or two on two cores."""
     config.engine.slots_per_device = 64
@@ -134,4 +150,10 @@ def _smoke(config: ConfigDict) -> None:
         config.pairs.prompt_tokens = 320
 
 
-SIZES = {"paper": _paper, "full": _full, "quick": _quick, "smoke": _smoke}
+SIZES = {
+    "paper": _paper,
+    "long": _long,
+    "full": _full,
+    "quick": _quick,
+    "smoke": _smoke,
+}

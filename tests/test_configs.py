@@ -192,8 +192,11 @@ def test_methods_are_the_cells_of_the_grid():
         ("harmless", "config argument 'harmless'; accepted: name=value"),
         ("task=", "config argument 'task='; accepted: name=value"),
         ("size=quick,size=paper", "size is given twice, 'quick' and 'paper'"),
-        ("size=qui\u0441k", r"size='qui.u0441k'; accepted: paper, full, quick, smoke"),
-        ("size=huge", "size='huge'; accepted: paper, full, quick, smoke"),
+        (
+            "size=qui\u0441k",
+            r"size='qui.u0441k'; accepted: paper, long, full, quick, smoke",
+        ),
+        ("size=huge", "size='huge'; accepted: paper, long, full, quick, smoke"),
         ("preset=best", "preset='best'; accepted: corrected, paper, released"),
         ("preset=alpacafarm", "is now called preset=released; write that"),
     ],

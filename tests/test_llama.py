@@ -204,7 +204,7 @@ def test_grouped_queries_equal_repeated_keys():
     q = jax.random.normal(keys[0], (1, 5, 4, 8))
     k, v = (jax.random.normal(key, (1, 5, 2, 8)) for key in keys[1:])
     mask = jnp.ones((1, 5), bool)
-    kinds = {"kernel": "xla", "dtype": "float32"}
+    kinds = {"kernel": "xla", "block": 0, "dtype": "float32"}
     grouped = attention.causal_attention(q, k, v, mask, **kinds)
     full = attention.causal_attention(
         q, jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2), mask, **kinds
@@ -223,6 +223,7 @@ def test_grouped_queries_equal_repeated_keys():
         ("num_kv_heads", 3, "num_heads=4 must be a multiple of num_kv_heads=3"),
         ("dtype", "float16", "dtype='float16'; accepted: bfloat16, float32"),
         ("remat", "some", "remat='some'; accepted: none, dots, full"),
+        ("attention_block", -1, "attention_block=-1; accepted: 0 or more"),
         ("attention", "flash", "attention='flash'; accepted: xla, cudnn"),
         ("attention", "cudnn", "needs dtype='bfloat16', got 'float32'"),
     ],

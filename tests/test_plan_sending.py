@@ -175,7 +175,7 @@ def test_sending_is_slower_between_islands():
     two = chips.parse_topology("h100:2x8")
 
     def seconds(**mesh: int) -> float:
-        made = plan.Plan(two, mesh, "", "", 0, (), 0, 0, plan.Rates())
+        made = plan.Plan(two, mesh, "", {}, (), 0, 0, plan.Rates())
         return made.sending_seconds(program)
 
     near, far = 450e9 * chips.LINK_SHARE, 50e9 * chips.LINK_SHARE

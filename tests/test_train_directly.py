@@ -1,5 +1,8 @@
 """The policy on pairs: what it reads, what it learns, and that it goes on exactly."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -163,3 +166,36 @@ def test_too_few_pairs_are_refused_with_where_they_went(finished_run, tmp_path):
         ValueError, match="direct: 6 training rows.*simulate made 8 pairs"
     ):
         runs.run(config, workdir, "direct")
+
+
+def test_per_token_divides_what_both_models_say_by_the_tokens_of_a_reply(
+    finished_run, tmp_path, job
+):
+    """Two pairs by hand: the score of the reference, the loss, and held-out rewards."""
+    workdir = runs.copy_run(finished_run, tmp_path / "run", "pairs")
+    config = runs.tiny_config(**FIELDS, direct__per_token=True, direct__loss="ipo")
+    own = dataclasses.replace(job, config=config)
+    rows = train_directly.training_rows(config, workdir, own)[:2]
+    base = job.load_base()
+    other = jax.tree.map(lambda leaf: 1.5 * leaf, base)
+    ratios, plain = np.zeros((2, 2)), np.zeros((2, 2))
+    for n, row in enumerate(rows):
+        for k, ids in enumerate((row.pair.ids_1, row.pair.ids_2)):
+            start = row.pair.starts[k]
+            said = [log_prob(job, one, ids, start) for one in (base, other)]
+            count = len(ids) - start
+            assert row.reference[k] == pytest.approx(said[0] / count, rel=1e-4)
+            plain[n, k] = said[1] - said[0]
+            ratios[n, k] = plain[n, k] / count
+    assert np.abs(plain / ratios).min() > 2  # replies have several tokens
+    labels = np.array([row.prob_2 for row in rows])
+    beta = config.direct.beta
+    off = ratios[:, 1] - ratios[:, 0] - (2 * labels - 1) / (2 * beta)
+    with jax.set_mesh(job.mesh):
+        loss, _ = train_directly.direct_loss(own)(
+            {"policy": other}, train_directly.collate(own)(rows)
+        )
+    assert float(loss) == pytest.approx(np.mean(off**2), rel=1e-4)
+    pairs, score = [row.pair for row in rows], train_directly.reply_scorer(own)
+    rewards = train_directly.implicit_rewards(own, score, rows, other, pairs)
+    np.testing.assert_allclose(rewards, beta * ratios, rtol=1e-3, atol=1e-5)

@@ -92,7 +92,7 @@ _SEED = kinds.Field(kinds.COUNT, "", 42, low=0, high=2**32 - 1)
 _RUN = {
     "name": _text("rlcd", "name of the method", argument="config file"),
     "preset": _choice("corrected", "paper", "released", argument="preset"),
-    "size": _choice("paper", "full", "quick", "smoke", argument="size"),
+    "size": _choice("paper", "long", "full", "quick", "smoke", argument="size"),
     "seed": _SEED,
     "task": _text("cheerful", "a task's name or file", path=True, argument="task"),
     "task_format": _choice("", "dialogue", "chat"),
@@ -110,6 +110,7 @@ _MODEL = {
     "dtype": _choice(*llama.DTYPES),
     "remat": _choice(*llama.REMAT),
     "attention": _choice(*llama.ATTENTION),
+    "attention_block": _count(256, 0, "tokens; 0: texts are one block"),
     "chunk_tokens": _count(2048, 1, "tokens of a device"),
 }
 _LORA = {
@@ -231,6 +232,7 @@ _DISTILL = _SUPERVISED | {
 _DIRECT = _SUPERVISED | {
     "loss": _choice(*preferences.DIRECT),
     "beta": _above(0.1, 0, "rewards a nat"),
+    "per_token": _flag(False),
     "order": _choice(*packed_batches.ORDERS),
     "curriculum": _curriculum(),
     "keep_best": _choice("", *retention.METRICS["direct"]),

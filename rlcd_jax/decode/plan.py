@@ -7,7 +7,7 @@ import jax
 
 from rlcd_jax import sharding, tree
 from rlcd_jax.decode import jitted, layout
-from rlcd_jax.models import llama
+from rlcd_jax.models import blocked, llama
 
 GIB = 2**30
 FLOAT = 4  # bytes of a float32
@@ -103,8 +103,10 @@ def _work(
         if not width:
             continue
         seen = width + length * copies
+        # Of `cfg.attention_block` queries at once.
+        at_once = blocked.block_tokens(width, cfg.attention_block) / width
         heads = cfg.layout.kv_heads * cfg.layout.group
-        wide = max(3 * cfg.mlp_dim, scores * heads * seen) / tensor_ways
+        wide = max(3 * cfg.mlp_dim, scores * heads * seen * at_once) / tensor_ways
         tokens = FLOAT * rows * width / slot_ways * (wide + 2 * cfg.embed_dim)
         new = rows * entry * (width + length * copies)
         yield f"prefill {width}" + " on copies" * copies, int(tokens + new)

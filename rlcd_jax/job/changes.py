@@ -30,6 +30,7 @@ FOLLOWS = {
     "model.cache_dir": PLACE,
     "model.remat": ROUNDING,
     "model.attention": ROUNDING,
+    "model.attention_block": ROUNDING,
     "model.chunk_tokens": ROUNDING,
     "prompts.hh_dir": PLACE,
     "prompts.data_dir": PLACE,

@@ -223,11 +223,15 @@ def _instructions(job: setup.Job) -> Sequence[str]:
 def _frame_tokens(
     job: setup.Job, asked: Sequence[str], shots: str, *, words: bool
 ) -> int:
-    """Return the tokens of a question about two replies, without them, at most."""
+    """Return the tokens of a question about two replies, without them, at most.
+
+    A lead-in is shown with each reply: once more than in the prompt.
+    """
+    led = job.task.lead_in.strip()
     opening, before = job.task.scoring_opening, shots and shots + scoring_prompt.BLOCK
     last = scoring_prompt.REASON if words else scoring_prompt.ANSWER
     texts = [
-        before + scoring_prompt.scoring_prompt("", "", "", one, opening, last)
+        before + scoring_prompt.scoring_prompt("", "", led, one, opening, last)
         for one in asked
     ]
     return max(map(len, encoding.encode_texts(job.text_tokenizer, texts)))

@@ -158,6 +158,7 @@ def configured(cfg: llama.LlamaConfig, config: ConfigDict) -> llama.LlamaConfig:
         dtype=config.model.dtype,
         remat=config.model.remat,
         attention=config.model.attention,
+        attention_block=config.model.attention_block,
         tensor_ways=config.mesh.tensor,
     )
 

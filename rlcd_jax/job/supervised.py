@@ -56,12 +56,14 @@ class Lesson:
       rows: the training rows.
       collate: how they become arrays.
       evaluate: parameters -> metrics on held-out rows; {} where there are none.
+      too_long: what became of texts that are, by kind; `length_counts.counts` each.
     """
 
     stage: str
     rows: Sequence[Row]
     collate: packed_batches.Collate
     evaluate: Callable[[Mapping[str, Params]], dict[str, float]]
+    too_long: Mapping[str, Mapping[str, int]]
 
 
 def num_updates(
@@ -319,6 +321,8 @@ def _train(
                 shown |= held_out
             for method, share in batches.shares(step - 1).items():
                 shown[f"{lesson.stage}/share_{method}"] = share
+            if step == 1:
+                shown |= length_counts.as_metrics(lesson.stage, lesson.too_long)
             row = writer.write(step, shown)
             best.note(step, row)
             bar.advance(1, headline.of(row))

@@ -33,8 +33,6 @@ FIRST, ALL = QUESTIONS = "first", "all"  # which of a task are asked
 LETTERS, REPLIES = "letters", "replies"  # what a judge may read: see `Means`
 LEXICON_EPSILON = 0.05  # VADER calls a compound score within 0.05 of zero neutral
 
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # headers of a plain dialogue
-
 ScoreLetters = Callable[[list[str]], Sequence[tuple[float, float]]]
 ScoreReplies = Callable[[list[tuple[str, str]]], Sequence[float]]
 
@@ -195,15 +193,8 @@ def log_odds(
 
 
 def whole_turns(sample: verdicts.JudgedReply) -> tuple[str, str]:
-    """Return the dialogue up to the last header, and the whole turn that follows.
-
-    Where a task lets the reply continue a lead-in, such as "One possible outline:
-    1.", the lead-in is shown with each reply and no longer ends the dialogue.
-    """
-    before, header, lead_in = sample.prompt.rpartition(ASSISTANT)
-    if not header or not lead_in.strip() or HUMAN in lead_in:
-        return sample.prompt, sample.reply
-    return before + header, f"{lead_in.strip()} {sample.reply.strip()}"
+    """Return the dialogue up to the last header, and the whole turn that follows."""
+    return scoring_prompt.whole_turn(sample.prompt, sample.reply)
 
 
 def _check_answers(asked: int, values: Sequence[float], width: int = 1) -> None:

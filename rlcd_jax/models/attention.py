@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax.models import products
+from rlcd_jax.models import blocked, products
 
 NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
 
@@ -62,6 +62,7 @@ def causal_attention(
     mask: jax.Array,
     *,
     kernel: str,
+    block: int,
     dtype: str,
 ) -> jax.Array:
     """Attend to earlier tokens of the same row that count.
@@ -72,13 +73,19 @@ def causal_attention(
       v: [B, T, K, H] float32.
       mask: [B, T] bool, True where a token counts; or int32, numbers of texts, as
         `llama.hidden_states` takes them.
-      kernel: "xla" or "cudnn".
+      kernel: "xla" or "cudnn", which never stores scores.
+      block: of "xla": tokens of a block at most, by which long texts are read, with
+        the same result (see `models.blocked`); 0: never.
       dtype: of the products' operands.
 
     Returns:
       [B, T, N * H] float32. Rows of a token that does not count are finite.
     """
     batch, length = mask.shape
+    if kernel == "xla" and blocked.num_blocks(length, block) > 1:
+        q = _grouped(q, k.shape[2])
+        texts = (q, k, v, *_texts(mask))
+        return blocked.causal_attention(*texts, most=block, dtype=dtype)
     seen = jnp.tril(jnp.ones((length, length), bool)) & _counts(mask)  # [B, T, S]
     if kernel == "cudnn":
         # A query that sees no key would be 0/0 in the kernel: it sees itself.
@@ -101,6 +108,13 @@ def _counts(mask: jax.Array) -> jax.Array:
     if mask.dtype == jnp.bool_:
         return mask[:, None, :]
     return (jnp.abs(mask)[:, :, None] == mask[:, None, :]) & (mask[:, None, :] > 0)
+
+
+def _texts(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the numbers of the text that a query sees and a key is of, [B, T] each."""
+    if mask.dtype == jnp.bool_:
+        return jnp.ones(mask.shape, jnp.int32), mask.astype(jnp.int32)
+    return jnp.abs(mask), jnp.maximum(mask, 0)
 
 
 def _grouped(q: jax.Array, kv_heads: int) -> jax.Array:

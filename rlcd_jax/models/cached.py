@@ -21,7 +21,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.models import products
+from rlcd_jax.models import blocked, products
 
 NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
 
@@ -157,6 +157,7 @@ def attend(
     mask: jax.Array,
     *,
     kernel: str,
+    block: int,
     dtype: str,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Add one layer's new tokens and attend from them to all before and themselves.
@@ -168,6 +169,7 @@ def attend(
       positions: [M, T] int32; for a draft, `start + filled + t`.
       mask: [M, T] bool; a token that does not count is not written to a Cache.
       kernel: "xla" or "cudnn".
+      block: new tokens that attend at once, if they are many (see `models.blocked`).
       dtype: of the products' operands.
 
     Returns:
@@ -175,7 +177,7 @@ def attend(
     """
     q, k, v = qkv
     if isinstance(cache, Draft):
-        return _attend_draft(cache, layer, qkv, dtype)
+        return _attend_draft(cache, layer, qkv, block, dtype)
     places = jnp.where(mask, positions, cache.k[layer].shape[length_axes(kernel).k])
     slot = jnp.arange(q.shape[0])[:, None]
     keys, values = (buffers[layer] for buffers in (cache.k, cache.v))
@@ -183,14 +185,15 @@ def attend(
     if kernel == "cudnn":
         keys = keys.at[slot, places].set(k, mode="drop")
         values = values.at[slot, places].set(v, mode="drop")
-        return _attend_cudnn(q, keys, values, positions, dtype), (keys, values)
+        mixed = _attend_cudnn(q, keys, values, positions, block, dtype)
+        return mixed, (keys, values)
     keys = keys.at[slot, :, places].set(k, mode="drop")
     values = values.at[slot, :, :, places].set(v, mode="drop")
     seen = jnp.arange(keys.shape[2]) <= positions[:, :, None]
-    return _mix(q, [(keys, values, seen)], dtype), (keys, values)
+    return _mix_blocks(q, [(keys, values, seen)], block, dtype), (keys, values)
 
 
-def _attend_draft(cache: Draft, layer: int, qkv, dtype: str):
+def _attend_draft(cache: Draft, layer: int, qkv, block: int, dtype: str):
     q, k, v = qkv
     keys, values = cache.window.k[layer], cache.window.v[layer]
     at = cache.filled
@@ -205,7 +208,38 @@ def _attend_draft(cache: Draft, layer: int, qkv, dtype: str):
         past_k, past_v = cache.past.k[layer], cache.past.v[layer]
         before = jnp.arange(past_k.shape[2]) < cache.start[:, None]
         parts.insert(0, (past_k, past_v, before[:, None]))
-    return _mix(q, parts, dtype), (keys, values)
+    return _mix_blocks(q, parts, block, dtype), (keys, values)
+
+
+def _mix_blocks(q: jax.Array, parts, block: int, dtype: str) -> jax.Array:
+    """Return `_mix` of at most `block` queries at a time, so that few scores exist."""
+    slots, length = q.shape[:2]
+    blocks = blocked.num_blocks(length, block)
+    if blocks == 1:
+        return _mix(q, parts, dtype)
+    size = blocked.block_tokens(length, block)
+
+    def split(x: jax.Array) -> jax.Array:
+        """[M, T, ...] as [Z, M, C, ...]."""
+        fill = [(0, 0)] * x.ndim
+        fill[1] = (0, blocks * size - length)
+        x = jnp.pad(x, fill).reshape(x.shape[0], blocks, size, *x.shape[2:])
+        return jnp.moveaxis(x, 1, 0)
+
+    # Of queries one by one, or of all alike.
+    own = [split(seen) if seen.shape[1] == length else None for *_, seen in parts]
+
+    def one(given):
+        q, seen = given
+        pairs = zip(parts, seen, strict=True)
+        return _mix(
+            q,
+            [(k, v, all_ if part is None else part) for (k, v, all_), part in pairs],
+            dtype,
+        )
+
+    out = jax.lax.map(one, (split(q), own))  # [Z, M, C, N * H]
+    return jnp.moveaxis(out, 0, 1).reshape(slots, blocks * size, -1)[:, :length]
 
 
 def _mix(q: jax.Array, parts, dtype: str) -> jax.Array:
@@ -235,12 +269,13 @@ def _mix(q: jax.Array, parts, dtype: str) -> jax.Array:
     return jnp.moveaxis(mixed, 3, 1).reshape(slots, length, heads * width)
 
 
-def _attend_cudnn(q, keys, values, positions, dtype) -> jax.Array:
+def _attend_cudnn(q, keys, values, positions, block, dtype) -> jax.Array:
     slots, length = positions.shape
     if length > 1:  # prefill on top of copied entries
         keys, values = (jnp.swapaxes(x, 1, 2) for x in (keys, values))
         seen = jnp.arange(keys.shape[2]) <= positions[:, :, None]
-        return _mix(q, [(keys, jnp.swapaxes(values, 2, 3), seen)], dtype)
+        parts = [(keys, jnp.swapaxes(values, 2, 3), seen)]
+        return _mix_blocks(q, parts, block, dtype)
     out = jax.nn.dot_product_attention(
         q.astype(dtype),
         keys,

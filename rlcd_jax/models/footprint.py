@@ -17,7 +17,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.models import head_layout, heads, llama
+from rlcd_jax.models import blocked, head_layout, heads, llama
 
 FLOAT = 4  # bytes of a float32
 TPU_LANES = 128  # of a tile: the last axis of an array is a multiple of it
@@ -156,13 +156,17 @@ def _product_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
 def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
     """Return the bytes of one layer's arrays at its worst moment.
 
-    Scores [B, N, T, T] exist where the kernel is "xla": cuDNN never stores them.
+    Scores [B, N, T, T] exist where the kernel is "xla" and a text is one block: of a
+    longer one there are those of a block of queries and one of keys, and no more is
+    kept for the backward pass than its sums. cuDNN never stores any.
     """
     query, key, mlp = _heads(cfg, one.tensor_ways)
+    token = FLOAT * one.rows * one.length
+    if _in_blocks(cfg, one.length):
+        return _layer_in_blocks(cfg, one, query, key, mlp)
     scores = 0.0
     if cfg.attention == "xla":
         scores = FLOAT * one.rows * query / cfg.head_dim * one.length**2
-    token = FLOAT * one.rows * one.length
     if _reads_on_tpu(one):  # softmax is in place; rows of scores fill whole tiles
         scores *= -(-one.length // TPU_LANES) * TPU_LANES / one.length
         heads_of = token / 2 * (query + 2 * key)
@@ -171,6 +175,40 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
         return int(max(1.4 * scores + token * (query + 2 * key), 2 * token * mlp))
     kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp) + scores
     return int(kept + max(2 * scores + token * query, 2 * token * mlp))
+
+
+def _in_blocks(cfg: llama.LlamaConfig, length: int) -> bool:
+    blocks = blocked.num_blocks(length, cfg.attention_block)
+    return cfg.attention == "xla" and blocks > 1
+
+
+def _layer_in_blocks(
+    cfg: llama.LlamaConfig, one: Pass, query: float, key: float, mlp: float
+) -> int:
+    """Return `layer_bytes` where attention goes over blocks; widths as of `_heads`.
+
+    Scores of a block stand beside what is made of them, and queries, keys, values and
+    what is seen lie in blocks, a second time.
+    """
+    token = FLOAT * one.rows * one.length
+    size = blocked.block_tokens(one.length, cfg.attention_block)
+    scores = FLOAT * one.rows * query / cfg.head_dim * size**2
+    if not one.models:
+        heads_of = token * (3 * query + 4 * key)
+        return int(max(2 * scores + heads_of, 2 * token * mlp))
+    kept = token * (3 * cfg.embed_dim + 3 * query + 4 * key + 3 * mlp)
+    return int(kept + max(3 * scores + token * (3 * query + 2 * key), 2 * token * mlp))
+
+
+def keys_computed(cfg: llama.LlamaConfig, length: int) -> float:
+    """Return the keys that each token of whole texts is multiplied with, in the mean.
+
+    All T, masked ones too, but in blocks, of which those above the diagonal are left
+    out.
+    """
+    if _in_blocks(cfg, length):
+        return blocked.keys_computed(length, cfg.attention_block)
+    return length
 
 
 def logits_bytes(
@@ -214,13 +252,12 @@ def forward_flops(
     """Return the floating-point operations of products in one forward pass.
 
     `2 L (4-matrix attention + 3-matrix feed-forward)` a token, `4 L N H S` for
-    attention over S keys, and `2 V D` a token whose logits are made. Attention over
-    whole texts computes all T keys for each query, masked ones too.
+    attention over S keys, and `2 V D` a token whose logits are made.
 
     Args:
       cfg: model numbers.
       tokens: of all texts.
-      length: keys that each token attends to.
+      length: keys that each token attends to; of whole texts, `keys_computed`.
       logit_tokens: tokens whose logits are made.
     """
     layer = 2 * _layer_params(cfg) + 4 * cfg.num_heads * cfg.head_dim * length

@@ -48,10 +48,12 @@ class LlamaConfig:
 
     `dtype` is that of the products' operands; `remat` says what the backward pass
     recomputes ("full": all of a layer, "dots": all but its products); `attention`
-    is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16); `tensor_ways` is among
-    how many devices heads are split, which moves them and changes no value;
-    `split_decode` says that fsdp splits the decode form's weights: then activations
-    go to them, which are small beside them, and partial sums come back.
+    is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16); with "xla" texts of more
+    than twice `attention_block` tokens are read in blocks of so many at most, which
+    changes no value (0: never); `tensor_ways` is among how many devices heads are
+    split, which moves them and changes no value; `split_decode` says that fsdp splits
+    the decode form's weights: then activations go to them, which are small beside
+    them, and partial sums come back.
     """
 
     vocab_size: int
@@ -69,6 +71,7 @@ class LlamaConfig:
     dtype: str = "bfloat16"
     remat: str = "full"
     attention: str = "xla"
+    attention_block: int = 256
     tensor_ways: int = 1
     split_decode: bool = False
 
@@ -103,6 +106,11 @@ class LlamaConfig:
                     f"LlamaConfig.{name}={getattr(self, name)!r}; "
                     f"accepted: {', '.join(accepted)}"
                 )
+        if self.attention_block < 0:
+            raise ValueError(
+                f"LlamaConfig.attention_block={self.attention_block}; accepted: 0 or "
+                "more tokens, 0 for whole texts"
+            )
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise ValueError(
                 f"attention='cudnn' needs dtype='bfloat16', got {self.dtype!r}; "
@@ -350,7 +358,13 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
     def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             return attention.causal_attention(
-                q, k, v, mask, kernel=cfg.attention, dtype=cfg.dtype
+                q,
+                k,
+                v,
+                mask,
+                kernel=cfg.attention,
+                block=cfg.attention_block,
+                dtype=cfg.dtype,
             )
 
         return _block(layer, cfg, x, angles, attend), None
@@ -389,6 +403,7 @@ def _run_cached(layers, cfg, x, angles, where, cache):
                 (q, k, v),
                 *where,
                 kernel=cfg.attention,
+                block=cfg.attention_block,
                 dtype=cfg.dtype,
             )
             new.append(buffers)

@@ -1,11 +1,11 @@
 """Counts and means of a set of pairs: by cell, by side, and what was lost."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import records
-from rlcd_jax.pairs import draws, length_counts, scored_labels
+from rlcd_jax.pairs import cut_replies, draws, length_counts, scored_labels
 
 
 def summarise(
@@ -69,3 +69,15 @@ def _summarise_cell(cell: Sequence[records.Pair]) -> dict[str, Any]:
     told = {"pairs": len(cell), "mean_prob_2": total / len(cell), "sides": by_side}
     votes = scored_labels.count_votes(cell)
     return told | ({"votes": votes} if votes else {})
+
+
+def count_cut(sides: Iterable[draws.SampledSide]) -> Mapping[str, int]:
+    """Return the counts of `cut_replies` of all attempts at sides, rejected too."""
+    of = cut = rejected = shortened = 0
+    for side in sides:
+        ends = [reply.finish == cut_replies.LENGTH for reply in side.replies]
+        taken = ends[-1:] if side.text is not None else []
+        of, cut = of + len(ends), cut + sum(ends)
+        rejected += sum(ends) - sum(taken)
+        shortened += side.shortened
+    return cut_replies.counts(of, cut=cut, rejected=rejected, shortened=shortened)

@@ -100,6 +100,7 @@ class SampledSide:
     text: str | None
     replies: tuple[engine.Reply, ...]
     reasons: tuple[str, ...]  # why there is no text yet, one entry a rejection
+    shortened: bool = False  # the text was cut, and lost a sentence that was not whole
 
     @property
     def failed(self) -> bool:
@@ -264,6 +265,7 @@ def _after(before: SampledSide, reply: engine.Reply, task: tasks.Task) -> Sample
         cleaned.text,
         (*before.replies, reply),
         before.reasons + rejected,
+        cleaned.shortened,
     )
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlcd_jax import records, schema, seeds, tasks
-from rlcd_jax.pairs import counting, draws, filtering, scored_labels
+from rlcd_jax.pairs import counting, cut_replies, draws, filtering, scored_labels
 from rlcd_jax.text import dialogue_format, tokenizer
 
 # The paper's names of the cells, for a mixture.
@@ -165,7 +165,8 @@ def simulate(
       score_all: pairs labelled by construction are scored too, and keep their label.
 
     Returns:
-      Pairs and dropped sides, both in the order of the prompts; `summarise` of them.
+      Pairs and dropped sides, both in the order of the prompts; `summarise` of them,
+      with the counts of `cut_replies` of all replies that were drawn.
     """
     _check(prompts, task, rows, settings, score, score_all)
     planned = [
@@ -182,7 +183,9 @@ def simulate(
         if len(whole) > 1:
             kept.append((draw, whole))
     pairs = label(kept, task, rows, settings, score, score_all)
-    return pairs, dropped, counting.summarise(pairs, dropped)
+    cut = counting.count_cut(one for sides in sampled for one in sides)
+    summary = counting.summarise(pairs, dropped)
+    return pairs, dropped, summary | {cut_replies.SUMMARY: {"replies": cut}}
 
 
 def _check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 SUMMARY = "too_long"  # field of a stage's summary
@@ -24,6 +25,15 @@ def counts(
     """
     values = (of, dropped, shortened, identical)
     return dict(zip(COUNTED, values, strict=True))
+
+
+def as_metrics(stage: str, kinds: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    """Return counts by kind of text as metrics: `preference/held_out_pairs_dropped`."""
+    return {
+        f"{stage}/{re.sub(r'[^a-z]+', '_', what)}_{name}": float(numbers[name])
+        for what, numbers in kinds.items()
+        for name in COUNTED
+    }
 
 
 def lost(numbers: Mapping[str, int]) -> Mapping[str, int]:

@@ -18,10 +18,15 @@ MARK = "\n\nHuman:"
 
 @dataclasses.dataclass(frozen=True)
 class Cleaned:
-    """A clean reply, or the reason why there is none: exactly one is not None."""
+    """A clean reply, or the reason why there is none: exactly one is not None.
+
+    `shortened` says that the reply was cut and lost a sentence that was not whole; it
+    is how the text came about and no part of it.
+    """
 
     text: str | None
     reason: str | None = None
+    shortened: bool = dataclasses.field(default=False, compare=False)
 
 
 def clean_reply(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned:
@@ -89,6 +94,7 @@ def clean_corrected(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned
     human, assistant = (re.escape(name) for name in rules.role_names)
     affix = r"[ \t]*(?:\([^()\n]*\))?[ \t]*:"
     text = re.sub(rf"\A(?:\s*{assistant}{affix})+", "", raw)
+    shortened = False
     header = re.search(rf"^[ \t]*(?:{human}|{assistant}){affix}", text, re.MULTILINE)
     if header:
         text = text[: header.start()]
@@ -97,9 +103,10 @@ def clean_corrected(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned
         if rules.unfinished == "reject":
             return Cleaned(None, "unfinished")
         if rules.unfinished == "cut_sentence":
-            text = cut_at_sentence(text)
-            if not text:
+            whole = cut_at_sentence(text)
+            if not whole:
                 return Cleaned(None, "unfinished")
+            text, shortened = whole, whole != text.strip()
         elif rules.unfinished != "keep":
             raise ValueError(
                 f"clean-up rule 'unfinished' is {rules.unfinished!r}; accepted: "
@@ -108,7 +115,7 @@ def clean_corrected(raw: str, finish: str, rules: tasks.CleanupRules) -> Cleaned
     text = text.strip()
     if schema.is_blank(text) or len(text) < rules.min_characters:
         return Cleaned(None, "empty")
-    return Cleaned(text)
+    return Cleaned(text, shortened=shortened)
 
 
 def _without_half_header(text: str, role_names: Sequence[str]) -> str:

@@ -115,7 +115,11 @@ def texts(
       task: has the questions and the opening.
       asking: how.
     """
-    replies = (pair.reply_1, pair.reply_2)
+    (plain, first), (_, second) = (
+        scoring_prompt.whole_turn(plain, reply)
+        for reply in (pair.reply_1, pair.reply_2)
+    )
+    replies = (first, second)
     orders = (replies, replies[::-1]) if asking.both_orders else (replies,)
     before = asking.shots and asking.shots + scoring_prompt.BLOCK
     last = scoring_prompt.REASON if asking.words else scoring_prompt.ANSWER

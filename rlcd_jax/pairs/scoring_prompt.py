@@ -5,12 +5,27 @@ import re
 from rlcd_jax.tasks import layout
 
 BLOCK = "\n\n\n\n"
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # headers of a plain dialogue
 LETTERS = ("continuation", "bare")  # as what A and B are read: see `scoring.letters`
 ANSWER = "The answer is: ("  # a letter follows
 REASON = "Give the reason in one sentence, then the answer. Reason:"  # words follow
 # What ends an answer in words, wherever it stands in them.
 ENDS = ("answer is: (A", "answer is: (B", "answer is (A", "answer is (B", BLOCK)
 _SAID = re.compile(r"answer is:? \(([AB])")
+
+
+def whole_turn(prompt: str, reply: str) -> tuple[str, str]:
+    """Return a dialogue up to its last header, and the whole turn that follows.
+
+    Where a task lets the reply continue a lead-in, such as "One possible outline:
+    1.", the lead-in is shown with each reply and no longer ends the dialogue.
+
+    Source: the released script that asks GPT-4 about outlines.
+    """
+    before, header, lead_in = prompt.rpartition(ASSISTANT)
+    if not header or not lead_in.strip() or HUMAN in lead_in:
+        return prompt, reply
+    return before + header, f"{lead_in.strip()} {reply.strip()}"
 
 
 def scoring_prompt(

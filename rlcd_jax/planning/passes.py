@@ -296,7 +296,7 @@ def read(
         * footprint.forward_flops(
             cfg,
             num_texts * length,
-            length,
+            footprint.keys_computed(cfg, length),
             logit_tokens=num_texts * logit_length,
         ),
         traffic=runs * weights * mesh.shape["fsdp"],

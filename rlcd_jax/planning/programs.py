@@ -238,7 +238,10 @@ def train(setting: Setting, name: str) -> list[Program]:
         name,
         trainer,
         forward=footprint.forward_flops(
-            setting.cfg, tokens, length, logit_tokens=tokens * stage.policy
+            setting.cfg,
+            tokens,
+            footprint.keys_computed(setting.cfg, length),
+            logit_tokens=tokens * stage.policy,
         ),
         updates=updates,
     )
@@ -283,6 +286,7 @@ def policy(setting: Setting) -> list[Program]:
     valued = learning.VALUE in learning.trained(section)
     rows = updates * reply_rows.rows_of_update(section)
     tokens, logit_tokens = rows * length, rows * section.reply_tokens
+    keys = footprint.keys_computed(cfg, length)
     specs = llama.param_specs(cfg)
     frozen = {
         "reference": sizes.model_shapes(setting, specs, frozen=True),
@@ -308,8 +312,8 @@ def policy(setting: Setting) -> list[Program]:
         setting,
         "policy",
         trainer,
-        forward=footprint.forward_flops(cfg, tokens, length, logit_tokens=logit_tokens)
-        + valued * footprint.forward_flops(cfg, tokens, length, logit_tokens=0),
+        forward=footprint.forward_flops(cfg, tokens, keys, logit_tokens=logit_tokens)
+        + valued * footprint.forward_flops(cfg, tokens, keys, logit_tokens=0),
         updates=updates,
         beside=step,
     )

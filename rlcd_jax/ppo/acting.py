@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import processes, records, seeds, sharding, tasks
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import batching, generation, lengths, prompt_parts, roles, setup
-from rlcd_jax.pairs import length_counts
+from rlcd_jax.pairs import cut_replies, length_counts
 from rlcd_jax.ppo import (
     kl_penalty,
     learning,
@@ -339,7 +339,9 @@ class Actor:
             entropy=entropy,
         )
         speed = generation.engine_metrics(self.sampler)
+        cut = cut_replies.by_finish([one.reply.finish for one in sampled])
         shown = {**processes.fetch({**metrics, **more}), **speed, **checked}
+        shown |= cut_replies.as_metrics("rollout", cut)
         shown["rollout/reward_mean"] = float(reward.mean())
         return frozen, notes, {**shown, **weighted_rewards.metrics(apart)}
 

@@ -22,6 +22,7 @@ import numpy as np
 from absl import logging
 
 from rlcd_jax import checkpoint, done_mark, jsonl, processes, record_files
+from rlcd_jax.pairs import cut_replies
 from rlcd_jax.ppo import acting, overoptimisation, weighted_rewards
 from rlcd_jax.statistics import estimates
 
@@ -219,7 +220,8 @@ def answer_dev(
     Returns:
       The replies as rows of a file, "score" being the preference model's reward and
       "kl" the log-ratio in nats a reply; and `dev/reward_mean`, `dev/kl_sum_mean` in
-      nats a reply and `dev/response_length_mean` in tokens, and `dev/reward/NAME`.
+      nats a reply, `dev/response_length_mean` in tokens, how many were cut, and
+      `dev/reward/NAME`.
     """
     sampled = actor.generate(policy, actor.dev_prompts, step=0)
     notes = notes or acting.Notes.from_meta({}, actor.section)
@@ -248,4 +250,5 @@ def answer_dev(
         ),
         **{f"dev/{name}": value for name, value in told.items()},
     }
-    return rows, metrics
+    cut = cut_replies.by_finish([one.reply.finish for one in sampled])
+    return rows, metrics | cut_replies.as_metrics("dev", cut)

@@ -61,6 +61,7 @@ def write_report(
         config=sections.config_groups(run.config),
         stages=sections.stages(run),
         too_long=sections.too_long(run),
+        cut=sections.cut(run),
         curves=drawn,
         watch=watch.watch(run, drawn),
         tables=[

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import dotted
 from rlcd_jax.job import roles
-from rlcd_jax.pairs import length_counts
+from rlcd_jax.pairs import cut_replies, length_counts
 from rlcd_jax.report import reading, table_files
 from rlcd_jax.statistics.estimates import Missing
 
@@ -200,15 +200,28 @@ def too_long(run: reading.Run) -> list[tuple[str, str, list[int]]]:
 
     The counts are as in `length_counts.COUNTED`; stages that left none are out.
     """
+    return _counted(run, length_counts.SUMMARY, length_counts.COUNTED)
+
+
+def cut(run: reading.Run) -> list[tuple[str, str, list[int]]]:
+    """Return what became of replies that were cut: (stage, replies, counts).
+
+    The counts are as in `cut_replies.COUNTED`; stages that draw none are out.
+    """
+    return _counted(run, cut_replies.SUMMARY, cut_replies.COUNTED)
+
+
+def _counted(
+    run: reading.Run, field: str, counted: Sequence[str]
+) -> list[tuple[str, str, list[int]]]:
+    """Return the counts that summaries have in a field, by stage and kind of text."""
     rows = []
     for stage in run.stages:
         summary = None if reading.is_missing(stage.summary) else stage.summary
-        kinds = (summary or {}).get(length_counts.SUMMARY)
+        kinds = (summary or {}).get(field)
         for what, counts in kinds.items() if isinstance(kinds, Mapping) else ():
-            if isinstance(counts, Mapping) and counts.keys() >= {
-                *length_counts.COUNTED
-            }:
-                shown = [counts[name] for name in length_counts.COUNTED]
+            if isinstance(counts, Mapping) and counts.keys() >= {*counted}:
+                shown = [counts[name] for name in counted]
                 rows.append((stage.name, what, shown))
     return rows
 

@@ -44,17 +44,19 @@ def reply_scorer(
 
 
 def ids_scorer(
-    job: setup.Job, smallest: int = 64
+    job: setup.Job, smallest: int = 64, *, per_token: bool = False
 ) -> Callable[[Params, Sequence[Sequence[int]], Sequence[int]], np.ndarray]:
     """Return a function from ids to log-probabilities of their last tokens.
 
     `score(params, rows, counts)` gives [B] float32, nats: of each row the sum over its
-    last `counts[b]` tokens, each after all before it. The parameters are as
+    last `counts[b]` tokens, each after all before it; or their mean, which does not
+    fall with a reply's length (0 where nothing is counted). The parameters are as
     `reading.frozen` gives them.
 
     Args:
       job: of the stage.
       smallest: width of a batch, in tokens: less where most rows are shorter.
+      per_token: the mean, nats a token.
     """
     run = ids_program(job)
 
@@ -66,17 +68,18 @@ def ids_scorer(
             counted = mask & (from_right < num[:, None])
             return run(params, *reading.placed(job, tokens, mask, counted))
 
-        longest = max(map(len, rows), default=1)
+        longest, tokens = max(map(len, rows), default=1), np.asarray(counts, np.int32)
         with jax.set_mesh(job.mesh):
-            return batching.map_rows(
+            sums = batching.map_rows(
                 one,
                 rows,
-                np.asarray(counts, np.int32),
+                tokens,
                 rows_at=reading.rows_at(job),
                 lengths=batching.rising_lengths(longest, smallest),
                 pad_id=job.text_tokenizer.pad_id,
                 what="likelihoods",
             )
+        return sums / np.maximum(tokens, 1) if per_token else sums
 
     return score
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlcd_jax import processes, sharding
 from rlcd_jax.job import setup
+from rlcd_jax.models import blocked
 from rlcd_jax.models import frozen as frozen_weights
 
 Params = Any
@@ -38,15 +39,18 @@ def _freezing(dtype: str) -> Callable[[Params], Params]:
 def rows_at(job: setup.Job) -> Callable[[int], int]:
     """Return a function from the length of a batch's rows to how many it has.
 
-    `ROWS` on each device. The scores of attention take rows x length^2, so above
-    `FULL_LENGTH` rows go down by the square, and a batch of long texts takes no more
-    than one of `ROWS` texts of that length; down to one row on each device.
+    `ROWS` on each device. Above `FULL_LENGTH` there are fewer, down to one on each
+    device, so that a batch of long texts takes no more memory than one of `ROWS` texts
+    of that length: rows go down with the tokens, or by their square where attention
+    has the scores of all of a text at once.
     """
-    ways = sharding.batch_ways(job.mesh)
+    ways, cfg = sharding.batch_ways(job.mesh), job.cfg
 
     def rows(length: int) -> int:
-        room = ROWS * FULL_LENGTH**2 // max(length, FULL_LENGTH) ** 2
-        return max(1, room) * ways
+        length = max(length, FULL_LENGTH)
+        blocks = blocked.num_blocks(length, cfg.attention_block)
+        power = 1 if cfg.attention == "cudnn" or blocks > 1 else 2
+        return max(1, ROWS * FULL_LENGTH**power // length**power) * ways
 
     return rows
 

@@ -74,6 +74,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         rows=examples,
         collate=collate(job),
         evaluate=lambda params: {},
+        too_long=too_long,
     )
     _, shown = supervised.fit(
         config, workdir, folder, lesson, program, lambda: start_params(job)

@@ -42,6 +42,7 @@ from rlcd_jax.job import (
 from rlcd_jax.pairs import (
     blocks,
     counting,
+    cut_replies,
     draws,
     filtering,
     grid,
@@ -249,7 +250,7 @@ def drawer(job: setup.Job) -> Draw:
             calls.append(generation.engine_metrics(sampler))
             return replies
 
-        kept, dropped, _ = grid.simulate(
+        kept, dropped, told = grid.simulate(
             prompts,
             job.task,
             job.text_tokenizer,
@@ -262,6 +263,8 @@ def drawer(job: setup.Job) -> Draw:
         kept, filtered = filtering.part(kept, rules)
         figures = generation.add_metrics(calls)
         figures["simulate/seconds"] = time.monotonic() - started
+        cut = told[cut_replies.SUMMARY]["replies"]
+        figures |= cut_replies.as_metrics("simulate", cut)
         return blocks.Drawn(kept, dropped, figures, filtered)
 
     return draw
@@ -302,6 +305,8 @@ def _put_together(
         return None
     drawn = blocks.read(folder, places)
     summary = counting.summarise(drawn.pairs, drawn.dropped)
+    cut = {"replies": cut_replies.from_metrics("simulate", drawn.figures)}
+    summary[cut_replies.SUMMARY] = cut
     filters = grid.rules_of(config.pairs).asks
     if filters:
         summary["filtered"] = filtering.count(drawn.filtered)
@@ -316,6 +321,7 @@ def _put_together(
     names = config.trackers
     with metrics.MetricWriter(workdir, "simulate", names=names) as writer:
         writer.write(0, generation.with_rates(drawn.figures))
+    cut_replies.note("simulate", cut)
     told = "simulate: %d pairs, %d sides dropped"
     logging.info(told, len(drawn.pairs), len(drawn.dropped))
     for name, cell in summary["cells"].items():

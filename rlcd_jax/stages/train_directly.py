@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -34,7 +33,7 @@ from rlcd_jax.models import heads, llama
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import agreement, data, pair_ids
 from rlcd_jax.scoring import likelihoods, reading
-from rlcd_jax.training import packing, preferences
+from rlcd_jax.training import masked, packing, preferences
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
@@ -47,7 +46,7 @@ class ReadPair:
 
     Attributes:
       pair: as the policy reads it.
-      reference: log P(reply | prompt) of both, nats.
+      reference: log P(reply | prompt) of both, nats, as `reply_scorer` gives it.
     """
 
     pair: pair_ids.TokenPair
@@ -106,6 +105,7 @@ def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
         rows=rows,
         collate=collate(job),
         evaluate=watched.look,
+        too_long=too_long,
     )
     _, shown = supervised.fit(
         config, workdir, folder, lesson, program, lambda: start_params(job)
@@ -161,9 +161,10 @@ Score = Callable[[Params, Sequence[pair_ids.TokenPair]], np.ndarray]
 def reply_scorer(job: setup.Job) -> Score:
     """Return a function from frozen parameters and pairs to log P(reply | prompt).
 
-    [B, 2] in nats, summed over the tokens of a reply and of what ends it.
+    [B, 2] in nats, summed over the tokens of a reply and of what ends it, or their mean
+    where `direct.per_token` asks for it.
     """
-    score = likelihoods.ids_scorer(job)
+    score = likelihoods.ids_scorer(job, per_token=job.config.direct.per_token)
 
     def both(params: Params, pairs: Sequence[pair_ids.TokenPair]) -> np.ndarray:
         rows = [ids for pair in pairs for ids in (pair.ids_1, pair.ids_2)]
@@ -260,17 +261,21 @@ def num_rows(job: setup.Job, rows: Sequence[records.Pair]) -> int:
 def direct_loss(job: setup.Job):
     """Return the loss of a batch of pairs as a function of the parameters."""
     section = job.config.direct
-    return _loss(job.cfg, job.chunk_tokens, section.loss, float(section.beta))
+    numbers = section.loss, float(section.beta), section.per_token
+    return _loss(job.cfg, job.chunk_tokens, *numbers)
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)
-def _loss(cfg: llama.LlamaConfig, chunk_tokens: int, loss: str, beta: float):
+def _loss(
+    cfg: llama.LlamaConfig, chunk_tokens: int, loss: str, beta: float, per_token: bool
+):
     def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
         packed, _ = heads.state_logprobs(
             params[ITEM], cfg, batch, chunk_tokens=chunk_tokens
         )
         tokens = packing.unpack(packed, batch["at"])  # [B, 2, R]
-        replies = jnp.sum(jnp.where(batch["counted"], tokens, 0.0), axis=-1)
+        said = masked.mean if per_token else masked.sum
+        replies = said(tokens, batch["counted"], axis=-1)
         ratios = replies - batch["reference"]
         return preferences.direct(
             ratios[:, 0], ratios[:, 1], batch["prob_2"], loss=loss, beta=beta

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
@@ -33,7 +33,7 @@ from rlcd_jax.job import (
     workspace,
 )
 from rlcd_jax.models import heads
-from rlcd_jax.pairs import length_counts
+from rlcd_jax.pairs import cut_replies, length_counts
 from rlcd_jax.ppo import acting, choosing, learning, weighted_rewards
 from rlcd_jax.preference import model
 from rlcd_jax.training import train_state
@@ -73,11 +73,17 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
             ),
         )
         best = keep.as_summary(saver.steps())
+    cut = {
+        what: _cut(workdir, name)
+        for what, name in (("rollouts", "rollout"), ("dev replies", "dev"))
+    }
+    cut_replies.note("policy", cut)
     summary = {
         "steps": last_step,
         "prompts": len(actor.prompts),
         length_counts.SUMMARY: actor.too_long,
         **told,
+        cut_replies.SUMMARY: cut,
         **last,
         **chosen,
         "skipped_updates": _skipped(workdir, section),
@@ -138,6 +144,8 @@ def _train(
                 whole = learner.models(state)["policy"]
                 dev = choice.look(step, whole, state.params["policy"], notes)
                 del whole
+            if step == 1:
+                dev |= length_counts.as_metrics("policy", actor.too_long)
             row = out.write(step, learning.finish_metrics(shown) | dev)
             best.note(step, row)
             last = last | dev if step in made else row
@@ -205,6 +213,17 @@ def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
     """Return how many updates were left out; a row has the share of its step's."""
     rows = metrics.read_metrics(workdir, "policy")
     return nonfinite.count(rows) * learning.updates_per_step(section)
+
+
+def _cut(workdir: str | pathlib.Path, name: str) -> Mapping[str, int]:
+    """Return how many replies of all steps were cut; a row has those of its step.
+
+    Args:
+      workdir: of the run.
+      name: first part of their metrics.
+    """
+    rows = metrics.read_metrics(workdir, "policy")
+    return cut_replies.added(cut_replies.from_metrics(name, row) for row in rows)
 
 
 def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:

@@ -82,6 +82,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
         rows=train,
         collate=collate(job),
         evaluate=watched.look,
+        too_long=too_long,
     )
     state, shown = supervised.fit(
         config,

@@ -243,7 +243,7 @@ def direct(
     example depend on its batch mates.
 
     Args:
-      log_ratio_1: [B] nats, summed over the tokens of the first reply.
+      log_ratio_1: [B] nats, summed over the tokens of the first reply, or their mean.
       log_ratio_2: [B] of the second.
       prob_2: [B] in [0, 1], probability that the second reply is the better.
       mask: [B] bool, True = counts; None: all pairs count.

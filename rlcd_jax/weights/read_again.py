@@ -27,7 +27,14 @@ TEXTS = (
 GREEDY_TOKENS = 8  # of the most likely continuation of the first text
 TEXT_TOKENS = 48  # of it that are read
 # What a config says about how a run computes, which no file of weights holds.
-OF_THE_RUN = ("dtype", "remat", "attention", "tensor_ways", "split_decode")
+OF_THE_RUN = (
+    "dtype",
+    "remat",
+    "attention",
+    "attention_block",
+    "tensor_ways",
+    "split_decode",
+)
 BAD = "do not use it"
 
 

@@ -1,0 +1,178 @@
+"""Attention over long texts a block of queries and a block of keys at a time.
+
+No array of T x T scores exists, forwards or backwards: a running softmax goes over the
+keys of a block of queries, and the backward pass makes each block of scores again. Only
+blocks at or under the diagonal are computed, so that it is also half the work.
+
+Letters as in `models.attention`, and C tokens of a block, Z blocks.
+Source: FlashAttention, arXiv 2205.14135 and 2307.08691, without its tiles of a kernel.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlcd_jax.models import products
+
+NEGATIVE = -1e30  # a masked score: finite, so that differences are numbers
+WHOLE = 2  # blocks that a text is not worth parting into: a quarter less of products
+TINY = 1e-30  # a sum of no weights, above zero
+
+
+def num_blocks(length: int, most: int) -> int:
+    """Return Z, the blocks of a text: one up to `WHOLE` times `most` tokens.
+
+    Args:
+      length: T, of the text.
+      most: tokens of a block at most, if there are several; 0: a text is one block.
+    """
+    if not most or length <= WHOLE * most:
+        return 1
+    return -(-length // most)
+
+
+def block_tokens(length: int, most: int) -> int:
+    """Return C, the tokens of the blocks of a text; arguments as of `num_blocks`."""
+    return -(-length // num_blocks(length, most))
+
+
+def keys_computed(length: int, most: int) -> float:
+    """Return the keys that a token is multiplied with, in the mean over a text.
+
+    All T in one block, masked ones too; elsewhere those of its block and of earlier
+    ones. Arguments as of `num_blocks`.
+    """
+    blocks = num_blocks(length, most)
+    return block_tokens(length, most) * (blocks + 1) / 2
+
+
+def causal_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    sees: jax.Array,
+    texts: jax.Array,
+    *,
+    most: int,
+    dtype: str,
+) -> jax.Array:
+    """Attend to earlier tokens of the text that a token sees.
+
+    Args:
+      q: [B, T, K, G, H] float32, scaled.
+      k: [B, T, K, H] float32.
+      v: [B, T, K, H] float32.
+      sees: [B, T] int32, number of the text whose tokens a query sees.
+      texts: [B, T] int32, number of each key's text; 0: nobody sees it.
+      most: tokens of a block at most.
+      dtype: of the products' operands.
+
+    Returns:
+      [B, T, K * G * H] float32; zero where a query sees no key.
+    """
+    batch, length, kv_heads, group, width = q.shape
+    size, blocks = block_tokens(length, most), num_blocks(length, most)
+
+    def split(x: jax.Array) -> jax.Array:
+        """[B, T, ...] as [Z, B, C, ...]; what fills the last block sees nothing."""
+        fill = [(0, 0)] * x.ndim
+        fill[1] = (0, blocks * size - length)
+        x = jnp.pad(x, fill).reshape(batch, blocks, size, *x.shape[2:])
+        return jnp.moveaxis(x, 1, 0)
+
+    out = _attend(
+        dtype,
+        jnp.moveaxis(split(q), 2, 4),  # [Z, B, K, G, C, H]
+        jnp.moveaxis(split(k), 2, 3),  # [Z, B, K, C, H]
+        jnp.moveaxis(split(v), 2, 3),
+        split(sees),
+        split(texts),
+    )
+    out = jnp.moveaxis(out, (0, 4), (1, 2))  # [B, Z, C, K, G, H]
+    out = out.reshape(batch, blocks * size, kv_heads * group * width)
+    return out[:, :length]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(dtype: str, q, k, v, sees, texts) -> jax.Array:
+    """Return what each query sees, [Z, B, K, G, C, H]; arrays as `split` makes them."""
+    return _forward(dtype, q, k, v, sees, texts)[0]
+
+
+def _forward(dtype: str, q, k, v, sees, texts) -> tuple[jax.Array, Any]:
+    def rows(one):
+        here, q_here, sees_here = one
+
+        def column(there, carry):
+            top, total, mixed = carry
+            scores, seen = _scores(dtype, here, there, q_here, k, sees_here, texts)
+            higher = jnp.maximum(top, jnp.max(scores, axis=-1))
+            weights = jnp.where(seen, jnp.exp(scores - higher[..., None]), 0.0)
+            shrunk = jnp.exp(top - higher)
+            added = products.contract("bkgts,bksh->bkgth", weights, v[there], dtype)
+            return (
+                higher,
+                total * shrunk + jnp.sum(weights, axis=-1),
+                mixed * shrunk[..., None] + added,
+            )
+
+        empty = jnp.zeros(q_here.shape[:-1], jnp.float32)
+        start = (empty + NEGATIVE, empty, jnp.zeros(q_here.shape, jnp.float32))
+        top, total, mixed = jax.lax.fori_loop(0, here + 1, column, start)
+        total = jnp.maximum(total, TINY)
+        return mixed / total[..., None], top + jnp.log(total)
+
+    out, sums = jax.lax.map(rows, (jnp.arange(q.shape[0]), q, sees))
+    return out, (q, k, v, sees, texts, out, sums)
+
+
+def _backward(dtype: str, saved, cotangent: jax.Array):
+    q, k, v, sees, texts, out, sums = saved
+    through = jnp.sum(cotangent * out, axis=-1)  # [Z, B, K, G, C]
+
+    def rows(carry, one):
+        here, q_here, sees_here, sums_here, d_out, d_sum = one
+
+        def column(there, carry):
+            d_q, d_k, d_v = carry
+            scores, seen = _scores(dtype, here, there, q_here, k, sees_here, texts)
+            probs = jnp.where(seen, jnp.exp(scores - sums_here[..., None]), 0.0)
+            of_v = products.contract("bkgts,bkgth->bksh", probs, d_out, dtype)
+            d_probs = products.contract("bkgth,bksh->bkgts", d_out, v[there], dtype)
+            d_scores = probs * (d_probs - d_sum[..., None])
+            of_k = products.contract("bkgts,bkgth->bksh", d_scores, q_here, dtype)
+            of_q = products.contract("bkgts,bksh->bkgth", d_scores, k[there], dtype)
+            return d_q + of_q, d_k.at[there].add(of_k), d_v.at[there].add(of_v)
+
+        start = (jnp.zeros(q_here.shape, jnp.float32), *carry)
+        d_q, *carry = jax.lax.fori_loop(0, here + 1, column, start)
+        return tuple(carry), d_q
+
+    start = (jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32))
+    given = (jnp.arange(q.shape[0]), q, sees, sums, cotangent, through)
+    (d_k, d_v), d_q = jax.lax.scan(rows, start, given)
+    kinds = zip((d_q, d_k, d_v), (q, k, v), strict=True)
+    return (*(new.astype(old.dtype) for new, old in kinds), None, None)
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _scores(
+    dtype: str, here, there, q_here, k, sees_here, texts
+) -> tuple[jax.Array, jax.Array]:
+    """Return masked scores of a block of queries and one of keys, and what is seen.
+
+    Scores are [B, K, G, C, C] float32; what is seen is [B, 1, 1, C, C] bool.
+    """
+    size = sees_here.shape[1]
+    steps, known = jnp.arange(size), texts[there][:, None, :]
+    before = there * size + steps <= (here * size + steps)[:, None]
+    seen = before & (sees_here[:, :, None] == known) & (known > 0)
+    seen = seen[:, None, None]
+    scores = products.contract("bkgth,bksh->bkgts", q_here, k[there], dtype)
+    return jnp.where(seen, scores, NEGATIVE), seen
