@@ -134,7 +134,9 @@ def test_solved_examples_of_a_task_end_as_answers_are_read():
                 zip(blocks, task.shots, strict=True)
             ):
                 letter = "AB"[number % 2]
-                assert f"({letter}) {shot.better}" in block and shot.prompt in block
+                led = f"{task.lead_in.strip()} ".lstrip()
+                assert f"({letter}) {led}{shot.better.strip()}" in block
+                assert shot.prompt in block
                 assert block.strip().endswith(f"The answer is: ({letter})")
                 if words:
                     said = block.partition(scoring_prompt.REASON)[2]

@@ -119,14 +119,16 @@ def solved(
     last = scoring_prompt.REASON if reasons else scoring_prompt.ANSWER
     blocks = []
     for number, pair in enumerate(examples):
-        replies = (pair.reply_1, pair.reply_2)
+        (plain, first), (_, second) = (
+            scoring_prompt.whole_turn(pair.prompt, reply)
+            for reply in (pair.reply_1, pair.reply_2)
+        )
+        replies = (first, second)
         better = round(pair.prob_2)
         place = number % 2
         shown = replies if better == place else replies[::-1]
         question = instructions[number // 2 % len(instructions)]
-        asked = scoring_prompt.scoring_prompt(
-            pair.prompt, *shown, question, opening, last
-        )
+        asked = scoring_prompt.scoring_prompt(plain, *shown, question, opening, last)
         reason = reasons[number] if reasons else ""
         blocks.append(asked + scoring_prompt.solved("AB"[place], reason))
     return scoring_prompt.BLOCK.join(blocks)
