@@ -119,11 +119,8 @@ def solved(
     last = scoring_prompt.REASON if reasons else scoring_prompt.ANSWER
     blocks = []
     for number, pair in enumerate(examples):
-        (plain, first), (_, second) = (
-            scoring_prompt.whole_turn(pair.prompt, reply)
-            for reply in (pair.reply_1, pair.reply_2)
-        )
-        replies = (first, second)
+        both = (pair.reply_1, pair.reply_2)
+        plain, replies = scoring_prompt.whole_turns(pair.prompt, both)
         better = round(pair.prob_2)
         place = number % 2
         shown = replies if better == place else replies[::-1]

@@ -115,11 +115,8 @@ def texts(
       task: has the questions and the opening.
       asking: how.
     """
-    (plain, first), (_, second) = (
-        scoring_prompt.whole_turn(plain, reply)
-        for reply in (pair.reply_1, pair.reply_2)
-    )
-    replies = (first, second)
+    both = (pair.reply_1, pair.reply_2)
+    plain, replies = scoring_prompt.whole_turns(plain, both)
     orders = (replies, replies[::-1]) if asking.both_orders else (replies,)
     before = asking.shots and asking.shots + scoring_prompt.BLOCK
     last = scoring_prompt.REASON if asking.words else scoring_prompt.ANSWER

@@ -28,6 +28,12 @@ def whole_turn(prompt: str, reply: str) -> tuple[str, str]:
     return before + header, f"{lead_in.strip()} {reply.strip()}"
 
 
+def whole_turns(prompt: str, pair: tuple[str, str]) -> tuple[str, tuple[str, str]]:
+    """Return a dialogue and both replies to it as `whole_turn` does."""
+    (plain, first), (_, second) = (whole_turn(prompt, reply) for reply in pair)
+    return plain, (first, second)
+
+
 def scoring_prompt(
     plain: str,
     reply_a: str,
