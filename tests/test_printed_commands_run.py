@@ -23,7 +23,7 @@ import pytest
 import runs
 from absl import flags, logging
 
-from rlcd_jax import leaving, record_files, records
+from rlcd_jax import leaving, record_files, records, stages
 from rlcd_jax.datasets import comparisons
 
 # What cannot run on a machine like this one, and why; it is parsed all the same.
@@ -429,7 +429,7 @@ LEAVES = {
     "reproduce --dry_run": (),
     "run": ("{workdir}/evaluate/table.md", "{workdir}/report.html"),
     "run --part": ("{workdir}/pairs/",),
-    "run --stage": ("{workdir}/preference/summary.json", "{workdir}/report.html"),
+    "run --stage": ("{workdir}/{made_in}/summary.json", "{workdir}/report.html"),
     "task": (),
     "theory": (),
     "weights": ("{out}/config.json", "{out}/model.safetensors"),
@@ -474,6 +474,8 @@ def leaves(place, name, words):
     values = dict(flags_of(words))
     values.setdefault("workdir", "runs/quickstart-cheerful-smoke")
     values["out"] = values.get("out", "").rpartition(":")[2]  # behind its format
+    stage = stages.STAGES.get(values.get("stage"))
+    values["made_in"] = stage and stage.folder
     return [place / path.format(**values) for path in LEAVES[kind]]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlcd_jax import leaving
 from rlcd_jax.datasets import closed_questions
-from rlcd_jax.job import lengths, setup, trained_form
+from rlcd_jax.job import lengths, roles, setup, trained_form
 from rlcd_jax.judging import regression_table
 from rlcd_jax.scoring import likelihoods, reading
 from rlcd_jax.statistics import tables
@@ -119,9 +119,10 @@ def table(
 ) -> tables.Table:
     """Return the table of what alignment cost, by the section `evaluate`."""
     config = job.config
+    model = roles.spec_of(config.model, roles.POLICY)
     return regression_table.table(
         readings,
-        caption=f"What alignment cost: {config.model.spec}, {config.name}",
+        caption=f"What alignment cost: {model}, {config.name}",
         notes=regression_table.notes(suite.source, suite.left_out),
         seed=config.seed,
         level=config.evaluate.interval,
