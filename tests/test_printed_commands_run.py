@@ -63,6 +63,10 @@ AGAIN = {
     "plan --topology=v5p:2x2x4 ": "plan --topology=h100:8; test_roles plans two models",
     "run --workdir=runs/rlcd --config=configs/rlcd.py:task=harmless,model=hf:model,"
     "size=smoke --config.model.generator=": "runs/rlcd; test_roles runs five models",
+    "run --workdir=runs/few ": "runs/rlaif; test_scored_labels has solved examples",
+    "run --config=configs/rlcd.py:task=harmless,model=hf:model,size=smoke "
+    "--config.stages=": "runs/rlcd, of which these are two stages",
+    "run --workdir=runs/both ": "runs/rlcd; test_weighted_rewards has two models",
     "run --workdir=shared/rlcd ": "runs/rlcd; parsing reads the short name of a config",
     "run --workdir=runs/polite ": "runs/polite_smoke; runs/rlcd has this model",
     "run --workdir=runs/YOURNAME ": "runs/polite_smoke, a task file too",
@@ -79,12 +83,16 @@ AGAIN = {
     "report --workdir runs/rlcd --studies": "report of RUN with studies",
     "report --workdir runs --compare runs/rlcd": "report that compares RUN, RUN2",
     "diagnose --workdir=runs/polite ": "diagnose of RUN",
+    "diagnose --workdir=D ": "diagnose of RUN",
     "diagnose --workdir={folder} ": "diagnose of RUN",
     "plan --topology=h100:1 ": "plan of eight; test_lora_plan has adapters on one",
     "pairs export RUN --out alpaca_farm:": "pairs export RUN in another format",
     "pairs export runs/rlcd ": "pairs export RUN; formats have tests of their own",
     "bench --what=preference --model=tiny --config.preference.batch_size": (
         "bench --what=preference"
+    ),
+    "bench --what=preference --model=tiny --prompt=12 --repeats=1": (
+        "bench --what=preference; test_blocked has blocks"
     ),
     "bench --model=tiny ": "bench --what=decode, which is what it measures by itself",
     "weights import --model {about.base} --out BASE": "weights import of a GGUF file",
@@ -337,7 +345,7 @@ def place(tmp_path, monkeypatch, world):
 def lay(place, world, line):
     """Put what a command reads where its flags say."""
     name, *words = line
-    if name == "run" and (place / "D").is_symlink():
+    if name in ("run", "diagnose") and (place / "D").is_symlink():
         (place / "D").unlink()  # a run has its folder for itself
     reads = {flag: what for (one, flag), what in READS.items() if one == name}
     if name == "human" and words[0] == "read":
@@ -360,6 +368,9 @@ def lay(place, world, line):
             record_files.write_jsonl(place / value, rows)
         elif flag == "config.evaluate.checkpoints":
             copy(world, "run", place / "runs" / "rlcd")
+        elif flag == "config.policy.rewards":
+            other = runs.tiny_config(model__spec=f"hf:{place / 'model'}")
+            runs.run(other, place / "runs/harmless", "simulate", "preference")
 
 
 def root_of(place, path):
@@ -429,6 +440,7 @@ LEAVES = {
     "reproduce --dry_run": (),
     "run": ("{workdir}/evaluate/table.md", "{workdir}/report.html"),
     "run --part": ("{workdir}/pairs/",),
+    "run --config.stages": ("{workdir}/preference/summary.json",),
     "run --stage": ("{workdir}/{made_in}/summary.json", "{workdir}/report.html"),
     "task": (),
     "theory": (),
