@@ -61,6 +61,7 @@ def drawn(monkeypatch, num):
     monkeypatch.setattr(generation, "generate", generate)
     monkeypatch.setattr(rewards, "preference_judge", judge)
     job = types.SimpleNamespace(config=types.SimpleNamespace(seed=7), mesh=None)
+    job.of = lambda role: job  # one model has all roles
     asked = [engine.Request(i, (1,), (0, 0), 4) for i in ("p", "q")]
     found = best_of.draw(
         job,

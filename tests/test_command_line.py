@@ -93,7 +93,7 @@ def test_words_that_are_no_flags_are_left(values, monkeypatch):
     [
         (("--config=rlcd", "--config.policy.gama=1"), "no field 'policy.gama'"),
         (("--config=rlcd", "--config.seed.low=1"), "place of 'low': nothing"),
-        (("--config=rlcd:size=huge",), "size='huge'; accepted: paper, full"),
+        (("--config=rlcd:size=huge",), "size='huge'; accepted: paper, long"),
         (("--config=none/such.py",), "the config cannot be read"),
         (("--config=rlcd", "--nosuch=1"), "nosuch"),
     ],
