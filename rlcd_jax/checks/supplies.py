@@ -322,7 +322,7 @@ def _questions(config: ConfigDict, task: tasks.Task) -> Iterator[str]:
         else:
             hh_rlhf_files.local_files(task.hh_config, config.prompts.hh_dir)
         return
-    few_shots.known_text(few_shots.read(section.shots), task, words=section.votes > 0)
+    few_shots.known_of(section, task)
 
 
 def _from_prompts(look: Look, train: Sequence[records.Prompt]) -> Iterator[str]:

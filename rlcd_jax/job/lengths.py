@@ -133,7 +133,7 @@ def _needs(
         asked = _instructions(job) if grid.asks(section) else ()
         marked = False
         if shots is None and asked:
-            shots = known_shots(job)
+            shots = few_shots.known_of(section, task)
     elif stage == "policy":
         name, section = "policy", config.policy
         asked, marked = (), True
@@ -191,13 +191,6 @@ def tokens_for_one(job: setup.Job, reader: setup.Job) -> float:
 def _about(share: float, role: str) -> str:
     """Return what a length in other tokens is, in words; "" where they are the same."""
     return "" if share == 1 else f", of which each is about {share:.2g} of the {role}'s"
-
-
-def known_shots(job: setup.Job) -> str:
-    """Return the text of a run's solved examples, "" for human pairs and for none."""
-    section = job.config.pairs
-    shots = few_shots.read(section.shots)
-    return few_shots.known_text(shots, job.task, words=section.votes > 0)
 
 
 def question_tokens(reader: setup.Job, shots: str) -> int:

@@ -108,6 +108,7 @@ class Batches:
         self._ramps = ramps
         if ramps:
             methods = [row.method for row in rows]
+            self._methods = sorted(set(methods))
             places = curriculum.order(methods, ramps, seed, total * batch_size)
             self._chosen = [
                 places[n * batch_size : (n + 1) * batch_size] for n in range(total)
@@ -142,8 +143,7 @@ class Batches:
         if not self._ramps:
             return {}
         own = [row.method for row in self.rows(index)]
-        every = sorted({row.method for row in self._rows})
-        return {name: own.count(name) / len(own) for name in every}
+        return {name: own.count(name) / len(own) for name in self._methods}
 
     def as_summary(self) -> dict[str, Any]:
         """Return how the shares of the methods went, part by part; {} without ramps."""

@@ -50,6 +50,21 @@ def keys_computed(length: int, most: int) -> float:
     return block_tokens(length, most) * (blocks + 1) / 2
 
 
+def split(x: jax.Array, most: int) -> jax.Array:
+    """Return [B, T, ...] as [Z, B, C, ...], the last block filled up with zeros.
+
+    Args:
+      x: an array of texts.
+      most: as of `num_blocks`.
+    """
+    length = x.shape[1]
+    size, blocks = block_tokens(length, most), num_blocks(length, most)
+    fill = [(0, 0)] * x.ndim
+    fill[1] = (0, blocks * size - length)
+    x = jnp.pad(x, fill).reshape(x.shape[0], blocks, size, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
+
 def causal_attention(
     q: jax.Array,
     k: jax.Array,
@@ -75,25 +90,16 @@ def causal_attention(
       [B, T, K * G * H] float32; zero where a query sees no key.
     """
     batch, length, kv_heads, group, width = q.shape
-    size, blocks = block_tokens(length, most), num_blocks(length, most)
-
-    def split(x: jax.Array) -> jax.Array:
-        """[B, T, ...] as [Z, B, C, ...]; what fills the last block sees nothing."""
-        fill = [(0, 0)] * x.ndim
-        fill[1] = (0, blocks * size - length)
-        x = jnp.pad(x, fill).reshape(batch, blocks, size, *x.shape[2:])
-        return jnp.moveaxis(x, 1, 0)
-
-    out = _attend(
+    out = _attend(  # what fills the last block sees nothing, and nothing sees it
         dtype,
-        jnp.moveaxis(split(q), 2, 4),  # [Z, B, K, G, C, H]
-        jnp.moveaxis(split(k), 2, 3),  # [Z, B, K, C, H]
-        jnp.moveaxis(split(v), 2, 3),
-        split(sees),
-        split(texts),
+        jnp.moveaxis(split(q, most), 2, 4),  # [Z, B, K, G, C, H]
+        jnp.moveaxis(split(k, most), 2, 3),  # [Z, B, K, C, H]
+        jnp.moveaxis(split(v, most), 2, 3),
+        split(sees, most),
+        split(texts, most),
     )
     out = jnp.moveaxis(out, (0, 4), (1, 2))  # [B, Z, C, K, G, H]
-    out = out.reshape(batch, blocks * size, kv_heads * group * width)
+    out = out.reshape(batch, -1, kv_heads * group * width)
     return out[:, :length]
 
 

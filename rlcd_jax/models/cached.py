@@ -15,6 +15,7 @@ Letters as in `models.llama`, and W window.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import flax.struct
@@ -214,18 +215,9 @@ def _attend_draft(cache: Draft, layer: int, qkv, block: int, dtype: str):
 def _mix_blocks(q: jax.Array, parts, block: int, dtype: str) -> jax.Array:
     """Return `_mix` of at most `block` queries at a time, so that few scores exist."""
     slots, length = q.shape[:2]
-    blocks = blocked.num_blocks(length, block)
-    if blocks == 1:
+    if blocked.num_blocks(length, block) == 1:
         return _mix(q, parts, dtype)
-    size = blocked.block_tokens(length, block)
-
-    def split(x: jax.Array) -> jax.Array:
-        """[M, T, ...] as [Z, M, C, ...]."""
-        fill = [(0, 0)] * x.ndim
-        fill[1] = (0, blocks * size - length)
-        x = jnp.pad(x, fill).reshape(x.shape[0], blocks, size, *x.shape[2:])
-        return jnp.moveaxis(x, 1, 0)
-
+    split = functools.partial(blocked.split, most=block)
     # Of queries one by one, or of all alike.
     own = [split(seen) if seen.shape[1] == length else None for *_, seen in parts]
 
@@ -239,7 +231,8 @@ def _mix_blocks(q: jax.Array, parts, block: int, dtype: str) -> jax.Array:
         )
 
     out = jax.lax.map(one, (split(q), own))  # [Z, M, C, N * H]
-    return jnp.moveaxis(out, 0, 1).reshape(slots, blocks * size, -1)[:, :length]
+    width = out.shape[-1]
+    return jnp.moveaxis(out, 0, 1).reshape(slots, -1, width)[:, :length]
 
 
 def _mix(q: jax.Array, parts, dtype: str) -> jax.Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from rlcd_jax import records, tasks
 from rlcd_jax.pairs import scoring_prompt
@@ -90,6 +91,11 @@ def known_text(shots: str, task: tasks.Task, *, words: bool) -> str:
     examples = [_example(task, number) for number in range(len(task.shots))]
     reasons = [shot.reason for shot in task.shots] if words else ()
     return solved(examples, task.scoring_instructions, task.scoring_opening, reasons)
+
+
+def known_of(section: Any, task: tasks.Task) -> str:
+    """Return `known_text` of what the section `pairs` of a config asks for."""
+    return known_text(read(section.shots), task, words=section.votes > 0)
 
 
 def _example(task: tasks.Task, number: int) -> records.HumanPair:

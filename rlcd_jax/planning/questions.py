@@ -77,10 +77,9 @@ def longest(
 def shots_tokens(setting: sizes.Setting) -> int:
     """Return the tokens of the solved examples of pairs' questions, at most."""
     job, section = setting.job, setting.job.config.pairs
-    shots = few_shots.read(section.shots)
-    known = few_shots.known_text(shots, job.task, words=section.votes > 0)
+    known = few_shots.known_of(section, job.task)
     tokens = len(known.encode()) // bytes_a_token(setting)
-    if people := few_shots.human_count(shots):
+    if people := few_shots.human_count(section.shots):
         asked = job.task.scoring_instructions
         tokens = people * longest(setting, asked, section.reply_tokens)
     return tokens

@@ -220,13 +220,13 @@ def drawer(job: setup.Job) -> Draw:
       job: of the stage, with the generator.
     """
     config = job.config
-    rows, numbers = grid_rows(config), settings(config)
+    rows, shots = grid_rows(config), ""
     rules, score = grid.rules_of(config.pairs), None
     asks, own = grid.asks(config.pairs), job.is_model_of(roles.SCORER)
     if asks:
         shots = human_shots.of_run(job)
         lengths.check(job, "simulate", shots=shots)
-        numbers = settings(config, shots)
+    numbers = settings(config, shots)
     if asks and not own:  # before the generator: one float32 model at a time
         other = job.of(roles.SCORER)
         base = other.load_base()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -39,6 +39,7 @@ from rlcd_jax.preference import model
 from rlcd_jax.training import train_state
 
 Params = Any
+DRAWN = {"rollouts": "rollout", "dev replies": "dev"}  # where their metrics begin
 LAST = "last"  # in a checkpoint's JSON: the metrics of its step, for the summary
 
 
@@ -73,10 +74,8 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
             ),
         )
         best = keep.as_summary(saver.steps())
-    cut = {
-        what: _cut(workdir, name)
-        for what, name in (("rollouts", "rollout"), ("dev replies", "dev"))
-    }
+    rows = metrics.read_metrics(workdir, "policy")
+    cut = {what: _cut(rows, name) for what, name in DRAWN.items()}
     cut_replies.note("policy", cut)
     summary = {
         "steps": last_step,
@@ -215,14 +214,13 @@ def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
     return nonfinite.count(rows) * learning.updates_per_step(section)
 
 
-def _cut(workdir: str | pathlib.Path, name: str) -> Mapping[str, int]:
-    """Return how many replies of all steps were cut; a row has those of its step.
+def _cut(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, int]:
+    """Return how many replies of all steps were cut.
 
     Args:
-      workdir: of the run.
-      name: first part of their metrics.
+      rows: of metrics, each with those of its step.
+      name: first part of their names.
     """
-    rows = metrics.read_metrics(workdir, "policy")
     return cut_replies.added(cut_replies.from_metrics(name, row) for row in rows)
 
 
