@@ -15,6 +15,7 @@ import numpy as np
 
 from rlcd_jax import sharding
 from rlcd_jax.job import batching, curriculum, setup
+from rlcd_jax.models import packed
 from rlcd_jax.training import packing
 
 Row = Any
@@ -32,12 +33,15 @@ def make_packer(
       parts: in which a batch is taken.
       wanted: states of a text that are read, at most; 0: none.
     """
+    width = packing.row_width(longest)
+    most = packed.most_texts(width) if job.cfg.attention == "cudnn" else None
     return packing.Packer(
-        width=packing.row_width(longest),
+        width=width,
         parts=parts,
         ways=sharding.batch_ways(job.mesh),
         pad_id=job.text_tokenizer.pad_id,
         wanted=wanted,
+        most=most,
     )
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax.models import blocked, products
+from rlcd_jax.models import blocked, packed, products
 
 NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
 
@@ -59,7 +59,7 @@ def causal_attention(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | packed.Texts,
     *,
     kernel: str,
     block: int,
@@ -72,7 +72,7 @@ def causal_attention(
       k: [B, T, K, H] float32.
       v: [B, T, K, H] float32.
       mask: [B, T] bool, True where a token counts; or int32, numbers of texts, as
-        `llama.hidden_states` takes them.
+        `llama.hidden_states` takes them; or what `prepared` made of these.
       kernel: "xla" or "cudnn", which never stores scores.
       block: of "xla": tokens of a block at most, by which long texts are read, with
         the same result (see `models.blocked`); 0: never.
@@ -81,6 +81,8 @@ def causal_attention(
     Returns:
       [B, T, N * H] float32. Rows of a token that does not count are finite.
     """
+    if isinstance(mask, packed.Texts):
+        return packed.causal_attention(q, k, v, mask, dtype)
     batch, length = mask.shape
     if kernel == "xla" and blocked.num_blocks(length, block) > 1:
         q = _grouped(q, k.shape[2])
@@ -101,6 +103,18 @@ def causal_attention(
     probs = _softmax(scores, seen[:, None, None])
     out = products.contract("bkgts,bskh->btkgh", probs, v, dtype)
     return out.reshape(batch, length, -1)
+
+
+def prepared(mask: jax.Array, kernel: str) -> jax.Array | packed.Texts:
+    """Return what `causal_attention` wants to know of a mask, once for all layers.
+
+    Args:
+      mask: [B, T], bool or int32, as there.
+      kernel: as there. cuDNN reads numbers of texts as places and lengths.
+    """
+    if kernel == "cudnn" and mask.dtype != jnp.bool_:
+        return packed.find(mask)
+    return mask
 
 
 def _counts(mask: jax.Array) -> jax.Array:

@@ -355,6 +355,8 @@ def hidden_states(
 
 
 def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
+    mask = attention.prepared(mask, cfg.attention)
+
     def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             return attention.causal_attention(

@@ -83,6 +83,7 @@ class Packer:
       ways: devices among which the rows of a part are split.
       pad_id: stands where no token is.
       wanted: R, of every batch; 0: no states are read.
+      most: texts of a row; None: as many as it has room for.
     """
 
     width: int
@@ -90,6 +91,7 @@ class Packer:
     ways: int
     pad_id: int
     wanted: int
+    most: int | None = None
 
     def place(self, examples: Sequence[Sequence[Text]]) -> Places:
         """Return where the texts lie: the longest first, each where it fits best.
@@ -110,7 +112,7 @@ class Packer:
         for part in range(self.parts):
             mine = slice(part, None, self.parts)
             own = lengths[order[mine]]
-            row, start = _best_fit(own.ravel().tolist(), self.width)
+            row, start = _best_fit(own.ravel().tolist(), self.width, self.most)
             rows[mine], starts[mine] = row.reshape(own.shape), start.reshape(own.shape)
             needed = max(needed, int(row.max()) + 1)
             counts = np.bincount(row, weights=wanted[order[mine]].ravel())
@@ -242,15 +244,30 @@ def unpack(values: jax.Array, at: jax.Array) -> jax.Array:
     return jnp.take(values.reshape(-1), at, axis=0)
 
 
-def _best_fit(lengths: Sequence[int], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and start of each text: best fit, in falling order of length."""
+def _best_fit(
+    lengths: Sequence[int], width: int, most: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and start of each text: best fit, in falling order of length.
+
+    Args:
+      lengths: of the texts.
+      width: of a row.
+      most: texts of a row, if that is limited.
+    """
     rows, starts = np.zeros(len(lengths), int), np.zeros(len(lengths), int)
     free: list[tuple[int, int]] = []  # room and number of each row, rising
+    taken: list[int] = []  # texts of each row
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         found = bisect.bisect_left(free, (lengths[index], -1))
-        room, row = free.pop(found) if found < len(free) else (width, len(free))
+        if found < len(free):
+            room, row = free.pop(found)
+        else:
+            room, row = width, len(taken)
+            taken.append(0)
         rows[index], starts[index] = row, width - room
-        bisect.insort(free, (room - lengths[index], row))
+        taken[row] += 1
+        if taken[row] != most:
+            bisect.insort(free, (room - lengths[index], row))
     return rows, starts
 
 
