@@ -140,7 +140,12 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     config.model.cache_dir = ""  # of the embedded model; "": ~/.cache/rlcd_jax
     config.model.dtype = "bfloat16"  # operands of products; float32 everything else
     config.model.remat = "full"  # what the backward pass recomputes: none, dots, full
-    config.model.attention = "xla"  # "cudnn" on NVIDIA GPUs
+    # auto: bfloat16 on GPUs, whose layers are a third reading and writing, and float32
+    # elsewhere. Of a layer's products; all sums and norms between them are float32.
+    config.model.results = "auto"
+    # auto: cudnn on NVIDIA GPUs that read several texts a row (H100 and later), in
+    # bfloat16, and xla elsewhere.
+    config.model.attention = "auto"
     # With "xla" texts of more than twice as many tokens are attended to in blocks of so
     # many, so that no array has the scores of all tokens with all; 0: never.
     config.model.attention_block = 256

@@ -127,7 +127,8 @@ def test_choices_are_those_of_the_code():
     assert choices("distill.schedule") == set(optimizers.SCHEDULES)
     assert choices("model.dtype") == set(llama.DTYPES)
     assert choices("model.remat") == set(llama.REMAT)
-    assert choices("model.attention") == set(llama.ATTENTION)
+    assert choices("model.results") == {"auto", *llama.DTYPES}
+    assert choices("model.attention") == {"auto", *llama.ATTENTION}
     assert choices("pairs.sampling") == set(typing.get_args(records.Sampling))
     assert choices("pairs.labels") == set(typing.get_args(records.Labels))
     assert choices("pairs.strength") == {"weak", "middle", "strong"}
@@ -226,6 +227,10 @@ def test_no_config_breaks_a_rule(size):
         (
             {"model__attention": "cudnn", "model__dtype": "float32"},
             "needs dtype='bfloat16'",
+        ),
+        (
+            {"model__results": "bfloat16", "model__dtype": "float32"},
+            "model.results='bfloat16' needs dtype='bfloat16'",
         ),
         ({"pairs__sampling": "same"}, "two replies to one prompt have no better side"),
         (

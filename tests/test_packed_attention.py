@@ -90,7 +90,9 @@ def test_the_kernel_attends_as_masked_scores_do(kv_heads):
         grads, out = jax.jit(jax.grad(total, has_aux=True))(arrays)
         return [np.asarray(out * inside), *map(np.asarray, grads)]
 
-    for ours, truth in zip(run("cudnn", "bfloat16"), run("xla", "float32"), strict=True):
+    for ours, truth in zip(
+        run("cudnn", "bfloat16"), run("xla", "float32"), strict=True
+    ):
         assert np.all(np.isfinite(ours))
         np.testing.assert_allclose(ours, truth, atol=CLOSE * np.abs(truth).max())
 

@@ -639,7 +639,7 @@ def test_update_batch_grows_with_its_fields(stage):
     doubled = advice.changed(config, {f"{stage}.{field}": 2 * config[stage][field]})
     mesh = sharding.abstract_mesh(2, 2, 2, 8)
     once, twice = (
-        sizes.update_batch(plan.planned_job(one, mesh), stage)
+        sizes.update_batch(plan.planned_job(one, mesh, chips.CHIPS["cpu"]), stage)
         for one in (config, doubled)
     )
     assert once.keys() == twice.keys()

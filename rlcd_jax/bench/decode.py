@@ -60,12 +60,21 @@ def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return (0.02 * jax.random.normal(key, shape)).astype(dtype)
 
 
-def copy_bandwidth(num_bytes: int = 2**28, repeats: int = 8) -> float:
+COPIED = {"cpu": 2**28, "gpu": 2**32, "tpu": 2**30}  # bytes, by backend
+
+
+def copy_bandwidth(num_bytes: int = 0, repeats: int = 8) -> float:
     """Return the bytes a second, read and written, of going over one large buffer.
 
     The buffer is donated: fresh memory would cost a CPU more for its pages than for
     the copy, and the roofline would be too easy to reach.
+
+    Args:
+      num_bytes: of the buffer; 0: so many that starting a copy takes no time beside
+        it on this backend.
+      repeats: of which the best counts.
     """
+    num_bytes = num_bytes or COPIED.get(jax.default_backend(), 2**30)
     copy = jax.jit(lambda x: x ^ jnp.uint32(1), donate_argnums=0)
     x = jax.block_until_ready(copy(jnp.zeros(num_bytes // 4, jnp.uint32)))
     best = float("inf")

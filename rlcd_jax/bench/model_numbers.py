@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-import jax
-
+from rlcd_jax.job import kernels
 from rlcd_jax.models import llama, presets
 from rlcd_jax.weights import resolve
 
@@ -27,8 +26,11 @@ def find(
         cfg = resolve.resolve_model(model, cache_dir).cfg
     else:
         cfg = presets.get_preset(model)
-    if attention == "auto":
-        attention = "cudnn" if jax.default_backend() == "gpu" else "xla"
     if dtype == "float32":
         attention = "xla"
-    return dataclasses.replace(cfg, dtype=dtype, attention=attention)
+    return kernels.configured(
+        dataclasses.replace(cfg, dtype=dtype),
+        attention=attention,
+        results=kernels.AUTO,
+        backend=kernels.this_backend(),
+    )

@@ -11,7 +11,7 @@ from rlcd_jax import records, retention, stages, trackers
 from rlcd_jax.checks import kinds
 from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout, requests
-from rlcd_jax.job import curriculum, nonfinite, packed_batches, roles
+from rlcd_jax.job import curriculum, kernels, nonfinite, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import grid, reply_cleanup, scoring_prompt, shortening
@@ -109,7 +109,8 @@ _MODEL = {
     "cache_dir": _text("", "a folder", empty=True, path=True),
     "dtype": _choice(*llama.DTYPES),
     "remat": _choice(*llama.REMAT),
-    "attention": _choice(*llama.ATTENTION),
+    "results": _choice(kernels.AUTO, *llama.DTYPES),
+    "attention": _choice(kernels.AUTO, *llama.ATTENTION),
     "attention_block": _count(256, 0, "tokens; 0: texts are one block"),
     "chunk_tokens": _count(2048, 1, "tokens of a device"),
 }

@@ -42,6 +42,11 @@ def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
             f"model.attention='cudnn' needs dtype='bfloat16', got model.dtype="
             f"{config.model.dtype!r}; set model.attention='xla' for float32"
         )
+    if config.model.results == "bfloat16" and config.model.dtype != "bfloat16":
+        yield (
+            "model.results='bfloat16' needs dtype='bfloat16', got model.dtype="
+            f"{config.model.dtype!r}; set model.results='auto' or 'float32'"
+        )
     if "simulate" in stages or "distill" in stages:
         yield from _pairs(config, stages)
     yield from _idle(config, stages)

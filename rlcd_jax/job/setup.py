@@ -17,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlcd_jax import checkpoint, processes, sharding, tasks
-from rlcd_jax.job import roles
+from rlcd_jax.job import kernels, roles
 from rlcd_jax.models import frozen, llama, lora, presets, table
 from rlcd_jax.pairs import training_texts
 from rlcd_jax.text import byte_tokenizer, tokenizer
@@ -102,7 +102,7 @@ def _with_model(
     """Return the job with the model of a role; nothing is read of its weights."""
     with naming(config, role):
         cfg, text_tokenizer, read = _find_model(config, role)
-    cfg = configured(cfg, config)
+    cfg = configured(cfg, config, kernels.this_backend())
     if not cfg.layout.is_own:
         logging.log_first_n(logging.INFO, "%s", 1, cfg.layout.describe())
     shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
@@ -151,15 +151,28 @@ def mesh_sizes(config: ConfigDict) -> dict[str, int]:
     return {name: config.mesh[name] for name in ("slices", "data", "fsdp", "tensor")}
 
 
-def configured(cfg: llama.LlamaConfig, config: ConfigDict) -> llama.LlamaConfig:
-    """Return a model's numbers with the config's precision, remat, kernel and ways."""
-    return dataclasses.replace(
+def configured(
+    cfg: llama.LlamaConfig, config: ConfigDict, backend: kernels.Backend
+) -> llama.LlamaConfig:
+    """Return a model's numbers with the config's precision, remat, kernel and ways.
+
+    Args:
+      cfg: numbers of a model.
+      config: of a run.
+      backend: that the model runs on; see `kernels.configured`.
+    """
+    cfg = dataclasses.replace(
         cfg,
         dtype=config.model.dtype,
         remat=config.model.remat,
-        attention=config.model.attention,
         attention_block=config.model.attention_block,
         tensor_ways=config.mesh.tensor,
+    )
+    return kernels.configured(
+        cfg,
+        attention=config.model.attention,
+        results=config.model.results,
+        backend=backend,
     )
 
 

@@ -148,9 +148,8 @@ def _heads(cfg: llama.LlamaConfig, tensor_ways: int) -> tuple[float, float, floa
 def _product_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
     """Return the bytes of one layer's product results: q, k, v, o, gate, up, down."""
     query, key, mlp = _heads(cfg, one.tensor_ways)
-    return int(
-        FLOAT * one.rows * one.length * (query + 2 * key + 2 * mlp + 2 * cfg.embed_dim)
-    )
+    token = one.rows * one.length * jnp.dtype(cfg.results).itemsize
+    return int(token * (query + 2 * key + 2 * mlp + 2 * cfg.embed_dim))
 
 
 def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:

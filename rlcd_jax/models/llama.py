@@ -46,8 +46,9 @@ class RopeScaling:
 class LlamaConfig:
     """The numbers of one LLaMA.
 
-    `dtype` is that of the products' operands; `remat` says what the backward pass
-    recomputes ("full": all of a layer, "dots": all but its products); `attention`
+    `dtype` is that of the products' operands, `results` that of what a layer's give,
+    which is summed up and normed in float32 either way; `remat` says what the backward
+    pass recomputes ("full": all of a layer, "dots": all but its products); `attention`
     is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16); with "xla" texts of more
     than twice `attention_block` tokens are read in blocks of so many at most, which
     changes no value (0: never); `tensor_ways` is among how many devices heads are
@@ -69,11 +70,17 @@ class LlamaConfig:
     tie_embeddings: bool = False
     max_positions: int = 2048
     dtype: str = "bfloat16"
+    results: str = "float32"
     remat: str = "full"
     attention: str = "xla"
     attention_block: int = 256
     tensor_ways: int = 1
     split_decode: bool = False
+
+    @property
+    def products(self) -> str:
+        """How the products of a layer compute, as `models.products` names it."""
+        return products.NARROW if self.results == "bfloat16" else self.dtype
 
     @property
     def stream(self) -> tuple[str, str, str]:
@@ -98,6 +105,7 @@ class LlamaConfig:
             )
         for name, accepted in (
             ("dtype", DTYPES),
+            ("results", DTYPES),
             ("remat", REMAT),
             ("attention", ATTENTION),
         ):
@@ -110,6 +118,11 @@ class LlamaConfig:
             raise ValueError(
                 f"LlamaConfig.attention_block={self.attention_block}; accepted: 0 or "
                 "more tokens, 0 for whole texts"
+            )
+        if self.results == "bfloat16" and self.dtype != "bfloat16":
+            raise ValueError(
+                f"results='bfloat16' needs dtype='bfloat16', got {self.dtype!r}; use "
+                "results='float32'"
             )
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise ValueError(
@@ -237,14 +250,14 @@ def _project_heads(
     width = cfg.head_dim
     if "qkv" in layer:
         fused = layer["qkv"].reshape(-1, cfg.embed_dim)
-        heads = products.product(x, fused, cfg.dtype)
+        heads = products.product(x, fused, cfg.products)
         heads = heads.reshape(batch, length, cfg.layout.kv_heads, -1, width)
         if cfg.split_decode:
             axes = ("batch", "length", "kv_heads", None, None)
             heads = sharding.constrain(heads, axes)
         q = heads[..., :-2, :].reshape(batch, length, -1, width)
         return q, heads[..., -2, :], heads[..., -1, :]
-    q, k, v = (products.product(x, layer[name], cfg.dtype) for name in "qkv")
+    q, k, v = (products.product(x, layer[name], cfg.products) for name in "qkv")
     q = sharding.constrain(q, ("batch", "length", "heads"))
     return tuple(y.reshape(batch, length, -1, width) for y in (q, k, v))
 
@@ -254,18 +267,19 @@ def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
     if "gate_up" in layer and cfg.tensor_ways > 1:
         # Not as one matrix: its halves are split over tensor each for itself, and a
         # compiler would send the weights round to lay one after the other.
-        both = products.contract("bti,xoi->btxo", x, layer["gate_up"], cfg.dtype)
+        both = products.contract("bti,xoi->btxo", x, layer["gate_up"], cfg.products)
         gate, up = both[:, :, 0], both[:, :, 1]
     elif "gate_up" in layer:
         # As one matrix: a product with two output axes costs CPUs a transpose.
         fused = layer["gate_up"].reshape(-1, cfg.embed_dim)
-        both = products.product(x, fused, cfg.dtype)
+        both = products.product(x, fused, cfg.products)
         gate, up = jnp.split(both, 2, axis=-1)
     else:
-        gate = products.product(x, layer["gate"], cfg.dtype)
-        up = products.product(x, layer["up"], cfg.dtype)
-    inner = sharding.constrain(jax.nn.silu(gate) * up, (*cfg.stream[:2], "mlp"))
-    return products.product(inner, layer["down"], cfg.dtype)
+        gate = products.product(x, layer["gate"], cfg.products)
+        up = products.product(x, layer["up"], cfg.products)
+    inner = jax.nn.silu(gate.astype(jnp.float32)) * up
+    inner = sharding.constrain(inner, (*cfg.stream[:2], "mlp"))
+    return products.product(inner, layer["down"], cfg.products)
 
 
 def _cast_once(layer: Params, cfg: LlamaConfig) -> Params:
@@ -309,7 +323,7 @@ def _block(layer, cfg, x, angles, attend) -> jax.Array:
     mixed = attend(attention.rotate(q, angles), attention.rotate(k, angles), v)
     if cfg.split_decode:
         mixed = sharding.constrain(mixed, (*cfg.stream[:2], "heads"))
-    x = x + products.product(mixed, layer["o"], cfg.dtype)
+    x = x + products.product(mixed, layer["o"], cfg.products)
     x = sharding.constrain(x, cfg.stream) if cfg.split_decode else x
     x = x + _mlp(layer, cfg, rms_norm(x, layer["mlp_norm"], cfg.norm_eps))
     return sharding.constrain(x, cfg.stream)

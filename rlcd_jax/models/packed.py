@@ -15,6 +15,7 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 # JAX before this version places the keys of grouped queries as if every query had its
 # own (`_fix_seqlen_offsets`), so that each query gets its own there.
@@ -89,8 +90,6 @@ def causal_attention(
     Returns:
       [B, T, N * H] float32; zero where a token is of no text.
     """
-    from jax._src.cudnn import fused_attention_stablehlo as cudnn
-
     groups = q.shape[2] // k.shape[2]
     if jax.__version_info__ < GROUPS_SINCE and groups > 1:
         k, v = (jnp.repeat(x, groups, axis=2) for x in (k, v))

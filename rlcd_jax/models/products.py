@@ -1,8 +1,9 @@
 """Matrix products with explicit precision, forwards and backwards.
 
 A product casts its two operands to the compute dtype and accumulates in float32; its
-result is float32. A bfloat16 *output* would be several times slower on CPU and would
-round the residual stream everywhere, so it is never asked for. The transposes of a
+result is float32. A bfloat16 *result* is several times slower on CPU; GPUs write and
+read it in half the time, which is a third of a layer's there, so that it is a dtype of
+its own, `NARROW`. Gradients of weights are float32 with it too. The transposes of a
 mixed-precision product would multiply a float32 cotangent with a bfloat16 operand,
 which no hardware has: `contract` casts the cotangent first.
 """
@@ -20,28 +21,40 @@ from jax import ad_checkpoint
 
 NAME = "product"  # by which rematerialisation knows what to keep
 FEW_ROWS = 32  # decode steps of few slots
+NARROW = "narrow"  # for `dtype`: operands and results of products are bfloat16
+
+
+def operands(dtype: str) -> str:
+    """Return the dtype of the operands of a product."""
+    return "bfloat16" if dtype == NARROW else dtype
+
+
+def results(dtype: str) -> str:
+    """Return the dtype of its result."""
+    return "bfloat16" if dtype == NARROW else "float32"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def contract(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:
-    """Return `einsum(spec, left, right)` in float32 from operands in `dtype`.
+    """Return `einsum(spec, left, right)`, summed in float32, of operands in `dtype`.
 
     Args:
       spec: einsum of two operands, such as "btd,fd->btf"; each index of an operand
         must be in the other operand or in the result, so that both transposes exist.
       left: any floating array.
       right: any floating array.
-      dtype: "bfloat16" or "float32", the dtype in which the operands are multiplied.
+      dtype: "bfloat16" or "float32", in which the operands are multiplied, or
+        `NARROW`.
 
     Returns:
-      float32 array. Its cotangent is multiplied in `dtype` too; cotangents have the
-      dtype of the operand they belong to.
+      An array of dtype `results(dtype)`. Its cotangent is multiplied in `dtype` too;
+      cotangents have the dtype of the operand they belong to.
     """
     return jnp.einsum(
         spec,
-        left.astype(dtype),
-        right.astype(dtype),
-        preferred_element_type=jnp.float32,
+        left.astype(operands(dtype)),
+        right.astype(operands(dtype)),
+        preferred_element_type=jnp.dtype(results(dtype)),
         precision=precision(dtype),
     )
 
@@ -62,15 +75,15 @@ def _backward(spec: str, dtype: str, saved, cotangent: jax.Array):
 
 
 def _transposes(
-    spec: str, dtype: str, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+    spec: str, dtype: str, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the cotangents of both operands, float32."""
-    left, right = operands
+    """Return the cotangents of both operands, the right one's, a weight's, float32."""
+    left, right = saved
     indices, result = spec.split("->")
     first, second = indices.split(",")
     return (
         contract(f"{result},{second}->{first}", cotangent, right, dtype),
-        contract(f"{result},{first}->{second}", cotangent, left, dtype),
+        contract(f"{result},{first}->{second}", cotangent, left, operands(dtype)),
     )
 
 
@@ -183,16 +196,16 @@ def whole(weight: jax.Array | Adapted) -> jax.Array:
 def product(
     x: jax.Array, weight: jax.Array | CastOnce | Adapted, dtype: str
 ) -> jax.Array:
-    """Return `x @ weight.T` in float32.
+    """Return `x @ weight.T`.
 
     Args:
       x: [..., I]; at most four dimensions.
       weight: [O, I], the layout of Hugging Face files: both operands are contracted
         over their last axis, which reads each row of the weight once.
-      dtype: "bfloat16" or "float32".
+      dtype: as in `contract`.
 
     Returns:
-      [..., O] float32.
+      [..., O] of dtype `results(dtype)`.
     """
     return ad_checkpoint.checkpoint_name(_multiply(x, weight, dtype), NAME)
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
 from rlcd_jax.job import roles, setup
-from rlcd_jax.planning import chips, plan, sizes
+from rlcd_jax.planning import chips, gpu_targets, plan, sizes
 from rlcd_jax.ppo import learning
 from rlcd_jax.stages import STAGES, Stage
 
@@ -146,18 +146,20 @@ def plan_stage(setting: sizes.Setting, config: ConfigDict, name: str) -> plan.St
     mesh = sharding.abstract_mesh(
         **mesh_sizes, num_devices=math.prod(mesh_sizes.values())
     )
-    job = _moved(setting.job, config, mesh)
+    job = _moved(setting.job, config, mesh, setting.chip)
     return plan.plan_stage(dataclasses.replace(setting, job=job), name)
 
 
-def _moved(job: setup.Job, config: ConfigDict, mesh: Any) -> setup.Job:
+def _moved(
+    job: setup.Job, config: ConfigDict, mesh: Any, chip: chips.Chip
+) -> setup.Job:
     """Return a job of a plan, and those of its other models, on another mesh."""
     return dataclasses.replace(
         job,
         config=config,
-        cfg=setup.configured(job.cfg, config),
+        cfg=setup.configured(job.cfg, config, gpu_targets.backend(chip)),
         mesh=mesh,
-        find=lambda role: _moved(job.of(role), config, mesh),
+        find=lambda role: _moved(job.of(role), config, mesh, chip),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from rlcd_jax.job import kernels
 from rlcd_jax.planning import chips
 
 
@@ -43,6 +44,12 @@ CARDS = {
     "h200": Card("NVIDIA H200", **_HOPPER),
     "a100": Card("NVIDIA A100-SXM4-80GB", 8, 108, 64, 164, 40, 1.41),
 }
+
+
+def backend(chip: chips.Chip) -> kernels.Backend:
+    """Return what a model runs on, if it runs on such a chip."""
+    card = CARDS.get(chip.name)
+    return kernels.Backend(chip.platform, float(card.capability) if card else 0.0)
 
 
 def target_config(chip: chips.Chip) -> str:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import sharding, tree
 from rlcd_jax.job import roles, setup
 from rlcd_jax.models import llama, presets, table
-from rlcd_jax.planning import chips, counts, passes, programs, sizes
+from rlcd_jax.planning import chips, counts, gpu_targets, passes, programs, sizes
 from rlcd_jax.stages import STAGES
 from rlcd_jax.text import byte_tokenizer, tokenizer
 from rlcd_jax.weights import resolve
@@ -233,7 +233,7 @@ def setting_on(config: ConfigDict, mesh: Any, chip: chips.Chip) -> sizes.Setting
       mesh: with or without devices.
       chip: what it is made of.
     """
-    job = planned_job(config, mesh)
+    job = planned_job(config, mesh, chip)
     task = job.task
     return sizes.Setting(
         job,
@@ -272,16 +272,20 @@ def plan_stage(setting: sizes.Setting, name: str) -> StagePlan:
         return StagePlan(name, (), str(error))
 
 
-def planned_job(config: ConfigDict, mesh: Any, role: str = roles.POLICY) -> setup.Job:
+def planned_job(
+    config: ConfigDict, mesh: Any, chip: chips.Chip, role: str = roles.POLICY
+) -> setup.Job:
     """Return inputs as the stages', without weights and with a byte tokenizer.
 
     Args:
       config: of a run.
       mesh: with or without devices.
+      chip: what it is made of.
       role: whose model it is.
     """
     with setup.naming(config, role):
-        cfg = setup.configured(find_numbers(config, role), config)
+        backend = gpu_targets.backend(chip)
+        cfg = setup.configured(find_numbers(config, role), config, backend)
     sharding.param_shardings(llama.param_specs(cfg), mesh)
 
     def refuse() -> Any:
@@ -289,7 +293,7 @@ def planned_job(config: ConfigDict, mesh: Any, role: str = roles.POLICY) -> setu
 
     letters = _letters(cfg.vocab_size)
     task = setup.load_task(config)
-    find = functools.cache(functools.partial(planned_job, config, mesh))
+    find = functools.cache(functools.partial(planned_job, config, mesh, chip))
     return setup.Job(config, task, mesh, cfg, letters, refuse, role, find)
 
 

@@ -1,0 +1,58 @@
+"""Which attention and which products a model gets where a config leaves it open."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from rlcd_jax.models import llama
+
+AUTO = "auto"
+PACKED_CAPABILITY = 9.0  # of NVIDIA GPUs on which cuDNN reads several texts a row
+WIDEST = 256  # head of cuDNN's kernels, whose widths are multiples of `UNIT`
+UNIT = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """What a model runs on.
+
+    Attributes:
+      platform: "cpu", "gpu" or "tpu".
+      capability: of an NVIDIA GPU; 0.0: it is none.
+    """
+
+    platform: str
+    capability: float = 0.0
+
+
+def this_backend() -> Backend:
+    """Return what this process runs on."""
+    device = jax.local_devices()[0]
+    try:
+        capability = float(getattr(device, "compute_capability", 0.0))
+    except ValueError:  # AMD's have names
+        capability = 0.0
+    return Backend(jax.default_backend(), capability)
+
+
+def configured(
+    cfg: llama.LlamaConfig, *, attention: str, results: str, backend: Backend
+) -> llama.LlamaConfig:
+    """Return a model's numbers with their kernel and the dtype of their results.
+
+    Args:
+      cfg: with its compute dtype.
+      attention: a kernel, or "auto": cuDNN's where it reads packed rows.
+      results: a dtype, or "auto": bfloat16 on GPUs; it is slower elsewhere.
+      backend: that the model runs on.
+    """
+    half, gpu = cfg.dtype == "bfloat16", backend.platform == "gpu"
+    fits = cfg.head_dim <= WIDEST and cfg.head_dim % UNIT == 0
+    if attention == AUTO:
+        packed = half and fits and backend.capability >= PACKED_CAPABILITY
+        attention = "cudnn" if packed else "xla"
+    if results == AUTO:
+        results = "bfloat16" if half and gpu else "float32"
+    return dataclasses.replace(cfg, attention=attention, results=results)
