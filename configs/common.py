@@ -241,7 +241,7 @@ def _engine() -> ConfigDict:
     # less memory, and every step sends activations round.
     engine.weights = "whole"
     engine.steps_per_dispatch = 8  # tokens a slot between looks by the host
-    engine.prompt_buckets = (16, 64, 256)  # widths of prefill; each is compiled
+    engine.prompt_buckets = (16, 64, 128, 256)  # widths of prefill; each is compiled
     engine.live_buckets = ()  # leading parts of the cache to read; (): four parts
     engine.memory_gib = 0.0  # refuse a larger plan; 0: no limit
     # In a job of several processes each draws pairs of its own on its own devices,

@@ -5,6 +5,7 @@ tests/test_packed_attention.py` with JAX_PLATFORMS=cuda.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcd_jax.models import attention, heads, llama, packed, presets
+from rlcd_jax.decode import programs
+from rlcd_jax.models import attention, cached, heads, llama, packed, presets
 from rlcd_jax.training import packing
 
 WIDTH = 96
@@ -57,13 +59,14 @@ def test_texts_are_found_where_they_lie(texts):
             told.append((asked, asking - asked))
     assert sorted(told) == sorted(texts)
     np.testing.assert_array_equal(found.inside, numbers != 0)
+    np.testing.assert_array_equal(found.seen, numbers > 0)
 
 
 def test_a_row_takes_as_many_texts_as_the_kernel_is_told_of():
     numbers = rows_of([(1, 0)] * 7)
-    assert packed.most_texts(WIDTH) == 3
-    assert [len(set(row) - {0}) for row in numbers] == [3, 3, 1]
-    assert packed.most_texts(8) == 2 and packed.most_texts(2048) == 64
+    assert packed.most_texts(WIDTH) == 4
+    assert [len(set(row) - {0}) for row in numbers] == [4, 3]
+    assert packed.most_texts(512) == 4 and packed.most_texts(2048) == 16
 
 
 TEXTS = [(90, 6), (40, 0), (37, 8), (1, 0), (1, 3), (60, 0), (25, 2)]
@@ -105,7 +108,7 @@ def test_a_model_reads_rows_as_with_masked_scores(remat):
     )
     params = llama.init_params(cfg, jax.random.key(0))
     rng = np.random.default_rng(0)
-    packer = packing.Packer(WIDTH, 1, 1, pad_id=0, wanted=30, most=3)
+    packer = packing.Packer(WIDTH, 1, 1, pad_id=0, wanted=30, most=4)
     examples = [
         [packing.Text(rng.integers(5, 999, own), range(1, min(own, 31)), more)]
         for own, more in TEXTS
@@ -131,3 +134,33 @@ def test_a_model_reads_rows_as_with_masked_scores(remat):
     for one, other in zip(our_grads, true_grads, strict=True):
         one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
         assert np.linalg.norm(one - other) <= 0.03 * np.linalg.norm(other)
+
+
+@on_gpu
+def test_a_prefill_is_that_of_masked_scores():
+    cfg = dataclasses.replace(presets.get_preset("smollm2-135m"), num_layers=3)
+    params = llama.init_params(cfg, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    tokens = jnp.asarray(rng.integers(5, 999, (5, 64)), jnp.int32)
+    length = jnp.asarray([64, 1, 33, 7, 50], jnp.int32)
+
+    def run(**numbers):
+        how = dataclasses.replace(cfg, **numbers)
+        rows = jax.jit(functools.partial(programs.prefill, cfg=how, part=None))(
+            llama.decode_form(params, how),
+            tokens=tokens,
+            offset=jnp.zeros(5, jnp.int32),
+            length=length,
+        )
+        axes = cached.length_axes(how.attention)
+        return [
+            np.moveaxis(np.asarray(buffer, np.float32), axis, 0)
+            for buffers, axis in ((rows.k, axes.k), (rows.v, axes.v))
+            for buffer in buffers
+        ]
+
+    there = np.arange(64)[:, None] < np.asarray(length)
+    ours, truth = run(attention="cudnn", results="bfloat16"), run(dtype="float32")
+    for one, other in zip(ours, truth, strict=True):
+        one, other = (x[there].ravel() for x in (one, other))
+        assert np.linalg.norm(one - other) <= CLOSE * np.linalg.norm(other)

@@ -52,7 +52,7 @@ class Engine:
       prompt_buckets: the widths of prefill programs; a longer prompt takes several.
       live_buckets: the lengths the cache may have; None: four equal steps up to
         max_length. With cuDNN attention it always has max_length.
-      prefill_tokens: rows times width of a prefill program; None: 256 on CPU, 2048
+      prefill_tokens: rows times width of a prefill program; None: 256 on CPU, more
         elsewhere, where fewer leave the matrix units idle.
       string_states: rows of the table of stop and forbidden strings: about one for
         each of their bytes.
@@ -70,7 +70,7 @@ class Engine:
         weights: str = "whole",
         steps_per_dispatch: int = 4,
         dispatches_ahead: int | None = None,
-        prompt_buckets: Sequence[int] = (16, 64, 256),
+        prompt_buckets: Sequence[int] = (16, 64, 128, 256),
         live_buckets: Sequence[int] | None = None,
         prefill_tokens: int | None = None,
         string_states: int = STRING_STATES,

@@ -67,15 +67,15 @@ def sizes(
     lives = sorted({one for one in live_buckets if 0 < one < max_length})
     if prefill_tokens is None:
         prefill_tokens = default_prefill_tokens(jax.default_backend())
-    # A copied row is as long as the cache, however narrow its new tokens are. Slots are
-    # filled a quarter at a time (see `Scheduler.place`): more rows would stay empty.
+    # Slots are filled a quarter at a time (see `Scheduler.place`): more rows would stay
+    # empty. (A copied row is as long as the cache, however narrow its new tokens are.)
     own = num_slots // slot_ways
     most = max(COPY_ROWS, own // 4)
     rows = {}
     for width in (0, *buckets):
-        count = min(prefill_tokens // width if width else COPY_ROWS, own)
-        rows[width, False] = max(1, count) * slot_ways
-        rows[width, True] = max(1, min(count, most)) * slot_ways
+        count = prefill_tokens // width if width else COPY_ROWS
+        for copies in (False, True):
+            rows[width, copies] = max(1, min(count, own, most)) * slot_ways
     return Sizes(tuple(buckets), (*lives, max_length), rows)
 
 
@@ -85,7 +85,7 @@ def default_prefill_tokens(platform: str) -> int:
     Args:
       platform: "cpu", "gpu" or "tpu".
     """
-    return 256 if platform == "cpu" else 2048
+    return {"cpu": 256, "gpu": 8192}.get(platform, 2048)
 
 
 def _whole(size: int, unit: int) -> int:

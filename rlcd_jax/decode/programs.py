@@ -251,12 +251,12 @@ def prefill(
     rows, width = tokens.shape
     steps = jnp.arange(width)[None]
     positions, mask = offset[:, None] + steps, steps < length[:, None]
-    keys: cached.Cache | cached.Draft | None = part
+    keys: cached.Cache | cached.Draft | cached.Fresh | None = part
     if cfg.attention == "xla":
         window = llama.init_cache(cfg, rows, width)
         keys = cached.draft(part, window, offset)
     elif part is None:
-        keys = llama.init_cache(cfg, rows, width)
+        keys = cached.Fresh()
     _, keys = llama.hidden_states(params, cfg, tokens, positions, mask, cache=keys)
     if cfg.attention != "xla":
         return keys

@@ -19,6 +19,8 @@ import numpy as np
 
 from rlcd_jax.decode import requests as requests_lib
 
+COMPARED = 16  # entries at a time: most prompts differ early
+
 
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -185,9 +187,10 @@ class Scheduler:
         """Take a free slot for a prompt and plan the work it needs; return the slot."""
         body = np.asarray(prompt[:-1], np.int32)
         shared = self._common(body)
-        parts = {slot // self._own for slot in self._free}
-        away = [part for part in range(self.shards) if part not in parts]
-        shared.reshape(self.shards, -1)[away] = 0
+        if self.shards > 1:
+            parts = {slot // self._own for slot in self._free}
+            away = [part for part in range(self.shards) if part not in parts]
+            shared.reshape(self.shards, -1)[away] = 0
         source = int(np.argmax(shared))
         offset = int(shared[source])
         if self._cost(len(body) - offset) >= self._cost(len(body)):
@@ -204,9 +207,16 @@ class Scheduler:
 
     def _common(self, body: np.ndarray) -> np.ndarray:
         """Return how many leading entries of each slot are those of `body`, [M]."""
-        differs = self._held[:, : len(body)] != body
-        differs = np.pad(differs, ((0, 0), (0, 1)), constant_values=True)
-        return np.argmax(differs, axis=1)
+        shared = np.zeros(len(self._held), np.int64)
+        alike = np.arange(len(self._held))  # slots that differ in no entry so far
+        for start in range(0, len(body), COMPARED):
+            own = body[start : start + COMPARED]
+            same = self._held[alike, start : start + len(own)] == own
+            shared[alike] += np.cumprod(same, axis=1).sum(axis=1)
+            alike = alike[same.all(axis=1)]
+            if not len(alike):
+                break
+        return shared
 
     def _cost(self, length: int) -> int:
         return sum(self._width(len(chunk)) for chunk in self._chunks(range(length)))

@@ -1,7 +1,7 @@
 """Keys and values of earlier tokens, and attention that reads them.
 
 There are two ways to add tokens, because writing one row to another place in every
-slot is cheap on a GPU and dear elsewhere:
+slot is cheap on a GPU and dear elsewhere (and `Fresh`, where nothing is there yet):
 
 * `Cache`: each new token is written to its place, then attention reads the cache.
   The cuDNN kernel wants this: it stops at each row's own length.
@@ -55,6 +55,14 @@ class Draft:
     window: Cache
     start: jax.Array
     filled: jax.Array
+
+
+@flax.struct.dataclass
+class Fresh:
+    """Rows in which nothing is yet, for texts from their first token; kernel "cudnn".
+
+    What becomes of them is a `Cache` as long as the texts.
+    """
 
 
 def init_cache(
@@ -151,7 +159,7 @@ def draft(past: Cache | None, window: Cache, start: jax.Array) -> Draft:
 
 
 def attend(
-    cache: Cache | Draft,
+    cache: Cache | Draft | Fresh,
     layer: int,
     qkv: tuple[jax.Array, jax.Array, jax.Array],
     positions: jax.Array,
@@ -168,17 +176,26 @@ def attend(
       layer: which one.
       qkv: queries [M, T, N, H], keys and values [M, T, K, H], float32.
       positions: [M, T] int32; for a draft, `start + filled + t`.
-      mask: [M, T] bool; a token that does not count is not written to a Cache.
+      mask: [M, T] bool; a token that does not count is not written to a Cache; in
+        rows where nothing is yet such tokens stand last.
       kernel: "xla" or "cudnn".
       block: new tokens that attend at once, if they are many (see `models.blocked`).
       dtype: of the products' operands.
 
     Returns:
-      [M, T, N * H] float32, and the layer's new keys and values buffers.
+      [M, T, N * H], float32 or, as the kernel gives it, `dtype`; and the layer's new
+      keys and values buffers.
     """
     q, k, v = qkv
     if isinstance(cache, Draft):
         return _attend_draft(cache, layer, qkv, block, dtype)
+    if isinstance(cache, Fresh):
+        q, k, v = (x.astype(dtype) for x in qkv)
+        # Padding stands behind the tokens, so that none of them sees it.
+        out = jax.nn.dot_product_attention(
+            q, k, v, is_causal=True, implementation="cudnn"
+        )
+        return out.reshape(*out.shape[:2], -1), (k, v)
     places = jnp.where(mask, positions, cache.k[layer].shape[length_axes(kernel).k])
     slot = jnp.arange(q.shape[0])[:, None]
     keys, values = (buffers[layer] for buffers in (cache.k, cache.v))
@@ -269,18 +286,22 @@ def _attend_cudnn(q, keys, values, positions, block, dtype) -> jax.Array:
         seen = jnp.arange(keys.shape[2]) <= positions[:, :, None]
         parts = [(keys, jnp.swapaxes(values, 2, 3), seen)]
         return _mix_blocks(q, parts, block, dtype)
+    # The query heads of a key head stand as so many queries of one: its keys are then
+    # read once for all of them.
+    kv_heads, width = keys.shape[2:]
+    q = jnp.swapaxes(q.astype(dtype).reshape(slots, kv_heads, -1, width), 1, 2)
     out = jax.nn.dot_product_attention(
-        q.astype(dtype),
+        q,
         keys,
         values,
         key_value_seq_lengths=jnp.minimum(positions[:, 0] + 1, keys.shape[1]),
-        query_seq_lengths=jnp.ones(slots, jnp.int32),
+        query_seq_lengths=jnp.full(slots, q.shape[1], jnp.int32),
         implementation="cudnn",
     )
-    return out.reshape(slots, 1, -1).astype(jnp.float32)
+    return jnp.swapaxes(out, 1, 2).reshape(slots, 1, -1)
 
 
-def collect(cache: Cache | Draft, new: list, num_tokens: int) -> Cache | Draft:
+def collect(cache: Cache | Draft | Fresh, new: list, num_tokens: int) -> Cache | Draft:
     """Return the cache with the layers' new buffers, in order."""
     buffers = Cache(k=tuple(k for k, _ in new), v=tuple(v for _, v in new))
     if isinstance(cache, Draft):

@@ -335,7 +335,7 @@ def hidden_states(
     tokens: jax.Array,
     positions: jax.Array,
     mask: jax.Array,
-    cache: cached.Cache | cached.Draft | None = None,
+    cache: cached.Cache | cached.Draft | cached.Fresh | None = None,
 ) -> tuple[jax.Array, cached.Cache | cached.Draft | None]:
     """Run the trunk: the one forward of generator, scorer, policy and all others.
 

@@ -20,7 +20,9 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 # JAX before this version places the keys of grouped queries as if every query had its
 # own (`_fix_seqlen_offsets`), so that each query gets its own there.
 GROUPS_SINCE = (0, 11, 2)
-TOKENS_A_TEXT = 32  # of a row, at the least: M is known before the texts are
+# M is known before the texts are, and the kernels run over all of a row for each of
+# them, there or not: 32 in a row of 1,024 took a twelfth of an update on an H200.
+TOKENS_A_TEXT, FEWEST = 128, 4
 
 
 @flax.struct.dataclass
@@ -32,17 +34,19 @@ class Texts:
       asked: [B, M] int32, of these the tokens that are attended to; -1 likewise.
       starts: [B, M + 1] int32, place of its first token; -1 likewise.
       inside: [B, T] bool, whether a token attends.
+      seen: [B, T] bool, whether it is attended to.
     """
 
     asking: jax.Array
     asked: jax.Array
     starts: jax.Array
     inside: jax.Array
+    seen: jax.Array
 
 
 def most_texts(length: int) -> int:
-    """Return M of rows of `length` tokens; two at least, or it is no such kernel."""
-    return max(2, length // TOKENS_A_TEXT)
+    """Return M of rows of `length` tokens."""
+    return max(FEWEST, length // TOKENS_A_TEXT)
 
 
 def find(numbers: jax.Array) -> Texts:
@@ -58,7 +62,7 @@ def find(numbers: jax.Array) -> Texts:
     begins = (text != before) & (text > 0)
     which = jnp.cumsum(begins, axis=1) - 1  # of the text before, where none is
     own = which[:, :, None] == jnp.arange(most)  # [B, T, M]
-    inside = text > 0
+    inside, seen = text > 0, numbers > 0
 
     def count(counted: jax.Array) -> jax.Array:
         return jnp.sum(own & counted[:, :, None], axis=1, dtype=jnp.int32)
@@ -69,9 +73,10 @@ def find(numbers: jax.Array) -> Texts:
     starts = jnp.where(there, starts.astype(jnp.int32), -1)
     return Texts(
         asking=jnp.where(there, count(inside), -1),
-        asked=jnp.where(there, count(numbers > 0), -1),
+        asked=jnp.where(there, count(seen), -1),
         starts=jnp.pad(starts, ((0, 0), (0, 1)), constant_values=-1),
         inside=inside,
+        seen=seen,
     )
 
 
@@ -93,10 +98,11 @@ def causal_attention(
     groups = q.shape[2] // k.shape[2]
     if jax.__version_info__ < GROUPS_SINCE and groups > 1:
         k, v = (jnp.repeat(x, groups, axis=2) for x in (k, v))
-    inside = texts.inside[:, :, None, None]
+    inside, seen = (x[:, :, None, None] for x in (texts.inside, texts.seen))
     # The kernel writes nothing where no text is, neither results nor gradients: what is
     # chosen here before and behind it is 0 there in both directions.
-    q, k, v = (jnp.where(inside, x, 0.0).astype(dtype) for x in (q, k, v))
+    chosen = zip((q, k, v), (inside, seen, seen), strict=True)
+    q, k, v = (jnp.where(where, x, 0).astype(dtype) for x, where in chosen)
     out = cudnn.dot_product_attention(
         q,
         k,
