@@ -1,6 +1,7 @@
 """What an installation has: every file of the packages, and one command for all."""
 
 import importlib
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -9,8 +10,10 @@ import sys
 
 import pytest
 
+import rlcd_jax
 from experiments import __main__ as program
 from rlcd_jax.command_line import commands
+from rlcd_jax.job import workspace
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("rlcd_jax", "configs", "experiments")
@@ -64,6 +67,19 @@ def test_what_is_installed_finds_its_own_files(built, tmp_path):
     refused = in_an_empty_folder(tmp_path, built, "run", *words, "--config.seed=-1")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert "seed=-1; accepted: " in refused.stderr
+
+
+def test_a_clone_that_is_not_installed_says_its_version(monkeypatch):
+    known = importlib.metadata.version
+
+    def version(name):
+        if name == "rlcd_jax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    told = workspace.environment()["packages"]
+    assert told["rlcd_jax"] == rlcd_jax.__version__ and told["jax"] == known("jax")
 
 
 def test_the_command_is_what_setup_names():

@@ -23,6 +23,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+import rlcd_jax
 from rlcd_jax import (
     done_mark,
     jsonl,
@@ -41,7 +42,7 @@ SEEN_SECONDS = 10.0  # after which a file that another host made must be there
 LOCK = ".lock"  # of a workdir, held by the run that writes it
 INPUTS = "inputs.json"  # of a stage: hashes of what it reads, from when it began
 AGAIN = "Restore what was there, choose another workdir, or delete {} to run it again"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rlcd_jax")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def stage_folder(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
@@ -316,10 +317,12 @@ def check_shared(workdir: str | pathlib.Path) -> None:
 def environment() -> dict[str, Any]:
     """Return versions, devices and the commit: what a figure depends on."""
     devices = jax.devices()
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    packages["rlcd_jax"] = rlcd_jax.__version__  # a clone need not be installed
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": packages,
         "backend": jax.default_backend(),
         "devices": len(devices),
         "device_kind": devices[0].device_kind,
