@@ -386,6 +386,26 @@ def test_gguf_import_is_that_of_the_hf_folder(variant, tmp_path):
     assert_same(model.load_params(), params)
 
 
+def test_gguf_is_read_once_a_process_as_long_as_it_does_not_change(
+    tmp_path, monkeypatch
+):
+    opened, own = [], gguf.open_file
+    monkeypatch.setattr(
+        gguf, "open_file", lambda path: opened.append(path) or own(path)
+    )
+    cfg, params = load(GOLDEN / "tied")
+    path = write_gguf(tmp_path / "m.gguf", cfg, params)
+    first, second = (resolve.resolve_model(f"gguf:{path}", tmp_path) for _ in range(2))
+    assert opened == [path] and first == second
+    assert_same(first.load_params(), params)
+    assert_same(second.load_params(), params)
+    other = dataclasses.replace(cfg, rope_theta=500000.0)
+    write_gguf(path, other, jax.tree.map(lambda leaf: 2 * leaf, params))
+    third = resolve.resolve_model(f"gguf:{path}", tmp_path)
+    assert opened == [path, path] and third.cfg == other
+    assert_same(third.load_params(), jax.tree.map(lambda leaf: 2 * leaf, params))
+
+
 def test_gguf_import_expands_quantised_tensors(tmp_path):
     cfg, params = load(GOLDEN / "tied")
     chosen = ("token_embd.weight", "blk.1.attn_q.weight")

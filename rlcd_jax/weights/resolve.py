@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from rlcd_jax.text import byte_tokenizer, gguf_vocabulary, tokenizer
 from rlcd_jax.weights import embedded, gguf, hf, licence, names
 
 EMBEDDED = "smollm2-135m"
+KEPT = 4  # GGUF files that a process has read and may be asked for again: one a role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,18 +107,38 @@ def _from_hf(spec: str, folder: pathlib.Path) -> ResolvedModel:
 
 
 def _from_gguf(spec: str, path: pathlib.Path) -> ResolvedModel:
+    return dataclasses.replace(_read_gguf(path, *_state(path)), spec=spec)
+
+
+def _state(path: pathlib.Path) -> tuple[int, ...]:
+    """Return what is another once a file was written anew; () where there is none."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return ()  # whoever opens it says what is wrong
+    return about.st_size, about.st_mtime_ns, about.st_ino
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _read_gguf(path: pathlib.Path, *state: int) -> ResolvedModel:
+    """Return the model of a GGUF file, whose vocabulary takes seconds to read.
+
+    Stages and runs of one process share it; no weights are held.
+    """
+    del state
     reader = gguf.open_file(path)
     fields = gguf_vocabulary.read_fields(reader)
     cfg = gguf.read_config(reader, fields, str(path))
     gguf.check_weights(reader, cfg, str(path))
+    reader.fields.clear()  # a hundred thousand arrays, which are read now
     load = functools.partial(tokenizer.from_gguf, fields)
     return ResolvedModel(
-        spec=spec,
+        spec=f"gguf:{path}",
         cfg=cfg,
         kind="gguf",
         path=path,
-        load_tokenizer=functools.partial(
-            _fitting_tokenizer, load, cfg, path, padded=False
+        load_tokenizer=functools.cache(
+            functools.partial(_fitting_tokenizer, load, cfg, path, padded=False)
         ),
         load_params=functools.partial(gguf.load_params, reader, cfg, str(path)),
         licence=licence.of_fields(fields),
