@@ -26,7 +26,7 @@ from rlcd_jax.checks import fields, refusals
 from rlcd_jax.command_line import config_flag, quickstart_words
 from rlcd_jax.launching import sweeps
 from rlcd_jax.models import presets
-from rlcd_jax.paper import read_config
+from rlcd_jax.paper import nodes, read_config
 from rlcd_jax.planning import chips, plan
 
 ROOT, SOURCES, START = printed.ROOT, printed.SOURCES, printed.START
@@ -84,7 +84,8 @@ def check_tables(config, workdir: pathlib.Path) -> None:
     )
     for task in setup.tasks:
         for name in setup.methods or ("rlcd", "distill"):
-            refusals.check_config(read_config.run_config(setup, name, task, 1))
+            own = nodes.METHODS.get(name, name)
+            refusals.check_config(read_config.run_config(setup, own, task, 1))
 
 
 def test_commands_are_found_where_they_are_printed():
