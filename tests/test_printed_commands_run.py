@@ -76,7 +76,9 @@ AGAIN = {
     "quickstart --size=smoke --workdir=DIR ": "quickstart into the folder it chooses",
     "quickstart --size=smoke --seed=7 ": "quickstart of seed 0",
     "reproduce --config=configs/paper.py:table=methods,scale=tiny --workdir=D "
-    "--config.size=smoke --config.tasks=cheerful --config.grid": "table=methods as is",
+    "--config.size=smoke --config.tasks=cheerful --config.seeds=1 --config.methods": (
+        "table=methods as is"
+    ),
     "launch --target slurm -- reproduce --config configs/paper.py:table=3": (
         "launch of table=methods"
     ),
