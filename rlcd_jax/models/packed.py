@@ -49,6 +49,18 @@ def most_texts(length: int) -> int:
     return max(FEWEST, length // TOKENS_A_TEXT)
 
 
+def compile_for(capability: float) -> None:
+    """Let this process compile the kernel for GPUs that are not there.
+
+    JAX asks the GPU of the process whether it has the kernel; what compiles for others
+    says what these have.
+
+    Args:
+      capability: theirs.
+    """
+    cudnn.check_compute_capability = lambda asked: capability >= float(asked)
+
+
 def find(numbers: jax.Array) -> Texts:
     """Return where the texts of rows lie.
 

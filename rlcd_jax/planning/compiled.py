@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
 from rlcd_jax.job import setup
+from rlcd_jax.models import packed
 from rlcd_jax.planning import chips, collectives, gpu_targets, passes, plan
 
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
@@ -176,6 +177,7 @@ def find_devices(topology: chips.Topology) -> list[Any]:
         return jax.devices()
     try:
         if platform == "gpu":
+            packed.compile_for(gpu_targets.backend(topology.chip).capability)
             described = topologies.get_topology_desc(
                 platform="cuda",
                 target_config=gpu_targets.target_config(topology.chip),
