@@ -18,7 +18,7 @@ from ml_collections import ConfigDict  # noqa: E402
 import rlcd_jax  # noqa: E402
 from rlcd_jax import leaving  # noqa: E402
 from rlcd_jax.command_line import job_flags  # noqa: E402
-from rlcd_jax.job import joining, logs, membership  # noqa: E402
+from rlcd_jax.job import freed_memory, joining, logs, membership  # noqa: E402
 from rlcd_jax.weights import embedded  # noqa: E402
 
 
@@ -39,6 +39,7 @@ def job(
       **asked: further flags that say what the command does.
     """
     logs.set_up()
+    freed_memory.keep_little()
     try:
         with membership.one_of_its_job(
             config.to_dict(),

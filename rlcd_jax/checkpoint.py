@@ -63,6 +63,8 @@ class Checkpointer:
       keep_period: steps divisible by this stay for ever; None makes no exception.
       regular: which stay, instead of these two.
       asynchronous: False makes `save` return when the step is on disk.
+      most_bytes: of an item that are packed at once, more than each of its arrays has;
+        None: all of it, as another copy in memory.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Checkpointer:
         keep_period: int | None = None,
         regular: retention.Regular | None = None,
         asynchronous: bool = True,
+        most_bytes: int | None = None,
     ) -> None:
         for name, value in (("max_to_keep", max_to_keep), ("keep_period", keep_period)):
             if value is not None and value < 1:
@@ -89,7 +92,9 @@ class Checkpointer:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=asynchronous,
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, handler_registry=_packing(most_bytes)
+        )
 
     def save(
         self, step: int, items: Mapping[str, Tree], meta: Mapping[str, Any]
@@ -174,6 +179,19 @@ class Checkpointer:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _packing(most_bytes: int | None) -> ocp.handlers.CheckpointHandlerRegistry:
+    """Return what writes and reads items by the kind of their arguments."""
+    most_gb = {} if most_bytes is None else {"save_concurrent_gb": most_bytes / 10**9}
+    handlers = {
+        ocp.args.StandardSave: ocp.StandardCheckpointHandler(**most_gb),
+        ocp.args.JsonSave: ocp.JsonCheckpointHandler(),
+    }
+    out = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for kind, handler in handlers.items():
+        out.add(None, kind, handler)
+    return out
 
 
 def _finish_deletions(folder: epath.Path, regular: retention.Regular) -> None:

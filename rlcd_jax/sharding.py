@@ -240,3 +240,20 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding that keeps a whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def is_on_cpu(mesh: Mesh | jax.sharding.AbstractMesh) -> bool:
+    """Say whether the devices of a mesh are CPUs; the mesh of a plan may have none."""
+    if isinstance(mesh, jax.sharding.AbstractMesh):
+        return False
+    return mesh.devices.flat[0].platform == "cpu"
+
+
+def compiler_options(mesh: Mesh | jax.sharding.AbstractMesh) -> dict[str, str] | None:
+    """Return how a program with large arrays is compiled for a mesh; None: as usual.
+
+    XLA orders a program for CPUs so that much of it could run side by side, and holds
+    the arrays of all that: of an update of PPO twice those of the other order.
+    """
+    order = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    return order if is_on_cpu(mesh) else None

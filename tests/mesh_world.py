@@ -86,7 +86,7 @@ def everything(job: setup.Job, stages: Sequence[str] = ()) -> dict[str, Any]:
     }
     for stage in stages or made:
         program, params = made[stage]
-        state = program.create(params)
+        state = program.create(jax.tree.map(jnp.copy, params))  # which uses it up
         for update in range(UPDATES):
             state, metrics = program.update(state, BATCHES[stage](job))
             names = ("optimizer/grad_norm", *LOSSES[stage])

@@ -225,3 +225,16 @@ def test_checkpointer_removes_a_step_and_takes_it_again(tmp_path):
         assert saver.steps() == [1] and saver.latest_step() == 1
         saver.save(2, {"policy": weight(7)}, {})
     assert runs.saved_arrays(tmp_path, 2)["policy/w"].tolist() == [7.0] * 3
+
+
+def test_what_is_packed_a_part_at_a_time_is_all_there(tmp_path):
+    item = {str(i): jnp.full((64, 64), float(i)) for i in range(6)}
+    most = item["0"].nbytes + 1
+    with checkpoint.Checkpointer(
+        tmp_path, asynchronous=False, most_bytes=most
+    ) as keeper:
+        keeper.save(1, {"params": item}, {})
+    like = {"params": checkpoint.abstract_like(item)}
+    restored, _ = checkpoint.restore(tmp_path, 1, like)
+    for name, leaf in item.items():
+        np.testing.assert_array_equal(restored["params"][name], leaf)

@@ -176,14 +176,15 @@ def test_room_by_hand():
     # The one before goes when the new one is whole.
     close(room("preference"), 3 * 3 * scalar, scalar)
     both = trunk + scalar
-    close(room("policy", **many), 3 * 3 * both, 2 * both)
+    parked = both  # reference and preference model, here float32 as they are read
+    close(room("policy", **many), 3 * 3 * both + parked, 2 * both)
     one = {"policy__steps": 2, "policy__checkpoint_every": 2}
-    close(room("policy", **one), 3 * both, both)
+    close(room("policy", **one), 3 * both + parked, both)
     chosen = room("policy", policy__choose="dev_score", **many)
-    close(chosen, 3 * 3 * both + 2 * trunk, 2 * both + trunk)
+    close(chosen, 3 * 3 * both + parked + 2 * trunk, 2 * both + trunk)
     close(
         room(*stages.STAGES, **many),
-        scalar + 2 * trunk + 3 * 3 * both,
+        scalar + 2 * trunk + 3 * 3 * both + parked,
         scalar + 2 * trunk + 2 * both,
     )
     kept = room("preference", "policy", keep_moments=True, **many)

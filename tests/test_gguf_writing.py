@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import types
 
 import family_models
 import gguf as gguf_package
@@ -198,3 +200,21 @@ def test_llama_cpp_gives_the_same_ids_logits_and_text(name, family, tmp_path):
             np.testing.assert_allclose(told["logits"], found[:count], atol=1e-3)
             # Each token that it went on with is our most likely one there.
             assert found[count - 1 : -1].argmax(-1).tolist() == told["ids"][count:]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="no /proc")
+def test_a_file_that_was_read_takes_no_room(tmp_path):
+    def resident():
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        line = next(one for one in lines if one.startswith("RssFile"))
+        return 1024 * int(line.split()[1])
+
+    path, size = tmp_path / "tensors", 2**25
+    path.write_bytes(bytes(range(256)) * (size // 256))
+    reader = types.SimpleNamespace(data=np.memmap(path, mode="r"))
+    before = resident()
+    total = int(reader.data.sum(dtype=np.int64))
+    assert resident() - before > 0.9 * size
+    gguf._let_go(reader)
+    assert resident() - before < 0.1 * size
+    assert int(reader.data.sum(dtype=np.int64)) == total

@@ -168,9 +168,9 @@ def on_first_device(arrays) -> int:
     )
 
 
-def on_mesh(config):
+def on_mesh(config, chip="cpu"):
     """Return a plan's setting whose mesh is that of the eight fake devices."""
-    return plan.setting_on(config, sharding.make_mesh(2, 2, 2), chips.CHIPS["cpu"])
+    return plan.setting_on(config, sharding.make_mesh(2, 2, 2), chips.CHIPS[chip])
 
 
 def params_of(setting, specs):
@@ -264,7 +264,8 @@ def test_without_a_value_model_none_is_planned():
 def test_models_of_other_runs_are_held_beside_the_own_one():
     own, three = (
         plan.plan_stage(
-            on_mesh(runs.tiny_config(**MESH, policy__rewards=others)), "policy"
+            on_mesh(runs.tiny_config(**MESH, policy__rewards=others), "a100"),
+            "policy",
         )
         for others in ((), ("kind=a:1", "brief=b:0.5"))
     )

@@ -1,9 +1,13 @@
 """train_state: the update, and that parts of a batch add up to it."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlcd_jax import sharding, tree
 from rlcd_jax.training import optimizers, train_state
 
 
@@ -76,6 +80,33 @@ def test_micro_batch_without_any_token_changes_nothing():
 def only_loss(params, batch):
     loss, _ = masked_mean(params, batch)
     return loss, {"loss": loss}
+
+
+def test_an_update_holds_little_beside_its_gradient():
+    """What is added lies where the gradient did, and XLA does not run ahead."""
+    mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    layers = jax.ShapeDtypeStruct((8, 256, 256), jnp.float32)
+    params = dict.fromkeys("abcd", layers)
+    optimizer = adamw(lambda count: 1e-3, ())
+    state = jax.eval_shape(lambda p: train_state.create(p, optimizer), params)
+    batch = {"x": jax.ShapeDtypeStruct((4, 256), jnp.float32)}
+
+    def layer(x, weights):
+        return functools.reduce(lambda x, w: jnp.tanh(x @ w), weights.values(), x), None
+
+    def loss(params, batch):
+        value = jnp.mean(jax.lax.scan(layer, batch["x"], params)[0] ** 2)
+        return value, {"loss": value}
+
+    def update(state, batch):
+        return train_state.update(
+            state, batch, optimizer, loss, num_micro=1, weight="x"
+        )
+
+    options = sharding.compiler_options(mesh)
+    made = jax.jit(update, donate_argnums=0, compiler_options=options)
+    taken = made.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
+    assert taken < 1.9 * tree.count_bytes(params)  # 2.25 as it was, 1.75 as it is
 
 
 def test_rows_that_do_not_divide_are_refused():

@@ -28,7 +28,7 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
     """
     actor, learner = acting.Actor(job), learning.make_trainer(job)
     preference = model.start_params(job)
-    value = heads.value_from_preference(preference)
+    value = heads.value_from_preference(model.start_params(job))
     state = learner.create({"policy": trained_form.start_policy(job), "value": value})
     base = job.load_base()
     scored = (

@@ -212,7 +212,7 @@ def fit(
     batches = make_batches(config, lesson.stage, lesson.rows, lesson.collate)
     total = batches.total
     keep = retained(config, workdir, lesson.stage, total)
-    with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
+    with program.open(folder / "checkpoints", keep) as saver:
 
         def train(made: nonfinite.Rollbacks | None) -> _Trained:
             return _train(

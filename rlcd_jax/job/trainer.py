@@ -18,13 +18,14 @@ import jax
 import optax
 from absl import logging
 
-from rlcd_jax import checkpoint, processes, sharding, tree
+from rlcd_jax import checkpoint, processes, retention, sharding, tree
 from rlcd_jax.job import trained_form
 from rlcd_jax.models import lora, table
 from rlcd_jax.training import packing, train_state
 
 Params = Any
 KEPT = 8  # losses, optimizers and updates of different settings that a process keeps
+PACKED = 2**28  # bytes of a checkpoint's item, at least, that are packed at once
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
 USEFUL = "rate/useful_tokens"  # metric: of the tokens of all rows, those of a text
 
@@ -73,7 +74,7 @@ class Trainer:
         self._rows = sharding.batch_sharding(mesh)
 
     def create(self, params: Mapping[str, Params]) -> train_state.TrainState:
-        """Return the state before the first update."""
+        """Return the state before the first update; the parameters are used up."""
         with jax.set_mesh(self.mesh):
             return self._create(dict(params))
 
@@ -167,6 +168,30 @@ class Trainer:
             name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(item))
             for name, item in _items(self._abstract).items()
         }
+
+    def open(
+        self, folder: os.PathLike[str], regular: retention.Regular
+    ) -> checkpoint.Checkpointer:
+        """Return what keeps the checkpoints of this training.
+
+        Arrays of CPUs are saved where they lie: without a copy they cannot be used up
+        before they are written, so `save` waits for that, and a part is packed at a
+        time. Elsewhere a copy in the host's memory is written in the background.
+
+        Args:
+          folder: of the checkpoints.
+          regular: which stay.
+        """
+        if not sharding.is_on_cpu(self.mesh):
+            return checkpoint.Checkpointer(folder, regular=regular)
+        leaves = jax.tree.leaves(self._abstract)
+        largest = max(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        return checkpoint.Checkpointer(
+            folder,
+            regular=regular,
+            asynchronous=False,
+            most_bytes=max(PACKED, largest + 1),
+        )
 
     def save(
         self,
@@ -285,13 +310,16 @@ def _programs(
         )
 
     create = jax.jit(
-        lambda params: train_state.create(params, optimizer), out_shardings=shardings
+        lambda params: train_state.create(params, optimizer),
+        out_shardings=shardings,
+        donate_argnums=0,
     )
     update = jax.jit(
         step,
         in_shardings=(shardings, None, sharding.batch_sharding(mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
+        compiler_options=sharding.compiler_options(mesh),
     )
 
     def norms_by_layer(params: Params, base: Params, batch: train_state.Batch):

@@ -93,16 +93,13 @@ class Program:
 
 
 def start(setting: Setting, program: trainer.Trainer) -> Program:
-    """Return the making of a training's state: its parameters are there twice."""
+    """Return the making of a training's state, of which its parameters become part."""
     state = program.state_shapes
     return Program(
         "start",
         {"frozen": sizes.base_bytes(setting)},
-        given={"frozen": sharding.device_bytes(state.params)},
-        made={
-            "parameters": sharding.device_bytes(state.params),
-            "moments": sharding.device_bytes((state.opt_state, state.updates)),
-        },
+        given={"parameters": sharding.device_bytes(state.params)},
+        made={"moments": sharding.device_bytes((state.opt_state, state.updates))},
         lower=program.lower_create,
     )
 

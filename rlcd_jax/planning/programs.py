@@ -304,8 +304,9 @@ def policy(setting: Setting) -> list[Program]:
         reply_tokens=section.reply_tokens,
         features=request_features(section, forbid=False),
     )
-    # Weights and cache go between the steps of drawing (`Engine.unload`).
-    held = {"frozen": copies, "other": drawn.memory.tables}
+    # Copies are parked on a CPU but for the one that is read (`job.parked`), and
+    # weights and cache go between the steps of drawing (`Engine.unload`).
+    held = {"frozen": copies * (not _parks(setting)), "other": drawn.memory.tables}
     step = {**held, "other": held["other"] + sizes.rollout_bytes(job)}
     trainer = learning.make_trainer(job)
     learn = passes.update(
@@ -343,6 +344,11 @@ def _reads_frozen(setting: Setting, held: passes.Bytes) -> Iterator[Program]:
     yield Program("read the models", {**held, "parameters": masters})
 
 
+def _parks(setting: Setting) -> bool:
+    """Say whether PPO's frozen models are held only while they are read."""
+    return setting.chip.platform == "cpu" and setting.job.lora is None
+
+
 def roll_out(
     setting: Setting,
     trained: Mapping[str, Shapes],
@@ -355,8 +361,15 @@ def roll_out(
       setting: of the plan.
       trained: shapes of what is trained: "policy", and "value" if there is one.
       frozen: shapes of "reference" and "rewards".
-      held: what is on the device meanwhile, all four and models of other runs too.
+      held: what is on the device meanwhile, all four and models of other runs too,
+        but for those that are parked.
     """
+
+    def beside(name: str) -> passes.Bytes:
+        if name not in frozen or not _parks(setting):
+            return held
+        return {**held, "frozen": sharding.device_bytes(frozen[name])}
+
     job, section = setting.job, setting.job.config.policy
     replies, dev = counts.policy_replies(job.config)
     batch = sizes.update_batch(job, "policy")
@@ -379,7 +392,7 @@ def roll_out(
             acting.rows_program(job, program),
             (models[name],),
             rows,
-            held=held,
+            held=beside(name),
             own="frozen" if name in frozen else "parameters",
             num_texts=replies + dev * (name != "values"),
             logit_length=section.reply_tokens * (name != "values"),
@@ -392,7 +405,7 @@ def roll_out(
         rewards.reward_program(rewarder.job),
         (frozen["rewards"],),
         passes.row_shapes(rewarder, length),
-        held=held,
+        held=beside("rewards"),
         num_texts=(replies + dev) * (1 + len(section.rewards)),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +16,19 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes, records, seeds, sharding, tasks
+from rlcd_jax import processes, records, seeds, sharding, tasks, tree
 from rlcd_jax.decode import engine, requests
-from rlcd_jax.job import batching, generation, lengths, prompt_parts, roles, setup
+from rlcd_jax.job import (
+    batching,
+    generation,
+    lengths,
+    parked,
+    prompt_parts,
+    roles,
+    setup,
+)
+from rlcd_jax.models import frozen as frozen_weights
+from rlcd_jax.models import heads, llama, table
 from rlcd_jax.pairs import cut_replies, length_counts
 from rlcd_jax.ppo import (
     kl_penalty,
@@ -185,10 +196,34 @@ def _rows_program(
         program,
         in_shardings=(None, *reading.batch_of(mesh, len(reply_rows.READ))),
         out_shardings=sharding.replicated(mesh),
+        compiler_options=sharding.compiler_options(mesh),
     )
 
 
 _assemble = jax.jit(rollout.assemble, static_argnames="rules")
+
+
+def parked_bytes(job: setup.Job) -> int:
+    """Return the bytes of the files in which the frozen models of a job lie.
+
+    Args:
+      job: of the stage; its mesh may have no devices.
+    """
+    if job.lora is not None or not sharding.is_on_cpu(job.mesh):
+        return 0
+    rewarder = job.of(roles.PREFERENCE)
+    scorers = 1 + len(job.config.policy.rewards)
+    models = [(job.cfg.dtype, llama.param_specs(job.cfg))]
+    models += [(rewarder.cfg.dtype, heads.scalar_specs(rewarder.cfg))] * scorers
+    return sum(
+        tree.count_bytes(
+            jax.eval_shape(
+                functools.partial(frozen_weights.form, dtype=dtype),
+                table.abstract_params(specs),
+            )
+        )
+        for dtype, specs in models
+    )
 
 
 class Actor:
@@ -210,7 +245,7 @@ class Actor:
             read[name] for name in ("policy", "reference", "values")
         )
         self._valued = learning.VALUE in learning.trained(section)
-        self._reference: Params = None
+        self._reference: Callable[[], Params] | None = None
         self._rewards: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None
         self._others: dict[str, Callable[[Sequence[Sequence[int]]], np.ndarray]] = {}
         entries = weighted_rewards.read(section.rewards)
@@ -223,6 +258,7 @@ class Actor:
         reference: Params,
         preference: Params,
         others: Mapping[str, Params] = types.MappingProxyType({}),
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
         """Take the models that never change.
 
@@ -230,16 +266,21 @@ class Actor:
           reference: the policy's start.
           preference: the run's own preference model.
           others: those of `policy.rewards`, by name.
+          folder: in which those that are copies may be parked; None: nowhere.
         """
         rewarder = self.rewarder
-        self._reference = reading.frozen(self.job, reference)
+        if self.job.lora is not None:
+            folder = None  # all share the base, which training holds anyway
+        self._reference = parked.park(reading.frozen(self.job, reference), folder)
         length = reward_length(self.job, rewarder)
         score = rewards.reward_scorer(rewarder, lengths=(length,))
-        self._rewards = functools.partial(score, reading.frozen(rewarder, preference))
-        self._others = {
-            name: functools.partial(score, reading.frozen(rewarder, one))
-            for name, one in others.items()
-        }
+
+        def scorer(params: Params) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
+            model = parked.park(reading.frozen(rewarder, params), folder)
+            return lambda rows: score(model(), rows)
+
+        self._rewards = scorer(preference)
+        self._others = {name: scorer(one) for name, one in others.items()}
 
     def draw_prompts(self, step: int) -> list[EncodedPrompt]:
         """Return the prompts of a step: each epoch over the prompts in a new order.
@@ -303,7 +344,7 @@ class Actor:
         """
         section, parts = self.section, self._parts(sampled)
         logprobs, entropy = self._read(self._logprobs_entropy, params["policy"], parts)
-        ref_logprobs, _ = self._read(self._logprobs, self._reference, parts)
+        ref_logprobs, _ = self._read(self._logprobs, self._reference(), parts)
         checked = rollout.engine_check(
             [one.reply.sampled_logprobs for one in sampled],
             processes.fetch(logprobs),
@@ -422,7 +463,7 @@ class Actor:
         filled = [*sampled, *[sampled[-1]] * spare]
         parts = self._parts(filled)
         logprobs, _ = self._read(self._logprobs_entropy, policy, parts)
-        ref_logprobs, _ = self._read(self._logprobs, self._reference, parts)
+        ref_logprobs, _ = self._read(self._logprobs, self._reference(), parts)
         ratios = np.where(self._mask(filled), logprobs - ref_logprobs, 0.0)
         return ratios.sum(axis=1, dtype=np.float32)[: len(sampled)]
 

@@ -75,4 +75,5 @@ def _program(
         program,
         in_shardings=(None, None, *reading.batch_of(mesh, 3)),
         out_shardings=sharding.replicated(mesh),
+        compiler_options=sharding.compiler_options(mesh),
     )

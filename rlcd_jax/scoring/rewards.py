@@ -33,6 +33,7 @@ def _program(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Callable:
         program,
         in_shardings=(None, *reading.batch_of(mesh, 2)),
         out_shardings=sharding.replicated(mesh),
+        compiler_options=sharding.compiler_options(mesh),
     )
 
 

@@ -62,11 +62,11 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
     actor = acting.Actor(job)
     learner = learning.make_trainer(job)
     folder = workspace.begin(config, workdir, "policy")
-    set_frozen(actor, workdir)
+    set_frozen(actor, workdir, folder)
     last_step = learning.last_step(section)
     early = int(section.early_checkpoints)
     keep = supervised.retained(config, workdir, "policy", last_step, early)
-    with checkpoint.Checkpointer(folder / "checkpoints", regular=keep) as saver:
+    with learner.open(folder / "checkpoints", keep) as saver:
         last, chosen, made = nonfinite.with_rollbacks(
             saver,
             functools.partial(
@@ -224,8 +224,18 @@ def _cut(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, int]:
     return cut_replies.added(cut_replies.from_metrics(name, row) for row in rows)
 
 
-def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
-    """Give an actor the models of a run that PPO does not change."""
+def set_frozen(
+    actor: acting.Actor,
+    workdir: str | pathlib.Path,
+    folder: pathlib.Path | None = None,
+) -> None:
+    """Give an actor the models of a run that PPO does not change.
+
+    Args:
+      actor: that has none yet.
+      workdir: of the run.
+      folder: in which they may be parked while nobody reads them.
+    """
     # Read again for the value model's start: a float32 copy would be held for ever.
     job, rewarder = actor.job, actor.rewarder
     preference = model.restore(rewarder, workdir)
@@ -233,7 +243,12 @@ def set_frozen(actor: acting.Actor, workdir: str | pathlib.Path) -> None:
         one.name: model.restore(rewarder, one.run)
         for one in weighted_rewards.read(actor.section.rewards)
     }
-    actor.set_frozen(reference=job.load_base(), preference=preference, others=others)
+    actor.set_frozen(
+        reference=job.load_base(),
+        preference=preference,
+        others=others,
+        folder=folder,
+    )
 
 
 def start_params(job: setup.Job, workdir: str | pathlib.Path) -> Params:

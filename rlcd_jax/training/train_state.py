@@ -74,27 +74,27 @@ def update(
     fine = jnp.all(jnp.stack([jnp.isfinite(one) for one in metrics.values()]))
     # One of two programs, not a choice between their results: that would hold the
     # arrays before and after at once. Of a finite gradient, whose squares have a finite
-    # sum, the update is finite.
-    new, norm = jax.lax.cond(
-        fine,
-        lambda: _apply(state, grads, optimizer),
-        lambda: (state, jnp.zeros((), jnp.float32)),
+    # sum, the update is finite. What it adds comes out of the choice in the place of
+    # the gradient, which nothing reads afterwards: its norm is taken there, for within
+    # the choice it would need arrays of its own, as large as the parameters.
+    new, added = jax.lax.cond(
+        fine, lambda: _apply(state, grads, optimizer), lambda: (state, grads)
     )
-    metrics["optimizer/update_norm"] = norm
+    metrics["optimizer/update_norm"] = jnp.where(fine, optax.tree.norm(added), 0.0)
     return new, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
 
 
 def _apply(
     state: TrainState, grads: Params, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, jax.Array]:
-    """Return the state after one update, and the norm of the update."""
+) -> tuple[TrainState, Params]:
+    """Return the state after one update, and what was added to the parameters."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     new = TrainState(
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
         updates=state.updates + 1,
     )
-    return new, optax.tree.norm(updates)
+    return new, updates
 
 
 def norms(tree: Params) -> dict[str, jax.Array]:

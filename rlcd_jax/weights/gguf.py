@@ -8,6 +8,7 @@ files are refused: llama.cpp joins them.
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -277,7 +278,18 @@ def load_params(
         values = _expand(tensors[name], rows, f"{origin}: {name}")
         return values[(slice(None), *index[1:])]
 
-    return names.assemble(cfg, "gguf", shapes, read, origin=origin, put=put)
+    params = names.assemble(cfg, "gguf", shapes, read, origin=origin, put=put)
+    _let_go(reader)
+    return params
+
+
+def _let_go(reader: gguf.GGUFReader) -> None:
+    """Let the pages of a file that was read take no room; they can be read again."""
+    mapped = reader.data
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    if hasattr(mmap, "MADV_DONTNEED") and isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _row_order(cfg: llama.LlamaConfig, num_heads: int) -> np.ndarray:
