@@ -253,7 +253,8 @@ def compiler_options(mesh: Mesh | jax.sharding.AbstractMesh) -> dict[str, str] |
     """Return how a program with large arrays is compiled for a mesh; None: as usual.
 
     XLA orders a program for CPUs so that much of it could run side by side, and holds
-    the arrays of all that: of an update of PPO twice those of the other order.
+    the arrays of all that: of an update of PPO twice those of the other order. With
+    several devices it stays: in the other order some wait for each other for ever.
     """
     order = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    return order if is_on_cpu(mesh) else None
+    return order if is_on_cpu(mesh) and mesh.size == 1 else None
