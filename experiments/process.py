@@ -70,8 +70,7 @@ def _end(text: str, status: int) -> None:
 def _set_up_jax() -> None:
     cache = embedded.default_cache_dir(os.environ) / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     logging.info(
         "rlcd_jax %s, jax %s, %d %s device(s) of kind %s, process %d of %d",
         rlcd_jax.__version__,

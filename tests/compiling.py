@@ -9,11 +9,7 @@ import importlib.util
 import mmap
 import pathlib
 
-ENVIRONMENT = {
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    # Programs that take less are read as slowly as they are made.
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.03",
-}
+ENVIRONMENT = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def _known(flag: str) -> bool:
