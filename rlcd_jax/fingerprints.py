@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rlcd_jax import processes, tree
 
@@ -37,8 +38,7 @@ def of_tree(arrays: Tree, rounded_to: str | None = None) -> dict[str, str]:
     named = tree.flatten_names(arrays)
     if not named:
         return {}
-    program = _program(rounded_to)
-    sums = processes.fetch([program(leaf) for leaf in named.values()])
+    sums = np.asarray(processes.fetch(_program(rounded_to)(list(named.values()))))
     return {
         name: f"{int(one):08x}{int(other):08x}"
         for name, (one, other) in zip(named, sums, strict=True)
@@ -47,16 +47,12 @@ def of_tree(arrays: Tree, rounded_to: str | None = None) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=2)
 def _program(rounded_to: str | None) -> Any:
-    """Return the compiled (array) -> sums [2] uint32: an array is read once.
+    """Return the compiled (arrays) -> sums [N, 2] uint32: an array is read once."""
 
-    One for each shape: weights, their moments and other checkpoints share them, where
-    a program of a whole tree would be compiled for each tree.
-    """
-
-    def program(leaf: jax.Array) -> jax.Array:
+    def one(leaf: jax.Array) -> jax.Array:
         return sums(leaf if rounded_to is None else leaf.astype(rounded_to))
 
-    return jax.jit(program)
+    return jax.jit(lambda leaves: jnp.stack([one(leaf) for leaf in leaves]))
 
 
 def sums(array: jax.Array) -> jax.Array:
