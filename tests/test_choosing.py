@@ -176,7 +176,7 @@ def test_log_ratios_are_zero_at_the_reference_and_do_not_see_neighbours(finished
     with runs.devices_by_mesh():
         actor = acting.Actor(setup.load_job(config))
         base = actor.job.load_base()
-        actor._reference = base
+        actor._reference = lambda: base
         sampled = actor.generate(base, actor.dev_prompts, step=0)
         moved = {**base, "final_norm": base["final_norm"] * 1.5}
         assert actor.log_ratios(base, sampled).tolist() == [0.0, 0.0, 0.0]
