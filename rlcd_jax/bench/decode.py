@@ -16,6 +16,8 @@ from rlcd_jax.decode import engine as engine_lib
 from rlcd_jax.models import llama
 from rlcd_jax.text import byte_tokenizer
 
+COPIED = {"cpu": 2**28, "gpu": 2**32, "tpu": 2**30}  # bytes, by backend
+
 
 class Endless:
     """The byte tokenizer without an end token, so that replies have exact lengths."""
@@ -58,9 +60,6 @@ def random_weights(cfg: llama.LlamaConfig) -> llama.Params:
 
 def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return (0.02 * jax.random.normal(key, shape)).astype(dtype)
-
-
-COPIED = {"cpu": 2**28, "gpu": 2**32, "tpu": 2**30}  # bytes, by backend
 
 
 def copy_bandwidth(num_bytes: int = 0, repeats: int = 8) -> float:

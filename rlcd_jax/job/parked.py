@@ -1,8 +1,8 @@
 """Models that are read now and then, and lie in a file meanwhile.
 
 On a CPU arrays and files are pages of one memory: a file that is mapped is read where
-it lies, and what is not mapped takes no room of the process. On other devices a model
-stays where it is.
+it lies, and what is not mapped takes no room of the process. Of other devices a model
+is not parked.
 """
 
 from __future__ import annotations
@@ -36,20 +36,15 @@ class _Array:
 def park(params: Params, folder: str | os.PathLike[str] | None) -> Callable[[], Params]:
     """Return what gives the same parameters again, as often as it is called.
 
-    On CPUs they are written to a file without a name, which goes with the process; each
-    call maps it, and the arrays are there as long as somebody holds them. They must not
-    be donated.
+    They are written to a file without a name, which goes with the process; each call
+    maps it, and the arrays are there as long as somebody holds them. They must not be
+    donated.
 
     Args:
-      params: arrays of this process's devices.
+      params: arrays of CPUs.
       folder: where there is room for the file; None keeps the arrays as they are.
     """
-    devices = {
-        device
-        for leaf in jax.tree.leaves(params)
-        for device in leaf.sharding.device_set
-    }
-    if folder is None or any(device.platform != "cpu" for device in devices):
+    if folder is None:
         return lambda: params
     return functools.partial(_read, *_written(params, folder))
 

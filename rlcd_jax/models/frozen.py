@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcd_jax import tree
-from rlcd_jax.models import products
+from rlcd_jax.models import products, table
 
 Params = Any
 
@@ -22,6 +22,11 @@ def form(params: Params, dtype: str) -> Params:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf.astype(_dtype_at(path, leaf, dtype)), params
     )
+
+
+def shapes(specs: Params, dtype: str) -> Params:
+    """Return the shapes of `form` of the float32 parameters of a table."""
+    return jax.eval_shape(lambda p: form(p, dtype), table.abstract_params(specs))
 
 
 def is_form(params: Params, dtype: str) -> bool:

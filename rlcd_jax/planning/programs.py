@@ -304,9 +304,10 @@ def policy(setting: Setting) -> list[Program]:
         reply_tokens=section.reply_tokens,
         features=request_features(section, forbid=False),
     )
-    # Copies are parked on a CPU but for the one that is read (`job.parked`), and
-    # weights and cache go between the steps of drawing (`Engine.unload`).
-    held = {"frozen": copies * (not _parks(setting)), "other": drawn.memory.tables}
+    # Copies may be parked but for the one that is read, and weights and cache go
+    # between the steps of drawing (`Engine.unload`).
+    parks = acting.parks(job, on_cpu=setting.chip.platform == "cpu")
+    held = {"frozen": copies * (not parks), "other": drawn.memory.tables}
     step = {**held, "other": held["other"] + sizes.rollout_bytes(job)}
     trainer = learning.make_trainer(job)
     learn = passes.update(
@@ -344,11 +345,6 @@ def _reads_frozen(setting: Setting, held: passes.Bytes) -> Iterator[Program]:
     yield Program("read the models", {**held, "parameters": masters})
 
 
-def _parks(setting: Setting) -> bool:
-    """Say whether PPO's frozen models are held only while they are read."""
-    return setting.chip.platform == "cpu" and setting.job.lora is None
-
-
 def roll_out(
     setting: Setting,
     trained: Mapping[str, Shapes],
@@ -364,13 +360,14 @@ def roll_out(
       held: what is on the device meanwhile, all four and models of other runs too,
         but for those that are parked.
     """
+    job, section = setting.job, setting.job.config.policy
+    parks = acting.parks(job, on_cpu=setting.chip.platform == "cpu")
 
     def beside(name: str) -> passes.Bytes:
-        if name not in frozen or not _parks(setting):
+        if name not in frozen or not parks:
             return held
         return {**held, "frozen": sharding.device_bytes(frozen[name])}
 
-    job, section = setting.job, setting.job.config.policy
     replies, dev = counts.policy_replies(job.config)
     batch = sizes.update_batch(job, "policy")
     parts = reply_rows.rows_of_update(section) // reply_rows.rows_at_once(job)

@@ -69,10 +69,10 @@ class Setting:
 
 def model_shapes(setting: Setting, specs: Any, *, frozen: bool) -> Shapes:
     """Return a model's shapes on the mesh: the float32 master, or `reading.frozen`."""
-    shapes = table.abstract_params(specs)
     if frozen:
-        dtype = setting.cfg.dtype
-        shapes = jax.eval_shape(lambda p: frozen_weights.form(p, dtype), shapes)
+        shapes = frozen_weights.shapes(specs, setting.cfg.dtype)
+    else:
+        shapes = table.abstract_params(specs)
     return jitted.placed(shapes, sharding.param_shardings(specs, setting.job.mesh))
 
 

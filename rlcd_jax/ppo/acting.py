@@ -28,7 +28,7 @@ from rlcd_jax.job import (
     setup,
 )
 from rlcd_jax.models import frozen as frozen_weights
-from rlcd_jax.models import heads, llama, table
+from rlcd_jax.models import heads, llama
 from rlcd_jax.pairs import cut_replies, length_counts
 from rlcd_jax.ppo import (
     kl_penalty,
@@ -203,26 +203,28 @@ def _rows_program(
 _assemble = jax.jit(rollout.assemble, static_argnames="rules")
 
 
+def parks(job: setup.Job, *, on_cpu: bool) -> bool:
+    """Say whether frozen models lie in files while nobody reads them (`job.parked`).
+
+    Adapters share the base, which training holds anyway.
+    """
+    return on_cpu and job.lora is None
+
+
 def parked_bytes(job: setup.Job) -> int:
     """Return the bytes of the files in which the frozen models of a job lie.
 
     Args:
       job: of the stage; its mesh may have no devices.
     """
-    if job.lora is not None or not sharding.is_on_cpu(job.mesh):
+    if not parks(job, on_cpu=sharding.is_on_cpu(job.mesh)):
         return 0
     rewarder = job.of(roles.PREFERENCE)
     scorers = 1 + len(job.config.policy.rewards)
     models = [(job.cfg.dtype, llama.param_specs(job.cfg))]
     models += [(rewarder.cfg.dtype, heads.scalar_specs(rewarder.cfg))] * scorers
     return sum(
-        tree.count_bytes(
-            jax.eval_shape(
-                functools.partial(frozen_weights.form, dtype=dtype),
-                table.abstract_params(specs),
-            )
-        )
-        for dtype, specs in models
+        tree.count_bytes(frozen_weights.shapes(specs, dtype)) for dtype, specs in models
     )
 
 
@@ -266,11 +268,11 @@ class Actor:
           reference: the policy's start.
           preference: the run's own preference model.
           others: those of `policy.rewards`, by name.
-          folder: in which those that are copies may be parked; None: nowhere.
+          folder: in which they may be parked; None: nowhere.
         """
         rewarder = self.rewarder
-        if self.job.lora is not None:
-            folder = None  # all share the base, which training holds anyway
+        if not parks(self.job, on_cpu=sharding.is_on_cpu(self.job.mesh)):
+            folder = None
         self._reference = parked.park(reading.frozen(self.job, reference), folder)
         length = reward_length(self.job, rewarder)
         score = rewards.reward_scorer(rewarder, lengths=(length,))
