@@ -16,7 +16,7 @@ Sources: "method" is the paper (arXiv 2307.12950) and its released code with
 AlpacaFarm; tables and sections are the paper's.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs import hardware, sizes, switches
 
@@ -94,6 +94,7 @@ def get_base(name: str, arg: str | None, **defaults: str) -> ConfigDict:
     config.direct = _direct()
     config.policy = _policy()
     config.evaluate = _evaluate()
+    config.judge = get_judge()
     switches.set_preset(config, fields["preset"])
     sizes.SIZES[fields["size"]](config)
     if "hardware" in fields:
@@ -458,7 +459,8 @@ def _evaluate() -> ConfigDict:
     evaluate.cleanup = "corrected"  # "released": names of roles are cut as well
     # Of two replies side by side: shown in both orders, or in one by a coin; released.
     evaluate.both_orders = True
-    evaluate.judges = ("lexicon", "log_odds")  # those the task allows are used
+    # Those that the task allows are used; "api" is the one of section judge.
+    evaluate.judges = ("lexicon", "log_odds")
     # Which of the task's questions judges of two replies are asked: "first", or "all",
     # a column of win rates each; on harmless prompts the paper's Harm and Help.
     evaluate.questions = "first"
@@ -470,3 +472,20 @@ def _evaluate() -> ConfigDict:
     evaluate.interval = 0.95  # coverage of the bootstrap intervals
     evaluate.resamples = 10000  # of the bootstrap
     return evaluate
+
+
+def get_judge() -> ConfigDict:
+    """Return the judge behind an OpenAI-compatible interface: none, until it is named.
+
+    Its key is read from the environment variable OPENAI_API_KEY.
+    """
+    judge = ConfigDict()
+    judge.url = ""  # of the interface; "": none
+    judge.name = ""  # of the model that it has; the paper asks GPT-4, Section 4.1
+    judge.offline = False  # answer from what was asked before, ask nothing
+    # What an API calls the limit of an answer: max_tokens, max_completion_tokens, none.
+    judge.max_tokens_field = "max_tokens"
+    judge.price_input = config_dict.placeholder(float)  # of a million tokens
+    judge.price_output = config_dict.placeholder(float)  # of a million tokens
+    judge.max_cost = 0.0  # refuse to ask above it; 0: no limit
+    return judge

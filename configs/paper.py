@@ -55,6 +55,7 @@ SET_BY_TABLES = (
     "evaluate.checkpoints",
     "evaluate.judges",
     "evaluate.preference_judge",
+    "judge",
 )
 
 
@@ -82,7 +83,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.strength = _strength()
     config.hh_rlhf = _hh_rlhf()
     config.people = _people()
-    config.judge = _judge()
+    config.judge = common.get_judge()  # none: a local one
     # Of Table 16: a file, task: the task's, or human:N pairs of hh-rlhf; unpublished.
     config.shots = ""
     config.studies = ()  # folders of experiments.human, for Tables 2 and 23
@@ -132,20 +133,6 @@ def _people() -> ConfigDict:
     return people
 
 
-def _judge() -> ConfigDict:
-    """Return the judge behind an OpenAI-compatible API; without it a local one."""
-    judge = ConfigDict()
-    judge.url = ""  # of the interface; "": none
-    judge.name = ""  # of the model that it has; the paper asks GPT-4, Section 4.1
-    judge.offline = False  # answer from what was asked before, ask nothing
-    # What an API calls the limit of an answer: max_tokens, max_completion_tokens, none.
-    judge.max_tokens_field = "max_tokens"
-    judge.price_input = config_dict.placeholder(float)  # of a million tokens
-    judge.price_output = config_dict.placeholder(float)  # of a million tokens
-    judge.max_cost = 0.0  # refuse to ask above it; 0: no limit
-    return judge
-
-
 def _rates() -> ConfigDict:
     """Return the speeds that the forecast reckons with."""
     rates = ConfigDict()
@@ -164,9 +151,11 @@ def _unset(fields: ConfigDict, prefix: str = "") -> ConfigDict:
     run = ConfigDict()
     for name, value in fields.items():
         path = prefix + name
+        if path in SET_BY_TABLES:
+            continue
         if isinstance(value, ConfigDict):
             run[name] = _unset(value, f"{path}.")
-        elif path not in SET_BY_TABLES:
+        else:
             run[name] = config_dict.placeholder(type(value))
     return run
 

@@ -27,8 +27,8 @@ from types import ModuleType
 import experiments
 from experiments import command, reproduce, run
 from rlcd_jax import launching
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.launching import launcher_words, site, submission
-from rlcd_jax.paper import read_config
 from rlcd_jax.weights import embedded
 
 COMMANDS = {"run": run, "reproduce": reproduce}
@@ -57,7 +57,7 @@ def launch(argv: list[str]) -> None:
         configs=experiments.CONFIGS,
         make_config=command.method_config,
         cache_dir=str(embedded.default_cache_dir(os.environ)),
-        api_key=os.environ.get(read_config.KEY),
+        api_key=api_settings.key(),
     )
     define = COMMANDS[words[0]].define_flags
     split_jobs, workdir = launcher_words.read_command(

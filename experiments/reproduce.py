@@ -52,6 +52,7 @@ def run(
 ) -> None:
     """Say what is to be made, make it, and print and write the tables."""
     from experiments import process
+    from rlcd_jax.judging import settings as api_settings
     from rlcd_jax.paper import plans, read_config
 
     asked = plans.Asked(dry_run, node, part)
@@ -60,7 +61,7 @@ def run(
         workdir,
         make_config=command.method_config,
         cache_dir=str(embedded.default_cache_dir(os.environ)),
-        api_key=os.environ.get(read_config.KEY),
+        api_key=api_settings.key(),
         dry=dry_run,
     )
     chosen = plans.choose(setup)

@@ -199,6 +199,9 @@ def test_every_judge_of_the_table_judges(name):
         {"": QUESTION},
         lambda texts: [(2.0, 1.0)] * len(texts),
         lambda pairs: [float(len(reply)) for _, reply in pairs],
+        lambda replies, question, judge: api_judge.compare(
+            replies, SaysFirst(), question=question, judge=judge
+        ),
     )
     scores, given = judges.JUDGES[name].judge(samples(), means)
     assert {v.judge for v in given} == {name} and len(given) == 3
@@ -221,6 +224,7 @@ def test_each_question_is_a_judge_of_its_own():
             for text in texts
         ],
         lambda pairs: [],
+        lambda *asked: [],
         both_orders=False,
     )
     _, given = judges.JUDGES["log_odds"].judge(samples(), means)
@@ -278,5 +282,3 @@ def test_judges_show_a_lead_in_with_the_reply_it_belongs_to():
         assert "1." not in dialogue and "possible outline" not in dialogue
         assert replies.count("One possible outline of the story:") == 2
         assert "1. Fox sets out.\n2. Home." in replies
-    plain = samples(1)[0]
-    assert judges.whole_turns(plain) == (plain.prompt, plain.reply)

@@ -51,7 +51,7 @@ def test_the_judge_of_the_page_judges(monkeypatch):
     made = eval(row, names)
     assert made.misfit(tasks.load_task("cheerful")) == ""
     both = samples(2, ("loud",), "Yes!!") + samples(2, ("calm",), "Yes.")
-    scores, verdicts = made.judge(both, judges.Means({}, None, None))
+    scores, verdicts = made.judge(both, judges.Means({}, None, None, None))
     assert {one.winner for one in verdicts} == {"1"} and len(verdicts) == 2
     assert {one.score for one in scores} == {0.0, 2.0}
     monkeypatch.setitem(judges.JUDGES, made.name, made)

@@ -18,6 +18,7 @@ from experiments import human as human_command
 from rlcd_jax import done_mark, processes, record_files, records
 from rlcd_jax.job import setup
 from rlcd_jax.judging import chat_api
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.paper import (
     cells,
     curves,
@@ -476,7 +477,7 @@ def test_api_judge_that_always_says_a_gets_one_half_with_all_flips(world, monkey
 
 
 def test_missing_api_key_is_said(world, monkeypatch):
-    monkeypatch.delenv(read_config.KEY, raising=False)
+    monkeypatch.delenv(api_settings.KEY, raising=False)
     url = {"judge__url": "https://example.com/v1", "judge__name": "gpt"}
     remake(world, "3", **url)
     row = read(world, "3")[0]["RLCD vs RLAIF, harmless"]

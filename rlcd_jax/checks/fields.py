@@ -13,6 +13,7 @@ from rlcd_jax.datasets import comparisons
 from rlcd_jax.decode import layout, requests
 from rlcd_jax.job import curriculum, kernels, nonfinite, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.models import llama, lora
 from rlcd_jax.pairs import grid, reply_cleanup, scoring_prompt, shortening
 from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout, weighted_rewards
@@ -326,6 +327,16 @@ _EVALUATE = {
     "interval": _above(0.95, 0, "coverage", high=1, open_high=True),
     "resamples": _count(10000, 1, "resamples", high=1_000_000),
 }
+_PRICE = kinds.Field(kinds.NUMBER, "of a million tokens", 2.5, low=0, unset=True)
+_JUDGE = {
+    "url": _text("http://127.0.0.1:8000/v1", "of the interface", empty=True),
+    "name": _text("gpt-4", "of the model", empty=True),
+    "offline": _flag(True),
+    "max_tokens_field": _choice(*api_settings.FIELDS),
+    "price_input": _PRICE,
+    "price_output": _PRICE,
+    "max_cost": kinds.Field(kinds.NUMBER, "0: no limit", 20.0, low=0),
+}
 _SECTIONS = {
     "model": _MODEL,
     "lora": _LORA,
@@ -338,6 +349,7 @@ _SECTIONS = {
     "direct": _DIRECT,
     "policy": _POLICY,
     "evaluate": _EVALUATE,
+    "judge": _JUDGE,
 }
 FIELDS: Mapping[str, kinds.Field] = _RUN | {
     f"{section}.{name}": field

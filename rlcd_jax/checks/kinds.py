@@ -41,6 +41,7 @@ class Field:
       pattern: regular expression of a text, or of each of TEXTS.
       wanted: the pattern in words.
       path: a text, or what follows "=" in each of TEXTS, is a path; see `local_paths`.
+      unset: None is accepted, which says that it is not given.
       argument: the config's argument that sets this field together with others, or
         "config file" where the file does: no field to set alone.
     """
@@ -59,6 +60,7 @@ class Field:
     pattern: str = ""
     wanted: str = ""
     path: bool = False
+    unset: bool = False
     argument: str = ""
 
 
@@ -162,6 +164,8 @@ def _range(field: Field) -> str:
 
 def _fits(field: Field, value: Any) -> bool:
     """Say whether a field accepts a value."""
+    if value is None:
+        return field.unset
     if field.kind == FLAG:
         return isinstance(value, bool)
     if field.kind in (COUNT, NUMBER):

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import records
 from rlcd_jax.job import curriculum, packed_batches, roles
-from rlcd_jax.judging import evaluation_table
+from rlcd_jax.judging import evaluation_table, judges, secrets
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.pairs import draws, few_shots, grid
 from rlcd_jax.ppo import credit, kl_penalty, weighted_rewards
 from rlcd_jax.preference import best_of
@@ -503,6 +504,40 @@ def _choice(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _api(config: ConfigDict) -> Iterator[str]:
+    """Yield what is wrong with the judge behind an interface, and with its address."""
+    judge, asked = config.judge, judges.API in config.evaluate.judges
+    if judge.url:
+        try:
+            address = secrets.read_address(judge.url)
+        except ValueError as error:
+            yield f"judge.url: {error}"
+            return
+        if address.user or address.values:
+            yield (
+                f"judge.url of {address.host} holds a name, a password or a query, and "
+                "a run keeps its config in its folder for all to read; give the "
+                f"address alone, and the key in the variable {api_settings.KEY}"
+            )
+    if asked and not (judge.url and judge.name):
+        yield (
+            f"evaluate.judges has {judges.API!r} but judge.url or judge.name is empty; "
+            "give both: the address of the interface, such as "
+            "http://127.0.0.1:8000/v1, and the model that it has"
+        )
+    elif asked:
+        try:  # what is sent is looked for where the run is
+            api_settings.read(judge, "", "key")
+        except ValueError as error:
+            yield str(error)
+    elif judge.url or judge.name:
+        yield (
+            f"the judge {judge.name!r} of section judge is not asked: evaluate.judges="
+            f"{tuple(config.evaluate.judges)} has no {judges.API!r}; add it, or leave "
+            "judge.url and judge.name empty"
+        )
+
+
 def _evaluate(config: ConfigDict) -> Iterator[str]:
     section = config.evaluate
     if "preference" in section.judges and not section.preference_judge:
@@ -516,6 +551,7 @@ def _evaluate(config: ConfigDict) -> Iterator[str]:
             f"evaluate.judges={tuple(section.judges)} has no 'preference'; add it, or "
             "leave evaluate.preference_judge empty"
         )
+    yield from _api(config)
     names = [evaluation_table.BASE]
     trained = [name for name in POLICIES if name in section.systems]
     names += [config.name if name == "policy" else name for name in trained]

@@ -26,6 +26,8 @@ from rlcd_jax.job import (
     trainer,
     workspace,
 )
+from rlcd_jax.judging import judges
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.models import llama, table
 from rlcd_jax.pairs import draws, few_shots, grid, scored_labels
 from rlcd_jax.ppo import choosing, weighted_rewards
@@ -171,6 +173,13 @@ def _other_runs(look: Look) -> Iterator[str]:
             )
         else:
             yield from _of_this_model(said, where, choosing.ITEM, cfg)
+    if judges.API in config.evaluate.judges:
+        _, missing = api_settings.read(config.judge, "", api_settings.key())
+        if missing:
+            yield (
+                f"evaluate.judges has {judges.API!r}: {missing}; set it, or "
+                "judge.offline=True where all was asked before"
+            )
     if "preference" in config.evaluate.judges:
         run = config.evaluate.preference_judge
         said = f"evaluate.preference_judge={run!r}"

@@ -18,6 +18,7 @@ SPEED = "the same replies, drawn at another speed"
 LABEL = "the name that tables show"
 DISK = "what stays on the disk"
 SAVES = "what stays on the disk, and how far a rollback would go back"
+ASKING = "what answers may cost, and how they are asked for"
 FOLLOWS = {
     "name": LABEL,
     "preset": LABEL,
@@ -47,6 +48,11 @@ FOLLOWS = {
     "direct.keep_best": DISK,
     "policy.keep_best": DISK,
     "preference.keep_best": DISK,
+    "judge.offline": ASKING,
+    "judge.max_tokens_field": ASKING,
+    "judge.price_input": ASKING,
+    "judge.price_output": ASKING,
+    "judge.max_cost": ASKING,
 }
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from rlcd_jax import tasks
-from rlcd_jax.judging import chat_api, judges, verdicts
+from rlcd_jax.judging import chat_api, verdicts
+from rlcd_jax.pairs import scoring_prompt
 
 BREAK, BLOCK = "\n\n", "\n\n\n\n"
 OWN = tasks.JudgeWording()
@@ -41,10 +42,8 @@ def questions(
     for one, two in verdicts.contests(samples):
         if verdicts.plain_winner(one, two):
             continue  # told without asking
-        (dialogue, first), (_, second) = (
-            judges.whole_turns(one),
-            judges.whole_turns(two),
-        )
+        both = (one.reply, two.reply)
+        dialogue, (first, second) = scoring_prompt.whole_turns(one.prompt, both)
         for swapped in verdicts.orders(one, two, both_orders=both_orders):
             shown = (second, first) if swapped else (first, second)
             texts.append(comparison_prompt(dialogue, *shown, question, wording))

@@ -241,15 +241,16 @@ def _notes(judged, preference, level: float, both_orders: bool) -> tuple[str, ..
                 "could not be read, a refusal among them; each is half a win."
             )
         row = judges.row_of(judge)
-        if row is None or row.reads != judges.LETTERS:
+        if row is None or row.reads not in (judges.LETTERS, judges.ASKED):
             continue
         if not both_orders:
             notes.append(f"{judge} is asked in one order of each pair, by a coin.")
             continue
         flips = sum(verdict.flips for verdict in own) / len(own)
+        how = "takes the mean" if row.reads == judges.LETTERS else "calls a flip a tie"
         notes.append(
-            f"{judge} asks in both orders and takes the mean; the answer flipped with "
-            f"the order in {flips:.0%} of the pairs."
+            f"{judge} asks in both orders and {how}; the answer flipped with the order "
+            f"in {flips:.0%} of the pairs."
         )
     if preference and "held_out_accuracy" in preference:
         accuracy = preference["held_out_accuracy"]

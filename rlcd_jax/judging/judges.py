@@ -9,7 +9,7 @@ empty reply loses against any other, whatever the judge.
 * `lexicon_scores` rates the sentiment of a reply with a word list (VADER).
 * `preference_scores` come from a preference model, by any function the caller has.
 * `log_odds` asks a language model for the letter of the better reply.
-* `api_judge.compare` asks a model behind an HTTP interface.
+* `api_judge.compare` asks a model behind an HTTP interface; it is in a room of its own.
 
 `JUDGES` is the one table of judges: a row says what a judge is called, what it reads,
 which tasks it fits and how it is asked. Configs, evaluation, plans and pages read it.
@@ -30,11 +30,14 @@ from rlcd_jax.pairs import scoring_prompt
 LEXICON = "lexicon"
 DEFAULT = "log_odds"  # fits every task and needs nothing that a run has not
 FIRST, ALL = QUESTIONS = "first", "all"  # which of a task are asked
-LETTERS, REPLIES = "letters", "replies"  # what a judge may read: see `Means`
+API = "api"
+LETTERS, REPLIES, ASKED = "letters", "replies", "asked"  # what one needs: see `Means`
 LEXICON_EPSILON = 0.05  # VADER calls a compound score within 0.05 of zero neutral
 
 ScoreLetters = Callable[[list[str]], Sequence[tuple[float, float]]]
 ScoreReplies = Callable[[list[tuple[str, str]]], Sequence[float]]
+# From replies, a question and a judge's name in records to verdicts.
+Ask = Callable[[Sequence[verdicts.JudgedReply], str, str], Sequence[verdicts.Verdict]]
 
 
 def lexicon_scores(samples: Sequence[verdicts.JudgedReply]) -> list[verdicts.Score]:
@@ -163,8 +166,8 @@ def log_odds(
     for one, two in pairs:
         if verdicts.plain_winner(one, two):
             continue  # told without asking
-        dialogue, first = whole_turns(one)
-        second = whole_turns(two)[1]
+        both = (one.reply, two.reply)
+        dialogue, (first, second) = scoring_prompt.whole_turns(one.prompt, both)
         for swapped in verdicts.orders(one, two, both_orders=both_orders):
             shown = (second, first) if swapped else (first, second)
             texts.append(scoring_prompt.scoring_prompt(dialogue, *shown, question))
@@ -190,11 +193,6 @@ def log_odds(
             )
         )
     return made
-
-
-def whole_turns(sample: verdicts.JudgedReply) -> tuple[str, str]:
-    """Return the dialogue up to the last header, and the whole turn that follows."""
-    return scoring_prompt.whole_turn(sample.prompt, sample.reply)
 
 
 def _check_answers(asked: int, values: Sequence[float], width: int = 1) -> None:
@@ -223,12 +221,14 @@ class Means:
       questions: of the task, by what follows a judge's name in records and tables.
       score_letters: logits of A and B after each text, by the run's language model.
       score_replies: a score of each (prompt, reply), by a preference model.
+      ask: verdicts of a model behind an HTTP interface.
       both_orders: whether two replies side by side are shown in both orders.
     """
 
     questions: Mapping[str, str]
     score_letters: ScoreLetters
     score_replies: ScoreReplies
+    ask: Ask
     both_orders: bool = True
 
 
@@ -242,7 +242,7 @@ class Judge:
     Attributes:
       name: its name in configs, records and tables.
       what: what it is, in a line for a reader.
-      reads: the models it needs, `LETTERS` or `REPLIES`; "": none.
+      reads: what it needs of `Means`, `LETTERS`, `REPLIES` or `ASKED`; "": nothing.
       outside: whether it owes nothing to the run, neither its model nor its pairs.
       misfit: says why it cannot judge a task, "" where it can.
       judge: returns the scores (none of a judge of two replies) and the verdicts.
@@ -292,6 +292,13 @@ def _by_preference(samples: Sequence[verdicts.JudgedReply], means: Means) -> Jud
     return scores, compare_scores(samples, scores, epsilon=0.0)
 
 
+def _by_api(samples: Sequence[verdicts.JudgedReply], means: Means) -> Judged:
+    judged: list[verdicts.Verdict] = []
+    for name, question in means.questions.items():
+        judged += means.ask(samples, question, f"{API} {name}".strip())
+    return [], judged
+
+
 JUDGES: dict[str, Judge] = {
     row.name: row
     for row in (
@@ -319,11 +326,20 @@ JUDGES: dict[str, Judge] = {
             _fits_all,
             _by_preference,
         ),
+        Judge(
+            API,
+            "a model behind an OpenAI-compatible interface, section judge",
+            ASKED,
+            True,
+            _fits_all,
+            _by_api,
+        ),
     )
 }
 REMEDY = (
     "name a preference model of other data, such as one of human pairs, by "
-    "evaluate.preference_judge, and 'preference' in evaluate.judges"
+    "evaluate.preference_judge, and 'preference' in evaluate.judges; or a model behind "
+    "an interface by judge.url and judge.name, and 'api'"
 )
 NO_OUTSIDE = (
     "Missing: a judge from outside. log_odds is the unaligned model's own opinion; "

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
+
+from ml_collections import ConfigDict
 
 from rlcd_jax.judging import secrets
 
 FIELDS = ("max_tokens", "max_completion_tokens", "none")  # that limit the answer
+CACHE = "judge_cache"  # folder of answers in a workdir
+KEY = "OPENAI_API_KEY"  # variable of the environment that commands read
+NO_JUDGE = "no API judge: --config.judge.url, --config.judge.name"
+NO_KEY = f"missing API key: {KEY}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,3 +78,54 @@ class ApiSettings:
     def address(self) -> secrets.Address:
         """Where to send, and what of it may be shown."""
         return secrets.read_address(self.base_url)
+
+
+def key() -> str | None:
+    """Return the key of the environment; None: there is none."""
+    return os.environ.get(KEY)
+
+
+def read(
+    judge: ConfigDict, root: str | pathlib.Path, api_key: str | None
+) -> tuple[ApiSettings | None, str]:
+    """Return the settings of the API judge, or why there is none.
+
+    Args:
+      judge: section of the config, of a run or of the tables.
+      root: folder in which answers are kept.
+      api_key: what will be sent; None: nothing, which a server on this machine allows.
+
+    Raises:
+      ValueError: the address is none, or a limit on cost is void without prices.
+    """
+    if not (judge.url and judge.name):
+        return None, NO_JUDGE
+    local = secrets.read_address(judge.url).is_local  # needs no key
+    if not (api_key or judge.offline or local):
+        return None, NO_KEY
+    if not judge.offline and (judge.max_cost or not local):
+        _check_prices(judge)
+    settings = ApiSettings(
+        base_url=judge.url,
+        model=judge.name,
+        cache=str(pathlib.Path(root) / CACHE),
+        price_input=judge.price_input or 0.0,
+        price_output=judge.price_output or 0.0,
+        max_cost=judge.max_cost,
+        offline=judge.offline,
+        max_tokens_field=judge.max_tokens_field,
+    )
+    return settings, ""
+
+
+def _check_prices(judge: ConfigDict) -> None:
+    """Refuse a limit on cost that prices of nothing would make void."""
+    prices = (judge.price_input, judge.price_output)
+    if all(prices) or (None not in prices and not judge.max_cost):
+        return
+    raise ValueError(
+        f"judge.price_input, judge.price_output = {prices[0]}, {prices[1]} with "
+        f"judge.max_cost = {judge.max_cost:g}: without both prices no cost can be "
+        "known; give them (a million tokens, in the currency of judge.max_cost), or 0 "
+        "and 0 and no judge.max_cost for a server that costs nothing"
+    )

@@ -17,12 +17,12 @@ from typing import Any
 
 import yaml
 
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.launching import jobs as cluster_jobs
 from rlcd_jax.launching import site as sites
 
 QUEUES = True  # several jobs, one after the other
 SUBMIT = ("kubectl", "create", "-f", "-")
-KEY = "OPENAI_API_KEY"  # of the API judge, in the environment and in the secret
 PORT = 8476  # of the first process, where the others find it
 # Of the hosts of one slice: they share a pool of nodes, and no other job is there.
 _EXCLUSIVE = {
@@ -64,7 +64,7 @@ class Site:
     mount: str = sites.value("/data", "where it is mounted", pattern=r"/\S*")
     queue: str = sites.value("", "queue of Kueue; empty: none", pattern=rf"({NAME})?")
     secret: str = sites.value(
-        "", "secret with OPENAI_API_KEY; empty: none", pattern=f"({NAME})?"
+        "", f"secret with {api_settings.KEY}; empty: none", pattern=f"({NAME})?"
     )
     restarts: int = sites.value(10, "times that the set starts again after a failure")
     setup: str = sites.value("", "line of shell before the command")
@@ -223,8 +223,8 @@ def _environment(
     index = annotation("jobset.sigs.k8s.io/job-index")
     variables = [{"name": "JOB_INDEX", **index}]
     if site.secret:
-        key = {"name": site.secret, "key": KEY}
-        variables.append({"name": KEY, "valueFrom": {"secretKeyRef": key}})
+        key = {"name": site.secret, "key": api_settings.KEY}
+        variables.append({"name": api_settings.KEY, "valueFrom": {"secretKeyRef": key}})
     if hosts > 1 and _is_gpu(site):  # a TPU slice says it itself
         first = f"{set_name}-{title}-$(JOB_INDEX)-0.{set_name}:{PORT}"
         own = annotation("batch.kubernetes.io/job-completion-index")

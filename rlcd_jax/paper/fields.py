@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import dotted
 from rlcd_jax.checks import fields, kinds
-from rlcd_jax.judging import settings
 from rlcd_jax.models import presets
 from rlcd_jax.paper import published
 
@@ -18,7 +17,6 @@ RUN = "run."  # section with the fields of every run; one without a value is not
 _SPEC = kinds.Field(kinds.TEXT, "a model spec", "hf:DIR", empty=True)
 _SHAPE = kinds.Field(kinds.CHOICE, "", "llama-7b", choices=tuple(presets.PRESETS))
 _NAMES = kinds.Field(kinds.TEXTS, "", (), wanted="a name", pattern=".+", empty=True)
-_PRICE = kinds.Field(kinds.NUMBER, "of a million tokens", 2.5, low=0)
 _RATE = kinds.Field(kinds.NUMBER, "tokens a second", 16_000.0, low=0, open_low=True)
 _TEXT = kinds.Field(kinds.TEXT, "", "gpt-4", empty=True)
 _FLAG = kinds.Field(kinds.FLAG, "", True)
@@ -72,15 +70,7 @@ FIELDS: Mapping[str, kinds.Field] = {
     "people.judge_seed": _of_run("seed"),
     "people.compared_pairs": _count(2000, 2, "human pairs"),
     "people.share": _of_run("preference.human_share", example=0.2, open_low=True),
-    "judge.url": _TEXT,
-    "judge.name": _TEXT,
-    "judge.offline": _FLAG,
-    "judge.max_tokens_field": kinds.Field(
-        kinds.CHOICE, "", settings.FIELDS[0], choices=settings.FIELDS
-    ),
-    "judge.price_input": _PRICE,
-    "judge.price_output": _PRICE,
-    "judge.max_cost": kinds.Field(kinds.NUMBER, "0: no limit", 20.0, low=0),
+    **{n: f for n, f in fields.FIELDS.items() if n.startswith("judge.")},
     "shots": dataclasses.replace(_TEXT, example="human:6", wanted="a file, or human:N"),
     "studies": dataclasses.replace(_NAMES, example=("study",), wanted="a folder"),
     "perplexity_model": _SPEC,
@@ -90,7 +80,6 @@ FIELDS: Mapping[str, kinds.Field] = {
     "rates.hardware": _TEXT,
     "rates.price": kinds.Field(kinds.NUMBER, "of an hour", 28.0, low=0),
 }
-OPEN = ("judge.price_input", "judge.price_output")  # None: not given
 
 
 def problems(config: ConfigDict) -> list[str]:
@@ -98,7 +87,7 @@ def problems(config: ConfigDict) -> list[str]:
     values = dotted.flatten(config.to_dict())
     of_runs = {RUN + name: field for name, field in fields.FIELDS.items()}
     of_runs = {name: field for name, field in of_runs.items() if name in values}
-    unset = {name for name in (*of_runs, *OPEN) if values.get(name, "") is None}
+    unset = {name for name in of_runs if values[name] is None}
     return kinds.problems(
         {name: one for name, one in (FIELDS | of_runs).items() if name not in unset},
         {name: one for name, one in values.items() if name not in unset},

@@ -11,15 +11,11 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import tasks
 from rlcd_jax.checks import kinds, refusals
-from rlcd_jax.judging import chat_api, secrets
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.pairs import few_shots
 from rlcd_jax.paper import fields
 
 MakeConfig = Callable[[str, str], ConfigDict]  # of a method and its argument string
-
-NO_JUDGE = "no API judge: --config.judge.url, --config.judge.name"
-KEY = "OPENAI_API_KEY"  # variable of the environment that commands read
-NO_KEY = f"missing API key: {KEY}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Setup:
     fields: Mapping[str, Any]
     shots: str
     studies: tuple[pathlib.Path, ...]
-    api: chat_api.ApiSettings | None
+    api: api_settings.ApiSettings | None
     api_key: str | None = dataclasses.field(repr=False)
     api_missing: str
     dry: bool
@@ -99,7 +95,7 @@ def read_setup(
     """
     refusals.refuse(fields.problems(config))
     asked = _names("tasks", config.tasks)
-    api, api_missing = _api(config.judge, pathlib.Path(root), api_key)
+    api, api_missing = api_settings.read(config.judge, root, api_key)
     shapes = config.shapes
     same = config.model if shapes.model == shapes.generator else ""
     return Setup(
@@ -168,40 +164,3 @@ def _names(field: str, entries: Sequence[str]) -> tuple[str, ...]:
         accepted = kinds.accepted(fields.FIELDS[field])
         raise ValueError(f"{field}={tuple(entries)}; accepted: {accepted}")
     return names
-
-
-def _api(
-    judge: ConfigDict, root: pathlib.Path, api_key: str | None
-) -> tuple[chat_api.ApiSettings | None, str]:
-    """Return the settings of the API judge, or why there is none."""
-    if not (judge.url and judge.name):
-        return None, NO_JUDGE
-    local = secrets.read_address(judge.url).is_local  # needs no key
-    if not (api_key or judge.offline or local):
-        return None, NO_KEY
-    if not judge.offline and (judge.max_cost or not local):
-        _check_prices(judge)
-    settings = chat_api.ApiSettings(
-        base_url=judge.url,
-        model=judge.name,
-        cache=str(root / "judge_cache"),
-        price_input=judge.price_input or 0.0,
-        price_output=judge.price_output or 0.0,
-        max_cost=judge.max_cost,
-        offline=judge.offline,
-        max_tokens_field=judge.max_tokens_field,
-    )
-    return settings, ""
-
-
-def _check_prices(judge: ConfigDict) -> None:
-    """Refuse a limit on cost that prices of nothing would make void."""
-    prices = (judge.price_input, judge.price_output)
-    if all(prices) or (None not in prices and not judge.max_cost):
-        return
-    raise ValueError(
-        f"judge.price_input, judge.price_output = {prices[0]}, {prices[1]} with "
-        f"judge.max_cost = {judge.max_cost:g}: without both prices no cost can be "
-        "known; give them (a million tokens, in the currency of judge.max_cost), or 0 "
-        "and 0 and no judge.max_cost for a server that costs nothing"
-    )

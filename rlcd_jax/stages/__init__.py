@@ -152,6 +152,7 @@ STAGES = {
             ("policy", "distill", "direct", "preference"),
             "replies, verdicts and tables",
             draws=True,
+            also=("judge",),
             roles=("policy", "preference", "judge"),
         ),
     )

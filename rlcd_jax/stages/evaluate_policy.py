@@ -44,7 +44,13 @@ from rlcd_jax.job import (
     trained_form,
     workspace,
 )
-from rlcd_jax.judging import evaluation_table, judges, regression_table, verdicts
+from rlcd_jax.judging import (
+    asking,
+    evaluation_table,
+    judges,
+    regression_table,
+    verdicts,
+)
 from rlcd_jax.pairs import cut_replies, length_counts, reply_cleanup
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import best_of, data, rewards
@@ -108,7 +114,8 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     samples = as_samples(answers)
     own = base if job.is_model_of(roles.JUDGE) else None
     del base  # another judge comes in its place
-    scores, judged = _judge(job, samples, chosen, own)
+    api = asking.Asking(config, job.task, workdir)
+    scores, judged = _judge(job, samples, chosen, own, api)
     if processes.is_writer():
         record_files.write_jsonl(folder / "verdicts.jsonl", judged)
     model = roles.told(config.model)
@@ -144,6 +151,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         },
         cut_replies.SUMMARY: cut,
         "empty_replies": verdicts.count_empty(samples),
+        **({judges.API: api.cost} if judges.API in chosen else {}),
         "seconds": time.monotonic() - started,
     }
     return workspace.finish(config, workdir, "evaluate", summary)
@@ -428,6 +436,7 @@ def _judge(
     samples: Sequence[verdicts.JudgedReply],
     chosen: Iterable[str],
     base: Params | None,
+    api: asking.Asking,
 ) -> tuple[list[verdicts.Score], list[verdicts.Verdict]]:
     """Return single scores and pairwise verdicts of all judges.
 
@@ -436,6 +445,7 @@ def _judge(
       samples: the replies.
       chosen: names of the judges.
       base: of the model that judges by letters; None: it is read when it is asked.
+      api: the judge behind an interface.
     """
     scores: list[verdicts.Score] = []
     judged: list[verdicts.Verdict] = []
@@ -451,6 +461,7 @@ def _judge(
         score_replies=lambda pairs: rewards.preference_judge(
             job.of(roles.PREFERENCE), job.config.evaluate.preference_judge
         )(pairs),
+        ask=api.ask,
         both_orders=job.config.evaluate.both_orders,
     )
     for name in chosen:
