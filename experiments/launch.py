@@ -57,7 +57,7 @@ def launch(argv: list[str]) -> None:
         configs=experiments.CONFIGS,
         make_config=command.method_config,
         cache_dir=str(embedded.default_cache_dir(os.environ)),
-        api_key=api_settings.key(),
+        api_key=os.environ.get(api_settings.KEY),
     )
     define = COMMANDS[words[0]].define_flags
     split_jobs, workdir = launcher_words.read_command(

@@ -61,7 +61,7 @@ def run(
         workdir,
         make_config=command.method_config,
         cache_dir=str(embedded.default_cache_dir(os.environ)),
-        api_key=api_settings.key(),
+        api_key=os.environ.get(api_settings.KEY),
         dry=dry_run,
     )
     chosen = plans.choose(setup)

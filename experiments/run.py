@@ -10,7 +10,8 @@ package.
 
 The same command starts and resumes: what is done is skipped. With --stage=simulate,
 --part=K/N draws one part of the pairs; parts may run at once, each a command of its own
-on a machine of its own, and the last puts the pairs together.
+on a machine of its own, and the last puts the pairs together. The key of a judge behind
+an interface is read from the environment variable OPENAI_API_KEY.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from configs import common
 from experiments import command
 from rlcd_jax import stages
 from rlcd_jax.command_line import job_flags
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.weights import embedded
 
 
@@ -79,6 +81,7 @@ def run(config: ConfigDict) -> None:
             cache_dir=str(embedded.default_cache_dir(os.environ)),
             preset=fresh.to_dict(),
             part=part,
+            api_key=os.environ.get(api_settings.KEY),
         )
         if processes.is_writer():
             room = shutil.get_terminal_size((last_words.MOST, 24)).columns
@@ -100,6 +103,7 @@ def run_all(values: Mapping[str, Any], workdir: str) -> None:
                 stages.named(stages.ALL, config),
                 cache_dir=str(embedded.default_cache_dir(os.environ)),
                 preset=None,
+                api_key=os.environ.get(api_settings.KEY),
             )
 
     command.for_people(work)

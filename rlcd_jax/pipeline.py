@@ -22,6 +22,7 @@ from rlcd_jax import (
 )
 from rlcd_jax.checks import refusals
 from rlcd_jax.job import freed_memory, trainer, watchdog, workspace
+from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.pairs import work_parts
 from rlcd_jax.stages import simulate_pairs
 
@@ -34,6 +35,7 @@ def run_stages(
     cache_dir: str,
     preset: Mapping[str, Any] | None,
     part: str = "",
+    api_key: str | None = None,
 ) -> None:
     """Run stages in their order and write the report; done ones are skipped.
 
@@ -47,6 +49,7 @@ def run_stages(
       cache_dir: of fetched models, where the config names none.
       preset: the config before single fields were set, for the report; None: unknown.
       part: "K/N": of the simulation, which is the only stage then; "": all.
+      api_key: of a judge behind an interface; None: there is none.
 
     Raises:
       ValueError: for all mistakes that can be seen before anything is written.
@@ -55,8 +58,9 @@ def run_stages(
         with config.unlocked():
             config.model.cache_dir = cache_dir
     own = _read_part(part, names) if part else None
-    refusals.check_run(config, workdir, names)
     with contextlib.ExitStack() as held:
+        held.enter_context(api_settings.using(api_key))
+        refusals.check_run(config, workdir, names)
         if own is None:
             held.enter_context(workspace.only_writer(workdir))
         else:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rlcd_jax import checkpoint, stages
 from rlcd_jax.diagnosis import run_diagnostics
 from rlcd_jax.job import nonfinite, setup, supervised, trainer, workspace
-from rlcd_jax.ppo import acting, choosing, learning
+from rlcd_jax.ppo import acting, choosing, learning, step_notes
 from rlcd_jax.stages import train_policy
 from rlcd_jax.training import train_state
 
@@ -211,7 +211,7 @@ def _improve(
     state, meta = _state(
         learner, workdir, stage, start, lambda: train_policy.start_params(job, workdir)
     )
-    notes = acting.Notes.from_meta(meta, config.policy)
+    notes = step_notes.Notes.from_meta(meta, config.policy)
     numbers = _between(workdir, stage, start, step, learning.last_step(config.policy))
     for number in numbers:
         state, notes, _ = train_policy.improve(

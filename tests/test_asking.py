@@ -24,10 +24,7 @@ def judged(url=HERE, **fields):
     )
 
 
-def test_a_run_is_judged_behind_an_interface(
-    finished_run, tmp_path, server, monkeypatch
-):
-    monkeypatch.setenv(settings.KEY, "secret-key")
+def test_a_run_is_judged_behind_an_interface(finished_run, tmp_path, server):
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     prices = {"judge__price_input": 10.0, "judge__price_output": 30.0}
     workdir = tmp_path / "run"
@@ -35,7 +32,8 @@ def test_a_run_is_judged_behind_an_interface(
 
     def made(**fields):
         shutil.rmtree(workdir / "evaluate", ignore_errors=True)
-        summary = runs.run(judged(url, **fields), workdir, "evaluate")["evaluate"]
+        with settings.using("secret-key"):
+            summary = runs.run(judged(url, **fields), workdir, "evaluate")["evaluate"]
         path = workdir / "evaluate/verdicts.jsonl"
         return summary, record_files.read_jsonl(path, verdicts.Verdict)
 
@@ -91,7 +89,6 @@ def test_what_is_wrong_with_it_is_told_from_the_config(fields, told):
 
 
 def test_a_key_that_is_missing_is_told_before_the_first_stage(tmp_path, monkeypatch):
-    monkeypatch.delenv(settings.KEY, raising=False)
     free = {"judge__price_input": 0.0, "judge__price_output": 0.0}
 
     def told(url):
@@ -102,5 +99,5 @@ def test_a_key_that_is_missing_is_told_before_the_first_stage(tmp_path, monkeypa
     (line,) = told(AWAY)
     assert "missing API key: OPENAI_API_KEY" in line
     assert told(HERE) == []
-    monkeypatch.setenv(settings.KEY, "key")
-    assert told(AWAY) == []
+    with settings.using("key"):
+        assert told(AWAY) == []

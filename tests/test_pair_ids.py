@@ -12,7 +12,7 @@ from rlcd_jax import record_files, records, tasks
 from rlcd_jax.job import setup
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.paper import label_accuracy
-from rlcd_jax.ppo import acting
+from rlcd_jax.ppo import acting, encoded_prompts
 from rlcd_jax.preference import agreement, data, model, pair_ids, rewards
 from rlcd_jax.scoring import rewards as scorers
 
@@ -44,8 +44,8 @@ def read_by_policy(job, monkeypatch, prompt, replies):
     for reply in replies:
         whole = one.encode(f"{prompt} {reply}\n\nHuman: and more")
         sampled = type("Reply", (), {"tokens": tuple(whole[len(start) :])})
-        dialogue = acting.EncodedPrompt("p", prompt, start)
-        actor.raw_rewards([acting.Sampled(dialogue, sampled)])
+        dialogue = encoded_prompts.EncodedPrompt("p", prompt, start)
+        actor.all_rewards([acting.Sampled(dialogue, sampled)])
     return seen
 
 
@@ -88,14 +88,14 @@ def test_equal_chats_have_equal_ids_in_training_rollout_and_evaluation(monkeypat
     seen = []
     actor = acting.Actor.__new__(acting.Actor)
     actor.job = actor.rewarder = job
-    actor._rewards = seen.extend
+    actor._rewards, actor._others = seen.extend, {}
     one = job.text_tokenizer
     start = tuple(one.encode(prompt))
     for reply in REPLIES:
         drawn = one.encode(f"{prompt}{reply}<eot>junk")[len(start) :]
         sampled = type("Reply", (), {"tokens": tuple(drawn)})
-        dialogue = acting.EncodedPrompt("p", prompt, start)
-        actor.raw_rewards([acting.Sampled(dialogue, sampled)])
+        dialogue = encoded_prompts.EncodedPrompt("p", prompt, start)
+        actor.all_rewards([acting.Sampled(dialogue, sampled)])
     assert seen == trained
 
 
@@ -104,14 +104,14 @@ def test_the_reward_of_a_reply_does_not_depend_on_its_spelling(monkeypatch):
     seen = []
     actor = acting.Actor.__new__(acting.Actor)
     actor.job = actor.rewarder = found
-    actor._rewards = seen.extend
+    actor._rewards, actor._others = seen.extend, {}
     one = found.text_tokenizer
-    dialogue = acting.EncodedPrompt("p", PROMPT, tuple(one.encode(PROMPT)))
+    dialogue = encoded_prompts.EncodedPrompt("p", PROMPT, tuple(one.encode(PROMPT)))
     letters = [one.encode(x, bos=False)[-1] for x in "hello"]
     space = one.encode(" ", bos=False)[-1]
     for tokens in ([space, *letters], one.encode("hello", bos=False)):
         sampled = type("Reply", (), {"tokens": tuple(tokens)})
-        actor.raw_rewards([acting.Sampled(dialogue, sampled)])
+        actor.all_rewards([acting.Sampled(dialogue, sampled)])
     assert seen[0] == seen[1] == one.encode(f"{PROMPT} hello\n\nHuman:")
 
 

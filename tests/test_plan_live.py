@@ -18,7 +18,7 @@ from rlcd_jax import stages as stage_table
 from rlcd_jax.decode import engine
 from rlcd_jax.job import trainer, workspace
 from rlcd_jax.planning import advice, chips, plan
-from rlcd_jax.ppo import acting
+from rlcd_jax.ppo import reply_reading
 from rlcd_jax.scoring import divergence, letters, rewards
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
@@ -81,7 +81,7 @@ def watching(ledger: Ledger) -> Iterator[None]:
 
         return mock.patch.object(module, name, watched)
 
-    readings = {function: name for name, function in acting.READINGS.items()}
+    readings = {function: name for name, function in reply_reading.READINGS.items()}
     asked = {"simulate": "score", "evaluate": "judge"}
     scored = {
         "preference": "held out",
@@ -95,7 +95,7 @@ def watching(ledger: Ledger) -> Iterator[None]:
         made(letters, "letters_program", lambda _: asked[ledger.stage]),
         made(rewards, "reward_program", lambda _: scored[ledger.stage]),
         made(divergence, "divergence_program", lambda _: "divergence"),
-        made(acting, "rows_program", lambda _, function: readings[function]),
+        made(reply_reading, "rows_program", lambda _, function: readings[function]),
     ):
         yield
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from rlcd_jax.ppo import acting, kl_penalty, rollout
+from rlcd_jax.ppo import kl_penalty, rollout, step_notes
 from rlcd_jax.training import losses, masked
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -337,8 +337,8 @@ def test_minibatch_order_refuses_to_leave_rows_out():
 
 def test_adapt_takes_the_replies_of_a_step_from_the_config():
     section = ConfigDict({"kl_target": 6.0, "kl_horizon": 100, "rollouts": 25})
-    notes = acting.Notes(kl_coef=0.02, gain=1.0, bias=0.0)
-    moved = acting.adapt(notes, {"rollout/kl_sum_mean": 600.0}, section)
+    notes = step_notes.Notes(kl_coef=0.02, gain=1.0, bias=0.0)
+    moved = step_notes.adapt(notes, {"rollout/kl_sum_mean": 600.0}, section)
     assert moved.kl_coef == pytest.approx(0.02 * 1.05)
 
 

@@ -13,7 +13,7 @@ from rlcd_jax import checkpoint, done_mark, record_files, records
 from rlcd_jax.job import setup, trainer, workspace
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import reply_cleanup
-from rlcd_jax.ppo import acting
+from rlcd_jax.ppo import acting, encoded_prompts
 from rlcd_jax.stages import evaluate_policy, simulate_pairs
 
 
@@ -356,11 +356,11 @@ def test_every_stage_counts_what_is_too_long_in_the_same_words(finished_run):
 
 def test_policy_counts_the_prompts_that_it_has_no_room_for():
     with runs.devices_by_mesh():
-        whole, none = acting.usable_prompts(setup.load_job(runs.tiny_config()))
+        whole, none = encoded_prompts.usable_prompts(setup.load_job(runs.tiny_config()))
         sizes = sorted(len(one.ids) for one in whole)
         config = runs.tiny_config(policy__prompt_tokens=sizes[3])
-        some, counts = acting.usable_prompts(setup.load_job(config))
-        dev, dev_counts = acting.dev_prompts(setup.load_job(config))
+        some, counts = encoded_prompts.usable_prompts(setup.load_job(config))
+        dev, dev_counts = encoded_prompts.dev_prompts(setup.load_job(config))
     assert none["dropped"] == 0 and counts["of"] == len(whole) == none["of"]
     assert counts["dropped"] == len(whole) - len(some) > 0
     assert dev_counts["of"] - dev_counts["dropped"] >= len(dev)

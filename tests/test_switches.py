@@ -30,7 +30,7 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.judging import api_judge, judges, verdicts
 from rlcd_jax.pairs import draws, shortening, training_texts
-from rlcd_jax.ppo import acting, learning, reply_rows, rollout
+from rlcd_jax.ppo import acting, encoded_prompts, learning, reply_rows, rollout
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import letters
 from rlcd_jax.stages import distill_context, train_preference
@@ -248,7 +248,9 @@ def test_replies_stop_at_the_mark_or_go_on_past_it():
                 to.extend(requests) or requests
             ),
         ):
-            actor.generate(None, [acting.EncodedPrompt("p", "x", (1,))], step=1)
+            actor.generate(
+                None, [encoded_prompts.EncodedPrompt("p", "x", (1,))], step=1
+            )
         stops[past] = asked[0].stop_strings
         reply = mock.Mock(text="good\n\nHuman: more")
         assert actor.shown(reply) == "good"

@@ -13,7 +13,7 @@ from test_checks import config_of
 from rlcd_jax import record_files
 from rlcd_jax.checks import rules, supplies
 from rlcd_jax.job import contents, roles, setup
-from rlcd_jax.ppo import acting, choosing, weighted_rewards
+from rlcd_jax.ppo import acting, choosing, step_notes, weighted_rewards
 from rlcd_jax.preference import model
 
 RAW = {
@@ -52,14 +52,14 @@ def test_the_scale_of_a_model_does_not_matter():
 
 def test_notes_keep_the_first_scales_and_say_nothing_of_one_model():
     section = config_of().policy
-    notes = acting.Notes.from_meta({}, section)
+    notes = step_notes.Notes.from_meta({}, section)
     assert set(notes.as_meta()) == {"kl_coef", "gain", "bias"}
     one = notes.measured({"own": RAW["own"]})
     assert (one.gain, one.bias, dict(one.scales)) == (1.0, -2.0, {})
     assert set(one.as_meta()) == {"kl_coef", "gain", "bias"}
     both = notes.measured(RAW)
     assert both.measured({"own": RAW["kind"], "kind": RAW["own"]}) is both
-    again = acting.Notes.from_meta(json.loads(json.dumps(both.as_meta())), section)
+    again = step_notes.Notes.from_meta(json.loads(json.dumps(both.as_meta())), section)
     for name, values in both.normalised(RAW).items():
         np.testing.assert_array_equal(again.normalised(RAW)[name], values)
 
@@ -182,7 +182,7 @@ def test_dev_replies_have_the_reward_of_one_model_as_it_said_it(monkeypatch):
     """Numbers of before: no scale is asked for where there is one model."""
     actor = acting.Actor.__new__(acting.Actor)
     monkeypatch.setattr(actor, "all_rewards", lambda _: {"own": RAW["own"]})
-    notes = acting.Notes(kl_coef=0.0, gain=None, bias=0.0)
+    notes = step_notes.Notes(kl_coef=0.0, gain=None, bias=0.0)
     reward, apart = actor.shown_rewards([], notes)
     assert reward is RAW["own"] and apart == {}
     assert choosing.answer_dev.__defaults__ == (None,)

@@ -12,7 +12,7 @@ from rlcd_jax.bench import peak_memory, ratios
 from rlcd_jax.bench import settings as settings_lib
 from rlcd_jax.job import nonfinite, setup, trained_form, trainer
 from rlcd_jax.models import heads, lora
-from rlcd_jax.ppo import acting, learning
+from rlcd_jax.ppo import acting, learning, step_notes
 from rlcd_jax.preference import model
 from rlcd_jax.stages import train_policy
 
@@ -36,7 +36,7 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
     )
     actor.set_frozen(reference=base, preference=scored)
     del base, preference, value, scored
-    notes = acting.Notes.from_meta({}, actor.section)
+    notes = step_notes.Notes.from_meta({}, actor.section)
     look = nonfinite.Look("policy", step=0)
     shown: dict[str, Any] = {}
 

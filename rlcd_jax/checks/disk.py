@@ -11,7 +11,7 @@ from absl import logging
 
 from rlcd_jax.checks import supplies
 from rlcd_jax.job import setup, trainer, workspace
-from rlcd_jax.ppo import acting, choosing, learning
+from rlcd_jax.ppo import choosing, frozen_files, learning
 from rlcd_jax.stages import STAGES
 
 GIB = 2**30
@@ -98,7 +98,7 @@ def _stage_room(job: setup.Job, name: str) -> Room:
         return Room((kept + 1) * whole, after)
     steps = range(1, learning.last_step(section) + 1)
     saves = sum(learning.is_saved(section, step) for step in steps)
-    peak = min(saves, kept + 1) * whole + acting.parked_bytes(job)
+    peak = min(saves, kept + 1) * whole + frozen_files.parked_bytes(job)
     after = min(saves, kept) * stays
     if section.choose == choosing.DEV_SCORE:
         chosen = saved[choosing.ITEM]

@@ -173,7 +173,7 @@ def _other_runs(look: Look) -> Iterator[str]:
             )
         else:
             yield from _of_this_model(said, where, choosing.ITEM, cfg)
-    if judges.API in config.evaluate.judges:
+    if judges.API in config.evaluate.judges and look.workdir is not None:
         _, missing = api_settings.read(config.judge, "", api_settings.key())
         if missing:
             yield (

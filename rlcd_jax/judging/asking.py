@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes, tasks
+from rlcd_jax import tasks
 from rlcd_jax.judging import api_judge, chat_api, verdicts
 from rlcd_jax.judging import settings as api_settings
 
@@ -24,6 +24,7 @@ class Asking:
       config: of the run; sections `judge` and `evaluate`.
       task: its own, with the wording around questions.
       workdir: of the run.
+      once: lets one process do something, whose result all have, as JSON holds it.
 
     Attributes:
       cost: what was asked so far: calls, their price in the currency of the config,
@@ -31,9 +32,14 @@ class Asking:
     """
 
     def __init__(
-        self, config: ConfigDict, task: tasks.Task, workdir: str | pathlib.Path
+        self,
+        config: ConfigDict,
+        task: tasks.Task,
+        workdir: str | pathlib.Path,
+        once: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._config, self._task, self._workdir = config, task, workdir
+        self._once = once
         self.cost = {"calls": 0, "spent": 0.0, "cut": 0, "unparsed": 0}
 
     def ask(
@@ -49,7 +55,7 @@ class Asking:
         Raises:
           ValueError, RuntimeError: see `chat_api.ChatApi.ask_all`.
         """
-        said = processes.by_writer(lambda: self._compare(samples, question, name))
+        said = self._once(lambda: self._compare(samples, question, name))
         self.cost = said["cost"]
         rows = said["judged"]
         return [

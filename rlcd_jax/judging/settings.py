@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-import os
 import pathlib
+from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
@@ -15,6 +17,8 @@ CACHE = "judge_cache"  # folder of answers in a workdir
 KEY = "OPENAI_API_KEY"  # variable of the environment that commands read
 NO_JUDGE = "no API judge: --config.judge.url, --config.judge.name"
 NO_KEY = f"missing API key: {KEY}"
+# Of the command; no config has it, so that no file does.
+_key: contextvars.ContextVar[str | None] = contextvars.ContextVar("key", default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +84,19 @@ class ApiSettings:
         return secrets.read_address(self.base_url)
 
 
+@contextlib.contextmanager
+def using(api_key: str | None) -> Iterator[None]:
+    """Let what is asked meanwhile have a key; None: there is none."""
+    token = _key.set(api_key)
+    try:
+        yield
+    finally:
+        _key.reset(token)
+
+
 def key() -> str | None:
-    """Return the key of the environment; None: there is none."""
-    return os.environ.get(KEY)
+    """Return the key that is used; None: there is none."""
+    return _key.get()
 
 
 def read(

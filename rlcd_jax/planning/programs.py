@@ -23,7 +23,7 @@ from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.pairs import grid
 from rlcd_jax.planning import counts, drawing, passes, questions, sizes
-from rlcd_jax.ppo import acting, learning, reply_rows
+from rlcd_jax.ppo import acting, frozen_files, learning, reply_reading, reply_rows
 from rlcd_jax.preference import best_of
 from rlcd_jax.scoring import divergence, likelihoods, regression, rewards
 from rlcd_jax.stages import evaluate_policy
@@ -306,7 +306,7 @@ def policy(setting: Setting) -> list[Program]:
     )
     # Copies may be parked but for the one that is read, and weights and cache go
     # between the steps of drawing (`Engine.unload`).
-    parks = acting.parks(job, on_cpu=setting.chip.platform == "cpu")
+    parks = frozen_files.parks(job, on_cpu=setting.chip.platform == "cpu")
     held = {"frozen": copies * (not parks), "other": drawn.memory.tables}
     step = {**held, "other": held["other"] + sizes.rollout_bytes(job)}
     trainer = learning.make_trainer(job)
@@ -361,7 +361,7 @@ def roll_out(
         but for those that are parked.
     """
     job, section = setting.job, setting.job.config.policy
-    parks = acting.parks(job, on_cpu=setting.chip.platform == "cpu")
+    parks = frozen_files.parks(job, on_cpu=setting.chip.platform == "cpu")
 
     def beside(name: str) -> passes.Bytes:
         if name not in frozen or not parks:
@@ -380,13 +380,13 @@ def roll_out(
     models = {learning.POLICY: trained[learning.POLICY], **frozen}
     if learning.VALUE in trained:
         models["values"] = trained[learning.VALUE]
-    for name, program in acting.READINGS.items():
+    for name, program in reply_reading.READINGS.items():
         if name not in models:
             continue
         yield passes.read(
             setting,
             name,
-            acting.rows_program(job, program),
+            reply_reading.rows_program(job, program),
             (models[name],),
             rows,
             held=beside(name),

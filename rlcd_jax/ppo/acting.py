@@ -1,9 +1,8 @@
-"""The sampling half of PPO: prompts, replies, and the frozen rollout of a step."""
+"""The sampling half of PPO: replies, and the frozen rollout of a step."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 import types
@@ -16,30 +15,29 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes, records, seeds, sharding, tasks, tree
+from rlcd_jax import processes, seeds, sharding, tasks
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import (
     batching,
     generation,
     lengths,
     parked,
-    prompt_parts,
     roles,
     setup,
 )
-from rlcd_jax.models import frozen as frozen_weights
-from rlcd_jax.models import heads, llama
-from rlcd_jax.pairs import cut_replies, length_counts
+from rlcd_jax.pairs import cut_replies
 from rlcd_jax.ppo import (
-    kl_penalty,
+    encoded_prompts,
+    frozen_files,
     learning,
+    reply_reading,
     reply_rows,
     rollout,
+    step_notes,
     weighted_rewards,
 )
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.scoring import reading, rewards
-from rlcd_jax.text import encoding
 from rlcd_jax.training import packing
 
 Params = Any
@@ -48,110 +46,11 @@ Part = tuple[np.ndarray, tuple[jax.Array, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedPrompt:
-    """A prompt as text and tokens."""
-
-    id: str
-    text: str
-    ids: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class Sampled:
     """A prompt with the reply that the policy wrote to it."""
 
-    dialogue: EncodedPrompt
+    dialogue: encoded_prompts.EncodedPrompt
     reply: engine.Reply
-
-
-@dataclasses.dataclass(frozen=True)
-class Notes:
-    """What changes from step to step beside the parameters.
-
-    Attributes:
-      kl_coef: weight of the KL penalty.
-      gain: multiplies the preference model's reward; None: not yet measured.
-      bias: is added to it.
-      scales: gain and bias of the models of other runs, by name.
-    """
-
-    kl_coef: float
-    gain: float | None
-    bias: float
-    scales: Mapping[str, weighted_rewards.Scale] = dataclasses.field(
-        default_factory=dict
-    )
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any], section: ConfigDict) -> Notes:
-        """Return the notes of a checkpoint, or those of the start."""
-        start = {
-            "kl_coef": section.kl_coef,
-            "gain": None if section.normalise_reward else 1.0,
-            "bias": 0.0,
-            "scales": {},
-        }
-        return cls(**{name: meta.get(name, value) for name, value in start.items()})
-
-    def as_meta(self) -> dict[str, Any]:
-        """Return the notes as a checkpoint keeps them."""
-        meta = dataclasses.asdict(self)
-        if not meta["scales"]:
-            del meta["scales"]
-        return meta
-
-    def measured(self, raw: Mapping[str, np.ndarray]) -> Notes:
-        """Return the notes with the scales of rewards [B], if they were not known."""
-        if self.gain is not None:
-            return self
-        scales = weighted_rewards.measure(raw)
-        gain, bias = scales.pop(weighted_rewards.OWN)
-        return dataclasses.replace(self, gain=gain, bias=bias, scales=scales)
-
-    def normalised(self, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the rewards of several models in the units of their scales."""
-        scales = {weighted_rewards.OWN: (self.gain, self.bias), **self.scales}
-        return weighted_rewards.normalised(raw, scales)
-
-
-def usable_prompts(
-    job: setup.Job,
-) -> tuple[list[EncodedPrompt], Mapping[str, int]]:
-    """Return the training prompts that fit, and how many do not, for a summary."""
-    loaded = prompt_parts.load_prompts(job.config, job.task, "train")
-    out = _fitting(job, loaded)
-    if not out:
-        raise ValueError(
-            f"none of {len(loaded)} prompts fits in policy.prompt_tokens="
-            f"{job.config.policy.prompt_tokens}; raise it"
-        )
-    return out, length_counts.counts(len(loaded), dropped=len(loaded) - len(out))
-
-
-def dev_prompts(job: setup.Job) -> tuple[list[EncodedPrompt], Mapping[str, int]]:
-    """Return the first dev prompts that fit, and how many of the part do not.
-
-    As many as the policy section asks for, fewer where the part has no more; what
-    evaluation is limited to does not count.
-    """
-    wanted = job.config.policy.dev_prompts
-    if not wanted:
-        return [], length_counts.counts(0, dropped=0)
-    loaded = prompt_parts.load_prompts(job.config, job.task, "dev", limit=0)
-    out = _fitting(job, loaded)
-    return out[:wanted], length_counts.counts(
-        len(loaded), dropped=len(loaded) - len(out)
-    )
-
-
-def _fitting(job: setup.Job, loaded: Sequence[records.Prompt]) -> list[EncodedPrompt]:
-    """Return the prompts that `policy.prompt_tokens` has room for."""
-    texts, rows = encoding.encode_prompts(job.text_tokenizer, job.task, loaded)
-    return [
-        EncodedPrompt(prompt.id, text, tuple(ids))
-        for prompt, text, ids in zip(loaded, texts, rows, strict=True)
-        if len(ids) <= job.config.policy.prompt_tokens
-    ]
 
 
 def reward_length(job: setup.Job, rewarder: setup.Job) -> int:
@@ -168,64 +67,7 @@ def reward_length(job: setup.Job, rewarder: setup.Job) -> int:
     return -(-(length + lengths.mark_tokens(rewarder)) // 16) * 16
 
 
-# What a rollout reads off packed replies, by the model that it is read off.
-READINGS: dict[str, Callable] = {
-    "policy": functools.partial(learning.response_logprobs, with_entropy=True),
-    "reference": learning.response_logprobs,
-    "values": learning.response_values,
-}
-
-
-def rows_program(job: setup.Job, reading_of: Callable) -> Callable[..., Any]:
-    """Return the compiled (params, *rows) -> what one of `READINGS` says.
-
-    The rows are the arrays `reply_rows.READ` of a part. They lie in parts on the
-    devices, results whole on each.
-    """
-    return _rows_program(learning.reading(job), job.mesh, reading_of)
-
-
-@functools.lru_cache(maxsize=reading.KEPT)
-def _rows_program(
-    how: learning.Reading, mesh: jax.sharding.Mesh, reading_of: Callable
-) -> Callable[..., Any]:
-    def program(params, *rows):
-        return reading_of(params, how, dict(zip(reply_rows.READ, rows, strict=True)))
-
-    return jax.jit(
-        program,
-        in_shardings=(None, *reading.batch_of(mesh, len(reply_rows.READ))),
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=sharding.compiler_options(mesh),
-    )
-
-
 _assemble = jax.jit(rollout.assemble, static_argnames="rules")
-
-
-def parks(job: setup.Job, *, on_cpu: bool) -> bool:
-    """Say whether frozen models lie in files while nobody reads them (`job.parked`).
-
-    Adapters share the base, which training holds anyway.
-    """
-    return on_cpu and job.lora is None
-
-
-def parked_bytes(job: setup.Job) -> int:
-    """Return the bytes of the files in which the frozen models of a job lie.
-
-    Args:
-      job: of the stage; its mesh may have no devices.
-    """
-    if not parks(job, on_cpu=sharding.is_on_cpu(job.mesh)):
-        return 0
-    rewarder = job.of(roles.PREFERENCE)
-    scorers = 1 + len(job.config.policy.rewards)
-    models = [(job.cfg.dtype, llama.param_specs(job.cfg))]
-    models += [(rewarder.cfg.dtype, heads.scalar_specs(rewarder.cfg))] * scorers
-    return sum(
-        tree.count_bytes(frozen_weights.shapes(specs, dtype)) for dtype, specs in models
-    )
 
 
 class Actor:
@@ -236,13 +78,16 @@ class Actor:
         self.job, self.section = job, section
         self.rewarder = job.of(roles.PREFERENCE)  # the job with its model
         lengths.check(job, "policy")
-        self.prompts, long = usable_prompts(job)
-        self.dev_prompts, long_dev = dev_prompts(job)
+        self.prompts, long = encoded_prompts.usable_prompts(job)
+        self.dev_prompts, long_dev = encoded_prompts.dev_prompts(job)
         self.too_long = {"prompts": long, "dev prompts": long_dev}
         self.sampler = generation.make_engine(
             job, section.prompt_tokens, section.reply_tokens
         )
-        read = {name: rows_program(job, one) for name, one in READINGS.items()}
+        read = {
+            name: reply_reading.rows_program(job, one)
+            for name, one in reply_reading.READINGS.items()
+        }
         self._logprobs_entropy, self._logprobs, self._values = (
             read[name] for name in ("policy", "reference", "values")
         )
@@ -271,7 +116,7 @@ class Actor:
           folder: in which they may be parked; None: nowhere.
         """
         rewarder = self.rewarder
-        if not parks(self.job, on_cpu=sharding.is_on_cpu(self.job.mesh)):
+        if not frozen_files.parks(self.job, on_cpu=sharding.is_on_cpu(self.job.mesh)):
             folder = None
         self._reference = parked.park(reading.frozen(self.job, reference), folder)
         length = reward_length(self.job, rewarder)
@@ -284,7 +129,7 @@ class Actor:
         self._rewards = scorer(preference)
         self._others = {name: scorer(one) for name, one in others.items()}
 
-    def draw_prompts(self, step: int) -> list[EncodedPrompt]:
+    def draw_prompts(self, step: int) -> list[encoded_prompts.EncodedPrompt]:
         """Return the prompts of a step: each epoch over the prompts in a new order.
 
         One that is answered several times stands as often, one after the other.
@@ -297,7 +142,7 @@ class Actor:
     def generate(
         self,
         policy: Params,
-        prompts: Sequence[EncodedPrompt],
+        prompts: Sequence[encoded_prompts.EncodedPrompt],
         step: int,
         first: int = 0,
     ) -> list[Sampled]:
@@ -331,8 +176,11 @@ class Actor:
         return [Sampled(*pair) for pair in zip(prompts, replies, strict=True)]
 
     def roll_out(
-        self, params: Mapping[str, Params], sampled: Sequence[Sampled], notes: Notes
-    ) -> tuple[rollout.Rollout, Notes, dict[str, Any]]:
+        self,
+        params: Mapping[str, Params],
+        sampled: Sequence[Sampled],
+        notes: step_notes.Notes,
+    ) -> tuple[rollout.Rollout, step_notes.Notes, dict[str, Any]]:
         """Freeze everything that the updates of this step refer to.
 
         Args:
@@ -389,7 +237,7 @@ class Actor:
         return frozen, notes, {**shown, **weighted_rewards.metrics(apart)}
 
     def shown_rewards(
-        self, sampled: Sequence[Sampled], notes: Notes
+        self, sampled: Sequence[Sampled], notes: step_notes.Notes
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the reward [B] of replies as it is shown, and its parts by name.
 
@@ -400,7 +248,7 @@ class Actor:
         return self._shown(self.all_rewards(sampled), notes)
 
     def _shown(
-        self, raw: Mapping[str, np.ndarray], notes: Notes
+        self, raw: Mapping[str, np.ndarray], notes: step_notes.Notes
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         if len(raw) == 1:
             return raw[weighted_rewards.OWN], {}
@@ -411,20 +259,17 @@ class Actor:
         """Return the text of a reply up to the mark of the next turn."""
         return requests.cut(reply.text, self.job.task.stop_strings)
 
-    def raw_rewards(self, sampled: Sequence[Sampled]) -> np.ndarray:
-        """Return the preference model's reward of each reply, [B] float32.
+    def all_rewards(self, sampled: Sequence[Sampled]) -> dict[str, np.ndarray]:
+        """Return each preference model's reward of each reply, [B] float32, by name.
 
-        It reads what it was trained to read and what evaluation shows it: the reply's
-        text without outer blanks, up to its end, and encoded anew with its prompt and
-        the mark. So the reward belongs to the text, not to the ids that spelled it, and
-        the tokenizer is the preference model's, where the policy has another.
+        They read what they were trained to read and what evaluation shows them: the
+        reply's text without outer blanks, up to its end, and encoded anew with its
+        prompt and the mark. So a reward belongs to the text, not to the ids that
+        spelled it, and the tokenizer is the preference model's, where the policy has
+        another. The run's own model has the name `weighted_rewards.OWN`.
 
         Source: the released code decodes and encodes in the same way.
         """
-        return self._rewards(self._reward_rows(sampled))
-
-    def all_rewards(self, sampled: Sequence[Sampled]) -> dict[str, np.ndarray]:
-        """Return `raw_rewards` of the run's own model and of those of other runs."""
         rows = self._reward_rows(sampled)
         others = {name: score(rows) for name, score in self._others.items()}
         return {weighted_rewards.OWN: self._rewards(rows), **others}
@@ -512,20 +357,6 @@ def is_whole(raw: str, finish: str, task: tasks.Task, finished: str) -> bool:
     marked = any(stop in raw for stop in task.stop_strings)
     by_mark = finished == rollout.BY_MARK and bool(task.stop_strings)
     return marked or (finish == "eos" and not by_mark)
-
-
-def adapt(notes: Notes, shown: Mapping[str, Any], section: ConfigDict) -> Notes:
-    """Return the notes of the next step: an adaptive KL coefficient moves."""
-    if not section.kl_target:
-        return notes
-    kl_coef = kl_penalty.adapt_kl_coef(
-        learning.float32(notes.kl_coef),
-        learning.float32(shown["rollout/kl_sum_mean"]),
-        target=section.kl_target,
-        horizon=section.kl_horizon,
-        replies=section.rollouts,
-    )
-    return dataclasses.replace(notes, kl_coef=float(kl_coef))
 
 
 def rules(section: ConfigDict) -> rollout.AdvantageRules:

@@ -23,7 +23,7 @@ from absl import logging
 
 from rlcd_jax import checkpoint, done_mark, jsonl, processes, record_files
 from rlcd_jax.pairs import cut_replies
-from rlcd_jax.ppo import acting, overoptimisation, weighted_rewards
+from rlcd_jax.ppo import acting, overoptimisation, step_notes, weighted_rewards
 from rlcd_jax.statistics import estimates
 
 Params = Any
@@ -122,7 +122,7 @@ class Choice:
         step: int,
         policy: Params,
         trained: Params | None = None,
-        notes: acting.Notes | None = None,
+        notes: step_notes.Notes | None = None,
     ) -> dict[str, float]:
         """Answer the dev prompts, save the replies, keep the weights if they are best.
 
@@ -207,7 +207,7 @@ class Choice:
 
 
 def answer_dev(
-    actor: acting.Actor, policy: Params, notes: acting.Notes | None = None
+    actor: acting.Actor, policy: Params, notes: step_notes.Notes | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Return the policy's replies to the dev prompts, and their metrics.
 
@@ -224,7 +224,7 @@ def answer_dev(
       `dev/reward/NAME`.
     """
     sampled = actor.generate(policy, actor.dev_prompts, step=0)
-    notes = notes or acting.Notes.from_meta({}, actor.section)
+    notes = notes or step_notes.Notes.from_meta({}, actor.section)
     rewards, apart = actor.shown_rewards(sampled, notes)
     ratios = actor.log_ratios(policy, sampled)
     rows = [

@@ -114,7 +114,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     samples = as_samples(answers)
     own = base if job.is_model_of(roles.JUDGE) else None
     del base  # another judge comes in its place
-    api = asking.Asking(config, job.task, workdir)
+    api = asking.Asking(config, job.task, workdir, processes.by_writer)
     scores, judged = _judge(job, samples, chosen, own, api)
     if processes.is_writer():
         record_files.write_jsonl(folder / "verdicts.jsonl", judged)

@@ -34,7 +34,7 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.models import heads
 from rlcd_jax.pairs import cut_replies, length_counts
-from rlcd_jax.ppo import acting, choosing, learning, weighted_rewards
+from rlcd_jax.ppo import acting, choosing, learning, step_notes, weighted_rewards
 from rlcd_jax.preference import model
 from rlcd_jax.training import train_state
 
@@ -118,7 +118,7 @@ def _train(
     watch = nonfinite.Watch(
         section.nonfinite, folder, "policy", every=every, rollbacks=made
     )
-    notes = acting.Notes.from_meta(meta, section)
+    notes = step_notes.Notes.from_meta(meta, section)
     last: dict[str, float] = dict(meta.get(LAST, {}))
     with (
         choosing.Choice(actor, folder, saver, start, meta, learner.note) as choice,
@@ -162,11 +162,11 @@ def improve(
     actor: acting.Actor,
     learner: trainer.Trainer,
     state: train_state.TrainState,
-    notes: acting.Notes,
+    notes: step_notes.Notes,
     step: int,
     watch: nonfinite.Watch | nonfinite.Look,
     saved: Callable[[], int | None],
-) -> tuple[train_state.TrainState, acting.Notes, dict[str, Any]]:
+) -> tuple[train_state.TrainState, step_notes.Notes, dict[str, Any]]:
     """Make one step of PPO: draw, read, update; return what it leaves.
 
     Args:
@@ -205,7 +205,7 @@ def improve(
             save=saved,
         )
         shown = learning.record(shown, update, section)
-    return state, acting.adapt(notes, shown, section), shown
+    return state, step_notes.adapt(notes, shown, section), shown
 
 
 def _skipped(workdir: str | pathlib.Path, section: ConfigDict) -> float:
