@@ -13,6 +13,7 @@ from rlcd_jax import records
 from rlcd_jax.job import curriculum, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges, secrets
 from rlcd_jax.judging import settings as api_settings
+from rlcd_jax.models import llama
 from rlcd_jax.pairs import draws, few_shots, grid
 from rlcd_jax.ppo import credit, kl_penalty, weighted_rewards
 from rlcd_jax.preference import best_of
@@ -38,16 +39,9 @@ def problems(config: ConfigDict, stages: Sequence[str]) -> list[str]:
 
 
 def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
-    if config.model.attention == "cudnn" and config.model.dtype != "bfloat16":
-        yield (
-            f"model.attention='cudnn' needs dtype='bfloat16', got model.dtype="
-            f"{config.model.dtype!r}; set model.attention='xla' for float32"
-        )
-    if config.model.results == "bfloat16" and config.model.dtype != "bfloat16":
-        yield (
-            "model.results='bfloat16' needs dtype='bfloat16', got model.dtype="
-            f"{config.model.dtype!r}; set model.results='auto' or 'float32'"
-        )
+    own = config.model
+    for line in llama.only_narrow(own.dtype, own.attention, own.results):
+        yield f"model.{line}"
     if "simulate" in stages or "distill" in stages:
         yield from _pairs(config, stages)
     yield from _idle(config, stages)

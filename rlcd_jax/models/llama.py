@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -119,15 +120,21 @@ class LlamaConfig:
                 f"LlamaConfig.attention_block={self.attention_block}; accepted: 0 or "
                 "more tokens, 0 for whole texts"
             )
-        if self.results == "bfloat16" and self.dtype != "bfloat16":
-            raise ValueError(
-                f"results='bfloat16' needs dtype='bfloat16', got {self.dtype!r}; use "
-                "results='float32'"
-            )
-        if self.attention == "cudnn" and self.dtype != "bfloat16":
-            raise ValueError(
-                f"attention='cudnn' needs dtype='bfloat16', got {self.dtype!r}; "
-                "use attention='xla' for float32"
+        for line in only_narrow(self.dtype, self.attention, self.results):
+            raise ValueError(f"LlamaConfig.{line}")
+
+
+def only_narrow(dtype: str, attention: str, results: str) -> Iterator[str]:
+    """Yield which choice needs operands in bfloat16, where they are not."""
+    if dtype == "bfloat16":
+        return
+    needs = (("attention", attention, "cudnn", "xla"),)
+    needs += (("results", results, "bfloat16", "float32"),)
+    for name, value, narrow, instead in needs:
+        if value == narrow:
+            yield (
+                f"{name}={value!r} needs dtype='bfloat16', got {dtype!r}; set {name}="
+                f"{instead!r} for {dtype}"
             )
 
 
