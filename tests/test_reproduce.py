@@ -511,13 +511,24 @@ def test_studies_fill_tables_2_and_23(world, tmp_path):
     assert "Ours, %" in row and row["Judge"] == "log_odds of random:tiny, not GPT-4"
 
 
-def test_switches_are_turned_one_by_one(world):
-    """One that a policy feels, one that this size sets, one of two replies."""
+def test_switches_are_turned_one_by_one(world, monkeypatch):
+    """One that a policy feels, one this size sets, one of two replies, one that fails."""
+
+    def refuse(*_):
+        raise ValueError("no pairs are left")
+
+    monkeypatch.setitem(node_stages.NODES, "simulate", refuse)
     names = ("policy.kl_estimator", "pairs.max_tries", "evaluate.both_orders")
+    names += ("pairs.top_k",)
     before = set((world.root / "nodes").iterdir())
     remake(world, "quirks", quirks=names)
     rows, notes = read(world, "quirks")
-    base, turned, same, judge = rows.items()
+    base, turned, same, judge, *without = rows.items()
+    shown = [f"{name}, RLCD, harmless" for name in ("pairs.top_k", "released")]
+    assert [name for name, _ in without] == shown
+    for _, row in without:
+        assert "no pairs are left" in str(row["Labels right, %"])
+    assert (without[0][1]["Corrected"], without[0][1]["Released"]) == ("0", "50")
     assert base[0] == "corrected, RLCD, harmless"
     assert turned[0] == "policy.kl_estimator, RLCD, harmless"
     assert (turned[1]["Corrected"], turned[1]["Released"]) == ("k1", "k1_clamped")
@@ -532,6 +543,7 @@ def test_switches_are_turned_one_by_one(world):
     added = set((world.root / "nodes").iterdir()) - before
     counts = collections.Counter(path.name.partition("-")[0] for path in added)
     assert made and counts == {
+        "simulate": 2,  # that were begun
         "policy": 2,
         "select": 2,
         "sample": 2,

@@ -42,12 +42,17 @@ ByPrompt = Mapping[str, float]
 class TablePlan:
     """The nodes of a table, and how it is built once they are made.
 
-    `figures` returns what is drawn of the table, as SVG by a name.
+    Attributes:
+      nodes: all that it reads.
+      build: makes it; of a table with `rows` from why those that are missing are.
+      figures: returns what is drawn of the table, as SVG by a name.
+      rows: of a table whose rows may be missing, by name, each row's own nodes.
     """
 
     nodes: tuple[graph.Node, ...]
-    build: Callable[[], tables.Table]
+    build: Callable[..., tables.Table]
     figures: Callable[[tables.Table], Mapping[str, str]] = lambda table: {}
+    rows: Mapping[str, tuple[graph.Node, ...]] = dataclasses.field(default_factory=dict)
 
 
 def row_title(system: str, task: str) -> str:

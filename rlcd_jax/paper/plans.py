@@ -10,6 +10,8 @@ import hashlib
 import pathlib
 from collections.abc import Callable, Mapping
 
+from absl import logging
+
 from rlcd_jax import processes, record_files, report
 from rlcd_jax.pairs import work_parts
 from rlcd_jax.paper import (
@@ -187,10 +189,7 @@ def make(
         try:
             say(tables.markdown(make_table(setup, name, plan)))
         except ValueError as error:  # the other tables are made all the same
-            # Of many processes, some may be elsewhere in the graph.
-            told = hashlib.sha256(str(error).encode()).hexdigest()
-            if not processes.met(f"table {name} failed {told}", ALIKE):
-                raise ValueError(f"table {name}: {error}") from error
+            _refuse_alone(f"table {name}", error)
             failed[name] = error
     if processes.is_writer():
         page = write_page(setup, failed)
@@ -199,6 +198,38 @@ def make(
     if failed:
         lines = "\n".join(f"table {name}: {error}" for name, error in failed.items())
         raise ValueError(lines)
+
+
+def _refuse_alone(what: str, error: ValueError) -> None:
+    """Raise what failed on this process, unless it failed on all of them alike.
+
+    Of many processes, some may be elsewhere in the graph.
+    """
+    told = hashlib.sha256(str(error).encode()).hexdigest()
+    if not processes.met(f"{what} failed {told}", ALIKE):
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _make_rows(
+    setup: read_config.Setup, rows: Mapping[str, tuple[graph.Node, ...]]
+) -> dict[str, str]:
+    """Make the nodes of a table row by row, and return why some rows have none.
+
+    Raises:
+      ValueError: there is no row at all.
+    """
+    failed = {}
+    for name, wanted_here in rows.items():
+        try:
+            graph.make(setup.root, wanted_here, node_stages.NODES)
+        except ValueError as error:  # the other rows are made all the same
+            _refuse_alone(f"row {name}", error)
+            logging.warning("row %s is missing: %s", name, error)
+            failed[name] = str(error)
+    if len(failed) == len(rows):
+        first = next(iter(failed.values()))
+        raise ValueError(f"no row could be made; the first: {first}")
+    return failed
 
 
 def make_node(
@@ -232,8 +263,11 @@ def make_table(
     setup: read_config.Setup, name: str, plan: cells.TablePlan
 ) -> tables.Table:
     """Make the nodes of a table, then write and return it."""
-    graph.make(setup.root, plan.nodes, node_stages.NODES)
-    table = plan.build()
+    if plan.rows:
+        table = plan.build(_make_rows(setup, plan.rows))
+    else:
+        graph.make(setup.root, plan.nodes, node_stages.NODES)
+        table = plan.build()
     if not processes.is_writer():
         return table
     place, stem = setup.root / FOLDER, f"table_{name}"

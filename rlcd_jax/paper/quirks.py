@@ -84,14 +84,17 @@ def turned(recipes: nodes.Recipes) -> cells.TablePlan:
     """Return the plan of the table; its tasks are those that were asked for."""
     places = [p for p in cells.places(recipes) if p.task in recipes.setup.tasks]
     made = {p.task: _rows(recipes, p.task) for p in places if not p.missing}
-    wanted = tuple(
-        node
-        for rows in made.values()
+    wanted = {
+        _title(row, task): tuple(row.wanted())
+        for task, rows in made.items()
         for row in rows
         if isinstance(row, Turned)
-        for node in row.wanted()
+    }
+    return cells.TablePlan(
+        tuple(node for nodes in wanted.values() for node in nodes),
+        lambda failed: _table(recipes, places, made, failed),
+        rows=wanted,
     )
-    return cells.TablePlan(wanted, lambda: _table(recipes, places, made))
 
 
 def _rows(recipes: nodes.Recipes, task: str) -> list[Row]:
@@ -197,14 +200,15 @@ def _table(
     recipes: nodes.Recipes,
     places: Sequence[cells.Place],
     made: Mapping[str, Sequence[Row]],
+    failed: Mapping[str, str],
 ) -> tables.Table:
     rows = []
     for place in places:
         if place.missing:
-            blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
-            rows.append((place.task, (place.missing, *blank)))
+            nothing: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
+            rows.append((place.task, (place.missing, *nothing)))
         for row in made.get(place.task, ()):
-            rows.append(_row(row, place.task))
+            rows.append(_row(row, place.task, failed))
     more = (
         "One switch a row, turned from its corrected to its released position in every "
         "run; the last rows turn all of them. Rows of RLCD, RLAIF and context "
@@ -221,14 +225,24 @@ def _table(
     )
 
 
-def _row(row: Row, task: str) -> tuple[str, tuple[tables.Cell, ...]]:
+def _title(row: Row, task: str) -> str:
+    if isinstance(row, Turned):
+        return f"{row.name}, {SHOWN[row.method]}, {task}"
+    return f"{row[0]}, {task}"
+
+
+def _row(
+    row: Row, task: str, failed: Mapping[str, str]
+) -> tuple[str, tuple[tables.Cell, ...]]:
+    title = _title(row, task)
+    blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
     if not isinstance(row, Turned):
-        name, missing = row
-        blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
-        return f"{name}, {task}", (missing, *blank)
+        return title, (row[1], *blank)
+    if title in failed:
+        why = estimates.Missing(failed[title])
+        return title, (row.before, row.after, why, *blank[2:])
     recipes, own = row.recipes, row.made
     read = {s: methods.read(recipes, own, s) for s in (methods.BASE, row.method)}
-    title = f"{row.name}, {SHOWN[row.method]}, {task}"
     figures = methods.row_of(recipes, own, read, row.method)
     return title, (row.before, row.after, _labels_right(row), *figures)
 
