@@ -137,6 +137,8 @@ def accepted(field: Field) -> str:
     }[field.kind]
     if field.empty:
         words += ', or ""' if field.kind == TEXT else ", or ()"
+    if field.unset:
+        words += ", or none at all"
     return words + (f" ({field.what})" if field.what else "")
 
 

@@ -59,7 +59,8 @@ def of_tables(
       arguments: fields that are set by the config's argument.
       set_by_tables: fields of a run that are not for the user to set.
     """
-    told, of_run = comments(file), comments(run_file)
+    of_run = comments(run_file)
+    told = of_run | comments(file)  # some sections are those of a run
     values = dotted.flatten(config.to_dict())
     lines = [
         _line(f"--config.{name}", _kind(name, value, arguments), told.get(name, ""))
