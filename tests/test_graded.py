@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import runs
+from test_strength import PLAIN
 
 from rlcd_jax import leaving, metrics, record_files, records, replaying
 from rlcd_jax.checks import refusals, rules
@@ -155,7 +156,7 @@ def test_labels_that_a_loss_is_not_for_are_refused(name, own, told):
 @pytest.mark.parametrize(
     ("task", "own", "told"),
     [
-        ("harmless", {}, "task 'harmless' has none"),
+        (PLAIN, {}, "task 'world' has none"),
         ("cheerful", {"pairs__samples": 6}, "set pairs.samples to 5 or less"),
         ("cheerful", {"pairs__sampling": "contrast"}, "a contrast has two prompts"),
         (

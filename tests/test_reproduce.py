@@ -109,7 +109,7 @@ def world(tmp_path_factory):
     found.plain = {f"run.{name}": value for name, value in FIELDS.items()}
     found.plain |= {"run.prompts.data_dir": str(base / "data")}
     found.plain |= {"tasks": ("harmless",), "trials": 20_000}
-    found.plain |= {"strength.alpha": (1.0, 2.0)}
+    found.plain |= {"strength.alpha": (1.0, 2.0), "strength.affixes": ("middle",)}
     people = {"hh_rlhf.dir": str(hh.parent), "shots": "human:2"}
     found.fields = found.plain | people
     stopping = counting(found.made, KILLED_AT)
@@ -291,9 +291,6 @@ def test_the_strength_of_the_contrast_is_judged_by_the_model_of_human_pairs(worl
         assert row["Judge"] == "model of human pairs" and row["Pairs"] > 1
         assert 0 <= row["Label accuracy, %"]["value"] <= 1
         assert is_estimate(row["Shift"]) and row["Spread"] > 0
-    assert (
-        "no weak affixes" in rows["weak affixes, alpha 1, harmless"]["Judge"]["missing"]
-    )
     assert "a calculation, no evidence" in notes
 
 

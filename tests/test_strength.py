@@ -1,6 +1,7 @@
 """The strength of a contrast: affixes as data, alpha, and the table of both."""
 
 import dataclasses
+import pathlib
 import tomllib
 from importlib import resources
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from rlcd_jax.statistics import estimates
 from rlcd_jax.tasks import fields
 
 STRENGTHS = ("weak", "middle", "strong")
+PLAIN = str(pathlib.Path(__file__).with_name("world.toml"))  # middle affixes, no scale
 
 
 # --- affixes as data ------------------------------------------------------------------
@@ -40,9 +42,11 @@ def test_a_task_has_the_affixes_of_the_strengths_that_are_asked_for():
     assert len(set(every.affixes)) == len(rows) == 16
 
 
+@pytest.mark.parametrize("name", tasks.NAMES)
 @pytest.mark.parametrize("one", ["weak", "strong"])
-def test_both_sides_of_a_pair_are_of_one_length_and_degree(one):
-    task = tasks.load_task("cheerful", strengths=(one,))
+def test_both_sides_of_a_pair_are_of_one_length_and_degree(name, one):
+    task = tasks.load_task(name, strengths=(one,))
+    assert len(task.affixes) >= 3
     for positive, negative in task.affixes:
         assert len(positive.split()) == len(negative.split())
     for positive, negative in task.systems:
@@ -52,7 +56,7 @@ def test_both_sides_of_a_pair_are_of_one_length_and_degree(one):
 
 
 def test_a_strength_that_is_not_there_is_refused_with_what_is(tmp_path):
-    config = runs.tiny_config(task="harmless", pairs__strength=("strong",))
+    config = runs.tiny_config(task=PLAIN, pairs__strength=("strong",))
     with pytest.raises(ValueError, match="no affix pair has strength 'strong'; it has"):
         setup.load_task(config)
     with pytest.raises(ValueError, match="official wording has one strength alone"):
@@ -89,13 +93,15 @@ def test_each_strength_has_pairs_of_its_own_and_nothing_is_trained():
 
 
 def test_what_a_task_lacks_is_named():
+    plan = strength.swept(make_recipes(task=PLAIN, strength__affixes=("weak",)))
+    assert not plan.nodes
+    for title, row in plan.build().rows:
+        told = "has no weak affixes, but middle ones"
+        assert title.startswith("weak affixes") and told in row[0].reason
     recipes = make_recipes(task="harmless")
     plan = strength.swept(recipes)
     assert not plan.nodes  # without human pairs nobody knows what is harmless
     rows = dict(plan.build().rows)
-    assert rows["weak affixes, alpha 1, harmless"][0] == estimates.Missing(
-        "harmless has no weak affixes, but middle ones"
-    )
     assert rows["middle affixes, alpha 1, harmless"][0] == estimates.Missing(
         cells.NO_HH
     )
