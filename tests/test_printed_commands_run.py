@@ -70,6 +70,8 @@ AGAIN = {
     "run --workdir=shared/rlcd ": "runs/rlcd; parsing reads the short name of a config",
     "run --workdir=runs/polite ": "runs/polite_smoke; runs/rlcd has this model",
     "run --workdir=runs/YOURNAME ": "runs/polite_smoke, a task file too",
+    "run --workdir=D --config=configs/rlcd.py:task=outline": "runs/rlcd; sizes of long "
+    "texts are those of test_long_replies",
     "run --config=configs/evaluate.py:task=cheerful": "the same without the suite that "
     "says what alignment cost, which test_regression has",
     "task show YOURNAME.toml": "task show polite.toml",

@@ -67,7 +67,7 @@ def of_tables(
         for name, value in values.items()
         if not name.startswith("run.")
     ]
-    inner = {name.removeprefix("run.") for name in values}
+    inner = {name.removeprefix("run.") for name in values if name.startswith("run.")}
     runs = [
         _line(f"--config.run.{name}", _accepted(field), of_run.get(name, ""))
         for name, field in fields.FIELDS.items()
