@@ -81,6 +81,8 @@ AGAIN = {
     "--config.size=smoke --config.tasks=cheerful --config.seeds=1 --config.methods": (
         "table=methods as is"
     ),
+    "reproduce --config=configs/paper.py:table=quirks,scale=tiny --workdir=D "
+    "--config.": "table=quirks with the same switch",
     "launch --target slurm -- reproduce --config configs/paper.py:table=3": (
         "launch of table=methods"
     ),
@@ -153,6 +155,7 @@ SMALL = {
         "config.run.evaluate.reply_tokens": "+8",
         "config.run.evaluate.samples_per_prompt": "1",
         "config.run.mesh.data": "+1",
+        "config.quirks": "+policy.kl_estimator",
     },
     "plan": {},
     "bench": {
