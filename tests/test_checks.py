@@ -76,7 +76,7 @@ def set_to(name, value):
 
 
 def bad_values(field: kinds.Field):
-    yield from NEVER
+    yield from (one for one in NEVER if not (field.unset and one is None))
     yield from WRONG[field.kind]
     if field.kind in (kinds.COUNT, kinds.NUMBER):
         yield from (x for x in (field.low - 1, field.high + 1) if math.isfinite(x))

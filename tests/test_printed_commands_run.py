@@ -133,6 +133,8 @@ RUN = {
     "config.policy.steps": "+1",
     "config.policy.rollouts": "+4",  # RLOO and GRPO compare four to a prompt
     "config.policy.warmup_steps": "+1",
+    "config.policy.update_batch": "4",  # of four rollouts
+    "config.pairs.unfinished": "keep",  # those of random weights never end
     "config.mesh.data": "+1",  # of eight fake devices
     "config.pairs.part_prompts": "1",  # of as many prompts as parts
 }

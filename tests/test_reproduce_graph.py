@@ -157,8 +157,9 @@ def test_graded_replies_are_a_row_on_request_where_a_task_has_a_scale():
     # Of rankings each reply is read once; of pairs it would be with three others.
     length = learnt.config.preference.lengths[-1]
     assert learnt.cost.trained == 4 * draws * length
-    other = make_recipes(tasks=("harmless",), methods=("graded",), table="methods")
-    with pytest.raises(ValueError, match="methods has 'graded': .*'harmless' has none"):
+    plain = str(ROOT / "tests/world.toml")
+    other = make_recipes(tasks=(plain,), methods=("graded",), table="methods")
+    with pytest.raises(ValueError, match="methods has 'graded': .*world.* has none"):
         methods.compared(other)
 
 
