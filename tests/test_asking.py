@@ -88,7 +88,7 @@ def test_what_is_wrong_with_it_is_told_from_the_config(fields, told):
     assert rules.problems(judged(), ("evaluate",)) == []
 
 
-def test_a_key_that_is_missing_is_told_before_the_first_stage(tmp_path, monkeypatch):
+def test_a_key_that_is_missing_is_told_before_the_first_stage(tmp_path):
     free = {"judge__price_input": 0.0, "judge__price_output": 0.0}
 
     def told(url):

@@ -5,6 +5,7 @@ from judged import QUESTION, rate_of, samples
 
 from rlcd_jax import records, tasks
 from rlcd_jax.judging import api_judge, judges, verdicts
+from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.text import dialogue_format
 
 # --- judges of single replies -----------------------------------------------
@@ -282,3 +283,6 @@ def test_judges_show_a_lead_in_with_the_reply_it_belongs_to():
         assert "1." not in dialogue and "possible outline" not in dialogue
         assert replies.count("One possible outline of the story:") == 2
         assert "1. Fox sets out.\n2. Home." in replies
+    plain = samples(1)[0]
+    own = (plain.prompt, plain.reply)
+    assert scoring_prompt.whole_turn(*own) == own

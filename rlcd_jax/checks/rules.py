@@ -520,8 +520,8 @@ def _api(config: ConfigDict) -> Iterator[str]:
             "http://127.0.0.1:8000/v1, and the model that it has"
         )
     elif asked:
-        try:  # what is sent is looked for where the run is
-            api_settings.read(judge, "", "key")
+        try:
+            api_settings.check_prices(judge)
         except ValueError as error:
             yield str(error)
     elif judge.url or judge.name:

@@ -104,6 +104,7 @@ def sources(look: Look) -> Iterator[str]:
         yield from _rewards_of_others(look)
     if "evaluate" in left:
         yield from _other_runs(look)
+        yield from _judge_key(look)
     compare = [name for name in left if STAGES[name].texts == 2]
     if compare:
         yield from _others(look, compare)
@@ -173,13 +174,6 @@ def _other_runs(look: Look) -> Iterator[str]:
             )
         else:
             yield from _of_this_model(said, where, choosing.ITEM, cfg)
-    if judges.API in config.evaluate.judges and look.workdir is not None:
-        _, missing = api_settings.read(config.judge, "", api_settings.key())
-        if missing:
-            yield (
-                f"evaluate.judges has {judges.API!r}: {missing}; set it, or "
-                "judge.offline=True where all was asked before"
-            )
     if "preference" in config.evaluate.judges:
         run = config.evaluate.preference_judge
         said = f"evaluate.preference_judge={run!r}"
@@ -192,6 +186,19 @@ def _other_runs(look: Look) -> Iterator[str]:
         else:
             cfg = look.jobs[roles.PREFERENCE].cfg
             yield from _of_this_model(said, where, model.ITEM, cfg)
+
+
+def _judge_key(look: Look) -> Iterator[str]:
+    """Yield that a judge behind an interface lacks its key, where the run is to be."""
+    config = look.config
+    if judges.API not in config.evaluate.judges or look.workdir is None:
+        return
+    _, missing = api_settings.read(config.judge, "", api_settings.key())
+    if missing:
+        yield (
+            f"evaluate.judges has {judges.API!r}: {missing}; set it, or "
+            "judge.offline=True where all was asked before"
+        )
 
 
 def _rewards_of_others(look: Look) -> Iterator[str]:

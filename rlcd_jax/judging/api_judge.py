@@ -12,7 +12,6 @@ from typing import Literal
 
 from rlcd_jax import tasks
 from rlcd_jax.judging import chat_api, verdicts
-from rlcd_jax.pairs import scoring_prompt
 
 BREAK, BLOCK = "\n\n", "\n\n\n\n"
 OWN = tasks.JudgeWording()
@@ -38,16 +37,10 @@ def questions(
     """
     if not question.strip():
         raise ValueError("the judge question is empty; give one of the task's")
-    texts = []
-    for one, two in verdicts.contests(samples):
-        if verdicts.plain_winner(one, two):
-            continue  # told without asking
-        both = (one.reply, two.reply)
-        dialogue, (first, second) = scoring_prompt.whole_turns(one.prompt, both)
-        for swapped in verdicts.orders(one, two, both_orders=both_orders):
-            shown = (second, first) if swapped else (first, second)
-            texts.append(comparison_prompt(dialogue, *shown, question, wording))
-    return texts
+    return [
+        comparison_prompt(*shown, question, wording)
+        for shown in verdicts.side_by_side(samples, both_orders=both_orders)
+    ]
 
 
 def compare(

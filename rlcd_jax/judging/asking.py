@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlcd_jax import tasks
+from rlcd_jax import schema, tasks
 from rlcd_jax.judging import api_judge, chat_api, verdicts
 from rlcd_jax.judging import settings as api_settings
 
@@ -57,10 +57,7 @@ class Asking:
         """
         said = self._once(lambda: self._compare(samples, question, name))
         self.cost = said["cost"]
-        rows = said["judged"]
-        return [
-            verdicts.Verdict(**row | {"answers": tuple(row["answers"])}) for row in rows
-        ]
+        return [schema.from_dict(verdicts.Verdict, row) for row in said["judged"]]
 
     @functools.cached_property
     def _api(self) -> chat_api.ChatApi:

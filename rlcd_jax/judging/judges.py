@@ -161,21 +161,15 @@ def log_odds(
     """
     if not question.strip():
         raise ValueError("the judge question is empty; give one of the task's")
-    pairs = verdicts.contests(samples)
-    texts = []
-    for one, two in pairs:
-        if verdicts.plain_winner(one, two):
-            continue  # told without asking
-        both = (one.reply, two.reply)
-        dialogue, (first, second) = scoring_prompt.whole_turns(one.prompt, both)
-        for swapped in verdicts.orders(one, two, both_orders=both_orders):
-            shown = (second, first) if swapped else (first, second)
-            texts.append(scoring_prompt.scoring_prompt(dialogue, *shown, question))
+    texts = [
+        scoring_prompt.scoring_prompt(*shown, question)
+        for shown in verdicts.side_by_side(samples, both_orders=both_orders)
+    ]
     logits = [(float(a), float(b)) for a, b in score_fn(texts)] if texts else []
     _check_answers(len(texts), [value for pair in logits for value in pair], width=2)
     answers = iter(logits)
     made = []
-    for one, two in pairs:
+    for one, two in verdicts.contests(samples):
         if plain := verdicts.plain_winner(one, two):
             made.append(verdicts.make_verdict(judge, one, two, plain))
             continue

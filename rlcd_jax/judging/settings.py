@@ -117,8 +117,7 @@ def read(
     local = secrets.read_address(judge.url).is_local  # needs no key
     if not (api_key or judge.offline or local):
         return None, NO_KEY
-    if not judge.offline and (judge.max_cost or not local):
-        _check_prices(judge)
+    check_prices(judge)
     settings = ApiSettings(
         base_url=judge.url,
         model=judge.name,
@@ -132,8 +131,15 @@ def read(
     return settings, ""
 
 
-def _check_prices(judge: ConfigDict) -> None:
-    """Refuse a limit on cost that prices of nothing would make void."""
+def check_prices(judge: ConfigDict) -> None:
+    """Refuse a limit on cost that prices of nothing would make void.
+
+    Args:
+      judge: section of the config, with an address.
+    """
+    local = secrets.read_address(judge.url).is_local
+    if judge.offline or (local and not judge.max_cost):
+        return
     prices = (judge.price_input, judge.price_output)
     if all(prices) or (None not in prices and not judge.max_cost):
         return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from rlcd_jax import records, schema, seeds
+from rlcd_jax.pairs import scoring_prompt
 from rlcd_jax.statistics import estimates, win_rates
 
 
@@ -105,6 +106,22 @@ def orders(
         return False, True
     names = (records.key_of(one), one.system, two.system)
     return (bool(seeds.seed_choice(2, 0, "shown", *names)),)
+
+
+def side_by_side(
+    samples: Iterable[JudgedReply], *, both_orders: bool
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what a judge of two replies is shown: the dialogue, (A) and (B).
+
+    For each of `contests` in each of `orders`, without those that are told unjudged.
+    """
+    for one, two in contests(samples):
+        if plain_winner(one, two):
+            continue
+        both = (one.reply, two.reply)
+        dialogue, (first, second) = scoring_prompt.whole_turns(one.prompt, both)
+        for swapped in orders(one, two, both_orders=both_orders):
+            yield (dialogue, second, first) if swapped else (dialogue, first, second)
 
 
 def plain_winner(one: JudgedReply, two: JudgedReply) -> Literal["1", "2", "tie"] | None:

@@ -128,9 +128,10 @@ def only_narrow(dtype: str, attention: str, results: str) -> Iterator[str]:
     """Yield which choice needs operands in bfloat16, where they are not."""
     if dtype == "bfloat16":
         return
-    needs = (("attention", attention, "cudnn", "xla"),)
-    needs += (("results", results, "bfloat16", "float32"),)
-    for name, value, narrow, instead in needs:
+    for name, value, narrow, instead in (
+        ("attention", attention, "cudnn", "xla"),
+        ("results", results, "bfloat16", "float32"),
+    ):
         if value == narrow:
             yield (
                 f"{name}={value!r} needs dtype='bfloat16', got {dtype!r}; set {name}="

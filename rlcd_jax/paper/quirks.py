@@ -27,6 +27,7 @@ COLUMNS = (
     tables.Column("Labels right, %", digits=1, percent=True),
     *methods.COLUMNS,
 )
+BLANK: tuple[tables.Cell, ...] = ("",) * (len(COLUMNS) - 1)  # behind the first cell
 SET_HERE = "the tables choose these parts themselves"
 TWO_REPLIES = (
     "of a judge that reads two replies: make table=3 twice, once with "
@@ -205,8 +206,7 @@ def _table(
     rows = []
     for place in places:
         if place.missing:
-            nothing: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
-            rows.append((place.task, (place.missing, *nothing)))
+            rows.append((place.task, (place.missing, *BLANK)))
         for row in made.get(place.task, ()):
             rows.append(_row(row, place.task, failed))
     more = (
@@ -235,12 +235,11 @@ def _row(
     row: Row, task: str, failed: Mapping[str, str]
 ) -> tuple[str, tuple[tables.Cell, ...]]:
     title = _title(row, task)
-    blank: list[tables.Cell] = [""] * (len(COLUMNS) - 1)
     if not isinstance(row, Turned):
-        return title, (row[1], *blank)
+        return title, (row[1], *BLANK)
     if title in failed:
         why = estimates.Missing(failed[title])
-        return title, (row.before, row.after, why, *blank[2:])
+        return title, (row.before, row.after, why, *BLANK[2:])
     recipes, own = row.recipes, row.made
     read = {s: methods.read(recipes, own, s) for s in (methods.BASE, row.method)}
     figures = methods.row_of(recipes, own, read, row.method)
