@@ -94,6 +94,8 @@ def test_page_shows_items_resumes_and_saves_answers(page, folder, tmp_path):
         if n == 5:  # the page is closed and opened again
             page.open(pathlib.Path(__file__))
             page.open(page_of(folder))
+            # A page may be there before what the one before it has stored.
+            wait_for(lambda: page.text("#place") != f"{len(items)} pairs")
             assert page.text("#place") == f"Pair 7 of {len(items)}"
             assert page.text("#count") == "6 answered"
     assert page.visible() == ["end"]
@@ -137,6 +139,30 @@ def test_page_goes_back_changes_and_finds_what_is_unanswered(page, folder):
     assert page.text("#place").startswith("Pair 2")
     stored = page.run("return Object.values(localStorage)[0]")
     assert sorted(json.loads(stored)["answers"].values()) == [6, 8]
+
+
+def test_page_takes_answers_that_the_browser_shows_it_late(page, folder):
+    page.open(page_of(folder))
+    page.press(ENTER, "3", RIGHT, "8")
+    name = page.run("return Object.keys(localStorage)[0]")
+    stored = page.run("return localStorage.getItem(arguments[0])", name)
+    page.run("localStorage.clear()")  # as it is for a page that comes too early
+    page.command("Page.addScriptToEvaluateOnNewDocument", source="localStorage.clear()")
+    page.open(page_of(folder))
+    assert page.visible() == ["intro"]
+    page.run("document.dispatchEvent(new Event('visibilitychange'))")
+    assert page.run("return localStorage.length") == 0  # nothing replaces what is there
+    page.run(
+        "localStorage.setItem(...arguments); const [key, newValue] = arguments;"
+        "window.dispatchEvent(new StorageEvent('storage', {key, newValue}))",
+        name,
+        stored,
+    )
+    assert page.text("#place").startswith("Pair 2")
+    assert page.text("#count") == "2 answered"
+    page.press(RIGHT, "5")
+    kept = page.run("return localStorage.getItem(arguments[0])", name)
+    assert sorted(json.loads(kept)["answers"].values()) == [3, 5, 8]
 
 
 def test_page_enter_after_a_click_goes_on_once(page, folder):
