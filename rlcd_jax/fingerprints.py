@@ -23,6 +23,7 @@ import numpy as np
 from rlcd_jax import processes, tree
 
 Tree = Any
+FEW = 1 << 22  # elements up to which the host is done before a compiler
 _SEEDS = (0x2545F491, 0x9E3779B9)  # of the two sums; any two odd numbers
 
 
@@ -38,7 +39,11 @@ def of_tree(arrays: Tree, rounded_to: str | None = None) -> dict[str, str]:
     named = tree.flatten_names(arrays)
     if not named:
         return {}
-    sums = np.asarray(processes.fetch(_program(rounded_to)(list(named.values()))))
+    leaves = list(named.values())
+    if rounded_to is None and sum(map(np.size, leaves)) <= FEW and _at_hand(leaves):
+        sums = np.stack([_sums_of_few(leaf) for leaf in leaves])
+    else:
+        sums = np.asarray(processes.fetch(_program(rounded_to)(leaves)))
     return {
         name: f"{int(one):08x}{int(other):08x}"
         for name, (one, other) in zip(named, sums, strict=True)
@@ -55,46 +60,71 @@ def _program(rounded_to: str | None) -> Any:
     return jax.jit(lambda leaves: jnp.stack([one(leaf) for leaf in leaves]))
 
 
+def _at_hand(leaves: list[Any]) -> bool:
+    """Whether all arrays lie in this process's own memory."""
+    return all(
+        not isinstance(leaf, jax.Array)
+        or leaf.is_fully_addressable
+        and all(device.platform == "cpu" for device in leaf.devices())
+        for leaf in leaves
+    )
+
+
+def _sums_of_few(array: Any) -> np.ndarray:
+    """Return what `sums` does, by NumPy."""
+    if isinstance(array, jax.Array) and _is_key(array):
+        array = jax.random.key_data(array)
+    array = np.atleast_1d(array)  # NumPy warns of numbers that wrap, not of arrays
+    return np.array([np.sum(one, dtype=np.uint32) for one in _mixed(array, np)])
+
+
 def sums(array: jax.Array) -> jax.Array:
     """Return the two sums of an array, [2] uint32."""
-    words = _words(array)
-    places = _places(words.shape)
-    mixed = tuple(_mix(words ^ _mix(places + jnp.uint32(seed))) for seed in _SEEDS)
+    mixed = _mixed(jax.random.key_data(array) if _is_key(array) else array, jnp)
     # One reduction of both: the compiler then holds none of what it adds, where it
     # would hold several copies of the array for two.
     added = jax.lax.reduce(
         mixed,
         (jnp.uint32(0),) * len(mixed),
         lambda one, other: tuple(a + b for a, b in zip(one, other, strict=True)),
-        tuple(range(words.ndim)),
+        tuple(range(mixed[0].ndim)),
     )
     return jnp.stack(added)
 
 
-def _words(array: jax.Array) -> jax.Array:
+def _is_key(array: Any) -> bool:
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _mixed(array: Any, xp: Any) -> tuple[Any, ...]:
+    """Return what is added up of an array, once for each seed, as `xp` computes it."""
+    words = _words(array, xp)
+    places = _places(words.shape, xp)
+    return tuple(_mix(words ^ _mix(places + xp.uint32(seed))) for seed in _SEEDS)
+
+
+def _words(array: Any, xp: Any) -> Any:
     """Return the bits of each element as a word of 32 bits, of the array's shape."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    if array.dtype == jnp.bool_:
-        return array.astype(jnp.uint32)
+    if array.dtype == np.bool_:
+        return array.astype(xp.uint32)
     width = array.dtype.itemsize
     if width > 4:  # two words, of which one would be lost
-        array = jax.lax.bitcast_convert_type(array, jnp.uint32)  # [..., 2]
-        return array[..., 0] ^ _mix(array[..., 1] + jnp.uint32(1))
-    bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * width}"))
-    return bits.astype(jnp.uint32)
+        array = array[..., None].view(xp.uint32)  # [..., 2]
+        return array[..., 0] ^ _mix(array[..., 1] + xp.uint32(1))
+    return array.view(f"uint{8 * width}").astype(xp.uint32)
 
 
-def _places(shape: tuple[int, ...]) -> jax.Array:
+def _places(shape: tuple[int, ...], xp: Any) -> Any:
     """Return the place of each element in the array, modulo 2^32."""
-    places = jnp.zeros(shape, jnp.uint32)
-    for axis in range(len(shape)):
-        stride = jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32)
-        places += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+    places = xp.zeros(shape, xp.uint32)
+    for axis, size in enumerate(shape):
+        stride = math.prod(shape[axis + 1 :]) % 2**32
+        along = xp.arange(size, dtype=xp.uint32) * xp.uint32(stride)
+        places = places + along.reshape(-1, *(1,) * (len(shape) - axis - 1))
     return places
 
 
-def _mix(words: jax.Array) -> jax.Array:
-    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
-    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+def _mix(words: Any) -> Any:
+    words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
     return words ^ (words >> 16)

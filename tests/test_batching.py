@@ -28,7 +28,7 @@ def test_map_rows_keeps_the_order_with_few_shapes(rows, batch_size):
     found = batching.map_rows(
         sum_of_row(shapes),
         rows,
-        rows_at=lambda _: batch_size,
+        rows_at=lambda *_: batch_size,
         lengths=(4, 8, 12),
         pad_id=7,
     )
@@ -42,7 +42,7 @@ def test_map_rows_takes_fewer_long_rows_at_once(rows, most):
     found = batching.map_rows(
         sum_of_row(shapes),
         rows,
-        rows_at=lambda length: max(1, most * 4 // length),
+        rows_at=lambda length, _: max(1, most * 4 // length),
         lengths=(4, 8, 12),
         pad_id=7,
     )
@@ -62,7 +62,7 @@ def test_map_rows_gives_each_row_its_own_numbers(rows, batch_size):
         rows,
         places,
         np.stack([places, -places], axis=1),
-        rows_at=lambda _: batch_size,
+        rows_at=lambda *_: batch_size,
         lengths=(12,),
         pad_id=7,
     )
@@ -77,7 +77,7 @@ def test_no_row_is_cut_in_silence():
         batching.fitting_length(5, (2, 4))
     with pytest.raises(ValueError, match="a row has 9 tokens"):
         batching.map_rows(
-            sum_of_row(set()), [[1] * 9], rows_at=lambda _: 2, lengths=(8,), pad_id=0
+            sum_of_row(set()), [[1] * 9], rows_at=lambda *_: 2, lengths=(8,), pad_id=0
         )
 
 
@@ -95,7 +95,7 @@ def test_map_rows_shows_how_far_it_is_when_it_has_a_name(caplog):
             batching.map_rows(
                 sum_of_row(set()),
                 [[1]] * 5,
-                rows_at=lambda _: 2,
+                rows_at=lambda *_: 2,
                 lengths=(4,),
                 pad_id=0,
                 what=what,

@@ -1,5 +1,7 @@
 """Tests of rlcd_jax.fingerprints."""
 
+from unittest import mock
+
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -34,10 +36,35 @@ def oracle(array):
     return "".join(f"{one % 2**32:08x}" for one in sums)
 
 
+@pytest.fixture(params=[fingerprints.FEW, 0], ids=["host", "compiled"])
+def either(request, monkeypatch):
+    """Few elements are mixed by NumPy, many by a compiled program."""
+    monkeypatch.setattr(fingerprints, "FEW", request.param)
+
+
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_fingerprint_is_that_of_an_oracle(dtype):
     array = bits_of((3, 5), dtype, 0)
     assert fingerprints.of_tree({"a": array}) == {"a": oracle(array)}
+
+
+@hypothesis.given(
+    st.lists(st.integers(0, 4), max_size=3),
+    st.sampled_from([*DTYPES, "float64", "int64", "uint32"]),
+    st.integers(0, 2**31),
+)
+@hypothesis.settings(max_examples=12)
+def test_host_and_compiler_find_the_same(shape, dtype, seed):
+    words = np.random.default_rng(seed).integers(0, 256, (*shape, 8), dtype=np.uint8)
+    if dtype == "bool":
+        array = words[..., 0] > 99
+    else:
+        array = words.view(jnp.dtype(dtype))[..., 0]
+    with jax.enable_x64(True):
+        found = fingerprints.of_tree({"a": array, "b": jnp.asarray(array)})
+        with mock.patch.object(fingerprints, "FEW", -1):
+            assert fingerprints.of_tree({"a": array, "b": array}) == found
 
 
 @hypothesis.given(byte=st.integers(0, 8 * 4 * 4 - 1), bit=st.integers(0, 7))
@@ -49,6 +76,7 @@ def test_any_flipped_bit_changes_it(byte, bit):
     assert fingerprints.of_tree([array]) != fingerprints.of_tree([changed])
 
 
+@pytest.mark.usefixtures("either")
 def test_swapped_elements_and_scalars_change_it():
     one, other = jnp.float32([1, 2]), jnp.float32([2, 1])
     assert fingerprints.of_tree([one]) != fingerprints.of_tree([other])
@@ -56,6 +84,7 @@ def test_swapped_elements_and_scalars_change_it():
     assert fingerprints.of_tree({}) == {}
 
 
+@pytest.mark.usefixtures("either")
 def test_it_is_the_same_on_every_mesh():
     array = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
     mesh = sharding.make_mesh(2, 2, 2)
@@ -68,6 +97,7 @@ def test_it_is_the_same_on_every_mesh():
     assert len(found) == 1
 
 
+@pytest.mark.usefixtures("either")
 def test_keys_have_one_too():
     keys = jax.random.split(jax.random.key(0), 2)
     assert fingerprints.of_tree([keys]) == fingerprints.of_tree(

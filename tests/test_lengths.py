@@ -115,3 +115,13 @@ def test_a_batch_of_long_texts_takes_no_more_than_one_of_short_ones(length):
             most = reading.ROWS * reading.FULL_LENGTH**power
             assert rows * length**power <= most
         assert rows == reading.ROWS or length > reading.FULL_LENGTH
+
+
+@hypothesis.given(st.integers(1, 9000), st.integers(1, 40))
+def test_a_batch_of_few_texts_has_few_rows(length, left):
+    rows_at = reading.rows_at(FOUND)
+    whole, rows = rows_at(length), rows_at(length, left)
+    assert min(left, whole) <= rows <= whole
+    assert rows == 1 or reading.STEP * left > rows  # a smaller one would not do
+    if whole == reading.ROWS:
+        assert rows in (1, 4, 16)

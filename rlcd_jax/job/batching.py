@@ -116,7 +116,7 @@ def map_rows(
     program: Callable[..., np.ndarray],
     rows: Sequence[Ids],
     *extras: np.ndarray,
-    rows_at: Callable[[int], int],
+    rows_at: Callable[[int, int], int],
     lengths: Sequence[int],
     pad_id: int,
     what: str = "",
@@ -128,7 +128,8 @@ def map_rows(
         left-padded rows.
       rows: token ids, of the last length at most.
       *extras: arrays [len(rows), …] of numbers that go with the rows.
-      rows_at: T -> B; the last batch is filled with copies of its last row.
+      rows_at: (T, rows that are left) -> B; the last batch is filled with copies of
+        its last row.
       lengths: rising, the values that T may take: each is compiled once.
       pad_id: fills the rest.
       what: what is done, for a progress bar; "": none is shown.
@@ -144,7 +145,8 @@ def map_rows(
             stack.enter_context(bar)
         while start < len(order):
             chosen, length = _next_batch(rows, order[start:], rows_at, lengths)
-            filled = chosen + chosen[-1:] * (rows_at(length) - len(chosen))
+            spare = rows_at(length, len(chosen)) - len(chosen)
+            filled = chosen + chosen[-1:] * spare
             tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
             beside = [extra[np.array(filled)] for extra in extras]
             out = processes.fetch(program(tokens, mask, *beside))
@@ -161,17 +163,17 @@ def map_rows(
 def _next_batch(
     rows: Sequence[Ids],
     order: Sequence[int],
-    rows_at: Callable[[int], int],
+    rows_at: Callable[[int, int], int],
     lengths: Sequence[int],
 ) -> tuple[list[int], int]:
     """Return the first of `order` that go together, and their length.
 
     Rows rise in length, so a batch may need a length at which fewer are taken.
     """
-    num = rows_at(fitting_length(len(rows[order[0]]), lengths))
+    num = rows_at(fitting_length(len(rows[order[0]]), lengths), len(order))
     while True:
         chosen = list(order[:num])
         length = fitting_length(len(rows[chosen[-1]]), lengths)
-        if len(chosen) <= rows_at(length):
+        if len(chosen) <= rows_at(length, len(order)):
             return chosen, length
-        num = rows_at(length)
+        num = rows_at(length, len(order))

@@ -17,6 +17,7 @@ from rlcd_jax.models import frozen as frozen_weights
 Params = Any
 KEPT = 16  # programs of different settings that a process keeps, of each kind
 ROWS = 16  # of a batch of texts, on a device
+STEP = 4  # a batch of few texts has a quarter of these, or a sixteenth
 FULL_LENGTH = 1024  # tokens of a row up to which a batch has all of them
 
 
@@ -36,21 +37,25 @@ def _freezing(dtype: str) -> Callable[[Params], Params]:
     return jax.jit(functools.partial(frozen_weights.form, dtype=dtype))
 
 
-def rows_at(job: setup.Job) -> Callable[[int], int]:
-    """Return a function from the length of a batch's rows to how many it has.
+def rows_at(job: setup.Job) -> Callable[..., int]:
+    """Return (length of a batch's rows, how many are left = None: many) -> its rows.
 
-    `ROWS` on each device. Above `FULL_LENGTH` there are fewer, down to one on each
-    device, so that a batch of long texts takes no more memory than one of `ROWS` texts
-    of that length: rows go down with the tokens, or by their square where attention
-    has the scores of all of a text at once.
+    `ROWS` on each device, or a quarter or a sixteenth where these hold what is left.
+    Above `FULL_LENGTH` there are fewer, down to one on each device, so that a batch of
+    long texts takes no more memory than one of `ROWS` texts of that length: rows go
+    down with the tokens, or by their square where attention has the scores of all of a
+    text at once.
     """
     ways, cfg = sharding.batch_ways(job.mesh), job.cfg
 
-    def rows(length: int) -> int:
+    def rows(length: int, left: int | None = None) -> int:
         length = max(length, FULL_LENGTH)
         blocks = blocked.num_blocks(length, cfg.attention_block)
         power = 1 if cfg.attention == "cudnn" or blocks > 1 else 2
-        return max(1, ROWS * FULL_LENGTH**power // length**power) * ways
+        most = max(1, ROWS * FULL_LENGTH**power // length**power)
+        while left is not None and most > 1 and left <= -(-most // STEP) * ways:
+            most = -(-most // STEP)
+        return most * ways
 
     return rows
 

@@ -57,15 +57,16 @@ def reward_scorer(
         longest = batching.lengths_up_to(max(map(len, texts)), lengths[-1:])[-1]
         packer = packed_batches.make_packer(job, longest=longest, parts=1)
         examples = [[packing.Text(ids)] for ids in texts]
-        places, num = packer.place(examples), rows_at(packer.width)
-        total = -(-places.size.rows // num) * num
-        rows = packer.fill(examples, places, packing.Size(total, 0))
+        places, ends = packer.place(examples), [0]
+        while (left := places.size.rows - ends[-1]) > 0:
+            ends.append(ends[-1] + rows_at(packer.width, left))
+        rows = packer.fill(examples, places, packing.Size(ends[-1], 0))
         with jax.set_mesh(job.mesh):
             scalars = [
                 processes.fetch(run(params, *reading.placed(job, *part)))
                 for part in zip(
-                    np.split(rows["tokens"], total // num),
-                    np.split(rows["segments"], total // num),
+                    np.split(rows["tokens"], ends[1:-1]),
+                    np.split(rows["segments"], ends[1:-1]),
                     strict=True,
                 )
             ]
