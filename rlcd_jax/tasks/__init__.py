@@ -6,6 +6,7 @@ this file shows every field of a task file with its default.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import tomllib
@@ -97,6 +98,27 @@ def load_task(
             f"unknown task {name!a}; accepted are {', '.join(NAMES)}, or the path of "
             "a task file that ends in .toml."
         )
+    strengths, wrong = tuple(strengths), []
+    try:
+        task = _parse(data, where, folder, stem, strengths)
+    except ValueError as error:
+        wrong.append(str(error))
+    if official is not None and strengths != (fields.MIDDLE,):
+        wrong.append(
+            f"{where}: affix pairs of strength {', '.join(strengths)} are asked for, "
+            "and the official wording has one strength alone; accepted with it: "
+            f"{fields.MIDDLE}."
+        )
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return task if official is None else with_official(task, official)
+
+
+@functools.lru_cache(maxsize=16)
+def _parse(
+    data: bytes, where: str, folder: str | None, stem: str, strengths: tuple[str, ...]
+) -> Task:
+    """Return the task of a file's bytes; each stage, and each run of a table, asks."""
     table = _parse_toml(data, where)
     wrong = []
     try:
@@ -109,15 +131,9 @@ def load_task(
             f"{where}: field 'name' is '{named}'; accepted is the name of the file, "
             f"'{stem}'. Rename one of the two."
         )
-    if official is not None and tuple(strengths) != (fields.MIDDLE,):
-        wrong.append(
-            f"{where}: affix pairs of strength {', '.join(strengths)} are asked for, "
-            "and the official wording has one strength alone; accepted with it: "
-            f"{fields.MIDDLE}."
-        )
     if wrong:
         raise ValueError("\n".join(wrong))
-    return task if official is None else with_official(task, official)
+    return task
 
 
 def _parse_toml(data: bytes, where: str) -> Mapping[str, Any]:

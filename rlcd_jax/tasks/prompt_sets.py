@@ -187,6 +187,14 @@ def split_prompts(
     Returns:
       Prompts by "train", "dev" and "test". No text is in two of them.
     """
+    return dict(_split(tuple(prompts), shares))
+
+
+@functools.lru_cache(maxsize=8)
+def _split(
+    prompts: tuple[records.Prompt, ...], shares: layout.PromptSet
+) -> dict[str, tuple[records.Prompt, ...]]:
+    """Do what `split_prompts` does; stages, and nodes of a table, ask again."""
     first: dict[str, str] = {}  # of a text, the id that decides
     for prompt in prompts:
         first.setdefault(_text(prompt), prompt.id)
