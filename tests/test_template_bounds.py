@@ -1,12 +1,15 @@
 """A foreign chat template neither hangs nor eats memory; honest ones write as before."""
 
+import pathlib
+import subprocess
+import sys
 import time
 
 import bounds
 import pytest
 from transformers.utils import chat_template_utils
 
-from rlcd_jax.text import chat_templates
+from rlcd_jax.text import chat_templates, rendering
 
 HELLO = [{"role": "user", "content": "How are you, ü 漢 \u2028?"}]
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -48,6 +51,34 @@ def test_a_template_that_takes_too_much_is_refused(name):
         with pytest.raises(ValueError, match="has not ended after"):
             chat_templates.closing_token(template, NAMES, tokens=["</s>"], ends=[])
         assert time.monotonic() - begun < 8
+
+
+BARE = """
+import sys
+from rlcd_jax.text import rendering
+real = rendering._imported
+def lacking():
+    if left:
+        left.pop()
+        raise AttributeError("module 'transformers' has no attribute 'models'")
+    return real()
+left = [1] * FAILS
+rendering._imported = lacking
+made = rendering._chat_template_utils()
+(text,), _ = made.render_jinja_template([[{"role": "user", "content": "hi"}]],
+    chat_template="{{ messages[0].content | upper }}")
+print(text, "transformers.utils.hub" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("fails", "hub"), [(0, False), (1, True)])
+def test_the_renderer_imports_little_where_that_is_enough(fails, hub):
+    script = BARE.replace("FAILS", str(fails))
+    root = pathlib.Path(rendering.__file__).parents[2]
+    made = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True
+    )
+    assert made.stdout.split() == ["HI", str(hub)], made.stderr
 
 
 def test_an_honest_template_writes_what_transformers_writes_of_it():

@@ -9,6 +9,7 @@ renders for as long as this one lives, and ends with it.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import json
 import pathlib
 import resource
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,10 +100,35 @@ class Renderer:
         return b"", process.wait()
 
 
-def serve() -> None:
-    """Answer each line of the input, until it ends."""
+def _chat_template_utils() -> types.ModuleType:
+    """Return transformers' module that renders, without what its packages import.
+
+    That is models and the hub, which take three times as long as the module itself, in
+    every command that has a tokenizer. If the module needs them after all, they come.
+    """
+    names = ("transformers", "transformers.utils")
+    root = importlib.util.find_spec(names[0]).submodule_search_locations[0]
+    for name, folder in zip(names, (root, f"{root}/utils"), strict=True):
+        bare = types.ModuleType(name)
+        bare.__path__ = [folder]
+        sys.modules[name] = bare
+    try:
+        return _imported()
+    except (ImportError, AttributeError):
+        for name in [n for n in sys.modules if n.split(".")[0] == names[0]]:
+            del sys.modules[name]
+        return _imported()
+
+
+def _imported() -> types.ModuleType:
     from transformers.utils import chat_template_utils
 
+    return chat_template_utils
+
+
+def serve() -> None:
+    """Answer each line of the input, until it ends."""
+    chat_template_utils = _chat_template_utils()
     answers, sys.stdout = sys.stdout, sys.stderr
     if _ADDRESSES.exists():
         held = int(_ADDRESSES.read_text().split()[0]) * resource.getpagesize()
