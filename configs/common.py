@@ -244,6 +244,9 @@ def _engine() -> ConfigDict:
     engine.steps_per_dispatch = 8  # tokens a slot between looks by the host
     engine.prompt_buckets = (16, 64, 128, 256)  # widths of prefill; each is compiled
     engine.live_buckets = ()  # leading parts of the cache to read; (): four parts
+    # The last replies of a job move to fewer slots where one may take so many tokens
+    # more: for a half, a quarter, and so on, a program is compiled. 0: never.
+    engine.tail_tokens = 128
     engine.memory_gib = 0.0  # refuse a larger plan; 0: no limit
     # In a job of several processes each draws pairs of its own on its own devices,
     # where mesh.fsdp x mesh.tensor divide these; False: all draw the same ones.

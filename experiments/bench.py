@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--peer", choices=peers, default="none", help="measured in turns")
     add("--peer_batch", type=int, default=0, help="peer's batch; 0: that of --slots")
     add("--pairs", type=int, default=96, help="simulate: number of pairs")
+    add(
+        "--tail_tokens",
+        type=int,
+        default=128,
+        help="simulate: engine.tail_tokens; 0: all slots to the end",
+    )
     add("--hh_dir", default="", help="simulate: hh-rlhf folder to take lengths from")
     add(
         "--top_k", type=int, default=0, help="0: all tokens; the released script had 50"

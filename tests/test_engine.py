@@ -1,6 +1,7 @@
 """Tests of rlcd_jax.decode.engine: every reply is a function of its request."""
 
 import dataclasses
+import math
 
 import engine_world as world
 import jax
@@ -233,6 +234,55 @@ def test_generate_on_eight_devices_equals_one(expected):
     replies = sharded.generate([*REQUESTS[:10], *contrast])
     others = [world.oracle(one) for one in contrast]
     assert_same(replies, [*expected[:10], *others], atol=1e-3)
+
+
+def long_after_short(num_long):
+    """Short replies, then some long ones that are left when nothing waits any more."""
+    short = [world.request(i, max_new_tokens=2) for i in range(9)]
+    last = [world.request(20 + i, max_new_tokens=16 + 4 * i) for i in range(num_long)]
+    return [*last, *short]
+
+
+@pytest.mark.parametrize(("ahead", "mesh_shape"), [(0, None), (1, (1, 2, 2))])
+def test_the_last_replies_move_to_fewer_slots(ahead, mesh_shape):
+    mesh = None
+    if mesh_shape:
+        devices = jax.devices()[: math.prod(mesh_shape)]
+        mesh = sharding.make_mesh(*mesh_shape, devices=devices)
+    settings = {"num_slots": 8, "mesh": mesh, "dispatches_ahead": ahead}
+    whole, narrow = (world.make_engine(**settings, tail_tokens=n) for n in (0, 4))
+    requests = [
+        *long_after_short(3),
+        *(dataclasses.replace(one, alpha=1.5) for one in contrast_requests(1.5)[:1]),
+    ]
+    expected = whole.generate(requests)
+    for _ in range(2):  # all slots are there again for the next job
+        replies = narrow.generate(requests)
+        assert_same(replies, [(one.tokens, one.logprobs) for one in expected], 1e-3)
+        assert narrow.stats["occupancy"] > 1.2 * whole.stats["occupancy"]
+    with pytest.raises(RuntimeError, match="disk full"):
+        narrow.generate(requests, on_reply=fail_at_last(len(requests)))
+    narrow.load(world.params(1))
+    other = narrow.generate(requests[:2])
+    assert_same(other, [world.oracle(one, world.params(1)) for one in requests[:2]])
+
+
+def fail_at_last(count):
+    seen = []
+
+    def note(reply):
+        seen.append(reply)
+        if len(seen) == count:
+            raise RuntimeError("disk full")
+
+    return note
+
+
+def test_replies_that_end_soon_stay_where_they_are():
+    engine = world.make_engine(num_slots=8, tail_tokens=30)
+    made = engine.compiles
+    engine.generate(long_after_short(3))
+    assert engine.compiles["decode"] - made.get("decode", 0) <= 2  # a cache size each
 
 
 def test_generate_in_bfloat16_stays_near_float32(expected):

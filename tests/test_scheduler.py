@@ -120,3 +120,51 @@ def test_needed_follows_the_longest_reply():
     for _ in range(6):
         plan.advance(2)
     assert plan.needed(2) == 23 and not plan.unfinished()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(prompts, st.none() | prompts), min_size=1, max_size=8),
+    st.sampled_from([1, 2, 4]),
+    st.data(),
+)
+def test_narrow_keeps_what_goes_on_in_its_part(jobs, shards, data):
+    plan, device = make(16, shards), Device(16, shards)
+    plan.add([ask(tokens, contrast) for tokens, contrast in jobs])
+    for one in plan.place()[1]:
+        device.run(one)
+    assert not plan.waiting
+    for one in data.draw(st.lists(st.sampled_from(plan.active()), unique_by=id)):
+        plan.release(one)
+    fewest, going = plan.fitting(), [one.index for one in plan.active()]
+    assert fewest <= 16 and fewest % shards == 0
+    before = {one.index: one.slots for one in plan.active()}
+    were = plan.narrow(fewest)
+    assert len(set(were.tolist())) == len(were) == fewest
+    assert sorted(one.index for one in plan.active()) == sorted(going)
+    for one in plan.active():
+        assert tuple(were[slot] for slot in one.slots) == before[one.index]
+        for slot, prompt in zip(one.slots, one.request.prompts, strict=True):
+            assert slot // (fewest // shards) == were[slot] // (16 // shards)
+            held = device.slots[were[slot]]
+            assert tuple(held[: len(prompt) - 1]) == prompt[:-1]
+    for one in plan.active():
+        plan.release(one)
+    assert plan.fitting() == shards
+    plan.reset(16)
+    plan.add([ask(range(20))] * 16)
+    assert len(plan.place()[0]) == 16
+
+
+def test_nothing_narrows_while_requests_wait():
+    plan = make()
+    plan.add([ask(range(10 + i, 14 + i), new=30) for i in range(9)])
+    plan.place()
+    assert plan.fitting() == 8 and plan.left() == 30
+    for one in plan.active()[1:]:
+        plan.release(one)
+    assert plan.fitting() == 8  # the ninth
+    plan.place()
+    assert plan.fitting() == 2
+    plan.advance(4)
+    assert plan.left() == 26

@@ -116,7 +116,13 @@ def requests(
 
 
 def make_engine(
-    cfg: llama.LlamaConfig, params: Any, slots: int, max_length: int, steps: int | None
+    cfg: llama.LlamaConfig,
+    params: Any,
+    slots: int,
+    max_length: int,
+    steps: int | None,
+    *,
+    tail_tokens: int = 0,
 ) -> engine_lib.Engine:
     """Return an engine with these weights."""
     settings = {} if steps is None else {"steps_per_dispatch": steps}
@@ -125,6 +131,7 @@ def make_engine(
         Endless(cfg.vocab_size),
         num_slots=slots,
         max_length=max_length,
+        tail_tokens=tail_tokens,
         **settings,
     )
     engine.load(params)

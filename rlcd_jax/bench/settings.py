@@ -26,6 +26,7 @@ class BenchSettings:
       prompt: tokens of a prompt.
       new: tokens of each reply; decode only, others have their config's.
       steps: decode steps a dispatch; None: the engine's own.
+      tail_tokens: of a simulation, as `Engine`'s.
       repeats: turns, of which the median is taken.
       top_k: tokens drawn from; 0: all.
       pairs: of a simulation.
@@ -40,6 +41,7 @@ class BenchSettings:
     prompt: int
     new: int
     steps: int | None
+    tail_tokens: int
     repeats: int
     top_k: int
     pairs: int
@@ -59,8 +61,8 @@ class BenchSettings:
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"--{name} is {count}; accepted: 1 or more")
-        for name, count in {"top_k": self.top_k, "peer_batch": self.peer_batch}.items():
-            if count < 0:
+        for name in ("top_k", "peer_batch", "tail_tokens"):
+            if (count := getattr(self, name)) < 0:
                 raise ValueError(f"--{name} is {count}; accepted: 0 or more")
 
 

@@ -86,7 +86,14 @@ def run(settings: settings_lib.BenchSettings, cfg: llama.LlamaConfig) -> dict[st
     params = jax.block_until_ready(decode.random_weights(cfg))
     slots, longest = max(settings.slots), settings.prompt + RELEASED_TOKENS
     lengths = reply_lengths(settings.hh_dir, 2 * settings.pairs)
-    engine = decode.make_engine(cfg, params, slots, longest, settings.steps)
+    engine = decode.make_engine(
+        cfg,
+        params,
+        slots,
+        longest,
+        settings.steps,
+        tail_tokens=settings.tail_tokens,
+    )
     jobs = pair_requests(cfg, lengths, settings.prompt, settings.top_k)
     engine.generate(jobs)  # compiles
 

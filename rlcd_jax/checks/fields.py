@@ -187,6 +187,7 @@ _ENGINE = {
     "steps_per_dispatch": _count(8, 1, "tokens a slot", high=65_536),
     "prompt_buckets": _lengths((16, 64, 256), "tokens"),
     "live_buckets": _lengths((), "tokens", empty=True),
+    "tail_tokens": _count(128, 0, "tokens; 0: never"),
     "memory_gib": _number(0.0, 0, "GiB; 0: no limit"),
     "per_process": _flag(True),
 }

@@ -6,6 +6,9 @@ finished replies, puts new prompts into their slots, and sends the next one.  A 
 stops on the device with the very token that ends it, so that a slot never draws text
 that is thrown away; it only idles until the host has read that it ended.
 
+When nothing waits any more and half of the slots or more are empty, the replies that
+may still take long move to fewer slots: a step then costs what they need.
+
 The cache is only as long as the replies in the making need: it has one of a few sizes
 (`live_buckets`) and is copied to the next when that changes, so that attention reads
 little more than what is there.
@@ -54,6 +57,8 @@ class Engine:
         max_length. With cuDNN attention it always has max_length.
       prefill_tokens: rows times width of a prefill program; None: 256 on CPU, more
         elsewhere, where fewer leave the matrix units idle.
+      tail_tokens: that the replies left at the end may still take at least, for them to
+        move to fewer slots, whose programs are compiled then; 0: they never move.
       string_states: rows of the table of stop and forbidden strings: about one for
         each of their bytes.
       memory_budget: bytes a device may use; None: what the device says is free.
@@ -73,18 +78,26 @@ class Engine:
         prompt_buckets: Sequence[int] = (16, 64, 128, 256),
         live_buckets: Sequence[int] | None = None,
         prefill_tokens: int | None = None,
+        tail_tokens: int = 0,
         string_states: int = STRING_STATES,
         memory_budget: int | None = None,
     ):
-        if num_slots < 1 or max_length < 2 or steps_per_dispatch < 1:
+        least = (
+            (num_slots, 1),
+            (max_length, 2),
+            (steps_per_dispatch, 1),
+            (tail_tokens, 0),
+        )
+        if any(value < low for value, low in least):
             raise ValueError(
                 f"num_slots={num_slots}, max_length={max_length}, "
-                f"steps_per_dispatch={steps_per_dispatch}; accepted: at least 1, 2, 1"
+                f"steps_per_dispatch={steps_per_dispatch}, tail_tokens={tail_tokens}; "
+                "accepted: at least 1, 2, 1, 0"
             )
         self.cfg, self.tokenizer = layout.placed(cfg, mesh, weights), tokenizer
         self.mesh, self.weights = mesh, weights
         self.num_slots, self.max_length = num_slots, max_length
-        self.steps_per_dispatch = steps_per_dispatch
+        self.steps_per_dispatch, self._tail_tokens = steps_per_dispatch, tail_tokens
         if dispatches_ahead is None:
             dispatches_ahead = 0 if jax.default_backend() == "cpu" else 1
         self.dispatches_ahead = dispatches_ahead
@@ -151,6 +164,7 @@ class Engine:
         self._cache: Any = None
         self._length, self._small_dispatches = self._sizes.lives[0], 0
         self._state = self._put(programs.idle_state(self.num_slots))
+        self._narrow = False  # slots are fewer than `num_slots` for now
 
     def _ambient(self) -> Any:
         return layout.ambient(self.mesh)
@@ -173,6 +187,7 @@ class Engine:
         compile nothing.
         """
         self._params = None  # two versions at once would not fit where one just does
+        self._widen()
         with self._ambient():
             if self._cache is None:
                 self._cache = self._made.empty(self._length)
@@ -184,12 +199,17 @@ class Engine:
 
     def unload(self) -> None:
         """Let weights and cache go until the next `load`: others need the room."""
+        self._widen()
         self._params = self._cache = None
         self._length, self._small_dispatches = self._sizes.lives[0], 0
 
     def warm_up(self, features: programs.Features | None = None) -> None:
-        """Compile every program that jobs with these features can need."""
+        """Compile every program that jobs with these features can need.
+
+        But for those of fewer slots: whether a job ends in them is seen when it ends.
+        """
         self._need_params()
+        self._widen()
         features = features or programs.Features(forbid=self._strings.always_forbids)
         lives = self._sizes.lives
         for length in (*lives, *reversed(lives)):
@@ -218,6 +238,7 @@ class Engine:
           The replies in the order of the requests.
         """
         self._need_params()
+        self._widen()
         check(requests, max_length=self.max_length, vocab_size=self.cfg.vocab_size)
         if any(len(request.prompts) > self.num_slots for request in requests):
             raise ValueError(
@@ -316,9 +337,45 @@ class Engine:
         self.scheduler.forget(beyond=length)
         self._length, self._small_dispatches = length, 0
 
+    def may_narrow(self) -> bool:
+        """Whether half of the slots have nothing to do, for as long as is worth it."""
+        if not self._tail_tokens or self.scheduler.left() < self._tail_tokens:
+            return False
+        return 2 * self.scheduler.fitting() <= len(self._slots.fresh)
+
+    def narrow(self) -> None:
+        """Move the replies in the making to as few slots as hold them."""
+        own = len(self._slots.fresh) // self.scheduler.shards
+        were = self.scheduler.narrow(self.scheduler.fitting()).astype(np.int32)
+        keys, values = list(self._cache.k), list(self._cache.v)
+        self._cache = None  # layer by layer, as in `_set_length`
+        with self._ambient():
+            for layer, pair in enumerate(zip(keys, values, strict=True)):
+                one = cached.Cache(k=pair[:1], v=pair[1:])
+                # Slots are counted on each device from 0, as in `run_pass`.
+                one = self._made.take(one, were % own)
+                keys[layer], values[layer] = one.k[0], one.v[0]
+            self._state = self._made.keep(self._state, were)
+        self._cache = cached.Cache(k=tuple(keys), v=tuple(values))
+        self._slots = layout.moved_slots(self._slots, were)
+        self._narrow = True
+
+    def _widen(self) -> None:
+        """Have all slots again, empty ones, after a job that ended in fewer."""
+        if not self._narrow:
+            return
+        self.scheduler.reset(self.num_slots)
+        self._slots = layout.idle_slots(self.num_slots)
+        self._state = self._put(programs.idle_state(self.num_slots))
+        if self._cache is not None:
+            self._cache = None  # before another: both would not fit
+            with self._ambient():
+                self._cache = self._made.empty(self._length)
+        self._narrow = False
+
     def admit(self, placed: Sequence[scheduler.Occupant]) -> None:
         """Write what the new occupants ask for into the slots' arrays."""
-        self._slots = self._slots.replace(fresh=np.zeros(self.num_slots, bool))
+        self._slots = self._slots.replace(fresh=np.zeros_like(self._slots.fresh))
         for occupant in placed:
             request = occupant.request
             root = self._strings.roots[self._strings_of(request)]

@@ -38,6 +38,7 @@ class Programs:
       put: (cache, rows, slots) -> cache, in its place; slots as in `take`.
       resize: (keys or values of a layer, length, axis) -> the same, longer.
       empty: (length) -> cache without entries.
+      keep: (state, slots) -> the state of these slots.
       traces: how often each of them was traced, hence compiled, by its name.
     """
 
@@ -49,6 +50,7 @@ class Programs:
     put: Callable
     resize: Callable
     empty: Callable
+    keep: Callable
     traces: collections.Counter
 
 
@@ -132,6 +134,7 @@ def make(
             static_argnums=(0,),
             out_shardings=where.cache,
         ),
+        keep=jax.jit(programs.keep, out_shardings=where.whole),
         traces=traces,
     )
 

@@ -69,6 +69,11 @@ class DrawingJob:
             engine.admit(placed)
             for occupant in placed:
                 self._drafts[occupant.index] = _Draft()
+            if engine.may_narrow():
+                while flying:  # these know their replies by the slots of before
+                    self._read(*flying.popleft())
+                if engine.may_narrow():
+                    engine.narrow()
             if self._scheduler.unfinished():
                 self._scheduler.advance(steps)
                 emitted = engine.dispatch(features)
@@ -76,7 +81,8 @@ class DrawingJob:
                 self._dispatches += 1
                 if len(flying) <= engine.dispatches_ahead:
                     continue
-            self._read(*flying.popleft())
+            if flying:
+                self._read(*flying.popleft())
         return self._replies  # type: ignore[return-value]
 
     def _read(self, occupants, emitted: programs.Emitted) -> None:

@@ -200,6 +200,19 @@ def idle_slots(num_slots: int) -> programs.Slots:
     )
 
 
+def moved_slots(slots: programs.Slots, were: np.ndarray) -> programs.Slots:
+    """Return what slots ask for that have moved.
+
+    Args:
+      slots: before, M of them.
+      were: the slot that each was before, one for each there is now.
+    """
+    now = np.zeros(len(slots.fresh), np.int32)
+    now[were] = np.arange(len(were))
+    kept = jax.tree.map(lambda array: array[were], slots)
+    return kept.replace(leader=now[kept.leader], guide=now[kept.guide])
+
+
 def fill_slots(slots: programs.Slots, occupant: scheduler.Occupant, root: int) -> None:
     """Write what a new occupant asks for into the arrays of its slots."""
     request = occupant.request

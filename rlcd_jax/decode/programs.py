@@ -98,6 +98,11 @@ def idle_state(num_slots: int) -> State:
     return State(*zeros, finish=jnp.full(num_slots, LENGTH, jnp.int32))
 
 
+def keep(state: State, slots: jax.Array) -> State:
+    """Return the state of some slots."""
+    return jax.tree.map(lambda array: array[slots], state)
+
+
 def decode(
     params: llama.Params,
     *,

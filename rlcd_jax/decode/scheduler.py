@@ -91,11 +91,17 @@ class Scheduler:
     ):
         self._widths, self._rows = tuple(widths), rows
         self._queue: collections.deque = collections.deque()
-        self.shards, self._own = shards, num_slots // shards
+        self.shards, self._max_length = shards, max_length
+        self.reset(num_slots)
+
+    def reset(self, num_slots: int) -> None:
+        """Have so many slots, empty ones; what was in them must be finished."""
+        self._own = num_slots // self.shards
         # All parts in turn: so their rows of a program are used alike.
-        order = np.arange(num_slots).reshape(shards, -1).T.flatten()
+        order = np.arange(num_slots).reshape(self.shards, -1).T.flatten()
         self._free = collections.deque(order.tolist())
-        self._held = np.full((num_slots, max_length), -1, np.int32)  # prompts in slots
+        held = (num_slots, self._max_length)
+        self._held = np.full(held, -1, np.int32)  # prompts in slots
         self.occupants: list[Occupant | None] = [None] * num_slots
 
     def add(self, requests: Sequence[requests_lib.Request]) -> None:
@@ -144,6 +150,42 @@ class Scheduler:
         """Return the cache entries that `num_steps` more tokens need, of any slot."""
         entries = (min(x.entries + num_steps, x.most_entries) for x in self.active())
         return max(entries, default=1)
+
+    def left(self) -> int:
+        """Return how many tokens may still come, of any reply."""
+        entries = (one.most_entries - one.entries for one in self.active())
+        return max(entries, default=0)
+
+    def fitting(self) -> int:
+        """Return the fewest slots, a power of two in each part, that hold what goes on.
+
+        All there are, while requests wait.
+        """
+        if self._queue:
+            return len(self.occupants)
+        busy = np.array([one is not None for one in self.occupants])
+        most = int(busy.reshape(self.shards, -1).sum(axis=1).max())
+        return min(self.shards * _power_of_two(most), len(self.occupants))
+
+    def narrow(self, num_slots: int) -> np.ndarray:
+        """Move what goes on to fewer slots, at least `fitting`, each within its part.
+
+        Returns:
+          The slot that each of the new ones was before, [num_slots].
+        """
+        busy = np.array([one is not None for one in self.occupants])
+        order = np.argsort(~busy.reshape(self.shards, -1), axis=1, kind="stable")
+        order = order[:, : num_slots // self.shards]
+        were = (order + self._own * np.arange(self.shards)[:, None]).flatten()
+        now = {int(old): new for new, old in enumerate(were)}
+        for one in self.active():
+            one.slots = tuple(now[slot] for slot in one.slots)
+        self._own = num_slots // self.shards
+        self._held = self._held[were]
+        self.occupants = [self.occupants[slot] for slot in were]
+        free = (n for n, one in enumerate(self.occupants) if one is None)
+        self._free = collections.deque(free)
+        return were
 
     def place(self) -> tuple[list[Occupant], list[Pass]]:
         """Move requests from the queue into free slots.
@@ -268,6 +310,10 @@ class _Plan:
             self._read[source] = max(level, self._read.get(source, -1))
             self._written[slot] = level
             source, offset, level = slot, offset + len(chunk), level + 1
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(0, least - 1).bit_length()
 
 
 def _least(sizes: Sequence[int], needed: int) -> int:

@@ -56,6 +56,7 @@ def make_engine(
         steps_per_dispatch=section.steps_per_dispatch,
         prompt_buckets=shape.prompt_buckets,
         live_buckets=shape.live_buckets,
+        tail_tokens=section.tail_tokens,
         memory_budget=int(gib * 2**30) if gib else None,
     )
 
