@@ -49,7 +49,7 @@ def rows_at(job: setup.Job) -> Callable[[int], int]:
     def rows(length: int) -> int:
         length = max(length, FULL_LENGTH)
         blocks = blocked.num_blocks(length, cfg.attention_block)
-        power = 1 if cfg.attention == "cudnn" or blocks > 1 else 2
+        power = 1 if cfg.attention != "xla" or blocks > 1 else 2
         return max(1, ROWS * FULL_LENGTH**power // length**power) * ways
 
     return rows
