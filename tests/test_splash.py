@@ -13,7 +13,8 @@ from rlcd_jax import sharding
 from rlcd_jax.checks import refusals
 from rlcd_jax.decode import programs
 from rlcd_jax.job import kernels
-from rlcd_jax.models import attention, llama, splash
+from rlcd_jax.models import attention, footprint, llama, splash
+from rlcd_jax.planning import chips, plan
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 ROUNDED = 0.02  # of an array's norm: operands have eight bits
@@ -195,3 +196,19 @@ def test_a_run_without_a_tpu_is_refused_before_its_first_stage(tmp_path):
         "model.attention='splash' needs a TPU, and JAX runs on cpu here; set "
         "model.attention='xla', or 'auto' for the one that fits"
     ) in str(refused.value)
+
+
+def test_plans_for_tpus_count_no_scores():
+    """What a pass makes grows with its tokens, and no faster, with and without grads."""
+    topology = chips.parse_topology("v5e:1")
+    cfg = plan.make_setting(runs.tiny_config(model__dtype="bfloat16"), topology).cfg
+    assert cfg.attention == "splash"
+    own, whole = dataclasses.replace(cfg, mlp_dim=1), {"attention_block": 0}
+    scores = dataclasses.replace(own, attention="xla", **whole)
+    for models in (0, 1):
+        passes = [
+            footprint.Pass(2, n, models, 0, 1, 1, platform="tpu") for n in (2048, 4096)
+        ]
+        short, long = (footprint.layer_bytes(own, one) for one in passes)
+        assert long == 2 * short < footprint.layer_bytes(scores, passes[1]) / 4
+    assert footprint.keys_computed(own, 2048) == (2048 + 512) / 2
