@@ -253,6 +253,8 @@ def prefill(
     steps = jnp.arange(width)[None]
     positions, mask = offset[:, None] + steps, steps < length[:, None]
     keys: cached.Cache | cached.Draft | cached.Fresh | None = part
+    # Texts from their first token are whole: the kernels that store no scores read them
+    # as in training. Behind copied entries only cuDNN's cache is written to directly.
     if part is None and cfg.attention != "xla":
         keys = cached.Fresh()
     elif cfg.attention != "cudnn":
