@@ -145,7 +145,7 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     # elsewhere. Of a layer's products; all sums and norms between them are float32.
     config.model.results = "auto"
     # auto: cudnn on NVIDIA GPUs that read several texts a row (H100 and later), in
-    # bfloat16, and xla elsewhere.
+    # bfloat16, splash on TPUs, in bfloat16 too, and xla elsewhere.
     config.model.attention = "auto"
     # With "xla" texts of more than twice as many tokens are attended to in blocks of so
     # many, so that no array has the scores of all tokens with all; 0: never.

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--attention",
         choices=("auto", *llama.ATTENTION),
         default="auto",
-        help="kernel; auto: cudnn on an NVIDIA GPU, else xla",
+        help="kernel; auto: cudnn on NVIDIA GPUs, splash on TPUs, else xla",
     )
     add("--steps", type=int, help="tokens a slot between looks by the host")
     add("--repeats", type=int, default=3, help="turns; the median is reported")

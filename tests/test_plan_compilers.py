@@ -48,3 +48,30 @@ def test_peaks_are_the_compilers(topology, stage):
         peak, arguments = (found[key] / 2**30 for key in ("peak", "arguments"))
         assert one["arguments"] == pytest.approx(arguments, rel=0.02, abs=0.01), name
         assert one["peak"] == pytest.approx(peak, rel=CLOSE, abs=SMALL * CLOSE), name
+
+
+def test_tpu_programs_have_the_kernel_and_no_scores():
+    """Rows of several texts, forwards and backwards, on a mesh; and a prefill."""
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is not installed")
+    length = 768
+    done = subprocess.run(
+        [sys.executable, "tests/tpu_programs.py", str(length)],
+        cwd=ROOT,
+        env={name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
+        | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.stdout, done.stderr
+    told = json.loads(done.stdout)
+    assert {name: one["kernels"] for name, one in told.items()} == {
+        "reading": ["fwd"],
+        "gradient": ["dkv", "dq", "fwd"],
+        "prefill": ["fwd"],
+    }
+    for name, one in told.items():
+        shapes = [shape.split(",") for shape in one["shapes"]]
+        assert any(str(length) in shape for shape in shapes), name
+        assert not [s for s in shapes if s.count(str(length)) > 1], name

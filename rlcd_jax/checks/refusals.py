@@ -19,6 +19,9 @@ from rlcd_jax.checks import disk, fields, kinds, rules, supplies
 from rlcd_jax.job import roles, setup, trainer, workspace
 from rlcd_jax.ppo import reply_rows
 
+# Kernels of attention that run on one platform alone: JAX's name of it, and ours.
+NEEDED = {"cudnn": ("gpu", "an NVIDIA GPU"), "splash": ("tpu", "a TPU")}
+
 
 def check_config(config: ConfigDict) -> None:
     """Refuse a config with a value that its field does not accept.
@@ -187,11 +190,13 @@ def _devices(
     """Return what does not fit the devices: the mesh, and batches on it."""
     told = []
     sizes = setup.mesh_sizes(config)
-    if config.model.attention == "cudnn" and num_devices is None:
-        if jax.default_backend() != "gpu":
+    attention, here = config.model.attention, jax.default_backend()
+    if attention in NEEDED and num_devices is None:
+        platform, device = NEEDED[attention]
+        if here != platform:
             told.append(
-                "model.attention='cudnn' needs an NVIDIA GPU, and JAX runs on "
-                f"{jax.default_backend()} here; set model.attention='xla'"
+                f"model.attention={attention!r} needs {device}, and JAX runs on {here} "
+                "here; set model.attention='xla', or 'auto' for the one that fits"
             )
     try:
         if num_devices is None:

@@ -339,7 +339,9 @@ class Engine:
 
     def may_narrow(self) -> bool:
         """Whether half of the slots have nothing to do, for as long as is worth it."""
-        if not self._tail_tokens or self.scheduler.left() < self._tail_tokens:
+        if not self._tail_tokens or self.scheduler.waiting:
+            return False
+        if self.scheduler.left() < self._tail_tokens:
             return False
         return 2 * self.scheduler.fitting() <= len(self._slots.fresh)
 

@@ -97,7 +97,7 @@ def _work(
     scores = 1 if platform == "tpu" else 2  # arrays: XLA's softmax is in place on TPUs
     (slot_ways, tensor_ways), length = ways, sizes.lives[-1]
     sampler = 3 * FLOAT * num_slots / slot_ways * cfg.vocab_size
-    window = num_slots * num_steps * entry * (cfg.attention == "xla")
+    window = num_slots * num_steps * entry * (cfg.attention != "cudnn")
     yield "decode", int(sampler + window)
     for (width, copies), rows in sizes.rows.items():
         if not width:
@@ -105,6 +105,8 @@ def _work(
         seen = width + length * copies
         # Of `cfg.attention_block` queries at once.
         at_once = blocked.block_tokens(width, cfg.attention_block) / width
+        if cfg.attention == "splash" and not copies:
+            at_once = 0.0
         heads = cfg.layout.kv_heads * cfg.layout.group
         wide = max(3 * cfg.mlp_dim, scores * heads * seen * at_once) / tensor_ways
         tokens = FLOAT * rows * width / slot_ways * (wide + 2 * cfg.embed_dim)

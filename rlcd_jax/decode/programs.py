@@ -15,7 +15,8 @@ What is expected of each backend:
   layer, only read in the loop, keep XLA from copying the cache; bfloat16 operands with
   float32 results are the native product; both products of attention contract over
   last axes, and the cache is not longer than the longest reply needs now.  A Pallas
-  kernel would only save the entries between a row's own length and that.
+  kernel would only save the entries between a row's own length and that: with
+  `attention="splash"` it reads prompts that begin at their first token, and no more.
 
 Letters: M slots, B rows of a prefill, T its width, S cache entries, V vocabulary.
 """
@@ -133,7 +134,7 @@ def decode(
     begun = state.position
     ran = state.finish == RUNNING
     frozen, moving = None, cache  # what the loop only reads, and what it changes
-    if cfg.attention == "xla":
+    if cfg.attention != "cudnn":
         window = llama.init_cache(cfg, begun.shape[0], num_steps)
         frozen = cached.draft(cache, window, begun)
         moving = (frozen.window, frozen.filled)
@@ -158,7 +159,7 @@ def decode(
 
     carry = (moving, state)
     (moving, state), emitted = jax.lax.scan(one, carry, None, length=num_steps)
-    if cfg.attention == "xla":
+    if cfg.attention != "cudnn":
         places = jnp.where(ran, begun, cache.k[0].shape[2])
         return cached.merge(cache, moving[0], places), state, emitted
     return moving, state, emitted
@@ -257,13 +258,15 @@ def prefill(
     steps = jnp.arange(width)[None]
     positions, mask = offset[:, None] + steps, steps < length[:, None]
     keys: cached.Cache | cached.Draft | cached.Fresh | None = part
-    if cfg.attention == "xla":
+    # Texts from their first token are whole: the kernels that store no scores read them
+    # as in training. Behind copied entries only cuDNN's cache is written to directly.
+    if part is None and cfg.attention != "xla":
+        keys = cached.Fresh()
+    elif cfg.attention != "cudnn":
         window = llama.init_cache(cfg, rows, width)
         keys = cached.draft(part, window, offset)
-    elif part is None:
-        keys = cached.Fresh()
     _, keys = llama.hidden_states(params, cfg, tokens, positions, mask, cache=keys)
-    if cfg.attention != "xla":
+    if not isinstance(keys, cached.Draft):
         return keys
     if part is None:
         return keys.window

@@ -44,7 +44,8 @@ def configured(
 
     Args:
       cfg: with its compute dtype.
-      attention: a kernel, or "auto": cuDNN's where it reads packed rows.
+      attention: a kernel, or "auto": cuDNN's where it reads packed rows, JAX's splash
+        attention on TPUs.
       results: a dtype, or "auto": bfloat16 on GPUs; it is slower elsewhere.
       backend: that the model runs on.
     """
@@ -53,6 +54,8 @@ def configured(
     if attention == AUTO:
         packed = half and fits and backend.capability >= PACKED_CAPABILITY
         attention = "cudnn" if packed else "xla"
+        if half and backend.platform == "tpu":
+            attention = "splash"
     if results == AUTO:
         results = "bfloat16" if half and gpu else "float32"
     return dataclasses.replace(cfg, attention=attention, results=results)

@@ -2,7 +2,7 @@
 
 Plain functions of arrays and numbers; `models.llama` calls them. Letters as there:
 B batch, T queries, S keys, N query heads, K key/value heads, G = N/K, H head width.
-`kernel` is "xla" or "cudnn", `dtype` that of the products' operands.
+`kernel` is one of `llama.ATTENTION`, `dtype` that of the products' operands.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax.models import blocked, packed, products
+from rlcd_jax.models import blocked, packed, products, splash
 
 NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
 
@@ -73,7 +73,7 @@ def causal_attention(
       v: [B, T, K, H] float32.
       mask: [B, T] bool, True where a token counts; or int32, numbers of texts, as
         `llama.hidden_states` takes them; or what `prepared` made of these.
-      kernel: "xla" or "cudnn", which never stores scores.
+      kernel: "xla", or "cudnn" or "splash", which never store scores.
       block: of "xla": tokens of a block at most, by which long texts are read, with
         the same result (see `models.blocked`); 0: never.
       dtype: of the products' operands.
@@ -83,6 +83,8 @@ def causal_attention(
     """
     if isinstance(mask, packed.Texts):
         return packed.causal_attention(q, k, v, mask, dtype)
+    if kernel == "splash":
+        return splash.causal_attention(q, k, v, mask, dtype)
     batch, length = mask.shape
     if kernel == "xla" and blocked.num_blocks(length, block) > 1:
         q = _grouped(q, k.shape[2])

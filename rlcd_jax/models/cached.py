@@ -22,7 +22,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.models import blocked, products
+from rlcd_jax.models import blocked, products, splash
 
 NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
 
@@ -31,9 +31,9 @@ NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays fin
 class Cache:
     """Keys and values of M slots, one buffer a layer.
 
-    With kernel "xla" keys are [M, K, S, H] and values [M, K, H, S], so that both
-    products contract over last axes, as CPUs and TPUs like it. With "cudnn" both are
-    [M, S, K, H], the order that kernel reads.
+    Keys are [M, K, S, H] and values [M, K, H, S], so that both products contract over
+    last axes, as CPUs and TPUs like it. With kernel "cudnn" both are [M, S, K, H], the
+    order that kernel reads.
     """
 
     k: tuple[jax.Array, ...]
@@ -42,7 +42,7 @@ class Cache:
 
 @flax.struct.dataclass
 class Draft:
-    """A cache that is only read, and a window of new tokens; kernel "xla".
+    """A cache that is only read, and a window of new tokens; not for kernel "cudnn".
 
     Attributes:
       past: entries up to `start` are read; None where nothing is before the window.
@@ -59,9 +59,10 @@ class Draft:
 
 @flax.struct.dataclass
 class Fresh:
-    """Rows in which nothing is yet, for texts from their first token; kernel "cudnn".
+    """Rows in which nothing is yet, for texts from their first token.
 
-    What becomes of them is a `Cache` as long as the texts.
+    For the kernels that store no scores: they read whole texts, and no cache. What
+    becomes of the rows is a `Cache` as long as the texts.
     """
 
 
@@ -178,7 +179,8 @@ def attend(
       positions: [M, T] int32; for a draft, `start + filled + t`.
       mask: [M, T] bool; a token that does not count is not written to a Cache; in
         rows where nothing is yet such tokens stand last.
-      kernel: "xla" or "cudnn".
+      kernel: one of `llama.ATTENTION`; "splash" is for whole texts, `Fresh`, and
+        attends to entries of a cache as "xla" does.
       block: new tokens that attend at once, if they are many (see `models.blocked`).
       dtype: of the products' operands.
 
@@ -189,6 +191,10 @@ def attend(
     q, k, v = qkv
     if isinstance(cache, Draft):
         return _attend_draft(cache, layer, qkv, block, dtype)
+    if isinstance(cache, Fresh) and kernel == "splash":
+        k, v = (x.astype(dtype) for x in (k, v))
+        out = splash.causal_attention(q, k, v, mask, dtype)
+        return out, (jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 3))
     if isinstance(cache, Fresh):
         q, k, v = (x.astype(dtype) for x in qkv)
         # Padding stands behind the tokens, so that none of them sees it.
@@ -310,7 +316,7 @@ def collect(cache: Cache | Draft | Fresh, new: list, num_tokens: int) -> Cache |
 
 
 def merge(cache: Cache, window: Cache, start: jax.Array) -> Cache:
-    """Return the cache with each slot's window at its place; kernel "xla".
+    """Return the cache with each slot's window at its place; not for "cudnn".
 
     One select an entry of the window, which XLA makes into one pass over the cache.
     (A scatter, or a loop over slots, is ten to thirty times slower on CPU.)
@@ -332,7 +338,7 @@ def merge(cache: Cache, window: Cache, start: jax.Array) -> Cache:
 
 
 def overlay(rows: Cache, window: Cache, start: jax.Array, count: jax.Array) -> Cache:
-    """Return rows with `count` entries of the windows at `start`; kernel "xla".
+    """Return rows with `count` entries of the windows at `start`; not for "cudnn".
 
     As `merge`, for few slots and long windows.
 
@@ -343,7 +349,7 @@ def overlay(rows: Cache, window: Cache, start: jax.Array, count: jax.Array) -> C
       count: [B] int32, how many of its entries are taken.
     """
     moved: list[jax.Array] = []  # keys and values of one layer after the other
-    axes = length_axes("xla")
+    axes = length_axes("xla")  # as for all that has windows
     for layer in zip(rows.k, window.k, rows.v, window.v, strict=True):
         for buffer, new, axis in ((*layer[:2], axes.k), (*layer[2:], axes.v)):
             new = _bits(new)

@@ -17,7 +17,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.models import blocked, head_layout, heads, llama
+from rlcd_jax.models import blocked, head_layout, heads, llama, splash
 
 FLOAT = 4  # bytes of a float32
 TPU_LANES = 128  # of a tile: the last axis of an array is a multiple of it
@@ -157,12 +157,17 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
 
     Scores [B, N, T, T] exist where the kernel is "xla" and a text is one block: of a
     longer one there are those of a block of queries and one of keys, and no more is
-    kept for the backward pass than its sums. cuDNN never stores any.
+    kept for the backward pass than its sums. The other kernels never store any; splash
+    reads and writes arrays of its own.
     """
     query, key, mlp = _heads(cfg, one.tensor_ways)
     token = FLOAT * one.rows * one.length
     if _in_blocks(cfg, one.length):
         return _layer_in_blocks(cfg, one, query, key, mlp)
+    kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp)
+    if cfg.attention == "splash":
+        most = max(_splash_bytes(cfg, one, query, key), 2 * token * mlp)
+        return int(most + kept * bool(one.models))
     scores = 0.0
     if cfg.attention == "xla":
         scores = FLOAT * one.rows * query / cfg.head_dim * one.length**2
@@ -172,8 +177,25 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
         return int(max(scores + heads_of, 2 * token * mlp))
     if not one.models:
         return int(max(1.4 * scores + token * (query + 2 * key), 2 * token * mlp))
-    kept = token * (3 * cfg.embed_dim + 2 * query + 3 * key + 3 * mlp) + scores
-    return int(kept + max(2 * scores + token * query, 2 * token * mlp))
+    return int(kept + scores + max(2 * scores + token * query, 2 * token * mlp))
+
+
+def _splash_bytes(cfg: llama.LlamaConfig, one: Pass, query: float, key: float) -> float:
+    """Return the bytes of what splash attention reads and writes; widths as `_heads`'.
+
+    Rows are filled up to whole blocks and heads to whole tiles. Forwards these are
+    queries, keys, values and results in the compute dtype; where a backward pass
+    follows, each query's sum too, in float32, which takes a whole tile. Backwards, in
+    place of that, the gradients of the four.
+    """
+    tokens = one.rows * splash.padded(one.length)
+    width = -(-cfg.head_dim // TPU_LANES) * TPU_LANES
+    operands = 2 * tokens * (query + key) / cfg.head_dim * width
+    operands *= jnp.dtype(cfg.dtype).itemsize
+    if not one.models:
+        return operands
+    sums = FLOAT * tokens * query / cfg.head_dim * TPU_LANES
+    return operands + max(sums, operands)
 
 
 def _in_blocks(cfg: llama.LlamaConfig, length: int) -> bool:
@@ -203,8 +225,10 @@ def keys_computed(cfg: llama.LlamaConfig, length: int) -> float:
     """Return the keys that each token of whole texts is multiplied with, in the mean.
 
     All T, masked ones too, but in blocks, of which those above the diagonal are left
-    out.
+    out; splash has such of its own.
     """
+    if cfg.attention == "splash":
+        return splash.keys_computed(length)
     if _in_blocks(cfg, length):
         return blocked.keys_computed(length, cfg.attention_block)
     return length

@@ -30,7 +30,8 @@ from rlcd_jax.models import attention, cached, head_layout, products, table
 Params = Any
 DTYPES = ("bfloat16", "float32")
 REMAT = ("none", "dots", "full")
-ATTENTION = ("xla", "cudnn")
+ATTENTION = ("xla", "cudnn", "splash")
+NARROW_ATTENTION = ("cudnn", "splash")  # whose operands are bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +51,12 @@ class LlamaConfig:
     `dtype` is that of the products' operands, `results` that of what a layer's give,
     which is summed up and normed in float32 either way; `remat` says what the backward
     pass recomputes ("full": all of a layer, "dots": all but its products); `attention`
-    is the kernel ("cudnn" needs an NVIDIA GPU and bfloat16); with "xla" texts of more
-    than twice `attention_block` tokens are read in blocks of so many at most, which
-    changes no value (0: never); `tensor_ways` is among how many devices heads are
-    split, which moves them and changes no value; `split_decode` says that fsdp splits
-    the decode form's weights: then activations go to them, which are small beside
-    them, and partial sums come back.
+    is the kernel ("cudnn" needs an NVIDIA GPU, "splash" a TPU, and both bfloat16); with
+    "xla" texts of more than twice `attention_block` tokens are read in blocks of so
+    many at most, which changes no value (0: never); `tensor_ways` is among how many
+    devices heads are split, which moves them and changes no value; `split_decode` says
+    that fsdp splits the decode form's weights: then activations go to them, which are
+    small beside them, and partial sums come back.
     """
 
     vocab_size: int
@@ -129,10 +130,10 @@ def only_narrow(dtype: str, attention: str, results: str) -> Iterator[str]:
     if dtype == "bfloat16":
         return
     for name, value, narrow, instead in (
-        ("attention", attention, "cudnn", "xla"),
-        ("results", results, "bfloat16", "float32"),
+        ("attention", attention, NARROW_ATTENTION, "xla"),
+        ("results", results, ("bfloat16",), "float32"),
     ):
-        if value == narrow:
+        if value in narrow:
             yield (
                 f"{name}={value!r} needs dtype='bfloat16', got {dtype!r}; set {name}="
                 f"{instead!r} for {dtype}"

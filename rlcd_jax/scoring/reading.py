@@ -51,7 +51,7 @@ def rows_at(job: setup.Job) -> Callable[..., int]:
     def rows(length: int, left: int | None = None) -> int:
         length = max(length, FULL_LENGTH)
         blocks = blocked.num_blocks(length, cfg.attention_block)
-        power = 1 if cfg.attention == "cudnn" or blocks > 1 else 2
+        power = 1 if cfg.attention != "xla" or blocks > 1 else 2
         most = max(1, ROWS * FULL_LENGTH**power // length**power)
         while left is not None and most > 1 and left <= -(-most // STEP) * ways:
             most = -(-most // STEP)
