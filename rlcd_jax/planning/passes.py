@@ -315,13 +315,21 @@ def token_shapes(rows: int, length: int, *more: Any) -> tuple[Any, ...]:
     return (jax.ShapeDtypeStruct((rows, length), jnp.int32), *masks)
 
 
-def row_shapes(setting: Setting, longest: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Return the shapes of tokens and segments [N, W] of texts up to `longest`."""
+def row_shapes(
+    setting: Setting, longest: int, texts: int
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Return the shapes of tokens and segments [N, W] of texts up to `longest`.
+
+    Args:
+      setting: of the plan.
+      longest: in tokens.
+      texts: that are read one after the other, each of which may need a row.
+    """
     width = packing.row_width(longest)
-    one = jax.ShapeDtypeStruct((rows_at(setting, width), width), jnp.int32)
+    one = jax.ShapeDtypeStruct((rows_at(setting, width, texts), width), jnp.int32)
     return one, one
 
 
-def rows_at(setting: Setting, length: int) -> int:
-    """Return the texts of a length that scorers read at once."""
-    return reading.rows_at(setting.job)(length)
+def rows_at(setting: Setting, length: int, texts: int) -> int:
+    """Return how many of the texts of a length scorers read at once."""
+    return reading.rows_at(setting.job)(length, texts)

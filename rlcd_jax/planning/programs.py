@@ -184,7 +184,7 @@ def preference(setting: Setting) -> list[Program]:
         "held out",
         rewards.reward_program(job),
         (sizes.read_shapes(setting, "preference"),),
-        passes.row_shapes(setting, section.lengths[-1]),
+        passes.row_shapes(setting, section.lengths[-1], 2 * section.held_out),
         held={**state_sizes(learn[-1]), "frozen": frozen},
         num_texts=2 * section.held_out * -(-updates // section.eval_every),
     )
@@ -199,9 +199,11 @@ def direct(setting: Setting) -> list[Program]:
     copy = {"frozen": sharding.device_bytes(model)}
     start, update = train(setting, "direct")
     length = batching.rising_lengths(section.lengths[-1])[-1]
-    rows = passes.rows_at(setting, length)
 
-    def read(name: str, who: Shapes, held: passes.Bytes, pairs: int) -> Program:
+    def read(
+        name: str, who: Shapes, held: passes.Bytes, pairs: int, looks: int = 1
+    ) -> Program:
+        rows = passes.rows_at(setting, length, 2 * pairs)
         return passes.read(
             setting,
             name,
@@ -209,14 +211,14 @@ def direct(setting: Setting) -> list[Program]:
             (who,),
             passes.token_shapes(rows, length, "mask", "counted"),
             held=held | copy,
-            num_texts=2 * pairs,
+            num_texts=2 * pairs * looks,
             logit_length=length,
         )
 
     looks = -(-num_updates(setting, "direct") // section.eval_every)
     reference = read("reference", model, {}, setting.preference_pairs)
     policy = sizes.read_shapes(setting, "policy")
-    held = read("held out", policy, state_sizes(update), looks * held_out)
+    held = read("held out", policy, state_sizes(update), held_out, looks)
     return [reference, start, update, held]
 
 
@@ -401,7 +403,7 @@ def roll_out(
         "rewards",
         rewards.reward_program(rewarder.job),
         (frozen["rewards"],),
-        passes.row_shapes(rewarder, length),
+        passes.row_shapes(rewarder, length, max(section.rollouts, section.dev_prompts)),
         held=beside("rewards"),
         num_texts=(replies + dev) * (1 + len(section.rewards)),
     )
@@ -444,7 +446,7 @@ def evaluate(setting: Setting) -> list[Program]:
         programs.insert(0, Program("read a system", {**held, **drawn.held}))
         text = config.pairs.prompt_tokens + section.reply_tokens
         length = batching.rising_lengths(text)[-1]
-        rows = passes.rows_at(setting, length)
+        rows = passes.rows_at(setting, length, replies)
         copies = copy if shared else 2 * copy
         both = {"parameters": master + own, "frozen": copies, **drawn.held}
         programs.append(
@@ -507,7 +509,7 @@ def _regression(
         ("closed questions", choices, regression.CHOICE_TOKENS),
         ("human texts", most, regression.TEXT_TOKENS),
     ):
-        rows = passes.rows_at(setting, length)
+        rows = passes.rows_at(setting, length, num)
         yield passes.read(
             setting,
             name,
@@ -544,7 +546,7 @@ def _best_of(setting: Setting, held: passes.Bytes, texts: int) -> Iterator[Progr
         "best of n",
         rewards.reward_program(setting.job),
         (sizes.read_shapes(setting, "preference"),),
-        passes.row_shapes(setting, setting.job.config.preference.lengths[-1]),
+        passes.row_shapes(setting, setting.job.config.preference.lengths[-1], texts),
         held={**held, "frozen": frozen},
         num_texts=texts,
     )

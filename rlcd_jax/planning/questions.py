@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -37,13 +38,14 @@ def ask(
       length: of a question, in tokens.
     """
     specs = llama.param_specs(setting.cfg)
+    rows = passes.rows_at(setting, length, math.ceil(num_texts))
     return passes.read(
         setting,
         name,
         letters.letters_program(setting.job),
         (sizes.model_shapes(setting, specs, frozen=True),),
         (
-            *passes.token_shapes(passes.rows_at(setting, length), length, "mask"),
+            *passes.token_shapes(rows, length, "mask"),
             jax.ShapeDtypeStruct((len(letters.LETTERS),), jnp.int32),
         ),
         held=held,
