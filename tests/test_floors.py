@@ -211,6 +211,7 @@ COMPILES = (
     "planning",
     "bench",
     "fingerprints",  # of arrays as they lie: no shardings of its own
+    "weights",  # one text on one device, read from files that were written
 )
 
 

@@ -7,11 +7,12 @@ its logits along a text and its most likely continuation, or its scores.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from rlcd_jax.models import heads, llama
@@ -243,22 +244,37 @@ def outputs(params: Any, source: Source, ids: list[int]) -> np.ndarray:
     """
     if source.role == scalar.POLICY:
         return _forward(params, source.cfg, ids, len(ids))
-    cfg, tokens, mask = _row(source.cfg, ids, len(ids))
-    return np.asarray(heads.scalar_per_token(params, cfg, tokens, mask)[0])
+    row = _row(ids, len(ids))
+    return np.asarray(_program(_exact(source.cfg), scalars=True)(params, *row)[0])
 
 
 def _forward(
     params: Any, cfg: llama.LlamaConfig, ids: list[int], width: int
 ) -> np.ndarray:
-    cfg, tokens, mask = _row(cfg, ids, width)
-    hidden, _ = llama.hidden_states(params, cfg, tokens, heads.positions_of(mask), mask)
-    return np.asarray(llama.logits(params, cfg, hidden)[0])
+    return np.asarray(_program(_exact(cfg))(params, *_row(ids, width))[0])
 
 
-def _row(cfg: llama.LlamaConfig, ids: list[int], width: int):
-    """Return a config in float32, and a text as tokens and mask [1, width]."""
-    padded = np.zeros((1, width), np.int32)
-    padded[0, : len(ids)] = ids
-    mask = jnp.arange(width)[None] < len(ids)
-    exact = dataclasses.replace(cfg, dtype="float32", attention="xla")
-    return exact, jnp.asarray(padded), mask
+def _exact(cfg: llama.LlamaConfig) -> llama.LlamaConfig:
+    return dataclasses.replace(cfg, dtype="float32", attention="xla")
+
+
+@functools.lru_cache(maxsize=8)
+def _program(cfg: llama.LlamaConfig, scalars: bool = False) -> Callable:
+    """Return (params, tokens, mask) -> logits [B, T, V], or scalars [B, T]."""
+
+    def logits(params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        positions = heads.positions_of(mask)
+        hidden, _ = llama.hidden_states(params, cfg, tokens, positions, mask)
+        return llama.logits(params, cfg, hidden)
+
+    def values(params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        return heads.scalar_per_token(params, cfg, tokens, mask)
+
+    return jax.jit(values if scalars else logits)
+
+
+def _row(ids: list[int], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a text as tokens and mask [1, width]."""
+    tokens = np.zeros((1, width), np.int32)
+    tokens[0, : len(ids)] = ids
+    return tokens, np.arange(width)[None] < len(ids)
