@@ -195,6 +195,21 @@ def test_generate_compiles_nothing_after_warm_up(engine):
     assert not [name for name in seen if "backend_compile" in name]
 
 
+def test_weights_of_a_mesh_of_one_device_compile_nothing_twice():
+    mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    made = world.make_engine(num_slots=2, steps_per_dispatch=2, live_buckets=())
+    made.load(jax.device_put(world.params(), where))
+    made.generate([world.request(i, max_new_tokens=2) for i in range(2)])
+    before, seen = made.compiles, []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: seen.append(name) if "backend_compile" in name else None
+    )
+    made.generate([world.request(i, max_new_tokens=9) for i in range(2)])
+    jax.monitoring.clear_event_listeners()
+    assert made.compiles == before and not seen
+
+
 def test_load_replaces_the_policy(engine):
     requests = [world.request(i, tokens=world.prompt(9, 9)) for i in range(3)]
     engine.generate(requests)

@@ -127,6 +127,7 @@ class Engine:
             rows=self._sizes.rows,
             shards=layout.ways(mesh)[0],
         )
+        self._alone: jax.sharding.Sharding | None = None  # of arrays without a mesh
         self._programs()
         self._params: Any = None
         self._slots = layout.idle_slots(num_slots)
@@ -172,7 +173,7 @@ class Engine:
     def _put(self, value: Any) -> Any:
         """Send host arrays, whole to every device."""
         if self.mesh is None:
-            return jax.device_put(value)
+            return jax.device_put(value, self._alone)
         return processes.place(value, self._made.shardings.whole)
 
     @property
@@ -188,14 +189,30 @@ class Engine:
         """
         self._params = None  # two versions at once would not fit where one just does
         self._widen()
+        self._settle(params["embed"])
         with self._ambient():
-            if self._cache is None:
-                self._cache = self._made.empty(self._length)
             if isinstance(params["layers"], dict):
-                self._params = self._made.decode_form(params)
-            else:
-                self._params = jax.device_put(params, self._made.shardings.params)
+                params = self._made.decode_form(params)
+            where = self._alone or self._made.shardings.params
+            self._params = jax.device_put(params, where)
+            if self._cache is None:
+                self._cache = self._empty()
         self.scheduler.forget()
+
+    def _settle(self, weight: jax.Array | np.ndarray) -> None:
+        """Let the engine's own arrays lie where its weights do, if that is one device.
+
+        All are of no mesh and bound to the device: if the weights were of a mesh of one
+        device, or the others not bound, what takes the results of a first program would
+        be compiled again for a second.
+        """
+        if self.mesh is None and isinstance(weight, jax.Array):
+            self._alone = jax.sharding.SingleDeviceSharding(*weight.devices())
+            self._state, self._table = self._put((self._state, self._table))
+
+    def _empty(self) -> cached.Cache:
+        """Return a cache without entries."""
+        return jax.device_put(self._made.empty(self._length), self._alone)
 
     def unload(self) -> None:
         """Let weights and cache go until the next `load`: others need the room."""
@@ -372,7 +389,7 @@ class Engine:
         if self._cache is not None:
             self._cache = None  # before another: both would not fit
             with self._ambient():
-                self._cache = self._made.empty(self._length)
+                self._cache = self._empty()
         self._narrow = False
 
     def admit(self, placed: Sequence[scheduler.Occupant]) -> None:
