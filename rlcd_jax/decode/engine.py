@@ -191,10 +191,11 @@ class Engine:
         self._widen()
         self._settle(params["embed"])
         with self._ambient():
-            if isinstance(params["layers"], dict):
+            if not isinstance(params["layers"], dict):
+                params = jax.device_put(params, self._made.shardings.params)
+            else:
                 params = self._made.decode_form(params)
-            where = self._alone or self._made.shardings.params
-            self._params = jax.device_put(params, where)
+            self._params = self._bound(params)
             if self._cache is None:
                 self._cache = self._empty()
         self.scheduler.forget()
@@ -212,7 +213,11 @@ class Engine:
 
     def _empty(self) -> cached.Cache:
         """Return a cache without entries."""
-        return jax.device_put(self._made.empty(self._length), self._alone)
+        return self._bound(self._made.empty(self._length))
+
+    def _bound(self, arrays: Any) -> Any:
+        """Return arrays as what `_settle` says, without a copy."""
+        return arrays if self._alone is None else jax.device_put(arrays, self._alone)
 
     def unload(self) -> None:
         """Let weights and cache go until the next `load`: others need the room."""
