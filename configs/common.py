@@ -245,8 +245,9 @@ def _engine() -> ConfigDict:
     engine.prompt_buckets = (16, 64, 128, 256)  # widths of prefill; each is compiled
     engine.live_buckets = ()  # leading parts of the cache to read; (): four parts
     # The last replies of a job move to fewer slots where one may take so many tokens
-    # more: for a half, a quarter, and so on, a program is compiled. 0: never.
-    engine.tail_tokens = 128
+    # more: for a half, a quarter, and so on, a program is compiled. 0: never, so that a
+    # reply is rounded alike whatever else is drawn; of 128 replies one came out other.
+    engine.tail_tokens = 0
     engine.memory_gib = 0.0  # refuse a larger plan; 0: no limit
     # In a job of several processes each draws pairs of its own on its own devices,
     # where mesh.fsdp x mesh.tensor divide these; False: all draw the same ones.

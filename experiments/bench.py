@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--tail_tokens",
         type=int,
-        default=128,
+        default=0,
         help="simulate: engine.tail_tokens; 0: all slots to the end",
     )
     add("--hh_dir", default="", help="simulate: hh-rlhf folder to take lengths from")
