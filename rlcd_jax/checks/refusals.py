@@ -190,10 +190,10 @@ def _devices(
     """Return what does not fit the devices: the mesh, and batches on it."""
     told = []
     sizes = setup.mesh_sizes(config)
-    attention, here = config.model.attention, jax.default_backend()
+    attention = config.model.attention
     if attention in NEEDED and num_devices is None:
         platform, device = NEEDED[attention]
-        if here != platform:
+        if (here := jax.default_backend()) != platform:
             told.append(
                 f"model.attention={attention!r} needs {device}, and JAX runs on {here} "
                 "here; set model.attention='xla', or 'auto' for the one that fits"

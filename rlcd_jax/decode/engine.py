@@ -82,13 +82,7 @@ class Engine:
         string_states: int = STRING_STATES,
         memory_budget: int | None = None,
     ):
-        least = (
-            (num_slots, 1),
-            (max_length, 2),
-            (steps_per_dispatch, 1),
-            (tail_tokens, 0),
-        )
-        if any(value < low for value, low in least):
+        if min(num_slots, steps_per_dispatch) < 1 or max_length < 2 or tail_tokens < 0:
             raise ValueError(
                 f"num_slots={num_slots}, max_length={max_length}, "
                 f"steps_per_dispatch={steps_per_dispatch}, tail_tokens={tail_tokens}; "
@@ -165,7 +159,6 @@ class Engine:
         self._cache: Any = None
         self._length, self._small_dispatches = self._sizes.lives[0], 0
         self._state = self._put(programs.idle_state(self.num_slots))
-        self._narrow = False  # slots are fewer than `num_slots` for now
 
     def _ambient(self) -> Any:
         return layout.ambient(self.mesh)
@@ -382,11 +375,10 @@ class Engine:
             self._state = self._made.keep(self._state, were)
         self._cache = cached.Cache(k=tuple(keys), v=tuple(values))
         self._slots = layout.moved_slots(self._slots, were)
-        self._narrow = True
 
     def _widen(self) -> None:
         """Have all slots again, empty ones, after a job that ended in fewer."""
-        if not self._narrow:
+        if len(self._slots.fresh) == self.num_slots:
             return
         self.scheduler.reset(self.num_slots)
         self._slots = layout.idle_slots(self.num_slots)
@@ -395,7 +387,6 @@ class Engine:
             self._cache = None  # before another: both would not fit
             with self._ambient():
                 self._cache = self._empty()
-        self._narrow = False
 
     def admit(self, placed: Sequence[scheduler.Occupant]) -> None:
         """Write what the new occupants ask for into the slots' arrays."""

@@ -163,8 +163,7 @@ class Scheduler:
         """
         if self._queue:
             return len(self.occupants)
-        busy = np.array([one is not None for one in self.occupants])
-        most = int(busy.reshape(self.shards, -1).sum(axis=1).max())
+        most = int(self._busy().sum(axis=1).max())
         return min(self.shards * _power_of_two(most), len(self.occupants))
 
     def narrow(self, num_slots: int) -> np.ndarray:
@@ -173,8 +172,7 @@ class Scheduler:
         Returns:
           The slot that each of the new ones was before, [num_slots].
         """
-        busy = np.array([one is not None for one in self.occupants])
-        order = np.argsort(~busy.reshape(self.shards, -1), axis=1, kind="stable")
+        order = np.argsort(~self._busy(), axis=1, kind="stable")
         order = order[:, : num_slots // self.shards]
         were = (order + self._own * np.arange(self.shards)[:, None]).flatten()
         now = {int(old): new for new, old in enumerate(were)}
@@ -186,6 +184,11 @@ class Scheduler:
         free = (n for n, one in enumerate(self.occupants) if one is None)
         self._free = collections.deque(free)
         return were
+
+    def _busy(self) -> np.ndarray:
+        """Return which slots have an occupant, by part, bool [shards, slots of one]."""
+        busy = np.array([one is not None for one in self.occupants])
+        return busy.reshape(self.shards, -1)
 
     def place(self) -> tuple[list[Occupant], list[Pass]]:
         """Move requests from the queue into free slots.

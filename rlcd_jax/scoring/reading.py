@@ -53,8 +53,11 @@ def rows_at(job: setup.Job) -> Callable[..., int]:
         blocks = blocked.num_blocks(length, cfg.attention_block)
         power = 1 if cfg.attention != "xla" or blocks > 1 else 2
         most = max(1, ROWS * FULL_LENGTH**power // length**power)
-        while left is not None and most > 1 and left <= -(-most // STEP) * ways:
-            most = -(-most // STEP)
+        while left is not None and most > 1:
+            fewer = -(-most // STEP)
+            if fewer * ways < left:
+                break
+            most = fewer
         return most * ways
 
     return rows

@@ -245,22 +245,19 @@ def outputs(params: Any, source: Source, ids: list[int]) -> np.ndarray:
     if source.role == scalar.POLICY:
         return _forward(params, source.cfg, ids, len(ids))
     row = _row(ids, len(ids))
-    return np.asarray(_program(_exact(source.cfg), scalars=True)(params, *row)[0])
+    return np.asarray(_program(source.cfg, scalars=True)(params, *row)[0])
 
 
 def _forward(
     params: Any, cfg: llama.LlamaConfig, ids: list[int], width: int
 ) -> np.ndarray:
-    return np.asarray(_program(_exact(cfg))(params, *_row(ids, width))[0])
-
-
-def _exact(cfg: llama.LlamaConfig) -> llama.LlamaConfig:
-    return dataclasses.replace(cfg, dtype="float32", attention="xla")
+    return np.asarray(_program(cfg)(params, *_row(ids, width))[0])
 
 
 @functools.lru_cache(maxsize=8)
 def _program(cfg: llama.LlamaConfig, scalars: bool = False) -> Callable:
-    """Return (params, tokens, mask) -> logits [B, T, V], or scalars [B, T]."""
+    """Return (params, tokens, mask) -> logits [B, T, V], or scalars [B, T], float32."""
+    cfg = dataclasses.replace(cfg, dtype="float32", attention="xla")
 
     def logits(params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         positions = heads.positions_of(mask)
