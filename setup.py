@@ -30,6 +30,7 @@ CORE = [
     "httpx>=0.27",
     "anyio>=4.0",
     "vaderSentiment>=3.3.2",
+    "zstandard>=0.22",  # JAX packs compiled programs with it, where it is there
 ]
 
 EXTRAS = {

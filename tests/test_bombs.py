@@ -72,13 +72,14 @@ def head(size, text=b"{}"):
 
 TASK = 'name = "world"\n[[affixes]]\npositive = "a"\nnegative = "b"\n'
 TOO_MANY = "n" * 2_000_000
+# What takes long to make is made by the test alone, not by each worker that collects it.
 CONTENTS = {
     "task.toml": {
         "dotted": ("a." * 5000 + "x = 1").encode(),
         "deep": b"x = " + b"[" * DEEP,
         "inline": b"x = " + b"{a=" * DEEP,
         "number": b"x = " + b"9" * MANY,
-        "names": "".join(f"n{n} = 1\n" for n in range(MANY // 4)).encode(),
+        "names": lambda: "".join(f"n{n} = 1\n" for n in range(MANY // 4)).encode(),
         "one name": f'{TASK}{TOO_MANY} = "x"'.encode(),
         "tables": b"[[affixes]]\n" * (MANY // 4),
     },
@@ -94,7 +95,7 @@ CONTENTS = {
         "deep": b"[" * DEEP,
         "lines": b"{}\n" * MANY,
         "number": b'{"prob_2": 1' + b"0" * MANY + b"}",
-        "names": json.dumps({f"n{n}": n for n in range(MANY)}).encode(),
+        "names": lambda: json.dumps({f"n{n}": n for n in range(MANY)}).encode(),
     },
     "rows.parquet": {
         "rows": lambda: repeated(
@@ -117,9 +118,9 @@ CONTENTS = {
         "nested": b"[" + b'{"prompt": [[[[]]]]},' * 50_000 + b"0]",
     },
     "hh.jsonl.gz": {
-        "zeros": gzip.compress(bytes(200 * 2**20), 9),
-        "lines": gzip.compress(b"\n" * 2**22, 9),
-        "twice": gzip.compress(gzip.compress(bytes(2**26), 9), 9),
+        "zeros": lambda: gzip.compress(bytes(200 * 2**20), 9),
+        "lines": lambda: gzip.compress(b"\n" * 2**22, 9),
+        "twice": lambda: gzip.compress(gzip.compress(bytes(2**26), 9), 9),
     },
     "answers.json": {
         "deep": b'{"answers": ' + b"[" * DEEP,
@@ -294,8 +295,8 @@ def test_numbers_of_a_config_ask_for_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        ("gzip", gzip.compress(bytes(2**28), 9)),
-        ("gzip, gzip", gzip.compress(gzip.compress(bytes(2**28), 9), 9)),
+        ("gzip", lambda: gzip.compress(bytes(2**28), 9)),
+        ("gzip, gzip", lambda: gzip.compress(gzip.compress(bytes(2**28), 9), 9)),
         ("", b"[" * 900_000),
         ("", b'{"choices": ' + b"9" * 900_000),
         ("", b"x" * 40_000_000),
@@ -304,6 +305,8 @@ def test_numbers_of_a_config_ask_for_nothing(tmp_path):
 def test_an_answer_that_unpacks_to_more_is_no_answer(
     encoding, body, server, monkeypatch, tmp_path
 ):
+    body = body() if callable(body) else body
+
     def send(self, status, data, after="7"):
         del data, after
         self.send_response(status)

@@ -1,6 +1,7 @@
 """The floor plan of the library, held by its imports; and the rules of its style."""
 
 import ast
+import functools
 import pathlib
 import warnings
 
@@ -44,10 +45,18 @@ def module_name(path: pathlib.Path) -> str:
 MODULES = {
     module_name(path): path for path in LIBRARY.rglob("*.py") if module_name(path)
 }
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
-NODES = [(name, node) for name, tree in TREES.items() for node in ast.walk(tree)]
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return every module parsed: when a test asks, not when each worker collects."""
+    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+@functools.cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    """Return every node of every module."""
+    return [(name, node) for name, tree in trees().items() for node in ast.walk(tree)]
 
 
 def floor_of(name: str) -> int | None:
@@ -66,7 +75,7 @@ def floor_of(name: str) -> int | None:
 def imported(name: str) -> set[str]:
     """Return every module that a module imports, dotted and absolute."""
     found = set()
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -86,7 +95,10 @@ def own_imports(name: str) -> set[str]:
     return {i for i in below if i not in inner and i != name}
 
 
-GRAPH = {name: own_imports(name) for name in MODULES}
+@functools.cache
+def graph() -> dict[str, set[str]]:
+    """Return the modules that each module imports."""
+    return {name: own_imports(name) for name in MODULES}
 
 
 def reached(name: str) -> set[str]:
@@ -96,7 +108,7 @@ def reached(name: str) -> set[str]:
         current = waiting.pop()
         if current not in seen:
             seen.add(current)
-            waiting += GRAPH[current]
+            waiting += graph()[current]
     return seen
 
 
@@ -112,7 +124,7 @@ def test_imports_go_down():
     up = [
         f"{name} (floor {floor_of(name)}) imports {other} (floor {floor_of(other)})"
         for name in MODULES
-        for other in GRAPH[name]
+        for other in graph()[name]
         if (floor_of(other) or 0) > (floor_of(name) or 0)
     ]
     assert not up
@@ -122,7 +134,7 @@ def test_imports_have_no_cycle():
     in_a_cycle = [
         name
         for name in MODULES
-        if name in set().union(*(reached(other) for other in GRAPH[name]))
+        if name in set().union(*(reached(other) for other in graph()[name]))
     ]
     assert not in_a_cycle
 
@@ -137,7 +149,7 @@ def test_text_modules_import_no_jax():
 
 def test_losses_import_masked_alone():
     for name in ("losses", "preferences"):
-        assert GRAPH[f"training.{name}"] == {"training.masked"}
+        assert graph()[f"training.{name}"] == {"training.masked"}
 
 
 def test_library_imports_nothing_from_above_and_no_other_framework():
@@ -157,7 +169,7 @@ def test_configs_import_configdict_and_common_alone():
 
 def test_library_has_no_print_argv_environment_or_global():
     found = []
-    for name, node in NODES:
+    for name, node in nodes():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             if node.func.id in ("print", "input", "exit"):
                 found.append(f"{name}:{node.lineno} calls {node.func.id}")
@@ -187,11 +199,11 @@ LATE = {
 
 def test_imports_stand_at_the_top():
     found, late = [], set()
-    for name, node in NODES:
+    for name, node in nodes():
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-        if node in TREES[name].body:
+        if node in trees()[name].body:
             continue
         if (name, module) in LATE:
             late.add((name, module))
@@ -218,7 +230,7 @@ COMPILES = (
 def test_jit_is_in_rooms_that_compile_alone():
     found = [
         f"{name}:{node.lineno}"
-        for name, node in NODES
+        for name, node in nodes()
         if isinstance(node, ast.Attribute) and node.attr in ("jit", "pjit")
         if name.partition(".")[0] not in COMPILES
     ]
@@ -227,10 +239,10 @@ def test_jit_is_in_rooms_that_compile_alone():
 
 def test_private_names_stay_in_their_modules():
     found = []
-    for name, node in NODES:
+    for name, node in nodes():
         if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
             continue
-        modules = {inner.rpartition(".")[2] for inner in GRAPH[name]}
+        modules = {inner.rpartition(".")[2] for inner in graph()[name]}
         if node.value.id in modules and node.attr.startswith("_"):
             found.append(f"{name}:{node.lineno} uses {node.value.id}.{node.attr}")
     assert not found
