@@ -148,8 +148,9 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     # bfloat16, splash on TPUs, in bfloat16 too, and xla elsewhere.
     config.model.attention = "auto"
     # With "xla" texts of more than twice as many tokens are attended to in blocks of so
-    # many, so that no array has the scores of all tokens with all; 0: never.
-    config.model.attention_block = 256
+    # many, so that no array has the scores of all tokens with all; 0: never; -1: 128 on
+    # CPUs, 256 elsewhere.
+    config.model.attention_block = -1
     config.model.chunk_tokens = 2048  # of a device, whose logits exist at once
     config.lora = ConfigDict()
     # Rank of the adapters that are trained in place of whole models, which then share

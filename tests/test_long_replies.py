@@ -10,7 +10,7 @@ from pair_world import BYTES, PROMPTS, RLAIF, SETTINGS, TASK, FakeEngine, simula
 
 from rlcd_jax import metrics, record_files, records, report
 from rlcd_jax.checks import refusals
-from rlcd_jax.job import setup
+from rlcd_jax.job import kernels, setup
 from rlcd_jax.models import blocked, llama
 from rlcd_jax.pairs import cut_replies, grid, reply_cleanup
 from rlcd_jax.stages import evaluate_policy
@@ -75,8 +75,9 @@ def test_outlines_of_a_thousand_tokens_go_from_prompts_to_the_table(long_run):
         workdir / "evaluate/samples.jsonl", evaluate_policy.Answer
     )
     assert max(one.num_tokens for one in answers) == LONG
-    # Whatever was read without a cache, in blocks; no text of 513 tokens was not.
-    assert (1200, 240) in read and all(block <= 256 for _, block in read)
+    # Whatever was read without a cache, in blocks; no text of 257 tokens was not.
+    most = kernels.BLOCK_OF_CPU
+    assert (1200, 120) in read and all(block <= most for _, block in read)
     assert len({length for length, _ in read if length > 1000}) >= 2
 
 
@@ -130,9 +131,14 @@ def test_one_field_turns_blocks_off_and_another_length_moves_the_border():
     with runs.devices_by_mesh():
         off = setup.load_job(config_of(model__attention_block=0)).cfg
         narrow = setup.load_job(config_of(model__attention_block=64)).cfg
+        own = setup.load_job(config_of()).cfg
     assert blocked.num_blocks(1536, off.attention_block) == 1
     assert blocked.block_tokens(1536, narrow.attention_block) == 64
-    assert llama.LlamaConfig.attention_block == 256
+    assert own.attention_block == kernels.BLOCK_OF_CPU
+    tpu = kernels.configured(
+        own, attention="auto", results="auto", backend=kernels.Backend("tpu")
+    )
+    assert tpu.attention_block == llama.LlamaConfig.attention_block == 256
 
 
 def test_the_outline_tasks_settings_are_those_of_the_paper():

@@ -112,7 +112,9 @@ _MODEL = {
     "remat": _choice(*llama.REMAT),
     "results": _choice(kernels.AUTO, *llama.DTYPES),
     "attention": _choice(kernels.AUTO, *llama.ATTENTION),
-    "attention_block": _count(256, 0, "tokens; 0: texts are one block"),
+    "attention_block": _count(
+        256, -1, "tokens; 0: texts are one block; -1: the backend's own"
+    ),
     "chunk_tokens": _count(2048, 1, "tokens of a device"),
 }
 _LORA = {

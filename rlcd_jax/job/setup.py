@@ -165,13 +165,13 @@ def configured(
         cfg,
         dtype=config.model.dtype,
         remat=config.model.remat,
-        attention_block=config.model.attention_block,
         tensor_ways=config.mesh.tensor,
     )
     return kernels.configured(
         cfg,
         attention=config.model.attention,
         results=config.model.results,
+        block=config.model.attention_block,
         backend=backend,
     )
 
