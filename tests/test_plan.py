@@ -214,6 +214,19 @@ def test_engine_memory_counts_copied_rows(attention, gib):
     assert found.memory.total < plan.Rates().limit_gib(chips.CHIPS["h100"]) * chips.GIB
 
 
+@pytest.mark.parametrize(
+    ("attention", "topology"),
+    [("splash", "h100:8"), ("cudnn", "v5e:8"), ("cudnn", "cpu:8"), ("splash", "cpu:8")],
+)
+def test_a_kernel_that_the_machine_lacks_is_refused(attention, topology):
+    config = paper("llama-7b", model__attention=attention)
+    with pytest.raises(ValueError, match=f"model.attention='{attention}' needs a") as e:
+        plan.make_setting(config, chips.parse_topology(topology))
+    assert "; set model.attention='xla', or 'auto' for the one that fits" in str(
+        e.value
+    )
+
+
 def test_engine_memory_counts_what_grows():
     config = paper("llama-7b", engine__prompt_buckets=(2048,))
     setting = plan.make_setting(config, chips.parse_topology("v5e:64"))

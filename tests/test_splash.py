@@ -193,7 +193,7 @@ def test_a_run_without_a_tpu_is_refused_before_its_first_stage(tmp_path):
     with pytest.raises(ValueError) as refused:
         refusals.check_run(config, tmp_path, config.stages)
     assert (
-        "model.attention='splash' needs a TPU, and JAX runs on cpu here; set "
+        "model.attention='splash' needs a TPU, and this is for the platform 'cpu'; set "
         "model.attention='xla', or 'auto' for the one that fits"
     ) in str(refused.value)
 

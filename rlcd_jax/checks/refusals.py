@@ -16,11 +16,8 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import dotted, sharding, stages, trackers
 from rlcd_jax.checks import disk, fields, kinds, rules, supplies
-from rlcd_jax.job import roles, setup, trainer, workspace
+from rlcd_jax.job import kernels, roles, setup, trainer, workspace
 from rlcd_jax.ppo import reply_rows
-
-# Kernels of attention that run on one platform alone: JAX's name of it, and ours.
-NEEDED = {"cudnn": ("gpu", "an NVIDIA GPU"), "splash": ("tpu", "a TPU")}
 
 
 def check_config(config: ConfigDict) -> None:
@@ -190,14 +187,9 @@ def _devices(
     """Return what does not fit the devices: the mesh, and batches on it."""
     told = []
     sizes = setup.mesh_sizes(config)
-    attention = config.model.attention
-    if attention in NEEDED and num_devices is None:
-        platform, device = NEEDED[attention]
-        if (here := jax.default_backend()) != platform:
-            told.append(
-                f"model.attention={attention!r} needs {device}, and JAX runs on {here} "
-                "here; set model.attention='xla', or 'auto' for the one that fits"
-            )
+    if num_devices is None:
+        attention, here = config.model.attention, jax.default_backend()
+        told += filter(None, [kernels.problem(attention, here)])
     try:
         if num_devices is None:
             mesh: Any = sharding.make_mesh(**sizes)

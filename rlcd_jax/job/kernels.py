@@ -9,6 +9,8 @@ import jax
 from rlcd_jax.models import llama
 
 AUTO = "auto"
+# Kernels of attention that run on one platform alone: JAX's name of it, and ours.
+NEEDED = {"cudnn": ("gpu", "an NVIDIA GPU"), "splash": ("tpu", "a TPU")}
 PACKED_CAPABILITY = 9.0  # of NVIDIA GPUs on which cuDNN reads several texts a row
 WIDEST = 256  # head of cuDNN's kernels, whose widths are multiples of `UNIT`
 UNIT = 8
@@ -42,6 +44,17 @@ def this_backend() -> Backend:
     return Backend(jax.default_backend(), capability)
 
 
+def problem(attention: str, platform: str) -> str:
+    """Return why a kernel cannot run on a platform, "" where it can."""
+    needed, device = NEEDED.get(attention, (platform, ""))
+    if needed == platform:
+        return ""
+    return (
+        f"model.attention={attention!r} needs {device}, and this is for the platform "
+        f"{platform!r}; set model.attention='xla', or 'auto' for the one that fits"
+    )
+
+
 def configured(
     cfg: llama.LlamaConfig,
     *,
@@ -60,7 +73,12 @@ def configured(
       block: tokens of a block of "xla" attention, or `BEST_BLOCK`: `BLOCK_OF_CPU` on
         CPUs, those of `LlamaConfig` elsewhere.
       backend: that the model runs on.
+
+    Raises:
+      ValueError: the kernel does not run there.
     """
+    if told := problem(attention, backend.platform):
+        raise ValueError(told)
     half, gpu = cfg.dtype == "bfloat16", backend.platform == "gpu"
     fits = cfg.head_dim <= WIDEST and cfg.head_dim % UNIT == 0
     if attention == AUTO:
