@@ -21,7 +21,7 @@ from pair_world import (
 from rlcd_jax import record_files, records, tasks
 from rlcd_jax.pairs import (
     counting,
-    cut_replies,
+    cut_counts,
     draws,
     grid,
     scored_labels,
@@ -76,8 +76,8 @@ def test_simulate_after_a_kill_gives_the_same_pairs(cut):
     first, lost_1, told_1 = simulate(PROMPTS[:cut], rows=rows)
     second, lost_2, told_2 = simulate(PROMPTS[cut:], rows=rows)
     assert first + second == drawn and lost_1 + lost_2 == dropped
-    ends = [told[cut_replies.SUMMARY]["replies"] for told in (told_1, told_2)]
-    ends = {cut_replies.SUMMARY: {"replies": cut_replies.added(ends)}}
+    ends = [told[cut_counts.SUMMARY]["replies"] for told in (told_1, told_2)]
+    ends = {cut_counts.SUMMARY: {"replies": cut_counts.added(ends)}}
     assert counting.summarise(first + second, lost_1 + lost_2) | ends == summary
 
 

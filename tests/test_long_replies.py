@@ -12,7 +12,7 @@ from rlcd_jax import metrics, record_files, records, report
 from rlcd_jax.checks import refusals
 from rlcd_jax.job import kernels, setup
 from rlcd_jax.models import blocked, llama
-from rlcd_jax.pairs import cut_replies, grid, reply_cleanup
+from rlcd_jax.pairs import cut_counts, grid, reply_cleanup
 from rlcd_jax.stages import evaluate_policy
 from rlcd_jax.tasks import layout
 
@@ -206,17 +206,17 @@ def test_cut_replies_of_a_simulation_by_hand(rule, first, want):
     cleanup = dataclasses.replace(TASK.cleanup, mode="corrected", unfinished=rule)
     task = dataclasses.replace(TASK, cleanup=cleanup)
     _, _, told = simulate(PROMPTS[:1], task=task, generate=Cutting(first, "Whole."))
-    found = told[cut_replies.SUMMARY]["replies"]
-    assert tuple(found[name] for name in cut_replies.COUNTED) == want
-    row = cut_replies.as_metrics("simulate", found)
-    assert cut_replies.from_metrics("simulate", row) == found
-    assert cut_replies.added([found, found])["of"] == 2 * want[0]
+    found = told[cut_counts.SUMMARY]["replies"]
+    assert tuple(found[name] for name in cut_counts.COUNTED) == want
+    row = cut_counts.as_metrics("simulate", found)
+    assert cut_counts.from_metrics("simulate", row) == found
+    assert cut_counts.added([found, found])["of"] == 2 * want[0]
 
 
 def test_what_was_cut_is_told_in_one_line(caplog):
     caplog.set_level(logging.INFO)
-    one = cut_replies.counts(9, cut=5, rejected=2, shortened=1)
-    cut_replies.note("simulate", {"replies": one, "none": cut_replies.counts(3, cut=0)})
+    one = cut_counts.counts(9, cut=5, rejected=2, shortened=1)
+    cut_counts.note("simulate", {"replies": one, "none": cut_counts.counts(3, cut=0)})
     assert [row.getMessage() for row in caplog.records] == [
         "simulate: 5 of 9 replies were cut at reply_tokens, 2 of those rejected, 1 "
         "taken up to their last whole sentence"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlcd_jax import records
-from rlcd_jax.pairs import cut_replies, draws, length_counts, scored_labels
+from rlcd_jax.pairs import cut_counts, draws, length_counts, scored_labels
 
 
 def summarise(
@@ -72,12 +72,12 @@ def _summarise_cell(cell: Sequence[records.Pair]) -> dict[str, Any]:
 
 
 def count_cut(sides: Iterable[draws.SampledSide]) -> Mapping[str, int]:
-    """Return the counts of `cut_replies` of all attempts at sides, rejected too."""
+    """Return the counts of `cut_counts` of all attempts at sides, rejected too."""
     of = cut = rejected = shortened = 0
     for side in sides:
-        ends = [reply.finish == cut_replies.LENGTH for reply in side.replies]
+        ends = [reply.finish == cut_counts.LENGTH for reply in side.replies]
         taken = ends[-1:] if side.text is not None else []
         of, cut = of + len(ends), cut + sum(ends)
         rejected += sum(ends) - sum(taken)
         shortened += side.shortened
-    return cut_replies.counts(of, cut=cut, rejected=rejected, shortened=shortened)
+    return cut_counts.counts(of, cut=cut, rejected=rejected, shortened=shortened)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlcd_jax import records, schema, seeds, tasks
-from rlcd_jax.pairs import counting, cut_replies, draws, filtering, scored_labels
+from rlcd_jax.pairs import counting, cut_counts, draws, filtering, scored_labels
 from rlcd_jax.text import dialogue_format, tokenizer
 
 # The paper's names of the cells, for a mixture.
@@ -166,7 +166,7 @@ def simulate(
 
     Returns:
       Pairs and dropped sides, both in the order of the prompts; `summarise` of them,
-      with the counts of `cut_replies` of all replies that were drawn.
+      with the counts of `cut_counts` of all replies that were drawn.
     """
     _check(prompts, task, rows, settings, score, score_all)
     planned = [
@@ -185,7 +185,7 @@ def simulate(
     pairs = label(kept, task, rows, settings, score, score_all)
     cut = counting.count_cut(one for sides in sampled for one in sides)
     summary = counting.summarise(pairs, dropped)
-    return pairs, dropped, summary | {cut_replies.SUMMARY: {"replies": cut}}
+    return pairs, dropped, summary | {cut_counts.SUMMARY: {"replies": cut}}
 
 
 def _check(

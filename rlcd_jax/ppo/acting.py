@@ -25,7 +25,7 @@ from rlcd_jax.job import (
     roles,
     setup,
 )
-from rlcd_jax.pairs import cut_replies
+from rlcd_jax.pairs import cut_counts
 from rlcd_jax.ppo import (
     encoded_prompts,
     frozen_files,
@@ -230,9 +230,9 @@ class Actor:
             entropy=entropy,
         )
         speed = generation.engine_metrics(self.sampler)
-        cut = cut_replies.by_finish([one.reply.finish for one in sampled])
+        cut = cut_counts.by_finish([one.reply.finish for one in sampled])
         shown = {**processes.fetch({**metrics, **more}), **speed, **checked}
-        shown |= cut_replies.as_metrics("rollout", cut)
+        shown |= cut_counts.as_metrics("rollout", cut)
         shown["rollout/reward_mean"] = float(reward.mean())
         return frozen, notes, {**shown, **weighted_rewards.metrics(apart)}
 

@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 
 from rlcd_jax import checkpoint, done_mark, jsonl, processes, record_files
-from rlcd_jax.pairs import cut_replies
+from rlcd_jax.pairs import cut_counts
 from rlcd_jax.ppo import acting, overoptimisation, step_notes, weighted_rewards
 from rlcd_jax.statistics import estimates
 
@@ -250,5 +250,5 @@ def answer_dev(
         ),
         **{f"dev/{name}": value for name, value in told.items()},
     }
-    cut = cut_replies.by_finish([one.reply.finish for one in sampled])
-    return rows, metrics | cut_replies.as_metrics("dev", cut)
+    cut = cut_counts.by_finish([one.reply.finish for one in sampled])
+    return rows, metrics | cut_counts.as_metrics("dev", cut)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlcd_jax import dotted
 from rlcd_jax.job import roles
-from rlcd_jax.pairs import cut_replies, length_counts
+from rlcd_jax.pairs import cut_counts, length_counts
 from rlcd_jax.report import reading, table_files
 from rlcd_jax.statistics.estimates import Missing
 
@@ -206,9 +206,9 @@ def too_long(run: reading.Run) -> list[tuple[str, str, list[int]]]:
 def cut(run: reading.Run) -> list[tuple[str, str, list[int]]]:
     """Return what became of replies that were cut: (stage, replies, counts).
 
-    The counts are as in `cut_replies.COUNTED`; stages that draw none are out.
+    The counts are as in `cut_counts.COUNTED`; stages that draw none are out.
     """
-    return _counted(run, cut_replies.SUMMARY, cut_replies.COUNTED)
+    return _counted(run, cut_counts.SUMMARY, cut_counts.COUNTED)
 
 
 def _counted(

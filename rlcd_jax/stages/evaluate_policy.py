@@ -51,7 +51,7 @@ from rlcd_jax.judging import (
     regression_table,
     verdicts,
 )
-from rlcd_jax.pairs import cut_replies, length_counts, reply_cleanup
+from rlcd_jax.pairs import cut_counts, length_counts, reply_cleanup
 from rlcd_jax.ppo import choosing
 from rlcd_jax.preference import best_of, data, rewards
 from rlcd_jax.scoring import divergence, letters, regression
@@ -135,12 +135,12 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         tables.write_table(table, folder)
         _track(config, workdir, table, lost)
     cut = {
-        f"replies of {name}": cut_replies.by_finish(
+        f"replies of {name}": cut_counts.by_finish(
             [one.finish for one in answers if one.system == name]
         )
         for name in systems
     }
-    cut_replies.note("evaluate", cut)
+    cut_counts.note("evaluate", cut)
     summary = {
         "table": tables.as_json(table),
         **({regression_table.STEM: tables.as_json(lost)} if lost else {}),
@@ -149,7 +149,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         length_counts.SUMMARY: {
             "prompts": length_counts.counts(len(prompts), dropped=0)
         },
-        cut_replies.SUMMARY: cut,
+        cut_counts.SUMMARY: cut,
         "empty_replies": verdicts.count_empty(samples),
         **({judges.API: api.cost} if judges.API in chosen else {}),
         "seconds": time.monotonic() - started,

@@ -42,7 +42,7 @@ from rlcd_jax.job import (
 from rlcd_jax.pairs import (
     blocks,
     counting,
-    cut_replies,
+    cut_counts,
     draws,
     filtering,
     grid,
@@ -263,8 +263,8 @@ def drawer(job: setup.Job) -> Draw:
         kept, filtered = filtering.part(kept, rules)
         figures = generation.add_metrics(calls)
         figures["simulate/seconds"] = time.monotonic() - started
-        cut = told[cut_replies.SUMMARY]["replies"]
-        figures |= cut_replies.as_metrics("simulate", cut)
+        cut = told[cut_counts.SUMMARY]["replies"]
+        figures |= cut_counts.as_metrics("simulate", cut)
         return blocks.Drawn(kept, dropped, figures, filtered)
 
     return draw
@@ -305,8 +305,8 @@ def _put_together(
         return None
     drawn = blocks.read(folder, places)
     summary = counting.summarise(drawn.pairs, drawn.dropped)
-    cut = {"replies": cut_replies.from_metrics("simulate", drawn.figures)}
-    summary[cut_replies.SUMMARY] = cut
+    cut = {"replies": cut_counts.from_metrics("simulate", drawn.figures)}
+    summary[cut_counts.SUMMARY] = cut
     filters = grid.rules_of(config.pairs).asks
     if filters:
         summary["filtered"] = filtering.count(drawn.filtered)
@@ -321,7 +321,7 @@ def _put_together(
     names = config.trackers
     with metrics.MetricWriter(workdir, "simulate", names=names) as writer:
         writer.write(0, generation.with_rates(drawn.figures))
-    cut_replies.note("simulate", cut)
+    cut_counts.note("simulate", cut)
     told = "simulate: %d pairs, %d sides dropped"
     logging.info(told, len(drawn.pairs), len(drawn.dropped))
     for name, cell in summary["cells"].items():

@@ -33,7 +33,7 @@ from rlcd_jax.job import (
     workspace,
 )
 from rlcd_jax.models import heads
-from rlcd_jax.pairs import cut_replies, length_counts
+from rlcd_jax.pairs import cut_counts, length_counts
 from rlcd_jax.ppo import acting, choosing, learning, step_notes, weighted_rewards
 from rlcd_jax.preference import model
 from rlcd_jax.training import train_state
@@ -76,13 +76,13 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         best = keep.as_summary(saver.steps())
     rows = metrics.read_metrics(workdir, "policy")
     cut = {what: _cut(rows, name) for what, name in DRAWN.items()}
-    cut_replies.note("policy", cut)
+    cut_counts.note("policy", cut)
     summary = {
         "steps": last_step,
         "prompts": len(actor.prompts),
         length_counts.SUMMARY: actor.too_long,
         **told,
-        cut_replies.SUMMARY: cut,
+        cut_counts.SUMMARY: cut,
         **last,
         **chosen,
         "skipped_updates": _skipped(workdir, section),
@@ -221,7 +221,7 @@ def _cut(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, int]:
       rows: of metrics, each with those of its step.
       name: first part of their names.
     """
-    return cut_replies.added(cut_replies.from_metrics(name, row) for row in rows)
+    return cut_counts.added(cut_counts.from_metrics(name, row) for row in rows)
 
 
 def set_frozen(

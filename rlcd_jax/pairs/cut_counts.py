@@ -1,7 +1,8 @@
 """How many replies were cut at `reply_tokens`, and what became of them, in all stages.
 
 A reply that is still being written when there are so many tokens is cut: it has no
-ending. Texts that are too long are counted elsewhere, in `length_counts`.
+ending. What else ends a reply, or rejects it, is a rule of `reply_cleanup`. Texts that
+are too long are counted elsewhere, in `length_counts`.
 """
 
 from __future__ import annotations
