@@ -335,10 +335,10 @@ def _fitting_reader(
         _refuse(path, lines)
     with _whole(path):
         # Of these items alone: for each array of an item Orbax opens what holds it.
-        one = ocp.StandardCheckpointHandler()
-        metadata = {name: one.metadata(path / name).tree for name in abstract}
-        for name, tree in metadata.items():
-            lines += item_forms.differences(name, item_forms.forms(tree), forms[name])
+        handler = ocp.StandardCheckpointHandler()
+        metadata = {name: handler.metadata(path / name).tree for name in abstract}
+        for name, item in metadata.items():
+            lines += item_forms.differences(name, item_forms.forms(item), forms[name])
     if lines:
         told = "the description of its arrays is not that of what was saved"
         raise Damaged(
@@ -349,10 +349,10 @@ def _fitting_reader(
         yield reader, hashes
 
 
-def _reader(names: Collection[str], most_bytes: int | None = None) -> ocp.Checkpointer:
+def _reader(names: Collection[str], most_bytes: int) -> ocp.Checkpointer:
     """Return what reads items of these names, in pieces of at most so many bytes."""
     # One for each saved item: Orbax warns of an item that nobody could read.
-    most_gb = None if most_bytes is None else (most_bytes + 1) / 10**9
+    most_gb = (most_bytes + 1) / 10**9
     handlers: dict[str, Any] = {
         name: ocp.StandardCheckpointHandler(restore_concurrent_gb=most_gb)
         for name in names

@@ -113,7 +113,9 @@ _MODEL = {
     "results": _choice(kernels.AUTO, *llama.DTYPES),
     "attention": _choice(kernels.AUTO, *llama.ATTENTION),
     "attention_block": _count(
-        256, -1, "tokens; 0: texts are one block; -1: the backend's own"
+        256,
+        kernels.BEST_BLOCK,
+        "tokens; 0: texts are one block; -1: the backend's own",
     ),
     "chunk_tokens": _count(2048, 1, "tokens of a device"),
 }
