@@ -109,6 +109,24 @@ def test_an_update_holds_little_beside_its_gradient():
     assert taken < 1.9 * tree.count_bytes(params)  # 2.25 as it was, 1.75 as it is
 
 
+@pytest.mark.parametrize("is_finite", [True, False])
+def test_accelerators_choose_what_cpus_make(is_finite):
+    """Among results there, between two programs here: the same state comes of both."""
+    optimizer = adamw(lambda count: 0.1, ())
+    state = train_state.create({"w": jnp.array([1.0, 2.0])}, optimizer)
+    grads = {"w": jnp.array([0.5, 0.1 if is_finite else jnp.nan])}
+    fine = jnp.asarray(is_finite)
+    here, _ = train_state._apply_if(optimizer, fine, state, grads)
+    there, added = train_state._apply_and_choose(optimizer, fine, state, grads)
+    jax.tree.map(np.testing.assert_array_equal, here, there)
+    assert int(there.updates) == is_finite
+    if not is_finite:
+        jax.tree.map(np.testing.assert_array_equal, there, state)
+    else:
+        moved = there.params["w"] - state.params["w"]
+        np.testing.assert_allclose(added["w"], moved, rtol=1e-5)
+
+
 def test_rows_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="8 rows does not divide in 3 parts"):
         train_state.accumulate(
