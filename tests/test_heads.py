@@ -56,6 +56,34 @@ def test_token_logprobs_in_chunks_equal_the_dense(
     np.testing.assert_allclose(entropy, -(np.exp(dense) * dense).sum(-1), **CLOSE)
 
 
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_token_logprobs_have_the_gradient_of_a_dense_softmax(
+    params, texts, with_entropy
+):
+    hidden = jax.random.normal(jax.random.key(1), (3, 11, CFG.embed_dim))
+    weigh = np.random.default_rng(1).standard_normal((3, 11))
+
+    def ours(hidden):
+        found, _ = heads.token_logprobs(
+            params,
+            CFG,
+            hidden,
+            texts[0],
+            chunk_tokens=6,
+            temperature=0.7,
+            with_entropy=with_entropy,
+        )
+        return jnp.sum(found * weigh)
+
+    logits = np.asarray(llama.logits(params, CFG, hidden), np.float64) / 0.7
+    probs = np.exp(logits - logits.max(-1, keepdims=True))
+    probs /= probs.sum(-1, keepdims=True)
+    change = np.eye(CFG.vocab_size)[texts[0]] - probs  # of a log-probability
+    table = np.asarray(llama.output_table(params, CFG), np.float64)
+    want = (weigh[..., None] * change / 0.7) @ table
+    np.testing.assert_allclose(jax.grad(ours)(hidden), want, rtol=1e-4, atol=1e-5)
+
+
 def test_token_logprobs_chunks_have_the_same_gradient(params, texts):
     hidden = jax.random.normal(jax.random.key(1), (3, 11, CFG.embed_dim))
 

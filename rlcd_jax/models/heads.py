@@ -5,15 +5,18 @@ Letters: B batch, T positions, D model, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import ad_checkpoint
 
 from rlcd_jax.models import llama, output_table, table
 
 Params = Any
+NORM = "norm"  # of scores, by which rematerialisation knows to keep it
 
 
 def token_logprobs(
@@ -46,20 +49,54 @@ def token_logprobs(
     """
     copies = output_table.copies(params, cfg, len(hidden))
 
-    @jax.checkpoint
+    keep_norms = jax.checkpoint_policies.save_only_these_names(NORM)
+
+    @functools.partial(jax.checkpoint, policy=keep_norms)
     def step(carry: None, chunk: tuple[jax.Array, jax.Array]):
         scores = output_table.logits(copies, cfg, chunk[0]) / temperature
-        norm = jax.nn.logsumexp(scores, axis=-1)
-        picked = jnp.take_along_axis(scores, chunk[1][..., None], axis=-1)[..., 0]
+        picked, norm = _logprob(scores, chunk[1])
         if not with_entropy:
-            return carry, (picked - norm,)
+            return carry, (picked,)
         still = jax.lax.stop_gradient(scores - norm[..., None])
-        return carry, (picked - norm, -jnp.sum(jnp.exp(still) * still, axis=-1))
+        return carry, (picked, -jnp.sum(jnp.exp(still) * still, axis=-1))
 
     inputs = (chunked(hidden, chunk_tokens), chunked(targets, chunk_tokens))
     _, out = jax.lax.scan(step, None, inputs)
     out = [unchunked(x, hidden.shape[1]) for x in out]
     return (out[0], out[1]) if with_entropy else (out[0], None)
+
+
+@jax.custom_vjp
+def _logprob(scores: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the log-probability of targets [..., ] and the log of all scores' sum.
+
+    Its gradient is `1 at the target - softmax`, in one pass over the scores; that of a
+    pick and a sum, each by itself, takes four. None flows through the sum alone.
+
+    Args:
+      scores: [..., V] float32.
+      targets: [...] int32.
+    """
+    norm = jax.nn.logsumexp(scores, axis=-1)
+    picked = jnp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
+    return picked - norm, norm
+
+
+def _logprob_forward(scores: jax.Array, targets: jax.Array):
+    picked, norm = _logprob(scores, targets)
+    norm = ad_checkpoint.checkpoint_name(norm, NORM)
+    return (picked, norm), (scores, targets, norm)
+
+
+def _logprob_backward(saved, cotangents: tuple[jax.Array, jax.Array]):
+    scores, targets, norm = saved
+    tokens = jax.lax.broadcasted_iota(targets.dtype, scores.shape, scores.ndim - 1)
+    target = (tokens == targets[..., None]).astype(scores.dtype)
+    change = target - jnp.exp(scores - norm[..., None])
+    return cotangents[0][..., None] * change, None
+
+
+_logprob.defvjp(_logprob_forward, _logprob_backward)
 
 
 def text_logprobs(
