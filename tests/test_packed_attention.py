@@ -48,18 +48,31 @@ def test_texts_are_found_where_they_lie(texts):
     told = []
     for row, starts in enumerate(np.asarray(found.starts)):
         assert starts[-1] == -1
+        padding = int(np.sum(numbers[row] == 0))
+        last = int(np.sum(starts >= 0)) - 1
         for place, start in enumerate(starts[:-1]):
             asking, asked = (int(x[row, place]) for x in (found.asking, found.asked))
             if start < 0:
                 assert asking == asked == -1
                 continue
+            asking -= padding * (place == last)  # that the row ends with
             (number,) = set(np.abs(numbers[row, start : start + asking]))
             assert np.sum(np.abs(numbers) == number) == asking
             assert np.all(numbers[row, start : start + asked] == number)
             told.append((asked, asking - asked))
     assert sorted(told) == sorted(texts)
-    np.testing.assert_array_equal(found.inside, numbers != 0)
     np.testing.assert_array_equal(found.seen, numbers > 0)
+
+
+def test_every_token_asks():
+    """The kernel writes nothing elsewhere, and what is there may not be a number."""
+    numbers = jnp.asarray(np.pad(rows_of([(90, 6), (3, 2)]), ((0, 1), (0, 0))))
+    found = packed.find(numbers)
+    np.testing.assert_array_equal(
+        found.asking, [[96, -1, -1, -1], [96, -1, -1, -1], [96, -1, -1, -1]]
+    )
+    np.testing.assert_array_equal(found.asked[:, 0], [90, 3, 1])  # of an empty row one
+    assert not found.seen[2].any()
 
 
 def test_a_row_takes_as_many_texts_as_the_kernel_is_told_of():

@@ -23,6 +23,8 @@ GROUPS_SINCE = (0, 11, 2)
 # M is known before the texts are, and the kernels run over all of a row for each of
 # them, there or not: 32 in a row of 1,024 took a twelfth of an update on an H200.
 TOKENS_A_TEXT, FEWEST = 128, 4
+# JAX's name of the operation whose results the way back reads.
+KERNEL = "dot_product_attention_fwd_wrapper"
 
 
 @flax.struct.dataclass
@@ -30,17 +32,16 @@ class Texts:
     """Where the texts of rows lie.
 
     Attributes:
-      asking: [B, M] int32, tokens of each text that attend; -1: there is no such text.
+      asking: [B, M] int32, tokens of each text that attend, padding behind it included;
+        -1: there is no such text.
       asked: [B, M] int32, of these the tokens that are attended to; -1 likewise.
       starts: [B, M + 1] int32, place of its first token; -1 likewise.
-      inside: [B, T] bool, whether a token attends.
-      seen: [B, T] bool, whether it is attended to.
+      seen: [B, T] bool, whether a token is attended to.
     """
 
     asking: jax.Array
     asked: jax.Array
     starts: jax.Array
-    inside: jax.Array
     seen: jax.Array
 
 
@@ -64,30 +65,32 @@ def compile_for(capability: float) -> None:
 def find(numbers: jax.Array) -> Texts:
     """Return where the texts of rows lie.
 
+    Padding asks as if it belonged to the text before it, and a row without a text as if
+    it were one. The kernel writes nothing where nobody asks: so it writes everywhere,
+    and its results need no choosing, which took passes over memory of their own.
+
     Args:
       numbers: [B, T] int32 as `llama.hidden_states` takes them: each text lies in one
-        piece, tokens that see it and are not seen behind it, and there are at most
-        `most_texts(T)` in a row.
+        piece, tokens that see it and are not seen behind it, the first one begins where
+        its row does, and there are at most `most_texts(T)` in a row.
     """
     most, text = most_texts(numbers.shape[1]), jnp.abs(numbers)
     before = jnp.pad(text[:, :-1], ((0, 0), (1, 0)))
-    begins = (text != before) & (text > 0)
+    begins = ((text != before) & (text > 0)).at[:, 0].set(True)
     which = jnp.cumsum(begins, axis=1) - 1  # of the text before, where none is
     own = which[:, :, None] == jnp.arange(most)  # [B, T, M]
-    inside, seen = text > 0, numbers > 0
-
-    def count(counted: jax.Array) -> jax.Array:
-        return jnp.sum(own & counted[:, :, None], axis=1, dtype=jnp.int32)
-
-    there = count(begins) > 0
+    seen = numbers > 0
+    there = jnp.any(own, axis=1)
     places = jnp.arange(numbers.shape[1], dtype=jnp.int32)[None, :, None]
     starts = jnp.sum(jnp.where(own & begins[:, :, None], places, 0), axis=1)
     starts = jnp.where(there, starts.astype(jnp.int32), -1)
+    asking = jnp.sum(own, axis=1, dtype=jnp.int32)
+    asked = jnp.sum(own & seen[:, :, None], axis=1, dtype=jnp.int32)
     return Texts(
-        asking=jnp.where(there, count(inside), -1),
-        asked=jnp.where(there, count(seen), -1),
+        asking=jnp.where(there, asking, -1),
+        # Of no key at all the mean would be 0/0: of a row without a text one, a zero.
+        asked=jnp.where(there, jnp.maximum(asked, 1), -1),
         starts=jnp.pad(starts, ((0, 0), (0, 1)), constant_values=-1),
-        inside=inside,
         seen=seen,
     )
 
@@ -105,16 +108,16 @@ def causal_attention(
       dtype: of the products' operands, "bfloat16".
 
     Returns:
-      [B, T, N * H] float32; zero where a token is of no text.
+      [B, T, N * H] float32; finite where a token is of no text.
     """
+    # No gradient of a key that is not seen is written: chosen here, it is 0 there.
+    seen = texts.seen[:, :, None, None]
+    q, k, v = (
+        x.astype(dtype) for x in (q, jnp.where(seen, k, 0), jnp.where(seen, v, 0))
+    )
     groups = q.shape[2] // k.shape[2]
     if jax.__version_info__ < GROUPS_SINCE and groups > 1:
         k, v = (jnp.repeat(x, groups, axis=2) for x in (k, v))
-    inside, seen = (x[:, :, None, None] for x in (texts.inside, texts.seen))
-    # The kernel writes nothing where no text is, neither results nor gradients: what is
-    # chosen here before and behind it is 0 there in both directions.
-    chosen = zip((q, k, v), (inside, seen, seen), strict=True)
-    q, k, v = (jnp.where(where, x, 0).astype(dtype) for x, where in chosen)
     out = cudnn.dot_product_attention(
         q,
         k,
@@ -126,5 +129,4 @@ def causal_attention(
         scale=1 / math.sqrt(q.shape[-1]),
         mask_type=cudnn.MaskType.PADDING_CAUSAL,
     )
-    out = jnp.where(inside, out, 0)
     return out.reshape(*out.shape[:2], -1).astype(jnp.float32)

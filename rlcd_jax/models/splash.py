@@ -22,6 +22,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from rlcd_jax import sharding
+from rlcd_jax.models import products
 
 LANES = 128  # of a TPU's vector: blocks are whole multiples of it
 LARGEST = 512  # block of tokens: scores of one, float32, are a MiB of the chip's memory
@@ -115,5 +116,6 @@ def _kernel(length: int, heads: int) -> kernels.SplashAttentionKernel:
         ),
         head_shards=1,
         q_seq_shards=1,
+        residual_checkpoint_name=products.NAME,
         interpret=INTERPRET,
     )
