@@ -4,7 +4,8 @@ There are two ways to add tokens, because writing one row to another place in ev
 slot is cheap on a GPU and dear elsewhere (and `Fresh`, where nothing is there yet):
 
 * `Cache`: each new token is written to its place, then attention reads the cache.
-  The cuDNN kernel wants this: it stops at each row's own length.
+  The kernels of GPUs want this: they stop at each row's own length, cuDNN's and, of
+  one new token in each of many slots, `models.one_query`.
 * `Draft`: new tokens go to a small window, at the same index in every slot; attention
   reads the frozen cache and the window. `merge` moves the window to its places once
   for many tokens. On CPU a scattered write costs more than a layer's products, and
@@ -22,7 +23,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax.models import blocked, products, splash
+from rlcd_jax.models import blocked, one_query, products, splash
 
 NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
 
@@ -206,6 +207,13 @@ def attend(
     slot = jnp.arange(q.shape[0])[:, None]
     keys, values = (buffers[layer] for buffers in (cache.k, cache.v))
     k, v = k.astype(keys.dtype), v.astype(values.dtype)
+    if kernel == "cudnn" and one_query.fits(keys.shape, q.shape):
+        places = jnp.where(mask, positions, one_query.IDLE)[:, 0]
+        new = (k[:, 0], v[:, 0])
+        mixed, buffers = one_query.attend(
+            q[:, 0].astype(dtype), new, (keys, values), places
+        )
+        return mixed.reshape(*q.shape[:2], -1), buffers
     if kernel == "cudnn":
         keys = keys.at[slot, places].set(k, mode="drop")
         values = values.at[slot, places].set(v, mode="drop")
