@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-from rlcd_jax.models import attention, cached, heads, llama, presets
+from rlcd_jax.models import attention, cached, heads, llama, packed, presets
 
 CFG = dataclasses.replace(presets.get_preset("tiny"), dtype="float32")
 UNTIED = dataclasses.replace(CFG, tie_embeddings=False)
@@ -151,6 +152,46 @@ def test_remat_keeps_what_it_says():
     assert counts["none"] == 9 + 18
     assert counts["dots"] == counts["none"] + 2
     assert counts["full"] in (counts["none"] + 8, counts["none"] + 9)
+
+
+@pytest.mark.parametrize("remat", llama.REMAT)
+def test_layers_one_by_one_are_those_of_a_loop(remat):
+    tokens, mask = np.arange(12).reshape(2, 6), np.ones((2, 6), bool)
+    found, loops = {}, []
+    for unroll in (False, True):
+        cfg = dataclasses.replace(CFG, remat=remat, unroll=unroll)
+        params = llama.init_params(cfg, jax.random.key(0))
+
+        def loss(params, cfg=cfg):
+            return heads.text_logprobs(params, cfg, tokens, mask, chunk_tokens=99).sum()
+
+        program = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
+        found[unroll] = program(params)
+        loops.append(program.as_text().count(" while("))
+    assert loops[0] == loops[1] + 2  # there and back
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        *found.values(),
+    )
+
+
+@pytest.mark.parametrize(("remat", "runs"), [("none", 1), ("dots", 1), ("full", 2)])
+def test_what_a_kernel_of_attention_gives_is_kept(remat, runs, monkeypatch):
+    """As long as products are: only "full" runs cuDNN's way there again."""
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda asked: True)
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91200)
+    cfg = dataclasses.replace(
+        CFG, remat=remat, attention="cudnn", dtype="bfloat16", head_dim=64
+    )
+    params = llama.init_params(cfg, jax.random.key(0))
+    numbers = jnp.ones((2, 128), jnp.int32)
+
+    def loss(params):
+        where = jnp.broadcast_to(jnp.arange(128), (2, 128))
+        return llama.hidden_states(params, cfg, numbers, where, numbers)[0].sum()
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(loss))(params))
+    assert jaxpr.count(f"{packed.KERNEL}[") == runs
 
 
 def test_rms_norm_by_hand():

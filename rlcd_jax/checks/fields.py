@@ -110,6 +110,7 @@ _MODEL = {
     "cache_dir": _text("", "a folder", empty=True, path=True),
     "dtype": _choice(*llama.DTYPES),
     "remat": _choice(*llama.REMAT),
+    "unroll": _flag(False),
     "results": _choice(kernels.AUTO, *llama.DTYPES),
     "attention": _choice(kernels.AUTO, *llama.ATTENTION),
     "attention_block": _count(

@@ -30,6 +30,7 @@ FOLLOWS = {
     "stall_minutes": "when a run that does not move says where it stands",
     "model.cache_dir": PLACE,
     "model.remat": ROUNDING,
+    "model.unroll": ROUNDING,
     "model.results": ROUNDING,
     "model.attention": ROUNDING,
     "model.attention_block": ROUNDING,

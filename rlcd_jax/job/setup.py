@@ -41,6 +41,7 @@ class Job:
     load_base: Callable[[], Params]
     role: str  # whose model it is, of `roles.ROLES`
     find: Callable[[str], Job]  # the job with the model of another role
+    backend: kernels.Backend  # of the mesh
 
     def of(self, role: str) -> Job:
         """Return the job with the model of a role; that of this one, if it is one."""
@@ -52,6 +53,17 @@ class Job:
         """Whether a role has the model that this job has."""
         model = self.config.model
         return roles.spec_of(model, role) == roles.spec_of(model, self.role)
+
+    @property
+    def trained_cfg(self) -> llama.LlamaConfig:
+        """Numbers of the model where it is trained, and of what is read to train it.
+
+        On one GPU each layer of a whole model is compiled by itself; over several, or
+        under adapters, XLA would gather or cast the weights of many layers at once.
+        """
+        alone = self.backend.platform == "gpu" and self.mesh.size == 1
+        unroll = self.config.model.unroll and alone and self.lora is None
+        return dataclasses.replace(self.cfg, unroll=unroll)
 
     @property
     def chunk_tokens(self) -> int:
@@ -102,7 +114,8 @@ def _with_model(
     """Return the job with the model of a role; nothing is read of its weights."""
     with naming(config, role):
         cfg, text_tokenizer, read = _find_model(config, role)
-    cfg = configured(cfg, config, kernels.this_backend())
+    backend = kernels.this_backend()
+    cfg = configured(cfg, config, backend)
     if not cfg.layout.is_own:
         logging.log_first_n(logging.INFO, "%s", 1, cfg.layout.describe())
     shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
@@ -114,7 +127,7 @@ def _with_model(
     if dtype is not None:
         load_base = functools.cache(load_base)
     find = functools.partial(_with_model, config, task, mesh)
-    return Job(config, task, mesh, cfg, text_tokenizer, load_base, role, find)
+    return Job(config, task, mesh, cfg, text_tokenizer, load_base, role, find, backend)
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
     each = {
         "full": stream,
         "dots": stream + _product_bytes(cfg, one),
-        "none": stream + layer,
+        "none": stream + _all_bytes(cfg, one, layer),
     }
     kept = one.models * cfg.num_layers * each[cfg.remat]
     kept += one.before * stream // FLOAT * jnp.dtype(cfg.dtype).itemsize
@@ -150,6 +150,23 @@ def _product_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
     query, key, mlp = _heads(cfg, one.tensor_ways)
     token = one.rows * one.length * jnp.dtype(cfg.results).itemsize
     return int(token * (query + 2 * key + 2 * mlp + 2 * cfg.embed_dim))
+
+
+def _all_bytes(cfg: llama.LlamaConfig, one: Pass, layer: int) -> int:
+    """Return what a backward pass reads of a layer of which nothing is made again.
+
+    A loop over layers keeps each array as the backward pass is written, on GPUs in
+    float32 and before and after each step. Layers that are compiled one by one keep
+    what kernels give, products and half a dozen arrays beside them.
+    """
+    if one.platform != "gpu" or cfg.attention != "cudnn":
+        return layer
+    *_, mlp = _heads(cfg, one.tensor_ways)
+    token = one.rows * one.length
+    if not cfg.unroll:
+        return int(FLOAT * token * (6 * mlp + 12 * cfg.embed_dim))
+    beside = token * (mlp + 4 * cfg.embed_dim) * jnp.dtype(cfg.results).itemsize
+    return int(_product_bytes(cfg, one) + beside)
 
 
 def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
-from rlcd_jax.models import attention, cached, head_layout, products, table
+from rlcd_jax.models import attention, cached, head_layout, packed, products, table
 
 Params = Any
 DTYPES = ("bfloat16", "float32")
@@ -50,7 +50,9 @@ class LlamaConfig:
 
     `dtype` is that of the products' operands, `results` that of what a layer's give,
     which is summed up and normed in float32 either way; `remat` says what the backward
-    pass recomputes ("full": all of a layer, "dots": all but its products); `attention`
+    pass recomputes ("full": all of a layer, "dots": all but its products); `unroll`
+    compiles every layer of the training form by itself and not one for all, which takes
+    longer, and spares the copies to and from the arrays that a loop keeps; `attention`
     is the kernel ("cudnn" needs an NVIDIA GPU, "splash" a TPU, and both bfloat16); with
     "xla" texts of more than twice `attention_block` tokens are read in blocks of so
     many at most, which changes no value (0: never); `tensor_ways` is among how many
@@ -74,6 +76,7 @@ class LlamaConfig:
     dtype: str = "bfloat16"
     results: str = "float32"
     remat: str = "full"
+    unroll: bool = False
     attention: str = "xla"
     attention_block: int = 256
     tensor_ways: int = 1
@@ -395,19 +398,29 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
         return _block(layer, cfg, x, angles, attend), None
 
     stacked = isinstance(layers, dict)
-    # Passes of a scan are loops of their own, so nothing undoes the checkpoint; the
+    # Passes of a loop are loops of their own, so nothing undoes the checkpoint; the
     # barriers that it has elsewhere would make a compiler gather float32 weights.
-    remat = functools.partial(jax.checkpoint, prevent_cse=not stacked)
+    loop = stacked and not cfg.unroll
+    remat = functools.partial(jax.checkpoint, prevent_cse=not loop)
     if cfg.remat == "full":
         step = remat(step)
     elif cfg.remat == "dots":
-        policy = jax.checkpoint_policies.save_only_these_names(products.NAME)
-        step = remat(step, policy=policy)
+        step = remat(step, policy=_is_kept)
     if stacked:
-        return jax.lax.scan(step, x, layers)[0]
+        return jax.lax.scan(step, x, layers, unroll=cfg.unroll)[0]
     for layer in layers:
         x, _ = step(x, layer)
     return x
+
+
+def _is_kept(primitive: Any, *arrays: Any, **numbers: Any) -> bool:
+    """Return whether `remat="dots"` keeps what an operation gives.
+
+    Products, and what a kernel of attention leaves for its way back: to make that again
+    takes as long as the way there.
+    """
+    named = jax.checkpoint_policies.save_only_these_names(products.NAME)
+    return primitive.name == packed.KERNEL or named(primitive, *arrays, **numbers)
 
 
 def _run_cached(layers, cfg, x, angles, where, cache):

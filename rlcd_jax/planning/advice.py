@@ -154,10 +154,12 @@ def _moved(
     job: setup.Job, config: ConfigDict, mesh: Any, chip: chips.Chip
 ) -> setup.Job:
     """Return a job of a plan, and those of its other models, on another mesh."""
+    backend = gpu_targets.backend(chip)
     return dataclasses.replace(
         job,
         config=config,
-        cfg=setup.configured(job.cfg, config, gpu_targets.backend(chip)),
+        cfg=setup.configured(job.cfg, config, backend),
+        backend=backend,
         mesh=mesh,
         find=lambda role: _moved(job.of(role), config, mesh, chip),
     )

@@ -211,7 +211,8 @@ def working(
         platform=setting.chip.platform,
         adapted=setting.job.lora is not None,
     )
-    return footprint.working_bytes(setting.cfg, one)
+    cfg = setting.job.trained_cfg if models else setting.cfg
+    return footprint.working_bytes(cfg, one)
 
 
 def logits(setting: Setting, rows: int, length: int, arrays: int) -> int:

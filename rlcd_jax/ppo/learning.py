@@ -120,7 +120,8 @@ class Reading:
 
 def reading(job: setup.Job) -> Reading:
     """Return how the rollout and the update of a job read replies."""
-    return Reading(job.cfg, job.chunk_tokens, float(job.config.policy.temperature))
+    temperature = float(job.config.policy.temperature)
+    return Reading(job.trained_cfg, job.chunk_tokens, temperature)
 
 
 def response_logprobs(

@@ -210,7 +210,7 @@ def _wanted(row: Example) -> np.ndarray:
 
 def distill_loss(job: setup.Job):
     """Return the next-token loss of a batch as a function of the parameters."""
-    return _loss(job.cfg, job.chunk_tokens, job.config.distill.per_sequence)
+    return _loss(job.trained_cfg, job.chunk_tokens, job.config.distill.per_sequence)
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)

@@ -262,7 +262,7 @@ def direct_loss(job: setup.Job):
     """Return the loss of a batch of pairs as a function of the parameters."""
     section = job.config.direct
     numbers = section.loss, float(section.beta), section.per_token
-    return _loss(job.cfg, job.chunk_tokens, *numbers)
+    return _loss(job.trained_cfg, job.chunk_tokens, *numbers)
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)

@@ -31,6 +31,7 @@ TEXT_TOKENS = 48  # of it that are read
 OF_THE_RUN = (
     "dtype",
     "remat",
+    "unroll",
     "attention",
     "attention_block",
     "tensor_ways",
