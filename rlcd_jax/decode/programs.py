@@ -7,9 +7,10 @@ What is expected of each backend:
 * CPU: products of bfloat16 operands with float32 results run on AMX where there is
   one, and gain from 32 and more slots; new entries go to a window of the dispatch's
   steps, the cache itself is only read (see `models.cached`).
-* GPU: with `attention="cudnn"` the kernel stops at each row's own length, so that a
-  step reads the weights and the live cache once; the loop has a fixed number of
-  steps, so the host is not asked between them.
+* GPU: with `attention="cudnn"` the kernels stop at each row's own length, so that a
+  step reads the weights and the live cache once, `models.one_query` in one pass with
+  what it adds; the loop has a fixed number of steps, so the host is not asked between
+  them.
 * TPU: one query a slot leaves the matrix unit idle, and a step is a stream of weights
   and cache through memory whatever the kernel.  Unrolled layers with one buffer a
   layer, only read in the loop, keep XLA from copying the cache; bfloat16 operands with
