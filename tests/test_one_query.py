@@ -110,7 +110,7 @@ def test_few_slots_odd_widths_and_huge_caches_are_cudnns():
 
 
 def test_without_triton_it_is_cudnns(monkeypatch):
-    monkeypatch.setattr(one_query, "triton", None)
+    monkeypatch.setattr(one_query, "_triton", lambda: None)
     assert not one_query.fits((512, 256, 3, 64), (512, 1, 9, 64))
 
 

@@ -12,17 +12,12 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas
 
 from rlcd_jax import sharding
-
-try:
-    from jax.experimental.pallas import triton
-except ImportError:  # JAX 0.11 says that a later version will be without it
-    triton = None
 
 CACHE = ("slots", None, "kv_heads", None)  # logical axes of keys and values
 IDLE = -1  # place of a token that does not count
@@ -44,7 +39,7 @@ def fits(cache: tuple[int, ...], queries: tuple[int, ...]) -> bool:
     """
     slots, entries, kv_heads, width = _shape_of_a_device(cache)
     return (
-        triton is not None
+        _triton() is not None
         and queries[1] == 1
         and width >= ROWS
         and width & (width - 1) == 0  # Triton's arrays are powers of two
@@ -52,6 +47,19 @@ def fits(cache: tuple[int, ...], queries: tuple[int, ...]) -> bool:
         and slots * kv_heads >= FEWEST
         and slots * entries * kv_heads * width < MOST
     )
+
+
+@functools.cache
+def _triton() -> Any:
+    """Return JAX's Triton for kernels, which takes its time to load.
+
+    Nothing where there is none: JAX 0.11 says that a later version will be without.
+    """
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError:
+        return None
+    return triton
 
 
 def _shape_of_a_device(cache: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,6 +107,8 @@ def attend(
 
 
 def _attend(q, new_key, new_value, keys, values, places):
+    from jax.experimental import pallas
+
     slots, entries, kv_heads, width = keys.shape
     heads = q.shape[1]
     group = heads // kv_heads
@@ -120,7 +130,7 @@ def _attend(q, new_key, new_value, keys, values, places):
         out_specs=[rows(group), own, own],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, keys, values)],
         input_output_aliases={3: 1, 4: 2},
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
+        compiler_params=_triton().CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=INTERPRET,
         name="one_query",
     )(new, new, new, keys, values, places)
@@ -141,6 +151,9 @@ def _program(
     scale,
 ):
     """Do one key/value head of one slot; arguments are the kernel's views of arrays."""
+    from jax.experimental import pallas
+
+    triton = _triton()
     count = place[()]  # of the entries before the new one, which are read
     mine = (jnp.arange(ROWS) < group)[:, None]
     queries = triton.load(q.at[pallas.ds(0, ROWS), :], mask=mine, other=0.0)

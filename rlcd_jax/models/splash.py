@@ -11,15 +11,10 @@ Letters as in `models.attention`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_kernel as kernels,
-)
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_mask as masks,
-)
 
 from rlcd_jax import sharding
 from rlcd_jax.models import products
@@ -86,6 +81,8 @@ def causal_attention(
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, numbers: jax.Array) -> jax.Array:
     """Return what the queries of one device see, [B, T, N, H] in their dtype."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
     length, heads = q.shape[1:3]
     more = padded(length) - length
     q, k, v = (
@@ -93,19 +90,25 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, numbers: jax.Array) -> jax
         for x in (q, k, v)
     )
     numbers = jnp.pad(numbers, ((0, 0), (0, more)))
-    texts = kernels.SegmentIds(
+    texts = splash_attention.SegmentIds(
         q=jnp.abs(numbers), kv=jnp.where(numbers > 0, numbers, UNSEEN)
     )
     out = jax.vmap(_kernel(length, heads))(q, k, v, texts)
     return jnp.swapaxes(out, 1, 2)[:, :length]
 
 
-def _kernel(length: int, heads: int) -> kernels.SplashAttentionKernel:
-    """Return the kernel of a row: (q [N, T, H], k, v [K, T, H], texts) -> [N, T, H]."""
+def _kernel(length: int, heads: int) -> Callable[..., jax.Array]:
+    """Return the kernel of a row: (q [N, T, H], k, v [K, T, H], texts) -> [N, T, H].
+
+    JAX's kernels for TPUs take a tenth of the time in which a command starts, so that
+    they are loaded where they are used.
+    """
+    from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+
     size = block_tokens(length)
-    one = masks.CausalMask((padded(length), padded(length)))
+    one = kernels.CausalMask((padded(length), padded(length)))
     return kernels.make_splash_mha(
-        masks.MultiHeadMask([one] * heads),
+        kernels.MultiHeadMask([one] * heads),
         block_sizes=kernels.BlockSizes(
             block_q=size,
             block_kv=size,
