@@ -19,6 +19,19 @@ def test_product_is_x_times_weight_transposed(shape):
     np.testing.assert_allclose(found, np.asarray(x) @ np.asarray(weight).T, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (1, 1, 7)])
+def test_a_lone_row_is_multiplied_as_one_of_two(shape):
+    """In bfloat16 on CPUs; to the last bit, so that nobody sees who sat beside it."""
+    x, weight = arrays(shape, (6, 7))
+    two = jnp.stack([x.reshape(-1), jnp.ones(7)])
+    for dtype in ("bfloat16", "float32"):
+        alone = products.product(x, weight, dtype)
+        assert alone.shape == (*shape[:-1], 6)
+        beside = products.product(two, weight, dtype)[0]
+        close = 0 if dtype == "bfloat16" else 1e-6
+        np.testing.assert_allclose(alone.reshape(-1), beside, rtol=0, atol=close)
+
+
 def test_product_rounds_operands_and_not_the_sum():
     x = jnp.array([[1.0 + 2**-10, 2.0**-12]])
     weight = jnp.array([[1.0, 1.0]])
