@@ -14,6 +14,8 @@ import sys
 
 import pytest
 
+from rlcd_jax.planning import chips, compiled
+
 ROOT = pathlib.Path(__file__).parents[1]
 COMPILERS = {"h100:8": "jax_cuda13_plugin", "v5e:2x4": "libtpu"}
 CLOSE = 0.10
@@ -50,27 +52,41 @@ def test_peaks_are_the_compilers(topology, stage):
         assert one["peak"] == pytest.approx(peak, rel=CLOSE, abs=SMALL * CLOSE), name
 
 
-def test_tpu_programs_have_the_kernel_and_no_scores():
-    """Rows of several texts, forwards and backwards, on a mesh; and a prefill."""
-    if not importlib.util.find_spec("libtpu"):
-        pytest.skip("libtpu is not installed")
+HAVE = {
+    "v5e:2x4": {
+        "reading": ["fwd"],
+        "gradient": ["dkv", "dq", "fwd"],
+        "prefill": ["fwd"],
+        "decode": [],
+    },
+    "h100:8": {
+        "reading": ["fmhaSoftmax"],
+        "gradient": ["fmhaSoftmax", "fmhaSoftmaxBackward"],
+        "prefill": ["fmhaSoftmax"],
+        "decode": ["one_query"],
+    },
+}
+
+
+@pytest.mark.parametrize("topology", sorted(COMPILERS))
+def test_programs_have_the_kernels_and_no_scores(topology):
+    """Rows of several texts, forwards and backwards, on a mesh; prefill and decoding."""
+    if not importlib.util.find_spec(COMPILERS[topology]):
+        pytest.skip(f"{COMPILERS[topology]} is not installed")
     length = 768
     done = subprocess.run(
-        [sys.executable, "tests/tpu_programs.py", str(length)],
+        [sys.executable, "tests/absent_chips.py", topology, str(length)],
         cwd=ROOT,
         env={name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
-        | {"PYTHONPATH": str(ROOT)},
+        | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        | {"XLA_FLAGS": compiled.xla_flags(chips.parse_topology(topology))},
         capture_output=True,
         text=True,
         timeout=900,
     )
     assert done.stdout, done.stderr
     told = json.loads(done.stdout)
-    assert {name: one["kernels"] for name, one in told.items()} == {
-        "reading": ["fwd"],
-        "gradient": ["dkv", "dq", "fwd"],
-        "prefill": ["fwd"],
-    }
+    assert {name: one["kernels"] for name, one in told.items()} == HAVE[topology]
     for name, one in told.items():
         shapes = [shape.split(",") for shape in one["shapes"]]
         assert any(str(length) in shape for shape in shapes), name

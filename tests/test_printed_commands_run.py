@@ -100,6 +100,8 @@ AGAIN = {
     "bench --what=preference --model=tiny --prompt=12 --repeats=1": (
         "bench --what=preference; test_blocked has blocks"
     ),
+    "bench --what=train --model=tiny --prompt=12 --config.distill.batch_size=8 "
+    "--config.distill.lengths=": "bench --what=train with a smaller batch",
     "bench --model=tiny ": "bench --what=decode, which is what it measures by itself",
     "weights import --model {about.base} --out BASE": "weights import of a GGUF file",
     "weights export --checkpoint RUN/policy --out policy_of_bytes": (

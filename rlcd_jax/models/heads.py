@@ -16,7 +16,7 @@ from jax import ad_checkpoint
 from rlcd_jax.models import llama, output_table, table
 
 Params = Any
-NORM = "norm"  # of scores, by which rematerialisation knows to keep it
+NORM = "norm"  # log-sum-exp of scores: by it rematerialisation knows to keep that
 
 
 def token_logprobs(
@@ -68,10 +68,11 @@ def token_logprobs(
 
 @jax.custom_vjp
 def _logprob(scores: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the log-probability of targets [..., ] and the log of all scores' sum.
+    """Return the log-probability of targets [...] and the log-sum-exp of scores [...].
 
-    Its gradient is `1 at the target - softmax`, in one pass over the scores; that of a
-    pick and a sum, each by itself, takes four. None flows through the sum alone.
+    The gradient of the first is `1 at the target - softmax`, in one pass over the
+    scores; those of a pick and of a sum, each by itself, take four. None flows through
+    the second.
 
     Args:
       scores: [..., V] float32.

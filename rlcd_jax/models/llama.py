@@ -359,7 +359,8 @@ def hidden_states(
       mask: [B, T] bool, True where a token counts; others neither are attended to
         nor are written to the cache. Without a cache also int32: rows of several
         texts, whose tokens have the number of their text, and 0 where none is; a
-        negative number sees the text of the positive one and is not seen.
+        negative number sees the text of the positive one and is not seen. The first
+        text begins where its row does.
       cache: keys and values of the texts so far (see `models.cached`); None for
         whole texts.
 
