@@ -25,6 +25,9 @@ on_gpu = pytest.mark.skipif(
 )
 
 
+FIND = jax.jit(packed.find)
+
+
 def rows_of(texts, width=WIDTH):
     """Return the numbers of rows; of each text its length and unseen tokens."""
     packer = packing.Packer(
@@ -44,10 +47,13 @@ def rows_of(texts, width=WIDTH):
 )
 def test_texts_are_found_where_they_lie(texts):
     numbers = rows_of(texts)
-    found = packed.find(jnp.asarray(numbers))
+    numbers = np.pad(numbers, ((0, 12 - len(numbers)), (0, 0)))  # of one shape always
+    found = FIND(jnp.asarray(numbers))
     told = []
     for row, starts in enumerate(np.asarray(found.starts)):
         assert starts[-1] == -1
+        if not numbers[row].any():
+            continue  # see the next test
         padding = int(np.sum(numbers[row] == 0))
         last = int(np.sum(starts >= 0)) - 1
         for place, start in enumerate(starts[:-1]):
