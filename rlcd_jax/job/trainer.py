@@ -306,7 +306,13 @@ def _programs(
 
     def step(state: train_state.TrainState, base: Params, batch: train_state.Batch):
         return train_state.update(
-            state, batch, optimizer, loss_on(base), num_micro=num_micro, weight=weight
+            state,
+            batch,
+            optimizer,
+            loss_on(base),
+            num_micro=num_micro,
+            weight=weight,
+            chooses=not sharding.is_on_cpu(mesh),
         )
 
     create = jax.jit(

@@ -6,7 +6,6 @@ needs, since every random draw and every batch is a function of (seed, step).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +50,7 @@ def update(
     *,
     num_micro: int,
     weight: str,
+    chooses: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Make one optimizer update from one batch, a part at a time.
 
@@ -62,6 +62,8 @@ def update(
       num_micro: parts; the length of each array must be a multiple.
       weight: name of a bool array of the batch: a part weighs as many entries as it
         has True, which makes the sum over parts the mean over the whole batch.
+      chooses: how an update is left out: False: of two programs one is run, as CPUs do
+        it in less memory; True: every number is chosen, as accelerators do.
 
     Returns:
       The state after, and the metrics, weighted likewise, with `optimizer/grad_norm`,
@@ -74,13 +76,8 @@ def update(
     metrics = {**metrics, "optimizer/grad_norm": optax.tree.norm(grads)}
     # Of a finite gradient, whose squares have a finite sum, the update is finite.
     fine = jnp.all(jnp.stack([jnp.isfinite(one) for one in metrics.values()]))
-    new, added = jax.lax.platform_dependent(
-        fine,
-        state,
-        grads,
-        cpu=functools.partial(_apply_if, optimizer),
-        default=functools.partial(_apply_and_choose, optimizer),
-    )
+    apply = _apply_and_choose if chooses else _apply_if
+    new, added = apply(optimizer, fine, state, grads)
     metrics["optimizer/update_norm"] = jnp.where(fine, optax.tree.norm(added), 0.0)
     return new, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
 
