@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from rlcd_jax.planning import chips, compiled
+from rlcd_jax.planning import apart, chips
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMPILERS = {"h100:8": "jax_cuda13_plugin", "v5e:2x4": "libtpu"}
@@ -74,12 +74,12 @@ def test_programs_have_the_kernels_and_no_scores(topology):
     if not importlib.util.find_spec(COMPILERS[topology]):
         pytest.skip(f"{COMPILERS[topology]} is not installed")
     length = 768
+    own = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, "tests/absent_chips.py", topology, str(length)],
         cwd=ROOT,
-        env={name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
-        | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        | {"XLA_FLAGS": compiled.xla_flags(chips.parse_topology(topology))},
+        env=apart.variables(chips.parse_topology(topology), own)
+        | {"PYTHONPATH": os.pathsep.join([str(ROOT), own.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=900,

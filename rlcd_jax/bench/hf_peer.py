@@ -58,6 +58,11 @@ def load_packages(load: Load, peer: str) -> tuple[Any, Any]:
     return packages[0], packages[1]
 
 
+def device_of(torch: Any) -> str:
+    """Return what torch computes on here: a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def config_numbers(cfg: llama.LlamaConfig) -> dict[str, Any]:
     """Return a model's numbers as transformers' `LlamaConfig` names them."""
     return {
@@ -86,7 +91,7 @@ class HfPeer:
         self, cfg: llama.LlamaConfig, dtype: str, torch: Any, transformers: Any
     ) -> None:
         self._torch = torch
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = device_of(torch)
         config = transformers.LlamaConfig(**config_numbers(cfg))
         torch.manual_seed(0)
         torch.set_default_dtype(getattr(torch, dtype))

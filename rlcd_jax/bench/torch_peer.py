@@ -61,7 +61,7 @@ class TorchTrainer:
         self, cfg: llama.LlamaConfig, mode: str, torch: Any, kind: Any, loss: Callable
     ) -> None:
         self._torch, self._loss, self._mode = torch, loss, mode
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = hf_peer.device_of(torch)
         self.is_compiled = self._device == "cuda"
         config = kind.config_class(**hf_peer.config_numbers(cfg))
         config.num_labels, config.pad_token_id = 1, PAD

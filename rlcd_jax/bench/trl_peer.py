@@ -117,7 +117,7 @@ class TrlPeer:
         config = self._transformers.LlamaConfig(**self._numbers)
         config.num_labels, config.pad_token_id = 1, PAD
         config.bos_token_id = config.eos_token_id = END
-        with self._torch.device("cuda" if self._torch.cuda.is_available() else "cpu"):
+        with self._torch.device(hf_peer.device_of(self._torch)):
             return getattr(self._transformers, kind)(config)
 
     def _tokenizer(self) -> Any:

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import programs, scheduler
-from rlcd_jax.models import cached, llama, table
+from rlcd_jax.models import cached, llama, one_query, table
 
 COPY_ROWS = 8  # on a device
 WEIGHTS = ("whole", "split")
@@ -167,7 +167,7 @@ def shardings(
 
     axes = ("slots", "kv_heads", None, None)  # keys and values alike
     if cfg.attention == "cudnn":
-        axes = ("slots", None, "kv_heads", None)
+        axes = one_query.CACHE
     return Shardings(
         params=sharding.param_shardings(
             jax.tree_util.tree_map_with_path(spec, weight_shapes(cfg)), mesh

@@ -15,8 +15,6 @@ import numpy as np
 
 from rlcd_jax.models import blocked, packed, products, splash
 
-NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
-
 
 def rope_frequencies(
     width: int, theta: float, scaling: tuple[float, ...] | None
@@ -141,4 +139,4 @@ def _grouped(q: jax.Array, kv_heads: int) -> jax.Array:
 
 
 def _softmax(scores: jax.Array, seen: jax.Array) -> jax.Array:
-    return jax.nn.softmax(jnp.where(seen, scores, NEGATIVE), axis=-1)
+    return jax.nn.softmax(jnp.where(seen, scores, blocked.NEGATIVE), axis=-1)

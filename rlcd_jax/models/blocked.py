@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from rlcd_jax.models import products
 
-NEGATIVE = -1e30  # a masked score: finite, so that differences are numbers
+# A masked score: finite, so that differences are numbers, and rows without keys too.
+NEGATIVE = -1e30
 WHOLE = 2  # blocks that a text is not worth parting into: a quarter less of products
 TINY = 1e-30  # a sum of no weights, above zero
 

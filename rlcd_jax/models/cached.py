@@ -25,8 +25,6 @@ import jax.numpy as jnp
 
 from rlcd_jax.models import blocked, one_query, products, splash
 
-NEGATIVE = -1e30  # a masked score: finite, so that a row without keys stays finite
-
 
 @flax.struct.dataclass
 class Cache:
@@ -276,7 +274,7 @@ def _mix(q: jax.Array, parts, dtype: str) -> jax.Array:
         jnp.where(
             seen[:, None, None],
             products.contract("mtkgh,mksh->mkgts", grouped, keys, dtype),
-            NEGATIVE,
+            blocked.NEGATIVE,
         )
         for keys, _, seen in parts
     ]

@@ -18,15 +18,15 @@ import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
+from rlcd_jax.models import blocked
 
-CACHE = ("slots", None, "kv_heads", None)  # logical axes of keys and values
+CACHE = ("slots", None, "kv_heads", None)  # logical axes of keys and values on GPUs
 IDLE = -1  # place of a token that does not count
 BLOCK = 64  # entries that a program reads at once
 ROWS = 16  # of queries: the fewest that Triton multiplies
 WARPS, STAGES = 4, 2
 FEWEST = 48  # programs, of which it was seen to be faster; cuDNN splits a slot's keys
 MOST = 2**31  # numbers of a cache: places are counted in 32 bits
-NEGATIVE = -1e30  # a masked score
 INTERPRET = False  # tests set it: the same arithmetic as plain operations, anywhere
 
 
@@ -173,7 +173,9 @@ def _program(
         here = pallas.ds(index * BLOCK, BLOCK)
         some_keys = triton.load(keys.at[here, :], mask=seen[:, None], other=0.0)
         some_values = triton.load(values.at[here, :], mask=seen[:, None], other=0.0)
-        scores = jnp.where(seen[None], dot(queries, some_keys.T) * scale, NEGATIVE)
+        scores = jnp.where(
+            seen[None], dot(queries, some_keys.T) * scale, blocked.NEGATIVE
+        )
         higher = jnp.maximum(top, jnp.max(scores, axis=1))
         less, weights = jnp.exp(top - higher), jnp.exp(scores - higher[:, None])
         mixed = mixed * less[:, None] + dot(
