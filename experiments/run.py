@@ -56,6 +56,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "K/N: draw part K of N of the pairs, with --stage=simulate; empty: all.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "profile",
+        "",
+        "STAGE[:FIRST[-LAST]]: leave a trace of these steps of a stage (of one that "
+        "draws: dispatches of the engine) in WORKDIR/profile; empty: none.",
+        flag_values=values,
+    )
 
 
 def run(config: ConfigDict) -> None:
@@ -64,11 +71,14 @@ def run(config: ConfigDict) -> None:
     from rlcd_jax import pipeline, processes
     from rlcd_jax.checks import refusals
     from rlcd_jax.command_line import last_words, workdir_name
+    from rlcd_jax.job import profiling
 
     source = flags.FLAGS["config"].config_filename
     fresh = flags.FLAGS["config"].parser.parse(source)
     refusals.check_labels(config, fresh, source)
     asked, part = flags.FLAGS.stage, flags.FLAGS.part
+    names = stages.named(asked, config)
+    profile = profiling.read(flags.FLAGS.profile, names)
     own = workdir_name.of(config.name, config.task, config.size)
     workdir = flags.FLAGS.workdir or own
     with process.job(
@@ -77,10 +87,11 @@ def run(config: ConfigDict) -> None:
         pipeline.run_stages(
             config,
             workdir,
-            stages.named(asked, config),
+            names,
             cache_dir=str(embedded.default_cache_dir(os.environ)),
             preset=fresh.to_dict(),
             part=part,
+            profile=profile,
             api_key=os.environ.get(api_settings.KEY),
         )
         if processes.is_writer():

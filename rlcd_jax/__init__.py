@@ -31,7 +31,7 @@ a module that is named beside its package has left it for the floor where it is 
     processes, leaving, outages: what processes do together; what the machine refuses
     stages, jsonl, locks, schema, seeds, sharding, tree, progress_bar: nothing of ours
     headline: the few numbers of a step that are shown
-    local_paths, dotted, pulse, screen: where files lie; fields by name; what is shown
+    local_paths, dotted, pulse, phases, screen: where files lie; fields; what is shown
 """
 
 __version__ = "0.1.0"

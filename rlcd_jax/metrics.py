@@ -23,7 +23,7 @@ from rlcd_jax import local_paths, metric_rows, processes, pulse, trackers
 FILE_NAME, RESERVED = metric_rows.FILE_NAME, metric_rows.RESERVED
 # Last parts of the names of what clocks say, in rows, summaries and marks. All else is
 # the same in every run of a config, however often it was stopped.
-CLOCKS = ("wall_time", "seconds", "tokens_per_second")
+CLOCKS = ("wall_time", "seconds", "tokens_per_second", "model_tflops")
 
 
 class MetricWriter:
@@ -125,7 +125,8 @@ class MetricWriter:
 
 def is_clock(name: str) -> bool:
     """Say whether a metric, or a field of a summary, is what a clock says."""
-    return name.rpartition("/")[2] in CLOCKS
+    last = name.rpartition("/")[2]
+    return last in CLOCKS or last.endswith("_seconds")
 
 
 def without_clocks(value: Any) -> Any:

@@ -21,7 +21,7 @@ from rlcd_jax import (
     stages,
 )
 from rlcd_jax.checks import refusals
-from rlcd_jax.job import freed_memory, trainer, watchdog, workspace
+from rlcd_jax.job import freed_memory, profiling, trainer, watchdog, workspace
 from rlcd_jax.judging import settings as api_settings
 from rlcd_jax.pairs import work_parts
 from rlcd_jax.stages import simulate_pairs
@@ -35,6 +35,7 @@ def run_stages(
     cache_dir: str,
     preset: Mapping[str, Any] | None,
     part: str = "",
+    profile: profiling.Wanted | None = None,
     api_key: str | None = None,
 ) -> None:
     """Run stages in their order and write the report; done ones are skipped.
@@ -49,6 +50,7 @@ def run_stages(
       cache_dir: of fetched models, where the config names none.
       preset: the config before single fields were set, for the report; None: unknown.
       part: "K/N": of the simulation, which is the only stage then; "": all.
+      profile: of which stage's steps a trace is left; None: of none.
       api_key: of a judge behind an interface; None: there is none.
 
     Raises:
@@ -68,7 +70,7 @@ def run_stages(
         workspace.open_run(config, workdir)
         workspace.check_shared(workdir)
         held.enter_context(watchdog.watching(workdir, config.stall_minutes))
-        _run(config, workdir, names, own, preset)
+        _run(config, workdir, names, own, preset, profile)
 
 
 def _run(
@@ -77,13 +79,15 @@ def _run(
     names: Sequence[str],
     own: work_parts.WorkPart | None,
     preset: Mapping[str, Any] | None,
+    profile: profiling.Wanted | None,
 ) -> None:
     """Run stages, in a folder that is ours, of a config that was checked."""
     _drop_moments(config, workdir)
     for name in names:
         leaving.leave_if_asked(f"{name} is not begun")
         started = time.monotonic()
-        with outages.told(f"stage {name}"):
+        traced = profiling.PROCESS.stage(name, profile, workdir)
+        with outages.told(f"stage {name}"), traced:
             if own is None:
                 stages.STAGES[name].run(config, workdir)
             elif simulate_pairs.simulate_part(config, workdir, own) is None:

@@ -18,9 +18,9 @@ from rlcd_jax.bench import (
     model_numbers,
     simulate,
     trl_peer,
-    updates,
     whole_job,
 )
+from rlcd_jax.job import rates
 from rlcd_jax.models import footprint, presets
 from rlcd_jax.training import packing
 
@@ -149,8 +149,8 @@ def test_operations_of_an_update_are_those_of_its_texts_alone():
     for wanted in (0, 7):
         one = footprint.forward_flops(cfg, 20, 20, logit_tokens=wanted)
         text = packing.Text(range(20), tuple(range(13, 13 + wanted)))
-        assert updates.flops_of(cfg, [text, text], adapted=False) == 6 * one
-        assert updates.flops_of(cfg, [text], adapted=True) == 2 * one
+        assert rates.update_flops(cfg, [text, text], adapted=False) == 6 * one
+        assert rates.update_flops(cfg, [text], adapted=True) == 2 * one
 
 
 def test_a_step_of_ppo_is_measured_from_prompts_to_updates(capsys, monkeypatch):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rlcd_jax.bench import peak_memory, ratios
+from rlcd_jax import phases
+from rlcd_jax.bench import peak_memory, product_rate, ratios
 from rlcd_jax.bench import settings as settings_lib
-from rlcd_jax.job import nonfinite, setup, trained_form, trainer
+from rlcd_jax.job import nonfinite, rates, setup, trained_form, trainer
 from rlcd_jax.models import heads, lora
 from rlcd_jax.ppo import acting, learning, step_notes
 from rlcd_jax.preference import model
@@ -39,13 +41,16 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
     notes = step_notes.Notes.from_meta({}, actor.section)
     look = nonfinite.Look("policy", step=0)
     shown: dict[str, Any] = {}
+    spent: list[dict[str, float]] = []  # by phase, of each step
 
     def ours(step: int) -> float:
         nonlocal state, notes, shown
         start = time.perf_counter()
+        phases.begin()
         state, notes, shown = train_policy.improve(
             actor, learner, state, notes, step, look, lambda: None
         )
+        spent.append(phases.of(phases.take()))
         return time.perf_counter() - start
 
     first = ours(WARM_UP)
@@ -60,13 +65,16 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
     times: dict[str, list[float]] = {ratios.OURS: []} | {
         name: [] for name in settings.peers
     }
+    products: list[float] = []
     for step in range(WARM_UP + 1, WARM_UP + 1 + settings.repeats):
+        products.append(product_rate.product_rate())
         times[ratios.OURS].append(ours(step))
         prompts = [list(one.ids) for one in actor.draw_prompts(step)]
         for name, peer in settings.peers.items():
             times[name].append(peer(prompts, sizes))
     finished = learning.finish_metrics(shown)
     seconds = statistics.median(times[ratios.OURS])
+    product = statistics.median(products) * job.mesh.size
     figures: dict[str, Any] = {
         "model": settings.model,
         "dtype": job.cfg.dtype,
@@ -77,9 +85,20 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
         "seconds_a_step": seconds,
         "first_step_seconds": first,
         "rollouts_per_second": section.rollouts / seconds,
-        "generate_seconds": finished["generate/seconds"],
+        "seconds_by_phase": _medians(spent[WARM_UP:]),
+        "model_tflops_of_updates": finished[rates.TFLOPS],
+        "product_tflops": product / 1e12,
+        "fraction_of_product_rate": finished[rates.TFLOPS] * 1e12 / product,
         "generate_tokens_per_second": finished["generate/tokens_per_second"],
         "useful_share": finished[trainer.USEFUL],
         **peak_memory.peak_gib(),
     }
     return figures | ratios.of_peers(times, "a_step")
+
+
+def _medians(spent: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median seconds of each phase of some steps."""
+    names = dict.fromkeys(name for one in spent for name in one)
+    return {
+        name: statistics.median(one.get(name, 0.0) for one in spent) for name in names
+    }

@@ -16,11 +16,9 @@ import numpy as np
 
 from rlcd_jax.bench import peak_memory, product_rate, ratios, simulate
 from rlcd_jax.bench import settings as settings_lib
-from rlcd_jax.job import packed_batches, setup, supervised, trainer
-from rlcd_jax.models import footprint, llama
+from rlcd_jax.job import packed_batches, rates, setup, supervised, trainer
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.stages import distill_context, train_preference
-from rlcd_jax.training import packing
 
 FIRST_ID = 5  # below it are ids with a meaning
 
@@ -121,9 +119,9 @@ def _measure(
     flat = [[text for one in batch for text in one] for batch in texts]
     tokens = [sum(len(text.ids) for text in batch) for batch in flat]
     adapted = job.lora is not None
-    flops = [flops_of(job.cfg, batch, adapted=adapted) for batch in flat]
+    flops = [rates.update_flops(job.cfg, batch, adapted=adapted) for batch in flat]
     own = times[ratios.OURS]
-    rates = [flop / seconds for flop, seconds in zip(flops, own, strict=True)]
+    made = [flop / seconds for flop, seconds in zip(flops, own, strict=True)]
     speeds = [count / seconds for count, seconds in zip(tokens, own, strict=True)]
     product = statistics.median(products) * job.mesh.size
     figures = {
@@ -138,31 +136,10 @@ def _measure(
         "seconds_an_update": statistics.median(own),
         "first_updates_seconds": compile_seconds,
         "tokens_per_second": statistics.median(speeds),
-        "model_tflops": statistics.median(rates) / 1e12,
+        "model_tflops": statistics.median(made) / 1e12,
         "product_tflops": product / 1e12,
-        "fraction_of_product_rate": statistics.median(rates) / product,
+        "fraction_of_product_rate": statistics.median(made) / product,
         "last_loss": shown[f"{stage}/loss"],
         **peak_memory.peak_gib(),
     }
     return figures | ratios.of_peers(times, "an_update")
-
-
-def flops_of(
-    cfg: llama.LlamaConfig, texts: Sequence[packing.Text], *, adapted: bool
-) -> float:
-    """Return the model's operations of an update on texts, each by itself.
-
-    Padding, and what remat computes again, are no work of the model.
-
-    Args:
-      cfg: model numbers.
-      texts: as the model reads them.
-      adapted: whether adapters alone are trained.
-    """
-    forward = sum(
-        footprint.forward_flops(
-            cfg, len(text.ids), len(text.ids), logit_tokens=len(text.wanted)
-        )
-        for text in texts
-    )
-    return footprint.training_flops(cfg, forward, adapted=adapted)[0]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from rlcd_jax import progress_bar
+from rlcd_jax import phases, progress_bar
 from rlcd_jax.decode import engine
-from rlcd_jax.job import engine_shape, lengths, setup
+from rlcd_jax.job import engine_shape, lengths, profiling, setup
 
 Params = Any
 SUMS = ("tokens", "replies", "seconds", "slot_steps")  # what jobs add up to
@@ -65,9 +66,13 @@ def generate(
     sampler: engine.Engine, requests: Sequence[engine.Request], what: str
 ) -> list[engine.Reply]:
     """Return the replies in the order of the requests, with progress shown."""
-    with progress_bar.Progress(what, len(requests), unit="replies") as bar:
+    with (
+        phases.phase("generate"),
+        progress_bar.Progress(what, len(requests), unit="replies") as bar,
+    ):
 
         def show(state: Any) -> None:
+            profiling.PROCESS.dispatched()
             bar.advance(
                 state.done - bar.done, f"{state.tokens_per_second:.0f} tokens/s"
             )
@@ -77,10 +82,8 @@ def generate(
 
 def load(sampler: engine.Engine, params: Params, mesh: jax.sharding.Mesh) -> None:
     """Give the engine the weights of a policy version."""
-    if mesh.size == 1:
-        sampler.load(params)
-        return
-    with jax.set_mesh(mesh):
+    alone = contextlib.nullcontext() if mesh.size == 1 else jax.set_mesh(mesh)
+    with phases.phase("generate"), alone:
         sampler.load(params)
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 import jax.monitoring
 from absl import logging as absl_logging
 
+from rlcd_jax import phases
 from rlcd_jax.screen import SCREEN, Screen
 
 CHATTY = ("orbax", "jax")  # packages that say much at the level of information
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # then compiling begins
 COMPILED = "/jax/core/compile/backend_compile_duration"
+TRACED = "/jax/core/compile/jaxpr_trace_duration"
 LONG = 10.0  # seconds of a compilation that has a line of its own
 
 
@@ -61,9 +63,14 @@ def _warns(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def compilations_shown(screen: Screen = SCREEN) -> Iterator[None]:
-    """Show on a screen that a program is compiled; long ones get a line afterwards."""
+    """Show on a screen that a program is compiled; long ones get a line afterwards.
+
+    How long tracing and compiling took is counted in `phases`.
+    """
 
     def look(event: str, seconds: float, **_: object) -> None:
+        if event in (TRACED, LOWERED, COMPILED):
+            phases.PROCESS.compiled(seconds)
         if event == LOWERED:
             screen.doing = "compiling …"
         elif event == COMPILED:

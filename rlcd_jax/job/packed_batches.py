@@ -168,6 +168,10 @@ class Batches:
         """Return the examples of a batch: shuffled anew each epoch, without gaps."""
         return [self._rows[place] for place in self._chosen[index]]
 
+    def texts(self, index: int) -> list[packing.Text]:
+        """Return the texts of a batch, all examples' one after the other."""
+        return [text for row in self.rows(index) for text in self._collate.texts(row)]
+
     def arrays(self, index: int) -> dict[str, np.ndarray]:
         """Return the arrays of a batch."""
         return self._collate.fill(

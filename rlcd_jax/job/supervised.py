@@ -23,6 +23,7 @@ from rlcd_jax import (
     headline,
     leaving,
     metrics,
+    phases,
     processes,
     progress_bar,
     retention,
@@ -32,12 +33,15 @@ from rlcd_jax.job import (
     curriculum,
     nonfinite,
     packed_batches,
+    profiling,
+    rates,
     setup,
     stage_optimizer,
     trained_form,
     trainer,
     workspace,
 )
+from rlcd_jax.models import llama
 from rlcd_jax.pairs import filtering, length_counts
 from rlcd_jax.training import train_state
 
@@ -53,6 +57,7 @@ class Lesson:
 
     Attributes:
       stage: name of the stage.
+      cfg: numbers of the model that learns.
       rows: the training rows.
       collate: how they become arrays.
       evaluate: parameters -> metrics on held-out rows; {} where there are none.
@@ -60,6 +65,7 @@ class Lesson:
     """
 
     stage: str
+    cfg: llama.LlamaConfig
     rows: Sequence[Row]
     collate: packed_batches.Collate
     evaluate: Callable[[Mapping[str, Params]], dict[str, float]]
@@ -231,12 +237,13 @@ def fit(
         state, held_out, made = nonfinite.with_rollbacks(saver, train)
         best = keep.as_summary(saver.steps())
     held_out = held_out or lesson.evaluate(program.models(state))
-    skipped = nonfinite.count(metrics.read_metrics(workdir, lesson.stage))
+    rows = metrics.read_metrics(workdir, lesson.stage)
     return state, {
         **held_out,
         trainer.USEFUL: batches.useful_share(),
         **batches.as_summary(),
-        "skipped_updates": skipped,
+        "skipped_updates": nonfinite.count(rows),
+        **phases.added(rows),
         **program.counts,
         **made.as_summary(section.nonfinite),
         **best,
@@ -304,7 +311,9 @@ def _train(
             lesson.stage, total, unit="updates", done=start, every_seconds=0
         ) as bar,
     ):
+        phases.begin()
         for step in range(start + 1, total + 1):
+            profiling.PROCESS.at(step)
             shown = dict(nonfinite.LEFT_OUT)
             if step not in made:
                 state, shown = update(
@@ -317,13 +326,14 @@ def _train(
                     functools.partial(_save_before, program, saver, made),
                 )
             if step % section.eval_every == 0 or step == total:
-                held_out = lesson.evaluate(program.models(state))
+                with phases.phase("evaluate", whole=True):
+                    held_out = lesson.evaluate(program.models(state))
                 shown |= held_out
             for method, share in batches.shares(step - 1).items():
                 shown[f"{lesson.stage}/share_{method}"] = share
             if step == 1:
                 shown |= length_counts.as_metrics(lesson.stage, lesson.too_long)
-            row = writer.write(step, shown)
+            row = writer.write(step, shown | _speed(lesson, program, batches, step))
             best.note(step, row)
             bar.advance(1, headline.of(row))
             leaves = step < total and leaving.asked() and step + 1 not in made
@@ -335,6 +345,18 @@ def _train(
                     f"{lesson.stage} is saved at update {step} of {total}"
                 )
     return state, held_out, made
+
+
+def _speed(
+    lesson: Lesson, program: trainer.Trainer, batches: packed_batches.Batches, step: int
+) -> dict[str, float]:
+    """Return what a step took, by phase, and how fast its update was."""
+    taken, texts = phases.take(), batches.texts(step - 1)
+    return taken | rates.of_updates(
+        taken,
+        tokens=sum(len(text.ids) for text in texts),
+        flops=rates.update_flops(lesson.cfg, texts, adapted=program.is_adapted),
+    )
 
 
 def make_batches(
@@ -380,10 +402,12 @@ def update(
       watch: looks at the metrics.
       save_before: saves a state before a step, and returns where it is.
     """
-    batch = batches.arrays(step - 1)
-    state, out = program.update(state, batch)
+    with phases.phase(rates.UPDATE):
+        batch = batches.arrays(step - 1)
+        state, out = program.update(state, batch)
+        said = trainer.host_metrics(out)
     shown = watch.finite(
-        trainer.host_metrics(out),
+        said,
         step,
         facts={
             "seed": seed,

@@ -18,7 +18,7 @@ import jax
 import optax
 from absl import logging
 
-from rlcd_jax import checkpoint, processes, retention, sharding, tree
+from rlcd_jax import checkpoint, phases, processes, retention, sharding, tree
 from rlcd_jax.job import trained_form
 from rlcd_jax.models import lora, table
 from rlcd_jax.training import packing, train_state
@@ -152,6 +152,11 @@ class Trainer:
             return self._update.lower(self.state_shapes, self.base_shapes, dict(batch))
 
     @property
+    def is_adapted(self) -> bool:
+        """Whether adapters alone are trained, on a frozen base."""
+        return self._base is not None
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many numbers are trained and not, for a summary; {} of whole models."""
         if self._base is None:
@@ -201,7 +206,8 @@ class Trainer:
         meta: Mapping[str, Any],
     ) -> None:
         """Write everything that changes in training as one step of `folder`."""
-        folder.save(step, _items(state), {**meta, **self.note})
+        with phases.phase("save"):
+            folder.save(step, _items(state), {**meta, **self.note})
 
     @property
     def note(self) -> dict[str, Any]:
@@ -315,6 +321,7 @@ def _programs(
             chooses=not sharding.is_on_cpu(mesh),
         )
 
+    step.__name__ = "_and_".join(("update", *specs))  # what a profile shows
     create = jax.jit(
         lambda params: train_state.create(params, optimizer),
         out_shardings=shardings,

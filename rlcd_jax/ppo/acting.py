@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import processes, seeds, sharding, tasks
+from rlcd_jax import phases, processes, seeds, sharding, tasks
 from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import (
     batching,
@@ -270,9 +270,10 @@ class Actor:
 
         Source: the released code decodes and encodes in the same way.
         """
-        rows = self._reward_rows(sampled)
-        others = {name: score(rows) for name, score in self._others.items()}
-        return {weighted_rewards.OWN: self._rewards(rows), **others}
+        with phases.phase("score"):
+            rows = self._reward_rows(sampled)
+            others = {name: score(rows) for name, score in self._others.items()}
+            return {weighted_rewards.OWN: self._rewards(rows), **others}
 
     def _reward_rows(self, sampled: Sequence[Sampled]) -> list[list[int]]:
         """Return the ids that preference models read of each reply."""
@@ -339,7 +340,7 @@ class Actor:
 
     def _read(self, program: Callable, params: Params, parts: Sequence[Part]) -> Any:
         """Return what a program says of all replies, in their order."""
-        with jax.set_mesh(self.job.mesh):
+        with phases.phase("read"), jax.set_mesh(self.job.mesh):
             said = [processes.fetch(program(params, *rows)) for _, rows in parts]
         back = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
         return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)

@@ -17,7 +17,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlcd_jax import processes
-from rlcd_jax.job import roles, setup, stage_optimizer, trained_form, trainer
+from rlcd_jax.job import (
+    rates,
+    roles,
+    setup,
+    stage_optimizer,
+    trained_form,
+    trainer,
+)
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import credit, kl_penalty, reply_rows, rollout
 from rlcd_jax.training import losses, packing, train_state
@@ -86,6 +93,25 @@ def updates_per_step(section: ConfigDict) -> int:
             f"policy.rollouts={section.rollouts}; choose a divisor"
         )
     return section.epochs * section.rollouts // section.update_batch
+
+
+def work(job: setup.Job, texts: Sequence[packing.Text]) -> dict[str, float]:
+    """Return what the updates of a PPO step read and do, for `rates.of_updates`.
+
+    The policy makes logits of the replies' states, the value model none.
+
+    Args:
+      job: of the stage.
+      texts: the step's prompts with their replies.
+    """
+    section, adapted = job.config.policy, job.lora is not None
+    often = section.epochs * reply_rows.rows_of_update(section) / section.update_batch
+    flops = rates.update_flops(job.cfg, texts, adapted=adapted)
+    if VALUE in trained(section):
+        mute = [dataclasses.replace(text, wanted=()) for text in texts]
+        flops += rates.update_flops(job.cfg, mute, adapted=adapted)
+    tokens = sum(len(text.ids) for text in texts)
+    return {"tokens": often * tokens, "flops": often * flops}
 
 
 def last_step(section: ConfigDict) -> int:

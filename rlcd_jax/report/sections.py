@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlcd_jax import dotted
+from rlcd_jax import dotted, phases
 from rlcd_jax.job import roles
 from rlcd_jax.pairs import cut_counts, length_counts
 from rlcd_jax.report import reading, table_files
@@ -271,7 +271,7 @@ def cost(runs: Mapping[str, reading.Run]) -> list[dict[str, Any]]:
     """Return the time that stages took, and what they say they cost.
 
     `seconds` is the stage's own figure; `span` is from its first to its last line
-    of metrics, pauses included; `where` sums its metrics in seconds.
+    of metrics, pauses included; `where` has its phases, with their share of them all.
     """
     rows = []
     for label, run in runs.items():
@@ -284,7 +284,7 @@ def cost(runs: Mapping[str, reading.Run]) -> list[dict[str, Any]]:
             times = [line["wall_time"] for line in lines if "wall_time" in line]
             if len(times) > 1:
                 row["span"] = duration(max(times) - min(times))
-            row["where"] = _where(lines)
+            row["where"] = _where(stage, lines)
             row["costs"] = _costs(stage)
             if row["seconds"] or row["span"] or row["where"] or row["costs"]:
                 rows.append(row)
@@ -298,18 +298,31 @@ def _seconds(stage: reading.StageState) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def _where(lines: list[dict[str, Any]]) -> str:
-    """Return the sums of the metrics `.../seconds` and `..._seconds`, by size."""
-    sums: dict[str, float] = {}
-    for line in lines:
-        for name, value in line.items():
-            if name.endswith(("/seconds", "_seconds")):
-                sums[name] = sums.get(name, 0.0) + value
-    ordered = sorted(sums.items(), key=lambda item: -item[1])
-    return ", ".join(
-        f"{name.removeprefix('time/')[: -len('seconds') - 1]} {duration(value)}"
-        for name, value in ordered
-    )
+def _where(
+    stage: reading.StageState, lines: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what a stage's time went to: phases with `share` and `text`, by size.
+
+    A finished stage says it in its summary, others in their metrics. What took less
+    than a hundredth is left to the rest.
+    """
+    summary = {} if reading.is_missing(stage.summary) else stage.summary
+    spent = phases.of(summary) or phases.of(phases.added(lines))
+    whole = sum(spent.values())
+    long = {name: one for name, one in spent.items() if one >= 0.01 * whole > 0}
+    long.pop(phases.OTHER, None)
+    if left := whole - sum(long.values()):
+        long[phases.OTHER] = left
+    return [
+        {
+            "name": name,
+            "share": round(100.0 * seconds / whole, 1),
+            "text": f"{name} {duration(seconds)} ({100.0 * seconds / whole:.0f} %)",
+        }
+        for name, seconds in sorted(
+            long.items(), key=lambda item: (item[0] == phases.OTHER, -item[1])
+        )
+    ]
 
 
 def _costs(stage: reading.StageState) -> str:

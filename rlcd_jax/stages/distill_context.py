@@ -71,6 +71,7 @@ def distill_context(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     folder = workspace.begin(config, workdir, "distill")
     lesson = supervised.Lesson(
         stage="distill",
+        cfg=job.cfg,
         rows=examples,
         collate=collate(job),
         evaluate=lambda params: {},

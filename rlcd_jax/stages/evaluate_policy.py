@@ -25,6 +25,7 @@ from rlcd_jax import (
     checkpoint,
     done_mark,
     leaving,
+    phases,
     processes,
     record_files,
     records,
@@ -106,7 +107,9 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     check_lengths(job, prompts)
     suite = make_suite(job)
     folder = workspace.begin(config, workdir, "evaluate")
-    base = job.load_base()
+    phases.begin()
+    with phases.phase("load"):
+        base = job.load_base()
     lost = _read_suite(job, suite, systems, base, folder)
     answers = answer_all(job, systems, base, prompts)
     if processes.is_writer():
@@ -115,7 +118,8 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
     own = base if job.is_model_of(roles.JUDGE) else None
     del base  # another judge comes in its place
     api = asking.Asking(config, job.task, workdir, processes.by_writer)
-    scores, judged = _judge(job, samples, chosen, own, api)
+    given = (job, samples, chosen, own, api)
+    scores, judged = phases.within("judge", _judge, *given)
     if processes.is_writer():
         record_files.write_jsonl(folder / "verdicts.jsonl", judged)
     model = roles.told(config.model)
@@ -152,6 +156,7 @@ def evaluate_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str
         cut_counts.SUMMARY: cut,
         "empty_replies": verdicts.count_empty(samples),
         **({judges.API: api.cost} if judges.API in chosen else {}),
+        **phases.take(),
         "seconds": time.monotonic() - started,
     }
     return workspace.finish(config, workdir, "evaluate", summary)
@@ -214,7 +219,8 @@ def _read_suite(
         for name, system in systems.items()
         if not isinstance(system, best_of.BestOf)
     }
-    readings = regression.read_all(job, suite, policies, base)
+    given = (job, suite, policies, base)
+    readings = phases.within("regression", regression.read_all, *given)
     table = regression.table(job, suite, readings)
     if processes.is_writer():
         record_files.write_jsonl(folder / f"{regression_table.STEM}.jsonl", readings)
@@ -403,14 +409,16 @@ def _own_replies(
     """Yield the replies of a policy, or of the base model, with their divergence."""
     job, params = asked.job, asked.base
     if folder is not None:
-        params = trained_form.restore(job, folder, choosing.ITEM)
+        with phases.phase("load"):
+            params = trained_form.restore(job, folder, choosing.ITEM)
     generation.load(asked.sampler, params, job.mesh)
     replies = generation.generate(asked.sampler, asked.requests, f"evaluate {name}")
     away = np.zeros(len(replies))
     if folder is not None:
         prompts = [one.tokens for one in asked.requests]
         rows = [[*i, *r.tokens] for i, r in zip(prompts, replies, strict=True)]
-        away = measure(params, rows, [len(i) for i in prompts])
+        with phases.phase("read"):
+            away = measure(params, rows, [len(i) for i in prompts])
     for reply, nats in zip(replies, away, strict=True):
         yield reply, {"divergence": float(nats)}
 

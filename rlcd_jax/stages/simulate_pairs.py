@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from rlcd_jax import (
     leaving,
     locks,
     metrics,
+    phases,
     processes,
     record_files,
     records,
@@ -242,7 +242,7 @@ def drawer(job: setup.Job) -> Draw:
     del base  # the engine has its own copy
 
     def draw(prompts: Sequence[records.Prompt]) -> blocks.Drawn:
-        started = time.monotonic()
+        phases.begin()
         calls: list[Mapping[str, float]] = []
 
         def generate(requests):
@@ -262,7 +262,7 @@ def drawer(job: setup.Job) -> Draw:
         )
         kept, filtered = filtering.part(kept, rules)
         figures = generation.add_metrics(calls)
-        figures["simulate/seconds"] = time.monotonic() - started
+        figures |= phases.take()
         cut = told[cut_counts.SUMMARY]["replies"]
         figures |= cut_counts.as_metrics("simulate", cut)
         return blocks.Drawn(kept, dropped, figures, filtered)
@@ -279,8 +279,10 @@ def scorer(job: setup.Job, params: Any, shots: str) -> grid.Score:
       shots: text of the solved examples that the questions begin with.
     """
     if job.config.pairs.votes:
-        return votes.vote_scorer(job, params, shots)
-    return letters.letter_scorer(job, params, job.config.pairs.letters)
+        score = votes.vote_scorer(job, params, shots)
+    else:
+        score = letters.letter_scorer(job, params, job.config.pairs.letters)
+    return lambda texts: phases.within("score", score, texts)
 
 
 def _put_together(

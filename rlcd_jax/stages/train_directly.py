@@ -102,6 +102,7 @@ def train_directly(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str,
     watched = agreement.HeldOut(STAGE, ITEM, held_out, rewards)
     lesson = supervised.Lesson(
         stage=STAGE,
+        cfg=job.cfg,
         rows=rows,
         collate=collate(job),
         evaluate=watched.look,

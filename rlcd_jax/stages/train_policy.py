@@ -21,10 +21,20 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, headline, leaving, metrics, progress_bar, retention
+from rlcd_jax import (
+    checkpoint,
+    headline,
+    leaving,
+    metrics,
+    phases,
+    progress_bar,
+    retention,
+)
 from rlcd_jax.job import (
     freed_memory,
     nonfinite,
+    profiling,
+    rates,
     roles,
     setup,
     supervised,
@@ -89,6 +99,7 @@ def train_policy(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, A
         **learner.counts,
         **made.as_summary(section.nonfinite),
         **best,
+        **phases.added(rows),
         "seconds": time.monotonic() - started,
     }
     return workspace.finish(config, workdir, "policy", summary)
@@ -130,7 +141,9 @@ def _train(
         ) as out,
         progress_bar.Progress("policy", total, done=start, every_seconds=0) as bar,
     ):
+        phases.begin()
         for step in range(start + 1, total + 1):
+            profiling.PROCESS.at(step)
             shown = dict(nonfinite.LEFT_OUT)
             if step not in made:
                 state, notes, shown = improve(
@@ -141,11 +154,13 @@ def _train(
             dev = {}
             if saves:
                 whole = learner.models(state)["policy"]
-                dev = choice.look(step, whole, state.params["policy"], notes)
-                del whole
+                own = state.params["policy"]
+                dev = phases.within("dev", choice.look, step, whole, own, notes)
+                del whole, own
             if step == 1:
                 dev |= length_counts.as_metrics("policy", actor.too_long)
-            row = out.write(step, learning.finish_metrics(shown) | dev)
+            seen = learning.finish_metrics(shown) | dev
+            row = out.write(step, seen | phases.take())
             best.note(step, row)
             last = last | dev if step in made else row
             bar.advance(1, headline.of(row))
@@ -179,7 +194,8 @@ def improve(
       saved: returns the step from which a run that stops goes on.
 
     Returns:
-      State and notes after, and metrics for `learning.finish_metrics`.
+      State and notes after, and metrics for `learning.finish_metrics`; the rates among
+      them are of what `phases` has counted since its last step.
     """
     section = actor.section
     prompts = actor.draw_prompts(step)
@@ -193,18 +209,20 @@ def improve(
     shown: dict[str, Any] = watch.finite(drawn, step, facts=facts, save=saved)
     if nonfinite.SKIPPED in shown:
         return state, notes, shown
-    for number, minibatch in enumerate(
-        learning.minibatches(frozen, texts, actor.job, step)
-    ):
-        state, out = learner.update(state, minibatch)
-        update = watch.finite(
-            trainer.host_metrics(out),
-            step,
-            facts=facts | {"minibatch": number},
-            norms=functools.partial(learner.norms, state, minibatch),
-            save=saved,
-        )
-        shown = learning.record(shown, update, section)
+    with phases.phase(rates.UPDATE):
+        for number, minibatch in enumerate(
+            learning.minibatches(frozen, texts, actor.job, step)
+        ):
+            state, out = learner.update(state, minibatch)
+            update = watch.finite(
+                trainer.host_metrics(out),
+                step,
+                facts=facts | {"minibatch": number},
+                norms=functools.partial(learner.norms, state, minibatch),
+                save=saved,
+            )
+            shown = learning.record(shown, update, section)
+    shown |= rates.of_updates(phases.so_far(), **learning.work(actor.job, texts))
     return state, step_notes.adapt(notes, shown, section), shown
 
 

@@ -79,6 +79,7 @@ def train_preference(config: ConfigDict, workdir: str | pathlib.Path) -> dict[st
     watched = agreement.HeldOut("preference", model.ITEM, held_out, score)
     lesson = supervised.Lesson(
         stage="preference",
+        cfg=job.cfg,
         rows=train,
         collate=collate(job),
         evaluate=watched.look,
