@@ -40,11 +40,14 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.8",
         "sentencepiece>=0.2",
+        "qwix>=0.1.8",  # a frozen base in eight bits
         "krippendorff>=0.9",  # these two say what our statistics are held against
         "statsmodels>=0.14",
         "axe-core-python>=0.1",  # the script that judges pages, and nothing else
         "setuptools>=65",  # which Python 3.12 and later no longer bring
     ],
+    "int8": ["qwix>=0.1.8"],
+    "profile": ["xprof>=2.20"],
     "wandb": ["wandb>=0.19"],
     "mlflow": ["mlflow>=3.0"],
     "trackio": ["trackio>=0.5"],

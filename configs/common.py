@@ -160,6 +160,8 @@ def _run(name: str, fields: dict[str, str]) -> ConfigDict:
     # one frozen base in model.dtype; 0: whole models are trained, as in the paper.
     config.lora.rank = 0
     config.lora.alpha = 16.0  # an adapter's product is multiplied by alpha / rank
+    # The base: "compute", in model.dtype, or "int8", half of that, with a scale a row.
+    config.lora.base = "compute"
     # The matrices of every layer that have one.
     config.lora.targets = ("q", "k", "v", "o", "gate", "up", "down")
     config.mesh = ConfigDict()

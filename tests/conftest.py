@@ -29,6 +29,7 @@ CACHE = pathlib.Path(
 )
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.devices()  # now: a test may set other flags, for its children, before it asks
 
 # What is traced lives on in caches. To look through it for cycles as often as Python
 # does by itself takes a fifteenth of the time, and there are few to be found.

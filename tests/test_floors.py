@@ -188,6 +188,7 @@ def test_library_has_no_print_argv_environment_or_global():
 LATE = {
     ("datasets.prompt_rows", "tensorflow_datasets"),
     ("job.prompt_parts", "rlcd_jax.datasets"),  # hh_rlhf, and with it TFDS
+    ("models.quantized", "qwix"),
     ("models.one_query", "jax.experimental"),  # kernels, of TPUs and GPUs alone
     ("models.one_query", "jax.experimental.pallas"),
     ("models.splash", "jax.experimental.pallas.ops.tpu"),

@@ -14,7 +14,7 @@ from rlcd_jax.decode import layout, requests
 from rlcd_jax.job import curriculum, kernels, nonfinite, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges
 from rlcd_jax.judging import settings as api_settings
-from rlcd_jax.models import llama, lora
+from rlcd_jax.models import llama, lora, quantized
 from rlcd_jax.pairs import grid, reply_cleanup, scoring_prompt, shortening
 from rlcd_jax.ppo import choosing, credit, kl_penalty, rollout, weighted_rewards
 from rlcd_jax.preference import best_of
@@ -123,6 +123,7 @@ _MODEL = {
 _LORA = {
     "rank": _count(8, 0, "rows of an adapter; 0: none are trained", high=65_536),
     "alpha": _above(16.0, 0, "alpha / rank multiplies an adapter's product"),
+    "base": _choice(*quantized.FORMS),
     "targets": _choices(lora.TARGETS, *lora.TARGETS),
 }
 _MESH = {

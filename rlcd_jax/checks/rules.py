@@ -13,7 +13,7 @@ from rlcd_jax import records
 from rlcd_jax.job import curriculum, packed_batches, roles
 from rlcd_jax.judging import evaluation_table, judges, secrets
 from rlcd_jax.judging import settings as api_settings
-from rlcd_jax.models import llama
+from rlcd_jax.models import llama, quantized
 from rlcd_jax.pairs import draws, few_shots, grid
 from rlcd_jax.ppo import credit, kl_penalty, weighted_rewards
 from rlcd_jax.preference import best_of
@@ -45,6 +45,15 @@ def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
     if "simulate" in stages or "distill" in stages:
         yield from _pairs(config, stages)
     yield from _idle(config, stages)
+    if config.lora.get("base") == quantized.INT8:
+        if not config.lora.rank:
+            yield (
+                f"lora.base={quantized.INT8!r} is of the base of adapters, and "
+                "lora.rank=0 trains whole models; set lora.rank, or "
+                f"lora.base={quantized.AS_COMPUTED!r}"
+            )
+        else:
+            yield from quantized.missing()
 
 
 def _idle(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:

@@ -259,7 +259,7 @@ def _of_this_model(
     """Yield that the latest checkpoint of a folder is of another model."""
     step = checkpoint.latest_step(where)
     try:
-        adapters, _ = trained_form.saved(where, step)
+        adapters = trained_form.saved(where, step).adapters
         specs = trained_form.table_of(cfg, adapters, item)
         checkpoint.check(where, step, {item: table.abstract_params(specs)})
     except ValueError as error:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,9 +16,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlcd_jax import checkpoint, processes, sharding, tasks
+from rlcd_jax import checkpoint, fingerprints, processes, sharding, tasks
 from rlcd_jax.job import kernels, roles
-from rlcd_jax.models import frozen, llama, lora, presets, table
+from rlcd_jax.models import frozen, llama, lora, presets, quantized, table
 from rlcd_jax.pairs import training_texts
 from rlcd_jax.text import byte_tokenizer, tokenizer
 from rlcd_jax.weights import names, resolve
@@ -39,6 +39,8 @@ class Job:
     # The unaligned model, float32 in training form. Where adapters are trained, in
     # the frozen form, and all who ask share it.
     load_base: Callable[[], Params]
+    # Its fingerprints: `base_hashes` of it before it was brought to eight bits.
+    base_hashes: Callable[[], Mapping[str, str]]
     role: str  # whose model it is, of `roles.ROLES`
     find: Callable[[str], Job]  # the job with the model of another role
     backend: kernels.Backend  # of the mesh
@@ -119,15 +121,64 @@ def _with_model(
     if not cfg.layout.is_own:
         logging.log_first_n(logging.INFO, "%s", 1, cfg.layout.describe())
     shardings = sharding.param_shardings(llama.param_specs(cfg), mesh)
-    dtype = None if adapters(config) is None else cfg.dtype
+    adapted = adapters(config) is not None
+    eight = base_form(config, role) == quantized.INT8
+
+    def load() -> tuple[Params, Mapping[str, str]]:
+        params = read(cfg, shardings, cfg.dtype if adapted else None)
+        if not eight:
+            return params, {}
+        hashes = base_hashes(params)
+        return quantize(params, cfg, mesh), hashes
+
+    loaded = functools.cache(load) if adapted else load
 
     def load_base() -> Params:
-        return read(cfg, shardings, dtype)
+        return loaded()[0]
 
-    if dtype is not None:
-        load_base = functools.cache(load_base)
+    def hashes() -> Mapping[str, str]:
+        params, own = loaded()
+        return own or base_hashes(params)
+
     find = functools.partial(_with_model, config, task, mesh)
-    return Job(config, task, mesh, cfg, text_tokenizer, load_base, role, find, backend)
+    return Job(
+        config,
+        task,
+        mesh,
+        cfg,
+        text_tokenizer,
+        load_base,
+        hashes,
+        role,
+        find,
+        backend,
+    )
+
+
+def base_form(config: ConfigDict, role: str) -> str:
+    """Return in which form the base of a role's model is read: `quantized.FORMS`.
+
+    Pairs are drawn from the model as it is, and labelled by it.
+    """
+    drawing = role in (roles.GENERATOR, roles.SCORER)
+    if adapters(config) is None or drawing:
+        return quantized.AS_COMPUTED
+    return config.lora.get("base", quantized.AS_COMPUTED)
+
+
+def base_hashes(base: Params) -> dict[str, str]:
+    """Return a fingerprint of each array, whatever the dtype in which it is kept."""
+    return fingerprints.of_tree(base, rounded_to="bfloat16")
+
+
+def quantize(params: Params, cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Params:
+    """Return a base with its matrices in eight bits, on the mesh; it is used up."""
+    where = sharding.param_shardings(quantized.specs(cfg), mesh)["layers"]
+
+    def make(name: str, weight: jax.Array) -> Any:
+        return jax.jit(quantized.quantize, out_shardings=where[name])(weight)
+
+    return quantized.form(params, make)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ model whole as it was trained, also where that was another run with other settin
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -16,13 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlcd_jax import checkpoint, fingerprints, seeds, sharding
+from rlcd_jax import checkpoint, seeds, sharding
 from rlcd_jax.job import setup
-from rlcd_jax.models import frozen, heads, llama, lora, table
+from rlcd_jax.models import frozen, heads, llama, lora, quantized, table
 from rlcd_jax.weights import scalar
 
 Params = Any
 NOTE = "lora"  # in a checkpoint's JSON
+FORM = "base_form"  # in it: how the base was read, of `quantized.FORMS`
 
 
 def specs(job: setup.Job, item: str) -> Params:
@@ -81,6 +83,11 @@ class Base:
         self.scale = job.lora.scale
 
     @property
+    def form(self) -> str:
+        """How its matrices are kept, of `quantized.FORMS`."""
+        return setup.base_form(self._job.config, self._job.role)
+
+    @property
     def params(self) -> Params:
         """Its arrays, which all models of the job share."""
         return self._job.load_base()
@@ -92,6 +99,8 @@ class Base:
         abstract = jax.eval_shape(
             lambda params: frozen.form(params, dtype), table.abstract_params(own)
         )
+        if self.form == quantized.INT8:
+            own, abstract = quantized.specs(self._job.cfg), quantized.shapes(abstract)
         return jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=where
@@ -105,12 +114,14 @@ class Base:
         """What a checkpoint of adapters says of them and of their base."""
         own = self._job.lora
         sizes = {"rank": own.rank, "alpha": own.alpha, "targets": list(own.targets)}
-        return {NOTE: {**sizes, "base": base_hashes(self.params)}}
+        hashes = dict(self._job.base_hashes())
+        return {NOTE: {**sizes, "base": hashes, FORM: self.form}}
 
     def check(self, meta: Mapping[str, Any], where: Any) -> None:
         """Refuse adapters that were not trained on this base."""
-        wanted = meta.get(NOTE, {}).get("base", {})
-        check_base(self.note[NOTE]["base"], wanted, where)
+        own, noted = self.note[NOTE], meta.get(NOTE, {})
+        check_base(own["base"], noted.get("base", {}), where)
+        check_form(self.form, _form(noted), where)
 
 
 def base_of(job: setup.Job) -> Base | None:
@@ -118,19 +129,32 @@ def base_of(job: setup.Job) -> Base | None:
     return None if job.lora is None else Base(job)
 
 
-def saved(
-    folder: str | os.PathLike[str], step: int
-) -> tuple[lora.Lora | None, Mapping[str, str]]:
-    """Return the adapters of a step's items, and the fingerprints of their base.
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """Of which form the items of a checkpoint are.
 
-    Returns:
-      (None, {}) where its models are whole.
+    Attributes:
+      adapters: that they are; None: they are whole models.
+      base: fingerprints of the base on which they were trained.
+      form: how it was read, of `quantized.FORMS`.
     """
+
+    adapters: lora.Lora | None = None
+    base: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    form: str = quantized.AS_COMPUTED
+
+
+def saved(folder: str | os.PathLike[str], step: int) -> Saved:
+    """Return of which form the items of a step are."""
     note = checkpoint.restore(folder, step, {})[1].get(NOTE)
     if note is None:
-        return None, {}
+        return Saved()
     adapters = lora.Lora(note["rank"], note["alpha"], tuple(note["targets"]))
-    return adapters, note["base"]
+    return Saved(adapters, note["base"], _form(note))
+
+
+def _form(note: Mapping[str, Any]) -> str:
+    return note.get(FORM, quantized.AS_COMPUTED)  # an older checkpoint does not say
 
 
 def restore(
@@ -140,12 +164,25 @@ def restore(
 
     What was trained as adapters lies on the job's base, whose arrays it shares.
     """
-    params, adapters, wanted = _read(job, folder, item, step)
-    if adapters is None:
+    params, form = _read(job, folder, item, step)
+    if form.adapters is None:
         return params
+    check_base(job.base_hashes(), form.base, folder)
+    return lora.lay(_base_in(job, form.form, folder), params, form.adapters.scale)
+
+
+def _base_in(job: setup.Job, form: str, folder: pathlib.Path) -> Params:
+    """Return the job's base in the form in which adapters were trained on it.
+
+    A run with adapters of its own holds it in one form, which others must have.
+    """
+    if job.lora is not None:
+        check_form(setup.base_form(job.config, job.role), form, folder)
     base = job.load_base()
-    check_base(base_hashes(base), wanted, folder)
-    return lora.lay(base, params, adapters.scale)
+    if job.lora is not None or form != quantized.INT8:
+        return base
+    base = frozen.form(base, job.cfg.dtype)  # as it was before it was rounded
+    return setup.quantize(base, job.cfg, job.mesh)
 
 
 def trained(
@@ -163,33 +200,29 @@ def trained(
       Damaged: it is not what was saved.
       ValueError: there is none, it does not fit, or it belongs to another base.
     """
-    params, adapters, wanted = _read(job, folder, item, step)
-    if adapters is not None:
-        check_base(base_hashes(job.load_base()), wanted, folder)
-    return params, adapters
+    params, form = _read(job, folder, item, step)
+    if form.adapters is not None:
+        check_base(job.base_hashes(), form.base, folder)
+        check_form(setup.base_form(job.config, job.role), form.form, folder)
+    return params, form.adapters
 
 
 def _read(
     job: setup.Job, folder: pathlib.Path, item: str, step: int | None
-) -> tuple[Params, lora.Lora | None, Mapping[str, str]]:
-    """Return an item, its adapters, and the fingerprints of the base of these."""
+) -> tuple[Params, Saved]:
+    """Return an item, and of which form it is."""
     step = setup.find_step(folder) if step is None else step
     with setup.damage_told(folder):
-        adapters, wanted = saved(folder, step)
-    own = table_of(job.cfg, adapters, item)
-    return setup.restore_params(job, folder, item, own, step), adapters, wanted
-
-
-def base_hashes(base: Params) -> dict[str, str]:
-    """Return a fingerprint of each array, whatever the dtype in which it is kept."""
-    return fingerprints.of_tree(base, rounded_to="bfloat16")
+        form = saved(folder, step)
+    own = table_of(job.cfg, form.adapters, item)
+    return setup.restore_params(job, folder, item, own, step), form
 
 
 def check_base(found: Mapping[str, str], wanted: Mapping[str, str], where: Any) -> None:
     """Refuse adapters that were not trained on the base that there is.
 
     Args:
-      found: `base_hashes` of the base.
+      found: `setup.base_hashes` of the base.
       wanted: those of the base of the adapters.
       where: the adapters are.
     """
@@ -199,4 +232,20 @@ def check_base(found: Mapping[str, str], wanted: Mapping[str, str], where: Any) 
             f"the adapters in {where} were trained on another base model: "
             f"{', '.join(others[:4])} differ from what they were trained beside; name "
             "the model that the run had"
+        )
+
+
+def check_form(found: str, wanted: str, where: Any) -> None:
+    """Refuse adapters that were trained on a base in another form.
+
+    Args:
+      found: the form in which the base is read.
+      wanted: that in which it was when they were trained.
+      where: the adapters are.
+    """
+    if found != wanted:
+        raise ValueError(
+            f"the adapters in {where} were trained on a base with lora.base="
+            f"{wanted!r}, and this run has lora.base={found!r}; set "
+            f"--config.lora.base={wanted}"
         )

@@ -40,6 +40,8 @@ class Pass:
       platform: "cpu", "gpu" or "tpu": XLA fuses more of a backward pass on TPUs, and
         casts weights there when they are used.
       adapted: whether adapters are trained and the weights beside them are not.
+      quantized: whether the matrices of layers are in eight bits, and are brought to
+        the compute dtype when they are used.
     """
 
     rows: int
@@ -52,6 +54,7 @@ class Pass:
     before: int = 0
     platform: str = "gpu"
     adapted: bool = False
+    quantized: bool = False
 
 
 def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
@@ -102,18 +105,18 @@ def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
         heads_of = 2 * (cfg.num_heads + cfg.num_kv_heads)
         layer += heads_of * cfg.head_dim * cfg.embed_dim * itemsize
     table = _table_params(cfg) / one.tensor_ways * itemsize
+    largest = cfg.mlp_dim * cfg.embed_dim / one.tensor_ways * itemsize
     if one.models and one.platform == "tpu":
         return int(2 * layer)
     if _reads_on_tpu(one):
         # The matrix in use and the next, gathered; all are cast before the first layer.
-        largest = cfg.mlp_dim * cfg.embed_dim / one.tensor_ways * itemsize
         cast = cfg.num_layers * layer / one.fsdp_ways * one.cast
-        return int(2 * largest * (one.fsdp_ways > 1) + cast)
+        return int(2 * largest * (one.fsdp_ways > 1 or one.quantized) + cast)
     # On GPUs the feed-forward of all layers is cast at once, a device its own part.
     stack = cfg.num_layers * 3 * cfg.mlp_dim * cfg.embed_dim * itemsize * one.cast
     stack *= max(one.models, 1) / (one.fsdp_ways * one.tensor_ways)
     if one.fsdp_ways == 1:
-        return int(2 * layer * one.cast + stack)
+        return int(2 * layer * one.cast + largest * one.quantized + stack)
     if one.models:  # gathered, and the gradient of a layer before it is scattered
         return int((4 if cfg.remat == "full" else 3) * max(layer, table) + stack)
     return int(1.25 * max(layer, table) + stack)

@@ -18,10 +18,17 @@ Params = Any
 
 
 def form(params: Params, dtype: str) -> Params:
-    """Return parameters with their matrices in `dtype`; norms and heads as given."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.astype(_dtype_at(path, leaf, dtype)), params
-    )
+    """Return parameters with their matrices in `dtype`; norms and heads as given.
+
+    Matrices in eight bits stay so.
+    """
+
+    def one(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, products.Quantized):  # a form of its own
+            return leaf
+        return leaf.astype(_dtype_at(path, leaf, dtype))
+
+    return jax.tree_util.tree_map_with_path(one, params, is_leaf=_is_quantized)
 
 
 def shapes(specs: Params, dtype: str) -> Params:
@@ -35,15 +42,25 @@ def is_form(params: Params, dtype: str) -> bool:
     def one(path: Any, leaf: Any) -> bool:
         if isinstance(leaf, products.Adapted):
             leaf = leaf.weight
+        if isinstance(leaf, products.Quantized):
+            return True
         return leaf.dtype == jnp.dtype(_dtype_at(path, leaf, dtype))
 
     return all(
         jax.tree.leaves(
             jax.tree_util.tree_map_with_path(
-                one, params, is_leaf=lambda leaf: isinstance(leaf, products.Adapted)
+                one,
+                params,
+                is_leaf=lambda leaf: isinstance(
+                    leaf, products.Adapted | products.Quantized
+                ),
             )
         )
     )
+
+
+def _is_quantized(leaf: Any) -> bool:
+    return isinstance(leaf, products.Quantized)
 
 
 def dtype_of(name: str, ndim: int, own: Any, dtype: str) -> Any:

@@ -118,9 +118,11 @@ def _on_rows(
     spreading: Callable, weight: jax.Array | products.Adapted
 ) -> jax.Array | products.Adapted:
     """Return a weight [O, I] with its rows spread, of adapters those of `b`."""
+    if isinstance(weight, products.Quantized):
+        return jax.tree.map(lambda part: spreading(part, "embed"), weight)
     if not isinstance(weight, products.Adapted):
         return spreading(weight, "embed")
-    rows = spreading(weight.weight, "embed")
+    rows = _on_rows(spreading, weight.weight)
     return weight.replace(weight=rows, b=spreading(weight.b, "rank"))
 
 
@@ -128,9 +130,11 @@ def _on_columns(
     spreading: Callable, weight: jax.Array | products.Adapted
 ) -> jax.Array | products.Adapted:
     """Return a weight [O, I] with its columns spread, of adapters those of `a`."""
+    if isinstance(weight, products.Quantized):
+        return weight.replace(values=spreading(weight.values.T, "embed").T)
     if not isinstance(weight, products.Adapted):
         return spreading(weight.T, "embed").T
-    columns = spreading(weight.weight.T, "embed").T
+    columns = _on_columns(spreading, weight.weight)
     return weight.replace(weight=columns, a=spreading(weight.a.T, "rank").T)
 
 

@@ -308,15 +308,25 @@ def _cast_once(layer: Params, cfg: LlamaConfig) -> Params:
     def trained(weight: jax.Array, axes: tuple[str, ...]) -> products.CastOnce:
         return products.CastOnce(jax.lax.stop_gradient(cast(weight, axes)), weight)
 
-    def one(name: str, weight: jax.Array | products.Adapted) -> Any:
+    def gathered(weight: jax.Array | products.Quantized, axes: tuple[str, ...]) -> Any:
+        if not isinstance(weight, products.Quantized):
+            return cast(weight, axes)
+        values = sharding.constrain(weight.values, axes)
+        return products.Quantized(
+            values, sharding.constrain(weight.scale, (axes[0], None))
+        )
+
+    def one(name: str, weight: jax.Array | products.Quantized | products.Adapted):
         axes = specs[name].axes[1:]
         if len(axes) < 2:
             return weight
         axes = tuple("activation" if axis == "embed" else axis for axis in axes)
+        if isinstance(weight, products.Quantized):
+            return gathered(weight, axes)
         if not isinstance(weight, products.Adapted):
             return trained(weight, axes)
         return weight.replace(
-            weight=cast(weight.weight, axes),
+            weight=gathered(weight.weight, axes),
             a=trained(weight.a, ("rank", axes[1])),
             b=trained(weight.b, (axes[0], "rank")),
         )

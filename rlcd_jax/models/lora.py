@@ -117,5 +117,5 @@ def merge(params: Params) -> Params:
     return jax.tree.map(
         products.whole,
         params,
-        is_leaf=lambda leaf: isinstance(leaf, products.Adapted),
+        is_leaf=lambda leaf: isinstance(leaf, products.Adapted | products.Quantized),
     )

@@ -131,26 +131,49 @@ class CastOnce(NamedTuple):
     whole: jax.Array
 
 
+@flax.struct.dataclass
+class Quantized:
+    """A frozen weight for `product` in eight bits, read as `values * scale`.
+
+    Attributes:
+      values: [..., O, I] int8.
+      scale: [..., O, 1] float32, of each row.
+    """
+
+    values: jax.Array
+    scale: jax.Array
+
+
+def matrix(weight: jax.Array | Quantized, dtype: str) -> jax.Array:
+    """Return a frozen weight as one array in `dtype`."""
+    if isinstance(weight, Quantized):
+        weight = weight.values.astype(jnp.float32) * weight.scale
+    return weight.astype(dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def contract_frozen(
-    spec: str, left: jax.Array, right: jax.Array, dtype: str
+    spec: str, left: jax.Array, right: jax.Array | Quantized, dtype: str
 ) -> jax.Array:
     """Return `contract(spec, left, right, dtype)` where `right` is not trained.
 
     No gradient goes to it, so that none is computed: a third of the work of training.
+    One in eight bits is kept as such for the backward pass, and is a matrix for as
+    long as a product reads it.
     """
-    return contract(spec, left, right, dtype)
+    return contract(spec, left, matrix(right, operands(dtype)), dtype)
 
 
 def _forward_frozen(spec, left, right, dtype):
     like = jnp.zeros((), left.dtype)
-    return contract(spec, left, right, dtype), (right, like)
+    return contract_frozen(spec, left, right, dtype), (right, like)
 
 
 def _backward_frozen(spec: str, dtype: str, saved, cotangent: jax.Array):
     right, like = saved
     indices, result = spec.split("->")
     first, second = indices.split(",")
+    right = matrix(right, operands(dtype))
     d_left = contract(f"{result},{second}->{first}", cotangent, right, dtype)
     return d_left.astype(like.dtype), None
 
@@ -166,7 +189,7 @@ class Adapted:
     trained, and the sum is never made but by `whole`. All may have layers in front.
 
     Attributes:
-      weight: [O, I], of any floating dtype.
+      weight: [O, I], of any floating dtype or in eight bits.
       a: [R, I].
       b: [O, R].
       scale: of the product of the two.
@@ -174,14 +197,16 @@ class Adapted:
     Source: LoRA, arXiv 2106.09685.
     """
 
-    weight: jax.Array
+    weight: jax.Array | Quantized
     a: jax.Array | CastOnce
     b: jax.Array | CastOnce
     scale: float = flax.struct.field(pytree_node=False)
 
 
-def whole(weight: jax.Array | Adapted) -> jax.Array:
+def whole(weight: jax.Array | Quantized | Adapted) -> jax.Array:
     """Return a weight as one array: of an adapted one the sum, in float32."""
+    if isinstance(weight, Quantized):
+        return matrix(weight, "float32")
     if not isinstance(weight, Adapted):
         return weight
     added = jnp.einsum(
@@ -190,12 +215,13 @@ def whole(weight: jax.Array | Adapted) -> jax.Array:
         weight.a.astype(jnp.float32),
         precision=precision("float32"),
     )
-    return weight.weight.astype(jnp.float32) + weight.scale * added
+    return matrix(weight.weight, "float32") + weight.scale * added
 
 
-def product(
-    x: jax.Array, weight: jax.Array | CastOnce | Adapted, dtype: str
-) -> jax.Array:
+Weight = jax.Array | CastOnce | Quantized | Adapted
+
+
+def product(x: jax.Array, weight: Weight, dtype: str) -> jax.Array:
     """Return `x @ weight.T`.
 
     Args:
@@ -210,9 +236,7 @@ def product(
     return ad_checkpoint.checkpoint_name(_multiply(x, weight, dtype), NAME)
 
 
-def _multiply(
-    x: jax.Array, weight: jax.Array | CastOnce | Adapted, dtype: str
-) -> jax.Array:
+def _multiply(x: jax.Array, weight: Weight, dtype: str) -> jax.Array:
     """Return `product` without its name, by which what is in between is not kept."""
     lead = "abce"[: x.ndim - 1]
     rows_first = f"{lead}i,oi->{lead}o"
@@ -220,6 +244,8 @@ def _multiply(
         added = _multiply(_multiply(x, weight.a, dtype), weight.b, dtype)
         kept = contract_frozen(rows_first, x, weight.weight, dtype)
         return kept + weight.scale * added
+    if isinstance(weight, Quantized):
+        return contract_frozen(rows_first, x, weight, dtype)
     if isinstance(weight, CastOnce):
         return contract_cast(rows_first, x, *weight, dtype)
     if math.prod(x.shape[:-1]) > FEW_ROWS:

@@ -163,9 +163,7 @@ def load(setting: sizes.Setting, drawn: Drawing, held: passes.Bytes) -> passes.P
             return drawn.built.decode_form.lower(shapes)
 
     made = {"decode": drawn.memory.weights}
-    gathered = setting.job.mesh.shape["fsdp"] > 1 and drawn.shape.weights == "whole"
-    if gathered and setting.chip.platform == "tpu":
-        # XLA gathers all layers there before it lays out the first.
+    if _gathers_first(setting, drawn):
         made["other"] = drawn.memory.weights
     return passes.Program(
         "load",
@@ -174,6 +172,12 @@ def load(setting: sizes.Setting, drawn: Drawing, held: passes.Bytes) -> passes.P
         made=made,
         lower=lower,
     )
+
+
+def _gathers_first(setting: sizes.Setting, drawn: Drawing) -> bool:
+    """Say whether XLA gathers all layers before it lays out the first: on TPUs."""
+    gathered = setting.job.mesh.shape["fsdp"] > 1 and drawn.shape.weights == "whole"
+    return gathered and setting.chip.platform == "tpu"
 
 
 def merge(
@@ -197,6 +201,8 @@ def merge(
         sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=False)
     )
     summed = int(summed * (GPU_SUMS if setting.chip.platform == "gpu" else 1))
+    if _gathers_first(setting, drawn):
+        summed = max(summed, drawn.memory.weights)
     given = sharding.device_bytes(shapes)
 
     def lower() -> jax.stages.Lowered:

@@ -8,7 +8,7 @@ makes on its way is an estimate (`models.footprint`, `decode.plan`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -177,6 +177,12 @@ def update(
     )
 
 
+def quantize(setting: Setting) -> Iterator[Program]:
+    """Yield the bringing of the base to eight bits, where it is in them."""
+    if sizes.is_quantized(setting):
+        yield Program("quantize", {"frozen": sizes.quantizing_bytes(setting)})
+
+
 def _base_read(program: trainer.Trainer) -> int:
     """Return the bytes of the base that an update reads: no output table for scalars.
 
@@ -210,6 +216,7 @@ def working(
         before=before,
         platform=setting.chip.platform,
         adapted=setting.job.lora is not None,
+        quantized=sizes.is_quantized(setting),
     )
     cfg = setting.job.trained_cfg if models else setting.cfg
     return footprint.working_bytes(cfg, one)

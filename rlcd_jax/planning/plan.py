@@ -294,7 +294,9 @@ def planned_job(
     letters = _letters(cfg.vocab_size)
     task = setup.load_task(config)
     find = functools.cache(functools.partial(planned_job, config, mesh, chip))
-    return setup.Job(config, task, mesh, cfg, letters, refuse, role, find, backend)
+    return setup.Job(
+        config, task, mesh, cfg, letters, refuse, refuse, role, find, backend
+    )
 
 
 @functools.lru_cache(maxsize=4)

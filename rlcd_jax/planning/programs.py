@@ -247,7 +247,7 @@ def train(setting: Setting, name: str) -> list[Program]:
         ),
         updates=updates,
     )
-    return [passes.start(setting, trainer), learn]
+    return [*passes.quantize(setting), passes.start(setting, trainer), learn]
 
 
 def num_updates(setting: Setting, name: str) -> int:
@@ -324,6 +324,7 @@ def policy(setting: Setting) -> list[Program]:
     between = {**step, **state_sizes(learn)}
     return [
         *_reads_frozen(setting, held),
+        *passes.quantize(setting),
         dataclasses.replace(passes.start(setting, trainer), beside=held),
         *drawing.merge(setting, drawn, between),
         *drawing.generate(setting, drawn, between),
@@ -436,7 +437,7 @@ def evaluate(setting: Setting) -> list[Program]:
     # The last system is let go before the next is read.
     held = {"parameters": master + own * (systems > 1), "frozen": copy}
     held["other"] = drawn.memory.tables
-    programs = [*drawing.merge(setting, drawn, held)]
+    programs = [*passes.quantize(setting), *drawing.merge(setting, drawn, held)]
     programs += drawing.generate(setting, drawn, held)
     if best:
         alone = {**held, "parameters": master}

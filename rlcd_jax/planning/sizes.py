@@ -18,7 +18,7 @@ from rlcd_jax import sharding, stages, tree
 from rlcd_jax.decode import jitted
 from rlcd_jax.job import setup, trained_form
 from rlcd_jax.models import frozen as frozen_weights
-from rlcd_jax.models import llama, lora, table
+from rlcd_jax.models import llama, lora, quantized, table
 from rlcd_jax.planning import chips
 from rlcd_jax.ppo import learning, reply_rows, rollout
 
@@ -68,7 +68,12 @@ class Setting:
 
 
 def model_shapes(setting: Setting, specs: Any, *, frozen: bool) -> Shapes:
-    """Return a model's shapes on the mesh: the float32 master, or `reading.frozen`."""
+    """Return a model's shapes on the mesh: the float32 master, or `reading.frozen`.
+
+    Where adapters are trained, the one model that is read so is their base.
+    """
+    if frozen and setting.job.lora is not None:
+        return base_shapes(setting)
     if frozen:
         shapes = frozen_weights.shapes(specs, setting.cfg.dtype)
     else:
@@ -80,6 +85,25 @@ def base_shapes(setting: Setting) -> Shapes:
     """Return the shapes of the base on which adapters lie; {} where there are none."""
     base = trained_form.base_of(setting.job)
     return {} if base is None else base.shapes
+
+
+def is_quantized(setting: Setting) -> bool:
+    """Say whether the base is in eight bits."""
+    form = setup.base_form(setting.job.config, setting.job.role)
+    return form == quantized.INT8
+
+
+def quantizing_bytes(setting: Setting) -> int:
+    """Return what is there of the base while its matrices are brought to eight bits.
+
+    One is made after the other, of a base that is read as it is.
+    """
+    specs = llama.param_specs(setting.cfg)
+    shapes = frozen_weights.shapes(specs, setting.cfg.dtype)
+    mesh = setting.job.mesh
+    read = jitted.placed(shapes, sharding.param_shardings(specs, mesh))
+    made = map(sharding.device_bytes, base_shapes(setting)["layers"].values())
+    return sharding.device_bytes(read) + max(made)
 
 
 def base_bytes(setting: Setting) -> int:

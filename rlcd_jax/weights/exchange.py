@@ -19,7 +19,7 @@ import numpy as np
 
 from rlcd_jax import checkpoint, jsonl
 from rlcd_jax.job import roles, setup, trained_form
-from rlcd_jax.models import llama, lora, presets, table
+from rlcd_jax.models import frozen, llama, lora, presets, quantized, table
 from rlcd_jax.ppo import choosing
 from rlcd_jax.text import byte_tokenizer, gguf_fields, tokenizer
 from rlcd_jax.weights import (
@@ -135,16 +135,18 @@ def read_checkpoint(
     config = _config_of_run(folder.parent)
     spec = spec or _spec_of_run(config, folder.parent, item)
     base = _base(spec, config, cache_dir, log)
-    adapters, wanted = trained_form.saved(folder, step)
-    specs = trained_form.table_of(base.cfg, adapters, item)
+    form = trained_form.saved(folder, step)
+    specs = trained_form.table_of(base.cfg, form.adapters, item)
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     abstract = checkpoint.abstract_like(table.abstract_params(specs), one_device)
     items, _ = checkpoint.restore(folder, step, {item: abstract})
     params = jax.tree.map(np.asarray, items[item])
     origin, own = f"{item} of step {step} in {folder}", None
-    if adapters is not None:
-        own = peft.Trained(params, adapters, spec, wanted)
-        params = _merged(own, base.load_params(), place)
+    if form.adapters is not None:
+        own = peft.Trained(params, form.adapters, spec, form.base, form.form)
+        dtype = config.get("model", {}).get("dtype", base.cfg.dtype)
+        read = dataclasses.replace(base.cfg, dtype=dtype)
+        params = _merged(own, base.load_params(), read, place)
         origin = f"{origin}, its adapters merged in {spec}"
     named = folder.parent.name  # of a policy without PPO, how it was made
     is_policy = item == scalar.POLICY
@@ -241,10 +243,24 @@ def _base(
     return _Base(cfg, "", letters, draw)
 
 
-def _merged(own: peft.Trained, base: Any, place: pathlib.Path) -> Any:
-    """Return a model of adapters and their base, float32 NumPy arrays."""
-    trained_form.check_base(trained_form.base_hashes(base), own.base_hashes, place)
+def _merged(
+    own: peft.Trained, base: Any, cfg: llama.LlamaConfig, place: pathlib.Path
+) -> Any:
+    """Return a model of adapters and their base, float32 NumPy arrays.
+
+    Args:
+      own: the adapters.
+      base: parameters of the model on which they lie; they are used up.
+      cfg: its numbers, in the precision in which the run read it.
+      place: of the checkpoint, for a message.
+    """
+    trained_form.check_base(setup.base_hashes(base), own.base_hashes, place)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        if own.form == quantized.INT8:
+            for line in quantized.missing():
+                raise ValueError(line)
+            base = frozen.form(base, cfg.dtype)
+            base = quantized.form(base, lambda _, weight: quantized.quantize(weight))
         whole = lora.merge(lora.lay(base, own.params, own.sizes.scale))
     return jax.tree.map(np.asarray, whole)
 

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 
 from rlcd_jax import fetched, tree
-from rlcd_jax.models import llama, lora
+from rlcd_jax.models import llama, lora, quantized
 from rlcd_jax.weights import hf, names, scalar
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -43,12 +43,15 @@ class Trained:
       sizes: theirs.
       base: spec of the model on which they lie.
       base_hashes: a fingerprint of each of its arrays, rounded to bfloat16.
+      form: in which it was read, of `quantized.FORMS`. PEFT lays adapters on the base
+        as it is published, whatever they were trained on.
     """
 
     params: Any
     sizes: lora.Lora
     base: str
     base_hashes: Mapping[str, str]
+    form: str = quantized.AS_COMPUTED
 
 
 def tensors(
@@ -113,7 +116,11 @@ def write(
     }
     safetensors.numpy.save_file(held, folder / WEIGHTS, metadata={"format": "pt"})
     _write_json(folder / CONFIG, config(trained, role))
-    origin: dict[str, Any] = {"base": trained.base, "base_hashes": trained.base_hashes}
+    origin: dict[str, Any] = {
+        "base": trained.base,
+        "base_hashes": trained.base_hashes,
+        "base_form": trained.form,
+    }
     if role != scalar.POLICY:  # transformers' head has none
         origin[scalar.BIAS_FIELD] = float(trained.params["head"]["bias"])
     _write_json(folder / ORIGIN, origin)
