@@ -17,7 +17,7 @@ import test_stages
 
 from rlcd_jax import checkpoint, tree
 from rlcd_jax.checks import rules
-from rlcd_jax.job import setup, trained_form, trainer
+from rlcd_jax.job import roles, setup, trained_form, trainer, workspace
 from rlcd_jax.models import frozen, lora, products, quantized
 from rlcd_jax.planning import chips, compiled, plan
 from rlcd_jax.weights import hf
@@ -185,6 +185,16 @@ def test_pairs_are_drawn_from_the_model_as_it_is(adapted, tmp_path):
     assert next(pairs).read_bytes() == next(pairs).read_bytes()
 
 
+def test_who_draws_pairs_keeps_no_base_and_reads_it_as_it_is():
+    with runs.devices_by_mesh():
+        drawing = setup.load_job(config(), role=roles.GENERATOR)
+        learning = setup.load_job(config(), role=roles.PREFERENCE)
+    assert drawing.load_base() is not drawing.load_base()
+    assert isinstance(drawing.load_base()["layers"]["q"], jax.Array)
+    assert learning.load_base() is learning.load_base()
+    assert drawing.base_hashes() == learning.base_hashes()
+
+
 def test_resumed_equals_uninterrupted(adapted, tmp_path, monkeypatch):
     workdir = runs.copy_run(adapted, tmp_path / "run", "pairs")
     test_stages.stop_and_resume(
@@ -239,6 +249,16 @@ def test_eight_devices_read_it_as_one_does():
             logits = jax.jit(lambda p, cfg=job.cfg: test_lora_logits(p, cfg))
             found.append(np.asarray(logits(job.load_base())))
     np.testing.assert_allclose(*found, atol=2e-5)
+
+
+def test_a_run_that_was_begun_before_there_was_a_choice_goes_on():
+    before = test_lora_run.SECTION
+    wide, eight = (
+        workspace.stage_config(one, "policy")["lora"]
+        for one in (runs.tiny_config(**before), config())
+    )
+    assert set(wide) == {"rank", "alpha", "targets"}
+    assert eight == {**wide, "base": "int8"}
 
 
 def test_it_is_refused_where_nothing_is_frozen_or_the_package_is_missing(monkeypatch):

@@ -109,6 +109,7 @@ class Batches:
         ramps: Mapping[str, curriculum.Ramp] = MappingProxyType({}),
     ) -> None:
         self._rows, self._collate, self.total = rows, collate, total
+        self._ready: tuple[int, dict[str, np.ndarray]] | None = None
         self._ramps = ramps
         if ramps:
             methods = [row.method for row in rows]
@@ -172,8 +173,18 @@ class Batches:
         """Return the texts of a batch, all examples' one after the other."""
         return [text for row in self.rows(index) for text in self._collate.texts(row)]
 
+    def prepare(self, index: int) -> None:
+        """Have the arrays of a batch ready for `arrays`; beyond the last there is none.
+
+        For the host's time while devices are busy with the batch before.
+        """
+        if index < self.total:
+            self._ready = index, self.arrays(index)
+
     def arrays(self, index: int) -> dict[str, np.ndarray]:
         """Return the arrays of a batch."""
+        if self._ready is not None and self._ready[0] == index:
+            return self._ready[1]
         return self._collate.fill(
             self.rows(index), self._places[index], self.sizes[index]
         )

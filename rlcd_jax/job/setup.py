@@ -24,6 +24,7 @@ from rlcd_jax.text import byte_tokenizer, tokenizer
 from rlcd_jax.weights import names, resolve
 
 Params = Any
+_DRAWING = (roles.GENERATOR, roles.SCORER)  # roles whose models make and label pairs
 RANDOM = "random:"  # prefix of a model spec: a preset's shape with random weights
 
 
@@ -37,7 +38,7 @@ class Job:
     cfg: llama.LlamaConfig
     text_tokenizer: tokenizer.Tokenizer
     # The unaligned model, float32 in training form. Where adapters are trained, in
-    # the frozen form, and all who ask share it.
+    # the frozen form, and all who ask share it, but for those who make pairs.
     load_base: Callable[[], Params]
     # Its fingerprints: `base_hashes` of it before it was brought to eight bits.
     base_hashes: Callable[[], Mapping[str, str]]
@@ -131,7 +132,8 @@ def _with_model(
         hashes = base_hashes(params)
         return quantize(params, cfg, mesh), hashes
 
-    loaded = functools.cache(load) if adapted else load
+    # Pairs are drawn by an engine, which has a copy of its own: nobody shares theirs.
+    loaded = functools.cache(load) if adapted and role not in _DRAWING else load
 
     def load_base() -> Params:
         return loaded()[0]
@@ -160,8 +162,7 @@ def base_form(config: ConfigDict, role: str) -> str:
 
     Pairs are drawn from the model as it is, and labelled by it.
     """
-    drawing = role in (roles.GENERATOR, roles.SCORER)
-    if adapters(config) is None or drawing:
+    if adapters(config) is None or role in _DRAWING:
         return quantized.AS_COMPUTED
     return config.lora.get("base", quantized.AS_COMPUTED)
 

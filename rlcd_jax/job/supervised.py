@@ -405,6 +405,7 @@ def update(
     with phases.phase(rates.UPDATE):
         batch = batches.arrays(step - 1)
         state, out = program.update(state, batch)
+        batches.prepare(step)  # the next one, while the devices work
         said = trainer.host_metrics(out)
     shown = watch.finite(
         said,

@@ -34,6 +34,7 @@ from rlcd_jax import (
     stages,
 )
 from rlcd_jax.job import changes, contents, roles, setup
+from rlcd_jax.models import quantized
 
 # What may lie in a folder before the first run: of a file system, of a plan, logs.
 BESIDE = ("lost+found", "plan.json", "log", "stdout", "stderr")
@@ -56,6 +57,8 @@ def stage_config(config: ConfigDict, stage: str) -> dict[str, Any]:
     names = list(stages.STAGES[stage].sections)
     if "lora" in names and setup.adapters(config) is None:
         names.remove("lora")  # nothing depends on what is not trained
+    elif whole["lora"].get("base") == quantized.AS_COMPUTED:
+        del whole["lora"]["base"]  # as a run has it that was begun without the field
     whole["model"] = roles.bound(whole["model"], stages.STAGES[stage].all_roles)
     return {name: changes.bound(name, whole[name]) for name in names}
 

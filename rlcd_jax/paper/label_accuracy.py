@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlcd_jax import processes, record_files, records, schema
-from rlcd_jax.job import lengths, setup, workspace
+from rlcd_jax.job import lengths, roles, setup, workspace
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import data, model, pair_ids, rewards
 
@@ -81,7 +81,7 @@ def reward_pairs(
       The summary: how many pairs there were, and what became of those over
       `preference.lengths`.
     """
-    job = setup.load_job(config)
+    job = setup.load_job(config, role=roles.PREFERENCE)
     lengths.check(job, "preference")
     if human:
         limit = config.preference.human_pairs

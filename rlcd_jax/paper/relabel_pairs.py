@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlcd_jax import processes, record_files, records, tasks
-from rlcd_jax.job import lengths, prompt_parts, setup, workspace
+from rlcd_jax.job import lengths, prompt_parts, roles, setup, workspace
 from rlcd_jax.pairs import counting, draws, few_shots, grid, scored_labels
 from rlcd_jax.preference import human_shots
 from rlcd_jax.stages import simulate_pairs
@@ -42,7 +42,7 @@ def relabel_pairs(
     Returns:
       The summary of the pairs.
     """
-    job = setup.load_job(config)
+    job = setup.load_job(config, role=roles.SCORER)
     rows = record_files.read_jsonl(source, records.Pair)
     prompts = {
         prompt.id: prompt

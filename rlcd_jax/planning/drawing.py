@@ -149,13 +149,15 @@ def plan_drawing(
 def load(setting: sizes.Setting, drawn: Drawing, held: passes.Bytes) -> passes.Program:
     """Return the making of the engine's weights from a model that goes away.
 
-    The base of adapters stays.
+    Args:
+      setting: of the plan.
+      drawn: what is drawn.
+      held: what is on the device meanwhile, without the model.
     """
     master, shared = llama.param_specs(setting.cfg), setting.job.lora is not None
     shapes = sizes.model_shapes(setting, master, frozen=shared)
     given = {"parameters": sharding.device_bytes(shapes)}
     if shared:
-        held = {**held, "frozen": held["frozen"] - given["parameters"]}
         given = {"frozen": given["parameters"]}
 
     def lower() -> jax.stages.Lowered:

@@ -51,11 +51,10 @@ def simulate(setting: Setting) -> list[Program]:
             contrast=any(cell.sampling in records.CONTRASTING for cell in cells),
         ),
     )
-    held = {"frozen": sizes.base_bytes(setting)}
     scored = grid.asks(section)
     reads = [*_reads(setting, scored)]
     if not scored:
-        return [*reads, *_drawn(setting, drawn, held)]
+        return [*reads, *_drawn(setting, drawn, {})]
     task = setting.job.task
     asked = task.all_instructions
     if section.instructions == 1:
@@ -68,12 +67,12 @@ def simulate(setting: Setting) -> list[Program]:
         * (1 + section.both_orders)
         * section.instructions
     )
-    # Of adapters' base the scorer's copy is the base itself, if they are one model.
-    base = 0 if setting.job.is_model_of(roles.SCORER) else held["frozen"]
     if section.votes:
-        return [*reads, *_voted(setting, drawn, held, length, num_texts)]
+        return [*reads, *_voted(setting, drawn, length, num_texts)]
     copy = sizes.model_bytes(scorer, specs, frozen=True)
-    held["frozen"] = base + copy + questions.shared_bytes(scorer, asked, before)
+    held = {"frozen": copy + questions.shared_bytes(scorer, asked, before)}
+    # Of adapters' base the scorer's copy is the base itself, if they are one model.
+    own = setting.job.is_model_of(roles.SCORER) and setting.job.lora is not None
     score = questions.ask(
         scorer,
         "score",
@@ -81,16 +80,24 @@ def simulate(setting: Setting) -> list[Program]:
         num_texts=num_texts,
         length=length,
     )
-    return [*reads, *_drawn(setting, drawn, held), score]
+    return [*reads, *_drawn(setting, drawn, held, copy * own), score]
 
 
 def _drawn(
-    setting: Setting, drawn: drawing.Drawing, held: passes.Bytes
+    setting: Setting, drawn: drawing.Drawing, held: passes.Bytes, read: int = 0
 ) -> list[Program]:
-    """Return the loading of an engine and its drawing, beside what is held."""
+    """Return the loading of an engine and its drawing, beside what is held.
+
+    Args:
+      setting: of the plan.
+      drawn: what is drawn.
+      held: what is on the device meanwhile.
+      read: bytes of it that are the model which the engine loads.
+    """
     tables = drawn.memory.tables
+    others = {**held, "frozen": held.get("frozen", 0) - read}
     return [
-        drawing.load(setting, drawn, held),
+        drawing.load(setting, drawn, others),
         *drawing.generate(setting, drawn, {**held, "other": tables}),
     ]
 
@@ -98,7 +105,6 @@ def _drawn(
 def _voted(
     setting: Setting,
     drawn: drawing.Drawing,
-    held: passes.Bytes,
     length: int,
     num_texts: int,
 ) -> list[Program]:
@@ -107,7 +113,6 @@ def _voted(
     Args:
       setting: of the plan.
       drawn: the replies.
-      held: what is on the device beside both engines.
       length: of a question, in tokens.
       num_texts: questions in all.
     """
@@ -119,11 +124,11 @@ def _voted(
         reply_tokens=section.vote_tokens,
         features=engine_programs.Features(),
     )
-    alone = _drawn(scorer, votes, held)
+    alone = _drawn(scorer, votes, {})
     # Both engines hold their weights and caches to the end.
     beside = [_beside(one, drawn.held) for one in alone[1:]]
     programs = [alone[0]]
-    programs += [_beside(one, votes.held) for one in _drawn(setting, drawn, held)]
+    programs += [_beside(one, votes.held) for one in _drawn(setting, drawn, {})]
     programs += [dataclasses.replace(one, name=f"votes, {one.name}") for one in beside]
     return programs
 

@@ -210,10 +210,12 @@ def improve(
     if nonfinite.SKIPPED in shown:
         return state, notes, shown
     with phases.phase(rates.UPDATE):
-        for number, minibatch in enumerate(
-            learning.minibatches(frozen, texts, actor.job, step)
-        ):
+        batches = enumerate(learning.minibatches(frozen, texts, actor.job, step))
+        following = next(batches, None)
+        while following is not None:
+            number, minibatch = following
             state, out = learner.update(state, minibatch)
+            following = next(batches, None)  # while the devices work
             update = watch.finite(
                 trainer.host_metrics(out),
                 step,
