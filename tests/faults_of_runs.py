@@ -78,6 +78,13 @@ ROWS = (
     ),
     Told(
         CONTENT,
+        "adapters that were trained on a base in eight bits are to lie on another form",
+        "the adapters in … were trained on a base with lora.base='int8', and this run "
+        "has lora.base='compute'; set --config.lora.base=int8",
+        "test_quantized::test_others_read_it_as_it_was_trained",
+    ),
+    Told(
+        CONTENT,
         "a line is removed from pairs.jsonl after simulate was done",
         _DONE.format("pairs/pairs.jsonl"),
         f"{_CONTENTS}::test_a_line_removed_after_the_stage_was_done_is_noticed",

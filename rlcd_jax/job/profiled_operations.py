@@ -60,8 +60,8 @@ class Spent:
         if not self.seconds:
             return self.headline() + "\n"
         lines = [
-            "Seconds of operations in a trace, on all devices (on CPUs: threads) of "
-            "process 0 together.",
+            "Seconds of operations in a trace, on all devices of a process (on CPUs: "
+            "threads) together.",
             "An operation within another, as in a loop, takes its time from it.",
             "",
             "| program | seconds | % |",
@@ -81,10 +81,10 @@ class Spent:
             lines.append(
                 f"| {operation} | {program} | {count} | {seconds:.4f} | {share:.1f} |"
             )
-        if left := len(ordered) - MOST if len(ordered) > MOST else 0:
-            rest = sum(seconds for _, seconds in ordered[MOST:])
+        if others := ordered[MOST:]:
+            rest = sum(seconds for _, seconds in others)
             share = 100.0 * rest / self.whole
-            lines.append(f"| {left} others | | | {rest:.4f} | {share:.1f} |")
+            lines.append(f"| {len(others)} others | | | {rest:.4f} | {share:.1f} |")
         return "\n".join(lines) + "\n"
 
 

@@ -2,9 +2,10 @@
 
 Steps of a stage that trains are its own. A stage that draws replies is counted by
 dispatches of the engine, each some tokens of all slots. Every process of a job writes
-what its own devices did, into `profile/STAGE` of the run: the files that xprof and
-TensorBoard show, `*.trace.json.gz` for Perfetto, and `operations.md`, which says in
-words where the time of the devices went. It is of the process, as `pulse.LAST` is.
+what its own devices did, into `profile/STAGE` of the run, of several each into a folder
+of its own: the files that xprof and TensorBoard show, `*.trace.json.gz` for Perfetto,
+and `operations.md`, which says in words where the time of the devices went. It is of
+the process, as `pulse.LAST` is.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ class Tracer:
             return
         self.wanted = wanted
         self._folder = pathlib.Path(workdir) / FOLDER / name
+        if processes.are_many():  # on one host they would write the same files
+            self._folder /= f"process_{jax.process_index()}"
         self._on, self._over, self._dispatches = False, False, 0
         try:
             yield
@@ -143,10 +146,9 @@ class Tracer:
         jax.profiler.stop_trace()
         told = "--profile: the trace of %s is in %s"
         logging.info(told, self.wanted and self.wanted.stage, self._folder)
-        if processes.is_writer():
-            table = profiled_operations.table(self._folder)
-            (self._folder / FILE).write_text(table.as_markdown(), "utf-8")
-            logging.info("--profile: %s", table.headline())
+        table = profiled_operations.table(self._folder)
+        (self._folder / FILE).write_text(table.as_markdown(), "utf-8")
+        logging.info("--profile: %s", table.headline())
 
 
 PROCESS = Tracer()

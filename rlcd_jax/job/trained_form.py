@@ -167,19 +167,24 @@ def restore(
     params, form = _read(job, folder, item, step)
     if form.adapters is None:
         return params
-    check_base(job.base_hashes(), form.base, folder)
-    return lora.lay(_base_in(job, form.form, folder), params, form.adapters.scale)
+    return lora.lay(_base_of(job, form, folder), params, form.adapters.scale)
 
 
-def _base_in(job: setup.Job, form: str, folder: pathlib.Path) -> Params:
+def _base_of(job: setup.Job, form: Saved, folder: pathlib.Path) -> Params:
     """Return the job's base in the form in which adapters were trained on it.
 
     A run with adapters of its own holds it in one form, which others must have.
+
+    Raises:
+      ValueError: it is another base, or in another form.
     """
-    if job.lora is not None:
-        check_form(setup.base_form(job.config, job.role), form, folder)
     base = job.load_base()
-    if job.lora is not None or form != quantized.INT8:
+    if job.lora is not None:
+        check_base(job.base_hashes(), form.base, folder)
+        check_form(setup.base_form(job.config, job.role), form.form, folder)
+        return base
+    check_base(setup.base_hashes(base), form.base, folder)
+    if form.form != quantized.INT8:
         return base
     base = frozen.form(base, job.cfg.dtype)  # as it was before it was rounded
     return setup.quantize(base, job.cfg, job.mesh)
