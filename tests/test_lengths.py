@@ -93,6 +93,21 @@ def test_one_long_prompt_makes_slots_fewer():
     assert (many.num_slots, few.num_slots, one.num_slots) == (8, 2, 1)
 
 
+def test_slots_that_no_request_would_fill_are_not_there():
+    found = load(8192, engine__slots_per_device=8, policy__rollouts=4)
+    few = generation.make_engine(found, 40, 12, most=3)
+    many = generation.make_engine(found, 40, 12, most=100)
+    assert (few.num_slots, many.num_slots) == (3, 8)
+    section = found.config.policy
+    with found.config.unlocked():
+        section.dev_prompts = 6
+    assert acting.most_requests(section) == 6
+    section = found.config.evaluate
+    with found.config.unlocked():
+        section.systems, section.best_of = ("base", "best_of_n"), 4
+    assert evaluate_policy.most_requests(section, 5) == 20
+
+
 def test_prompts_of_an_evaluation_are_looked_at():
     found = load(64, evaluate__judges=("lexicon",))
     short = records.Prompt("short", (records.Turn("human", "Hi"),))

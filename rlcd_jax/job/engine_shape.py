@@ -61,6 +61,7 @@ def find(
     prompt_tokens: int,
     reply_tokens: int,
     cache_tokens: int = 0,
+    most: int = 0,
 ) -> EngineShape:
     """Return the shape of an engine that holds a longest prompt with a longest reply.
 
@@ -71,6 +72,8 @@ def find(
       reply_tokens: of a reply, at most.
       cache_tokens: of a device's slots together, at most: longer texts get fewer
         slots, down to one on each device; 0: as many slots as the config has.
+      most: requests of a job; slots beyond them would be idle, and each step would
+        compute them; 0: any number.
     """
     section = config.engine
     where = mesh if mesh.size > 1 else None
@@ -78,6 +81,8 @@ def find(
     slots = section.slots_per_device
     if cache_tokens:
         slots = min(slots, max(1, cache_tokens // length))
+    if most:
+        slots = min(slots, -(-most // sharding.batch_ways(mesh)))
     lives = None
     if section.live_buckets:
         lives = (*(n for n in section.live_buckets if n < length), length)

@@ -22,6 +22,7 @@ def make_engine(
     reply_tokens: int,
     *,
     cache_tokens: int = 0,
+    most: int = 0,
 ) -> engine.Engine:
     """Return an engine whose slots hold a longest prompt with a longest reply.
 
@@ -34,6 +35,7 @@ def make_engine(
       reply_tokens: of the longest reply.
       cache_tokens: of a device's slots together, at most: longer texts get fewer
         slots, down to one on each device; 0: as many slots as the config has.
+      most: requests of a job; 0: any number.
     """
     what = f"a prompt of {prompt_tokens} + a reply of {reply_tokens}"
     advice = "lower the stage's prompt_tokens or reply_tokens"
@@ -45,6 +47,7 @@ def make_engine(
         prompt_tokens=prompt_tokens,
         reply_tokens=reply_tokens,
         cache_tokens=cache_tokens,
+        most=most,
     )
     gib = section.memory_gib
     return engine.Engine(

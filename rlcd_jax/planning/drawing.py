@@ -126,14 +126,25 @@ def plan_drawing(
     prompt_tokens: int,
     reply_tokens: int,
     features: programs.Features,
+    most: int = 0,
 ) -> Drawing:
-    """Return what the engine that a stage makes for texts of these lengths draws."""
+    """Return what the engine that a stage makes for texts of these lengths draws.
+
+    Args:
+      setting: of the plan.
+      num_replies: in all.
+      prompt_tokens: of a prompt, at most.
+      reply_tokens: of a reply, at most.
+      features: that the requests ask of the decode program.
+      most: requests of a job; 0: any number.
+    """
     job = setting.job
     shape = engine_shape.find(
         job.config,
         job.mesh,
         prompt_tokens=prompt_tokens,
         reply_tokens=reply_tokens,
+        most=most,
     )
     built = _build(
         dataclasses.replace(setting.cfg, remat="full"),  # which decoding never does

@@ -310,6 +310,7 @@ def policy(setting: Setting) -> list[Program]:
         prompt_tokens=section.prompt_tokens,
         reply_tokens=section.reply_tokens,
         features=request_features(section, forbid=False),
+        most=acting.most_requests(section),
     )
     # Copies may be parked but for the one that is read, and weights and cache go
     # between the steps of drawing (`Engine.unload`).
@@ -438,6 +439,7 @@ def evaluate(setting: Setting) -> list[Program]:
         prompt_tokens=config.pairs.prompt_tokens,
         reply_tokens=section.reply_tokens,
         features=request_features(section, forbid=False),
+        most=evaluate_policy.most_requests(section, replies),
     )
     # The last system is let go before the next is read.
     held = {"parameters": master + own * (systems > 1), "frozen": copy}

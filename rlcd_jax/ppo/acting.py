@@ -67,6 +67,15 @@ def reward_length(job: setup.Job, rewarder: setup.Job) -> int:
     return -(-(length + lengths.mark_tokens(rewarder)) // 16) * 16
 
 
+def most_requests(section: ConfigDict) -> int:
+    """Return how many replies the engine is asked for at once, at most.
+
+    Args:
+      section: of the config, `policy`.
+    """
+    return max(section.rollouts, section.dev_prompts)
+
+
 _assemble = jax.jit(rollout.assemble, static_argnames="rules")
 
 
@@ -82,7 +91,10 @@ class Actor:
         self.dev_prompts, long_dev = encoded_prompts.dev_prompts(job)
         self.too_long = {"prompts": long, "dev prompts": long_dev}
         self.sampler = generation.make_engine(
-            job, section.prompt_tokens, section.reply_tokens
+            job,
+            section.prompt_tokens,
+            section.reply_tokens,
+            most=most_requests(section),
         )
         read = {
             name: reply_reading.rows_program(job, one)

@@ -374,6 +374,16 @@ def answer_all(
     return answers
 
 
+def most_requests(section: ConfigDict, replies: int) -> int:
+    """Return how many replies the engine is asked for at once, at most.
+
+    Args:
+      section: of the config, `evaluate`.
+      replies: that each system gives.
+    """
+    return replies * (section.best_of if best_of.NAME in section.systems else 1)
+
+
 def _ask(job: setup.Job, base: Params, prompts: list[records.Prompt]) -> _Asked:
     """Return the requests of held-out prompts, and an engine for them."""
     section = job.config.evaluate
@@ -383,6 +393,7 @@ def _ask(job: setup.Job, base: Params, prompts: list[records.Prompt]) -> _Asked:
         max(map(len, ids)),
         section.reply_tokens,
         cache_tokens=job.config.engine.slots_per_device * CACHED_TOKENS,
+        most=most_requests(section, len(prompts)),
     )
     requests = [
         engine.Request(
