@@ -34,7 +34,7 @@ def test_what_was_freed_goes_back_to_the_system():
 
 @pytest.mark.skipif(not freed_memory.give_back(), reason="another C library than glibc")
 def test_large_pieces_go_back_when_they_are_freed_and_stay_so():
-    """In a process of its own: glibc would keep the third, having seen two freed."""
+    """In a process of its own, for `mallopt` is of a process."""
     told = """
 import pathlib, numpy as np
 from rlcd_jax.job import freed_memory
@@ -42,11 +42,29 @@ def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
 assert freed_memory.keep_little()
 for _ in range(3):
-    held = [np.ones(2**21) for _ in range(10)]  # 16 MB each
+    held = [np.ones(5 * 2**20) for _ in range(5)]  # 40 MB each
     last = np.ones(2**10)
     before = resident()
     del held
     assert before - resident() > 150e6
+"""
+    subprocess.run([sys.executable, "-c", told], check=True)
+
+
+@pytest.mark.skipif(not freed_memory.give_back(), reason="another C library than glibc")
+def test_pieces_that_are_taken_again_and_again_are_cleared_once():
+    """As XLA's products take them: each would be mapped, and cleared, at each call."""
+    told = """
+import resource, numpy as np
+from rlcd_jax.job import freed_memory
+def cleared():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+assert freed_memory.keep_little()
+np.ones(6 * 2**17).sum()
+before = cleared()
+for _ in range(50):
+    np.ones(6 * 2**17).sum()  # 6 MB: 1536 pages
+assert cleared() - before < 5 * 1536, cleared() - before
 """
     subprocess.run([sys.executable, "-c", told], check=True)
 
