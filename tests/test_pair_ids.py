@@ -175,7 +175,7 @@ def test_agreement_and_accuracy_count_what_they_leave_out(monkeypatch, tmp_path)
     assert tokens.too_long == length_counts.counts(5, dropped=3)
     assert said["accuracy"]["value"] == 1.0
     monkeypatch.setattr(data, "human_pairs", lambda *_: long_pairs())
-    monkeypatch.setattr(setup, "load_job", lambda _: found)
+    monkeypatch.setattr(setup, "load_job", lambda _, **__: found)
     monkeypatch.setattr(model, "restore", lambda *_: {})
     said = label_accuracy.reward_pairs(found.config, tmp_path, human=True)
     counts = length_counts.counts(4, dropped=3)
