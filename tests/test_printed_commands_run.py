@@ -72,6 +72,8 @@ AGAIN = {
     "run --workdir=runs/YOURNAME ": "runs/polite_smoke, a task file too",
     "run --workdir=D --config=configs/rlcd.py:task=outline": "runs/rlcd; sizes of long "
     "texts are those of test_long_replies",
+    "run --stage=policy --workdir=D --config=configs/rlcd.py:task=harmless": "runs/rlcd, "
+    "of which this is one stage, with few rollouts",
     "run --config=configs/evaluate.py:task=cheerful": "the same without the suite that "
     "says what alignment cost, which test_regression has",
     "task show YOURNAME.toml": "task show polite.toml",
