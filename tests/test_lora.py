@@ -44,11 +44,15 @@ def adapters(seed=1):
     return drawn(lora.param_specs(CFG, SIZES), seed)
 
 
-def logits(params, cfg=CFG):
+def traced_logits(params, cfg=CFG):
     mask = jnp.ones(IDS.shape, bool)
     positions = heads.positions_of(mask)
     hidden, _ = llama.hidden_states(params, cfg, IDS, positions, mask)
-    return np.asarray(llama.logits(params, cfg, hidden))
+    return llama.logits(params, cfg, hidden)
+
+
+def logits(params, cfg=CFG):
+    return np.asarray(traced_logits(params, cfg))
 
 
 # --- the model ------------------------------------------------------------------------

@@ -102,25 +102,13 @@ def test_model_and_adapters_on_it_are_those_on_its_values(remat):
 
     def loss(pair, base):
         laid = lora.lay(base, pair, test_lora.SIZES.scale)
-        return jnp.sum(jnp.sin(test_lora_logits(laid, cfg)))
+        return jnp.sum(jnp.sin(test_lora.traced_logits(laid, cfg)))
 
     own = test_lora.adapters()
     found, wanted = (jax.grad(loss)(own, base) for base in (eight, plain))
     for name, leaf in tree.flatten_names(found).items():
         other = tree.flatten_names(wanted)[name]
         np.testing.assert_allclose(leaf, other, rtol=1e-4, atol=1e-4, err_msg=name)
-
-
-def test_lora_logits(params, cfg):
-    """As `test_lora.logits`, but traced."""
-    mask = jnp.ones(test_lora.IDS.shape, bool)
-    positions = test_lora.heads.positions_of(mask)
-    ids = test_lora.IDS
-    hidden, _ = test_lora.llama.hidden_states(params, cfg, ids, positions, mask)
-    return test_lora.llama.logits(params, cfg, hidden)
-
-
-test_lora_logits.__test__ = False  # pytest: a helper
 
 
 def test_the_backward_pass_keeps_eight_bits():
@@ -160,11 +148,6 @@ def config(**fields):
     return runs.tiny_config(**SECTION, **fields)
 
 
-def job_of(config):
-    with runs.devices_by_mesh():
-        return setup.load_job(config)
-
-
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
     """Return the workdir of a whole run, all five stages; leave it as it is."""
@@ -176,7 +159,10 @@ def adapted(tmp_path_factory):
 def test_a_run_comes_to_its_table(adapted):
     table = json.loads((adapted / "evaluate/table.json").read_text())
     assert {row["name"] for row in table["rows"]} == {"base", "distill", config().name}
-    assert job_of(config()).load_base()["layers"]["q"].values.dtype == jnp.int8
+    assert (
+        test_lora_run.job_of(config()).load_base()["layers"]["q"].values.dtype
+        == jnp.int8
+    )
 
 
 def test_pairs_are_drawn_from_the_model_as_it_is(adapted, tmp_path):
@@ -212,13 +198,16 @@ def test_resumed_equals_uninterrupted(adapted, tmp_path, monkeypatch):
 
 
 def test_others_read_it_as_it_was_trained(adapted):
-    whole, own = job_of(runs.tiny_config()), job_of(config())
+    whole, own = (
+        test_lora_run.job_of(runs.tiny_config()),
+        test_lora_run.job_of(config()),
+    )
     folder = adapted / "policy/checkpoints"
     read, wanted = (trained_form.restore(j, folder, "policy") for j in (whole, own))
     np.testing.assert_array_equal(
         test_lora_run.logits(read, whole.cfg), test_lora_run.logits(wanted, own.cfg)
     )
-    wide = job_of(runs.tiny_config(**SECTION | {"lora__base": "compute"}))
+    wide = test_lora_run.job_of(runs.tiny_config(**SECTION | {"lora__base": "compute"}))
     for read in (trained_form.restore, trained_form.trained):
         with pytest.raises(ValueError, match=r"set --config.lora.base=int8"):
             read(wide, folder, "policy")
@@ -227,7 +216,7 @@ def test_others_read_it_as_it_was_trained(adapted):
 def test_merged_export_is_the_model_that_was_trained(adapted, tmp_path):
     told = test_lora_run.export(adapted, tmp_path / "out")
     assert "merged in random:tiny" in told[0]
-    job = job_of(config())
+    job = test_lora_run.job_of(config())
     trained = trained_form.restore(job, adapted / "policy/checkpoints", "policy")
     read = hf.load_params(tmp_path / "out", job.cfg)
     sums = lora.merge(trained)["layers"]
@@ -244,9 +233,9 @@ def test_eight_devices_read_it_as_one_does():
     shapes = ({}, {"mesh__fsdp": 2, "mesh__tensor": 4})  # heads are spread on four
     found = []
     for shape in shapes:
-        job = job_of(runs.tiny_config(**fields, **shape))
+        job = test_lora_run.job_of(runs.tiny_config(**fields, **shape))
         with jax.set_mesh(job.mesh):
-            logits = jax.jit(lambda p, cfg=job.cfg: test_lora_logits(p, cfg))
+            logits = jax.jit(lambda p, cfg=job.cfg: test_lora.traced_logits(p, cfg))
             found.append(np.asarray(logits(job.load_base())))
     np.testing.assert_allclose(*found, atol=2e-5)
 

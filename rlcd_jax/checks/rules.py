@@ -52,8 +52,8 @@ def _run(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:
                 "lora.rank=0 trains whole models; set lora.rank, or "
                 f"lora.base={quantized.AS_COMPUTED!r}"
             )
-        else:
-            yield from quantized.missing()
+        elif told := quantized.missing():
+            yield told
 
 
 def _idle(config: ConfigDict, stages: Sequence[str]) -> Iterator[str]:

@@ -79,6 +79,11 @@ class Job:
         return adapters(self.config)
 
     @property
+    def base_form(self) -> str:
+        """How the base of its adapters is read, of `quantized.FORMS`."""
+        return base_form(self.config, self.role)
+
+    @property
     def chat_turn(self) -> training_texts.ChatTurn | None:
         """What stands around a reply of the chat format; None in the dialogue one."""
         if self.task.format == "dialogue":

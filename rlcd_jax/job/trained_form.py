@@ -85,7 +85,7 @@ class Base:
     @property
     def form(self) -> str:
         """How its matrices are kept, of `quantized.FORMS`."""
-        return setup.base_form(self._job.config, self._job.role)
+        return self._job.base_form
 
     @property
     def params(self) -> Params:
@@ -180,8 +180,7 @@ def _base_of(job: setup.Job, form: Saved, folder: pathlib.Path) -> Params:
     """
     base = job.load_base()
     if job.lora is not None:
-        check_base(job.base_hashes(), form.base, folder)
-        check_form(setup.base_form(job.config, job.role), form.form, folder)
+        _check(job, form, folder)
         return base
     check_base(setup.base_hashes(base), form.base, folder)
     if form.form != quantized.INT8:
@@ -207,9 +206,14 @@ def trained(
     """
     params, form = _read(job, folder, item, step)
     if form.adapters is not None:
-        check_base(job.base_hashes(), form.base, folder)
-        check_form(setup.base_form(job.config, job.role), form.form, folder)
+        _check(job, form, folder)
     return params, form.adapters
+
+
+def _check(job: setup.Job, form: Saved, folder: pathlib.Path) -> None:
+    """Refuse adapters of another base than the job's, or of it in another form."""
+    check_base(job.base_hashes(), form.base, folder)
+    check_form(job.base_form, form.form, folder)
 
 
 def _read(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,13 +22,14 @@ AS_COMPUTED, INT8 = FORMS = ("compute", "int8")  # of a base: model.dtype, or ei
 PACKAGE = "qwix"
 
 
-def missing() -> Iterator[str]:
-    """Yield that the package which rounds is not installed, if it is not."""
-    if importlib.util.find_spec(PACKAGE) is None:
-        yield (
-            f"a base in {INT8} is made by {PACKAGE}, which is not installed; "
-            'pip install "rlcd_jax[int8]"'
-        )
+def missing() -> str:
+    """Say that the package which rounds is not installed; "" where it is."""
+    if importlib.util.find_spec(PACKAGE) is not None:
+        return ""
+    return (
+        f"a base in {INT8} is made by {PACKAGE}, which is not installed; "
+        'pip install "rlcd_jax[int8]"'
+    )
 
 
 def quantize(weight: jax.Array) -> products.Quantized:
@@ -57,7 +58,6 @@ def specs(cfg: llama.LlamaConfig) -> Params:
 
     return _on_matrices(
         llama.param_specs(cfg),
-        lambda spec: len(spec.shape) > 2,
         lambda spec: products.Quantized(spec, rows(spec)),
     )
 
@@ -73,7 +73,7 @@ def form(
     """
     layers = dict(params["layers"])
     params["layers"].clear()
-    for name in [name for name, leaf in layers.items() if leaf.ndim > 2]:
+    for name in [name for name, leaf in layers.items() if _is_matrix(leaf)]:
         layers[name] = make(name, layers.pop(name))
     return {**params, "layers": layers}
 
@@ -88,15 +88,18 @@ def shapes(base: Params) -> Params:
             jax.ShapeDtypeStruct(rows, jnp.float32),
         )
 
-    return _on_matrices(base, lambda leaf: len(leaf.shape) > 2, of)
+    return _on_matrices(base, of)
 
 
-def _on_matrices(
-    params: Params, is_matrix: Callable[[Any], bool], change: Callable[[Any], Any]
-) -> Params:
+def _on_matrices(params: Params, change: Callable[[Any], Any]) -> Params:
     """Return a tree of parameters with the matrices of its layers changed."""
     layers = {
-        name: change(leaf) if is_matrix(leaf) else leaf
+        name: change(leaf) if _is_matrix(leaf) else leaf
         for name, leaf in params["layers"].items()
     }
     return {**params, "layers": layers}
+
+
+def _is_matrix(leaf: Any) -> bool:
+    """Say whether a parameter of all layers, or its row of a table, is of matrices."""
+    return len(leaf.shape) > 2

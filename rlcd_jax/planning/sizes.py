@@ -75,9 +75,13 @@ def model_shapes(setting: Setting, specs: Any, *, frozen: bool) -> Shapes:
     if frozen and setting.job.lora is not None:
         return base_shapes(setting)
     if frozen:
-        shapes = frozen_weights.shapes(specs, setting.cfg.dtype)
-    else:
-        shapes = table.abstract_params(specs)
+        return _frozen_shapes(setting, specs)
+    shapes = table.abstract_params(specs)
+    return jitted.placed(shapes, sharding.param_shardings(specs, setting.job.mesh))
+
+
+def _frozen_shapes(setting: Setting, specs: Any) -> Shapes:
+    shapes = frozen_weights.shapes(specs, setting.cfg.dtype)
     return jitted.placed(shapes, sharding.param_shardings(specs, setting.job.mesh))
 
 
@@ -89,8 +93,7 @@ def base_shapes(setting: Setting) -> Shapes:
 
 def is_quantized(setting: Setting) -> bool:
     """Say whether the base is in eight bits."""
-    form = setup.base_form(setting.job.config, setting.job.role)
-    return form == quantized.INT8
+    return setting.job.base_form == quantized.INT8
 
 
 def quantizing_bytes(setting: Setting) -> int:
@@ -98,10 +101,7 @@ def quantizing_bytes(setting: Setting) -> int:
 
     One is made after the other, of a base that is read as it is.
     """
-    specs = llama.param_specs(setting.cfg)
-    shapes = frozen_weights.shapes(specs, setting.cfg.dtype)
-    mesh = setting.job.mesh
-    read = jitted.placed(shapes, sharding.param_shardings(specs, mesh))
+    read = _frozen_shapes(setting, llama.param_specs(setting.cfg))
     made = map(sharding.device_bytes, base_shapes(setting)["layers"].values())
     return sharding.device_bytes(read) + max(made)
 

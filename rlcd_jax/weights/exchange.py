@@ -257,8 +257,8 @@ def _merged(
     trained_form.check_base(setup.base_hashes(base), own.base_hashes, place)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         if own.form == quantized.INT8:
-            for line in quantized.missing():
-                raise ValueError(line)
+            if told := quantized.missing():
+                raise ValueError(told)
             base = frozen.form(base, cfg.dtype)
             base = quantized.form(base, lambda _, weight: quantized.quantize(weight))
         whole = lora.merge(lora.lay(base, own.params, own.sizes.scale))
