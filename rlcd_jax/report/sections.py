@@ -311,7 +311,7 @@ def _where(
     whole = sum(spent.values())
     long = {name: one for name, one in spent.items() if one >= 0.01 * whole > 0}
     long.pop(phases.OTHER, None)
-    if left := whole - sum(long.values()):
+    if left := sum(one for name, one in spent.items() if name not in long):
         long[phases.OTHER] = left
     return [
         {
