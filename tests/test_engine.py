@@ -210,6 +210,19 @@ def test_weights_of_a_mesh_of_one_device_compile_nothing_twice():
     assert made.compiles == before and not seen
 
 
+def test_a_job_with_new_weights_begins_with_a_short_cache():
+    made = world.make_engine()
+    requests = [world.request(i, max_new_tokens=40) for i in range(3)]
+    replies = made.generate(requests)
+    assert max(len(one.tokens) for one in replies) > 24  # the cache has grown
+    before = made.compiles
+    made.load(world.params())
+    assert [one.tokens for one in made.generate(requests)] == [
+        one.tokens for one in replies
+    ]
+    assert made.compiles == before
+
+
 def test_load_replaces_the_policy(engine):
     requests = [world.request(i, tokens=world.prompt(9, 9)) for i in range(3)]
     engine.generate(requests)

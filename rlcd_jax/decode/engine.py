@@ -182,6 +182,7 @@ class Engine:
         """
         self._params = None  # two versions at once would not fit where one just does
         self._widen()
+        self._begin_short()
         self._settle(params["embed"])
         with self._ambient():
             if not isinstance(params["layers"], dict):
@@ -216,7 +217,7 @@ class Engine:
         """Let weights and cache go until the next `load`: others need the room."""
         self._widen()
         self._params = self._cache = None
-        self._length, self._small_dispatches = self._sizes.lives[0], 0
+        self._begin_short()
 
     def warm_up(self, features: programs.Features | None = None) -> None:
         """Compile every program that jobs with these features can need.
@@ -387,6 +388,12 @@ class Engine:
             self._cache = None  # before another: both would not fit
             with self._ambient():
                 self._cache = self._empty()
+
+    def _begin_short(self) -> None:
+        """Have the shortest cache again: with other weights its entries are nothing."""
+        if self._length > self._sizes.lives[0]:
+            self._cache = None  # `load` makes it
+        self._length, self._small_dispatches = self._sizes.lives[0], 0
 
     def admit(self, placed: Sequence[scheduler.Occupant]) -> None:
         """Write what the new occupants ask for into the slots' arrays."""
