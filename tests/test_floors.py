@@ -189,8 +189,9 @@ LATE = {
     ("datasets.prompt_rows", "tensorflow_datasets"),
     ("job.prompt_parts", "rlcd_jax.datasets"),  # hh_rlhf, and with it TFDS
     ("models.quantized", "qwix"),
-    ("models.one_query", "jax.experimental"),  # kernels, of TPUs and GPUs alone
-    ("models.one_query", "jax.experimental.pallas"),
+    ("models.few_rows", "jax.experimental"),  # kernels, of TPUs and GPUs alone
+    ("models.one_query", "jax.experimental"),
+    ("models.pallas_triton", "jax.experimental.pallas"),
     ("models.splash", "jax.experimental.pallas.ops.tpu"),
     ("preference.data", "rlcd_jax.datasets"),
     ("report.canvas", "matplotlib"),

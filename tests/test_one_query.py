@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlcd_jax import sharding
-from rlcd_jax.models import cached, one_query
+from rlcd_jax.models import cached, one_query, pallas_triton
 
 ON_GPU = jax.default_backend() == "gpu"
 CLOSE = 1e-2 if ON_GPU else 1e-5
@@ -110,7 +110,7 @@ def test_few_slots_odd_widths_and_huge_caches_are_cudnns():
 
 
 def test_without_triton_it_is_cudnns(monkeypatch):
-    monkeypatch.setattr(one_query, "_triton", lambda: None)
+    monkeypatch.setattr(pallas_triton, "find", lambda: None)
     assert not one_query.fits((512, 256, 3, 64), (512, 1, 9, 64))
 
 

@@ -9,8 +9,8 @@ What is expected of each backend:
   steps, the cache itself is only read (see `models.cached`).
 * GPU: with `attention="cudnn"` the kernels stop at each row's own length, so that a
   step reads the weights and the live cache once, `models.one_query` in one pass with
-  what it adds; the loop has a fixed number of steps, so the host is not asked between
-  them.
+  what it adds and `models.few_rows` large matrices; the loop has a fixed number of
+  steps, so the host is not asked between them.
 * TPU: one query a slot leaves the matrix unit idle, and a step is a stream of weights
   and cache through memory whatever the kernel.  Unrolled layers with one buffer a
   layer, only read in the loop, keep XLA from copying the cache; bfloat16 operands with

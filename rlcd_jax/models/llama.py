@@ -25,7 +25,15 @@ import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
-from rlcd_jax.models import attention, cached, head_layout, packed, products, table
+from rlcd_jax.models import (
+    attention,
+    cached,
+    few_rows,
+    head_layout,
+    packed,
+    products,
+    table,
+)
 
 Params = Any
 DTYPES = ("bfloat16", "float32")
@@ -261,15 +269,14 @@ def _project_heads(
     batch, length, _ = x.shape
     width = cfg.head_dim
     if "qkv" in layer:
-        fused = layer["qkv"].reshape(-1, cfg.embed_dim)
-        heads = products.product(x, fused, cfg.products)
+        heads = _product(layer, cfg, x, "qkv")
         heads = heads.reshape(batch, length, cfg.layout.kv_heads, -1, width)
         if cfg.split_decode:
             axes = ("batch", "length", "kv_heads", None, None)
             heads = sharding.constrain(heads, axes)
         q = heads[..., :-2, :].reshape(batch, length, -1, width)
         return q, heads[..., -2, :], heads[..., -1, :]
-    q, k, v = (products.product(x, layer[name], cfg.products) for name in "qkv")
+    q, k, v = (_product(layer, cfg, x, name) for name in "qkv")
     q = sharding.constrain(q, ("batch", "length", "heads"))
     return tuple(y.reshape(batch, length, -1, width) for y in (q, k, v))
 
@@ -283,15 +290,26 @@ def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
         gate, up = both[:, :, 0], both[:, :, 1]
     elif "gate_up" in layer:
         # As one matrix: a product with two output axes costs CPUs a transpose.
-        fused = layer["gate_up"].reshape(-1, cfg.embed_dim)
-        both = products.product(x, fused, cfg.products)
+        both = _product(layer, cfg, x, "gate_up")
         gate, up = jnp.split(both, 2, axis=-1)
     else:
-        gate = products.product(x, layer["gate"], cfg.products)
-        up = products.product(x, layer["up"], cfg.products)
+        gate, up = (_product(layer, cfg, x, name) for name in ("gate", "up"))
     inner = jax.nn.silu(gate.astype(jnp.float32)) * up
     inner = sharding.constrain(inner, (*cfg.stream[:2], "mlp"))
-    return products.product(inner, layer["down"], cfg.products)
+    return _product(layer, cfg, inner, "down")
+
+
+def _product(layer: Params, cfg: LlamaConfig, x: jax.Array, name: str) -> jax.Array:
+    """Return `x @ weight.T` of a layer's matrix, of either form, a fused one as one."""
+    weight = layer[name]
+    if "qkv" not in layer:
+        return products.product(x, weight, cfg.products)
+    weight = weight.reshape(-1, weight.shape[-1])
+    kernels = cfg.attention == "cudnn" and cfg.products == products.NARROW
+    if kernels and cfg.tensor_ways == 1 and not cfg.split_decode:
+        if few_rows.fits(x.shape, weight.shape):
+            return few_rows.product(x, weight)
+    return products.product(x, weight, cfg.products)
 
 
 def _cast_once(layer: Params, cfg: LlamaConfig) -> Params:
@@ -345,7 +363,7 @@ def _block(layer, cfg, x, angles, attend) -> jax.Array:
     mixed = attend(attention.rotate(q, angles), attention.rotate(k, angles), v)
     if cfg.split_decode:
         mixed = sharding.constrain(mixed, (*cfg.stream[:2], "heads"))
-    x = x + products.product(mixed, layer["o"], cfg.products)
+    x = x + _product(layer, cfg, mixed, "o")
     x = sharding.constrain(x, cfg.stream) if cfg.split_decode else x
     x = x + _mlp(layer, cfg, rms_norm(x, layer["mlp_norm"], cfg.norm_eps))
     return sharding.constrain(x, cfg.stream)

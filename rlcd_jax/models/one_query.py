@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
-from rlcd_jax.models import blocked
+from rlcd_jax.models import blocked, pallas_triton
 
 CACHE = ("slots", None, "kv_heads", None)  # logical axes of keys and values on GPUs
 IDLE = -1  # place of a token that does not count
@@ -39,7 +38,7 @@ def fits(cache: tuple[int, ...], queries: tuple[int, ...]) -> bool:
     """
     slots, entries, kv_heads, width = _shape_of_a_device(cache)
     return (
-        _triton() is not None
+        pallas_triton.find() is not None
         and queries[1] == 1
         and width >= ROWS
         and width & (width - 1) == 0  # Triton's arrays are powers of two
@@ -47,19 +46,6 @@ def fits(cache: tuple[int, ...], queries: tuple[int, ...]) -> bool:
         and slots * kv_heads >= FEWEST
         and slots * entries * kv_heads * width < MOST
     )
-
-
-@functools.cache
-def _triton() -> Any:
-    """Return JAX's Triton for kernels, which takes its time to load.
-
-    Nothing where there is none: JAX 0.11 says that a later version will be without.
-    """
-    try:
-        from jax.experimental.pallas import triton
-    except ImportError:
-        return None
-    return triton
 
 
 def _shape_of_a_device(cache: tuple[int, ...]) -> tuple[int, ...]:
@@ -130,7 +116,9 @@ def _attend(q, new_key, new_value, keys, values, places):
         out_specs=[rows(group), own, own],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, keys, values)],
         input_output_aliases={3: 1, 4: 2},
-        compiler_params=_triton().CompilerParams(num_warps=WARPS, num_stages=STAGES),
+        compiler_params=pallas_triton.find().CompilerParams(
+            num_warps=WARPS, num_stages=STAGES
+        ),
         interpret=INTERPRET,
         name="one_query",
     )(new, new, new, keys, values, places)
@@ -153,7 +141,7 @@ def _program(
     """Do one key/value head of one slot; arguments are the kernel's views of arrays."""
     from jax.experimental import pallas
 
-    triton = _triton()
+    triton = pallas_triton.find()
     count = place[()]  # of the entries before the new one, which are read
     mine = (jnp.arange(ROWS) < group)[:, None]
     queries = triton.load(q.at[pallas.ds(0, ROWS), :], mask=mine, other=0.0)
