@@ -12,13 +12,14 @@ import numpy as np
 from rlcd_jax import phases
 from rlcd_jax.bench import peak_memory, product_rate, ratios
 from rlcd_jax.bench import settings as settings_lib
-from rlcd_jax.job import nonfinite, rates, setup, trained_form, trainer
+from rlcd_jax.job import logs, nonfinite, rates, setup, trained_form, trainer
 from rlcd_jax.models import heads, lora
 from rlcd_jax.ppo import acting, learning, step_notes
 from rlcd_jax.preference import model
 from rlcd_jax.stages import train_policy
 
-WARM_UP = 1  # steps that compile
+MOST_WARM_UPS = 4  # steps until one compiles nothing; sizes differ from step to step
+COMPILES = 0.05  # of a step's time, from which on it is one that compiles
 
 
 def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
@@ -47,13 +48,17 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
         nonlocal state, notes, shown
         start = time.perf_counter()
         phases.begin()
-        state, notes, shown = train_policy.improve(
-            actor, learner, state, notes, step, look, lambda: None
-        )
+        with logs.compilations_shown():
+            state, notes, shown = train_policy.improve(
+                actor, learner, state, notes, step, look, lambda: None
+            )
         spent.append(phases.of(phases.take()))
         return time.perf_counter() - start
 
-    first = ours(WARM_UP)
+    first = ours(1)
+    while len(spent) < MOST_WARM_UPS and _compiles(spent[-1]):
+        ours(len(spent) + 1)
+    warm_ups = len(spent)
     section = actor.section
     sizes = {
         "rollouts": section.rollouts,
@@ -66,7 +71,7 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
         name: [] for name in settings.peers
     }
     products: list[float] = []
-    for step in range(WARM_UP + 1, WARM_UP + 1 + settings.repeats):
+    for step in range(warm_ups + 1, warm_ups + 1 + settings.repeats):
         products.append(product_rate.product_rate())
         times[ratios.OURS].append(ours(step))
         prompts = [list(one.ids) for one in actor.draw_prompts(step)]
@@ -84,8 +89,9 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
         "reply_tokens_mean": finished["rollout/response_length_mean"],
         "seconds_a_step": seconds,
         "first_step_seconds": first,
+        "warm_ups": warm_ups,
         "rollouts_per_second": section.rollouts / seconds,
-        "seconds_by_phase": _medians(spent[WARM_UP:]),
+        "seconds_by_phase": _medians(spent[warm_ups:]),
         "model_tflops_of_updates": finished[rates.TFLOPS],
         "product_tflops": product / 1e12,
         "fraction_of_product_rate": finished[rates.TFLOPS] * 1e12 / product,
@@ -94,6 +100,11 @@ def run(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
         **peak_memory.peak_gib(),
     }
     return figures | ratios.of_peers(times, "a_step")
+
+
+def _compiles(spent: Mapping[str, float]) -> bool:
+    """Return whether a step, given its seconds by phase, compiled a program."""
+    return spent.get(phases.COMPILE, 0.0) > COMPILES * sum(spent.values())
 
 
 def _medians(spent: Sequence[Mapping[str, float]]) -> dict[str, float]:

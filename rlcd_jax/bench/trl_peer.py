@@ -14,6 +14,7 @@ from rlcd_jax.models import llama
 
 PPO = "trl.experimental.ppo"
 PAD, END = 0, 1
+AT_ONCE = 64  # replies that it draws and reads: its own default
 
 
 def make_peers(
@@ -94,7 +95,7 @@ class TrlPeer:
             num_ppo_epochs=sizes["epochs"],
             total_episodes=2 * sizes["rollouts"],
             response_length=sizes["reply_tokens"],
-            local_rollout_forward_batch_size=micro,
+            local_rollout_forward_batch_size=min(sizes["rollouts"], AT_ONCE),
             temperature=1.0,
         )
         return self._ppo.PPOTrainer(
