@@ -249,7 +249,8 @@ def _engine() -> ConfigDict:
     engine.weights = "whole"
     engine.steps_per_dispatch = 8  # tokens a slot between looks by the host
     engine.prompt_buckets = (16, 64, 128, 256)  # widths of prefill; each is compiled
-    engine.live_buckets = ()  # leading parts of the cache to read; (): four parts
+    # Leading parts of the cache to read; (): four parts, of 128 entries or more.
+    engine.live_buckets = ()
     # The last replies of a job move to fewer slots where one may take so many tokens
     # more: for a half, a quarter, and so on, a program is compiled. 0: never, so that a
     # reply is rounded alike whatever else is drawn; of 128 replies one came out other.

@@ -95,7 +95,7 @@ def _run(
                 return
         logging.info("%s: %.0f seconds", name, time.monotonic() - started)
         _drop_moments(config, workdir)
-        freed_memory.give_back()
+        freed_memory.forget_programs()
     if processes.is_writer():
         with outages.told("the report"):
             logging.info("report: %s", report.write_report(workdir, preset=preset))

@@ -10,6 +10,7 @@ import pytest
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import engine as engine_lib
+from rlcd_jax.decode import layout
 from rlcd_jax.models import llama
 
 
@@ -208,6 +209,29 @@ def test_weights_of_a_mesh_of_one_device_compile_nothing_twice():
     made.generate([world.request(i, max_new_tokens=9) for i in range(2)])
     jax.monitoring.clear_event_listeners()
     assert made.compiles == before and not seen
+
+
+@pytest.mark.parametrize(
+    ("longest", "lives"),
+    [
+        (88, (88,)),
+        (128, (128,)),
+        (224, (128, 224)),
+        (492, (128, 256, 384, 492)),
+        (704, (192, 384, 576, 704)),
+    ],
+)
+def test_a_cache_grows_in_parts_that_are_worth_a_program(longest, lives):
+    made = layout.sizes(
+        8,
+        longest,
+        mesh=None,
+        kernel="xla",
+        prompt_buckets=(16,),
+        live_buckets=None,
+        prefill_tokens=None,
+    )
+    assert made.lives == lives
 
 
 def test_a_job_with_new_weights_begins_with_a_short_cache():

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from rlcd_jax.job import freed_memory
@@ -73,3 +74,11 @@ assert cleared() - before < 5 * 1536, cleared() - before
 def test_another_system_is_left_alone(monkeypatch, asked):
     monkeypatch.setattr(freed_memory, "_of_library", lambda name: None)
     assert not asked()
+
+
+def test_programs_that_nobody_needs_any_more_are_let_go():
+    program = jax.jit(lambda x: x + 1)
+    assert program(1) == 2 and program._cache_size() == 1
+    freed_memory.forget_programs()
+    assert program._cache_size() == 0
+    assert program(2) == 3

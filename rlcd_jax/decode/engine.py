@@ -54,7 +54,8 @@ class Engine:
         should not idle.
       prompt_buckets: the widths of prefill programs; a longer prompt takes several.
       live_buckets: the lengths the cache may have; None: four equal steps up to
-        max_length. With cuDNN attention it always has max_length.
+        max_length, of 128 entries at least. With cuDNN attention it always has
+        max_length.
       prefill_tokens: rows times width of a prefill program; None: 256 on CPU, more
         elsewhere, where fewer leave the matrix units idle.
       tail_tokens: that the replies left at the end may still take at least, for them to

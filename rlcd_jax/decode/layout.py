@@ -15,6 +15,9 @@ from rlcd_jax.decode import programs, scheduler
 from rlcd_jax.models import cached, llama, one_query, table
 
 COPY_ROWS = 8  # on a device
+# Entries by which the cache grows at least: a program for fewer takes more time to
+# compile than it spares, attention being little beside the products then.
+LEAST_PART = 128
 WEIGHTS = ("whole", "split")
 
 
@@ -62,7 +65,7 @@ def sizes(
     if kernel == "cudnn":
         live_buckets = ()
     elif live_buckets is None:
-        part = _whole(-(-max_length // 4), 32)
+        part = max(_whole(-(-max_length // 4), 32), LEAST_PART)
         live_buckets = range(part, max_length, part)
     lives = sorted({one for one in live_buckets if 0 < one < max_length})
     if prefill_tokens is None:
