@@ -92,5 +92,9 @@ def configured(
         elsewhere = llama.LlamaConfig.attention_block
         block = BLOCK_OF_CPU if backend.platform == "cpu" else elsewhere
     return dataclasses.replace(
-        cfg, attention=attention, results=results, attention_block=block
+        cfg,
+        attention=attention,
+        results=results,
+        attention_block=block,
+        cut_as_bits=backend.platform == "cpu",
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -63,7 +63,9 @@ class LlamaConfig:
     longer, and spares the copies to and from the arrays that a loop keeps; `attention`
     is the kernel ("cudnn" needs an NVIDIA GPU, "splash" a TPU, and both bfloat16); with
     "xla" texts of more than twice `attention_block` tokens are read in blocks of so
-    many at most, which changes no value (0: never); `tensor_ways` is among how many
+    many at most, which changes no value (0: never); `cut_as_bits` cuts a layer in
+    bfloat16 out of the stack as integers: XLA for CPUs cuts no bfloat16 and would bring
+    the whole stack to float32; `tensor_ways` is among how many
     devices heads are split, which moves them and changes no value; `split_decode` says
     that fsdp splits the decode form's weights: then activations go to them, which are
     small beside them, and partial sums come back.
@@ -87,6 +89,7 @@ class LlamaConfig:
     unroll: bool = False
     attention: str = "xla"
     attention_block: int = 256
+    cut_as_bits: bool = False
     tensor_ways: int = 1
     split_decode: bool = False
 
@@ -427,6 +430,10 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
         return _block(layer, cfg, x, angles, attend), None
 
     stacked = isinstance(layers, dict)
+    if (
+        stacked and cfg.cut_as_bits
+    ):  # within what remat makes again, or it would be kept
+        step, layers = _cut_as_bits(step, layers)
     # Passes of a loop are loops of their own, so nothing undoes the checkpoint; the
     # barriers that it has elsewhere would make a compiler gather float32 weights.
     loop = stacked and not cfg.unroll
@@ -440,6 +447,33 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
     for layer in layers:
         x, _ = step(x, layer)
     return x
+
+
+def _cut_as_bits(step: Callable, layers: Params) -> tuple[Callable, Params]:
+    """Return a scan's step, and what it scans, so that bfloat16 is cut as integers.
+
+    The stacks stay outside of the scan, and each is seen as integers within its step,
+    where that is no copy of it.
+    """
+    leaves, structure = jax.tree.flatten(layers)
+    stacks = {i: leaf for i, leaf in enumerate(leaves) if leaf.dtype == jnp.bfloat16}
+    rest = [None if i in stacks else leaf for i, leaf in enumerate(leaves)]
+
+    def cut(stack: jax.Array, index: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(stack, jnp.uint16)
+        own = jax.lax.dynamic_index_in_dim(bits, index, keepdims=False)
+        return jax.lax.bitcast_convert_type(own, stack.dtype)
+
+    def one(x: jax.Array, given: Any) -> tuple[jax.Array, None]:
+        index, layer = given
+        # Or XLA would take the integers of the whole stack out of the loop.
+        held, index = jax.lax.optimization_barrier((stacks, index))
+        own = [
+            cut(held[i], index) if i in held else leaf for i, leaf in enumerate(layer)
+        ]
+        return step(x, jax.tree.unflatten(structure, own))
+
+    return one, (jnp.arange(len(leaves[0])), rest)
 
 
 def _is_kept(primitive: Any, *arrays: Any, **numbers: Any) -> bool:
