@@ -46,7 +46,12 @@ def test_rates_are_those_of_the_plan(machine):
     tokens = 2 * pairs * config.preference.lengths[-1]
     length = section.prompt_tokens + section.reply_tokens
     tokens += 2 * section.epochs * section.steps * section.rollouts * length
-    training = seconds["preference"]["update"] + seconds["policy"]["update"]
+    training = sum(
+        seconds[stage][name]
+        for stage in ("preference", "policy")
+        for name in seconds[stage]
+        if name.startswith("update")
+    )
     rates = hardware.RATES[machine]
     assert rates["generate"] == pytest.approx(drawn / drawing, rel=0.1)
     assert rates["train"] == pytest.approx(tokens / training, rel=0.1)

@@ -139,8 +139,9 @@ def test_what_a_plan_holds_is_what_lives_in_a_run(run):
         (stage,) = plan.make_plan(config, chips.parse_topology("cpu:8"), (name,)).stages
         for one in stage.programs:
             # Batches of updates are placed within what is watched, others before.
-            batch = one.given.get("other", 0) * (one.name in NOT_YET_PLACED)
-            planned[name, one.name] = one.held - batch
+            kind = "update" if one.name.startswith("update") else one.name
+            batch = one.given.get("other", 0) * (kind in NOT_YET_PLACED)
+            planned[name, kind] = one.held - batch
     off = {
         key: (planned[key], size)
         for key, size in most.items()

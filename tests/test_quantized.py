@@ -274,10 +274,9 @@ def test_llama_7b_by_hand():
     )
     numbers = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
     rows = 32 * (4 * 4096 + 2 * 11008 + 4096)
-    for stage in ("preference", "policy"):
+    for stage, name in (("preference", "update"), ("policy", "update policy")):
         before, after = (
-            test_plan.program(one, stage, "update").sizes["frozen"]
-            for one in (wide, eight)
+            test_plan.program(one, stage, name).sizes["frozen"] for one in (wide, eight)
         )
         assert before - after == numbers - 4 * rows
     for stage in eight.stages:
@@ -290,7 +289,7 @@ def test_llama_7b_by_hand():
 def test_update_arguments_are_the_compilers(stage):
     own = {"lora__rank": 2, "model__dtype": "bfloat16", "lora__base": "int8"}
     setting = test_plan.on_mesh(runs.tiny_config(**test_plan.MESH, **own))
-    planned = test_plan.named(plan.plan_stage(setting, stage), "update")
-    measured = compiled.measure(planned, setting.job.mesh)
-    assert not measured.problem
-    assert planned.arguments == measured.arguments
+    for planned in test_plan.updates(plan.plan_stage(setting, stage)):
+        measured = compiled.measure(planned, setting.job.mesh)
+        assert not measured.problem
+        assert planned.arguments == measured.arguments

@@ -295,7 +295,6 @@ def test_an_update_is_by_its_last_rows_and_divided_by_the_parts_as_released():
                 clip=0.2,
                 statistics="padded",
                 per_sequence=False,
-                valued=True,
                 value_clip=0.2,
                 value_coef=0.1,
                 kl="",

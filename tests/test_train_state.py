@@ -109,6 +109,86 @@ def test_an_update_holds_little_beside_its_gradient():
     assert taken < 1.9 * tree.count_bytes(params)  # 2.25 as it was, 1.75 as it is
 
 
+NAMES = ("policy", "value")
+
+
+def of_what_is_given(params, batch):
+    """A loss as PPO's: a sum over models, of those that there are."""
+    total, metrics = jnp.zeros(()), {}
+    for name, own in params.items():
+        mean = jnp.mean(jnp.square(batch["x"] @ own["w"] - batch[name]))
+        total, metrics = total + mean, metrics | {f"loss/{name}": mean}
+    return total, {**metrics, "loss/total": total}
+
+
+def two_models(bad=""):
+    rng = np.random.default_rng(3)
+    params = {name: {"w": jnp.asarray(rng.normal(size=5))} for name in NAMES}
+    batch = {"x": rng.normal(size=(8, 5)), "some": np.arange(8) % 3 > 0}
+    batch |= {name: rng.normal(size=8) for name in NAMES}
+    if bad:
+        batch[bad][2] = np.inf
+    return params, {name: jnp.asarray(array) for name, array in batch.items()}
+
+
+def updated(params, batch, apart, *, chooses=False, num_micro=1, times=2):
+    """Return state and metrics after updates of all models, or of each for itself."""
+    optimizer = adamw(lambda count: 0.1, NAMES)
+    state = train_state.create(params, optimizer)
+    how = {"num_micro": num_micro, "weight": "some", "chooses": chooses}
+    for _ in range(times):
+        if not apart:
+            state, metrics = train_state.update(
+                state, batch, optimizer, of_what_is_given, **how
+            )
+            continue
+        metrics = None
+        for name in apart:
+            own, metrics = train_state.update(
+                train_state.part(state, name),
+                batch,
+                train_state.optimizer_of(optimizer, state, name),
+                of_what_is_given,
+                before=metrics,
+                is_last=name == apart[-1],
+                **how,
+            )
+            state = train_state.with_part(state, name, own)
+    return state, metrics
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+@pytest.mark.parametrize("num_micro", [1, 4])
+def test_models_apart_are_updated_as_together(chooses, num_micro):
+    params, batch = two_models()
+    how = {"chooses": chooses, "num_micro": num_micro}
+    together, shown = updated(params, batch, (), **how)
+    apart, metrics = updated(params, batch, NAMES, **how)
+    assert int(apart.updates) == int(together.updates) == 2
+    assert jax.tree.structure(apart) == jax.tree.structure(together)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5), apart, together
+    )
+    assert metrics.keys() == shown.keys()
+    for name, value in shown.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+def test_a_model_apart_that_is_not_finite_ends_the_update(chooses):
+    params, batch = two_models(bad="policy")
+    state, metrics = updated(params, batch, NAMES, chooses=chooses, times=1)
+    assert metrics[train_state.SKIPPED] == 1.0 and int(state.updates) == 0
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+    # Of the second the first is updated, and who asked for that does not go on.
+    params, batch = two_models(bad="value")
+    state, metrics = updated(params, batch, NAMES, chooses=chooses, times=1)
+    assert metrics[train_state.SKIPPED] == 1.0 and int(state.updates) == 0
+    np.testing.assert_array_equal(state.params["value"]["w"], params["value"]["w"])
+    together, _ = updated(params, batch, (), chooses=chooses, times=1)
+    jax.tree.map(np.testing.assert_array_equal, together.params, params)
+
+
 @pytest.mark.parametrize("is_finite", [True, False])
 def test_accelerators_choose_what_cpus_make(is_finite):
     """Among results there, between two programs here: the same state comes of both."""
@@ -116,8 +196,10 @@ def test_accelerators_choose_what_cpus_make(is_finite):
     state = train_state.create({"w": jnp.array([1.0, 2.0])}, optimizer)
     grads = {"w": jnp.array([0.5, 0.1 if is_finite else jnp.nan])}
     fine = jnp.asarray(is_finite)
-    here, _ = train_state._apply_if(optimizer, fine, state, grads)
-    there, added = train_state._apply_and_choose(optimizer, fine, state, grads)
+    here, _ = train_state._apply_if(optimizer, fine, state, grads, state.updates + 1)
+    there, added = train_state._apply_and_choose(
+        optimizer, fine, state, grads, state.updates + 1
+    )
     jax.tree.map(np.testing.assert_array_equal, here, there)
     assert int(there.updates) == is_finite
     if not is_finite:

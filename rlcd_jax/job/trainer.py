@@ -25,7 +25,8 @@ from rlcd_jax.training import packing, train_state
 
 Params = Any
 KEPT = 8  # losses, optimizers and updates of different settings that a process keeps
-PACKED = 2**28  # bytes of a checkpoint's item, at least, that are packed at once
+PACKED = 2**27  # bytes of a checkpoint's item, at least, that are packed at once
+ALL = ""  # in the place of an item's name
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
 USEFUL = "rate/useful_tokens"  # metric: of the tokens of all rows, those of a text
 
@@ -41,6 +42,11 @@ class Trainer:
       num_micro: parts in which a batch is taken.
       weight: the array of a batch that says how much a part weighs.
       base: on which the parameters are laid as adapters; None: they are whole models.
+      apart: items that are updated one after the other, each by a program of its own,
+        so that of one at a time there are a gradient and what its passes keep. The
+        optimizer is a partition by them, and the loss that of the items it is given.
+        If one that is not the first is not finite, those before it are updated: such a
+        state is none to go on with. (): one program updates all, or none.
     """
 
     def __init__(
@@ -53,8 +59,9 @@ class Trainer:
         num_micro: int,
         weight: str,
         base: trained_form.Base | None = None,
+        apart: tuple[str, ...] = (),
     ) -> None:
-        self.mesh, self.optimizer = mesh, optimizer
+        self.mesh, self.optimizer, self.apart = mesh, optimizer, apart
         self.num_micro, self.weight = num_micro, weight
         self._base, self._scale = base, base and base.scale
         leaves, structure = jax.tree.flatten(dict(specs))  # specs are leaves
@@ -67,9 +74,10 @@ class Trainer:
             num_micro,
             weight,
             self._scale,
+            apart,
         )
         self._abstract, self.shardings = made.abstract, made.shardings
-        self._create, self._update = made.create, made.update
+        self._create, self._updates = made.create, made.updates
         self._norms = made.norms
         self._rows = sharding.batch_sharding(mesh)
 
@@ -89,8 +97,18 @@ class Trainer:
         """
         with jax.set_mesh(self.mesh):
             rows = processes.place(dict(batch), self._rows)
-            state, metrics = self._update(state, self._frozen, rows)
-        return state, {**metrics, USEFUL: packing.useful_share(batch["segments"])}
+            metrics: dict[str, jax.Array] | None = None
+            for name, program in self._updates.items():
+                own = train_state.part(state, name) if name else state
+                if metrics and sharding.is_on_cpu(self.mesh):
+                    # Or the next would be compiled beside what this one holds.
+                    jax.block_until_ready(metrics)
+                own, metrics = program(own, self._frozen, rows, metrics)
+                state = train_state.with_part(state, name, own) if name else own
+        return state, {
+            **(metrics or {}),
+            USEFUL: packing.useful_share(batch["segments"]),
+        }
 
     def norms(
         self, state: train_state.TrainState, batch: Mapping[str, Any]
@@ -142,14 +160,18 @@ class Trainer:
         with jax.set_mesh(self.mesh):
             return self._create.lower(self.state_shapes.params)
 
-    def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
-        """Return the update as the compiler gets it; nothing is allocated.
+    def lower(
+        self, batch: Mapping[str, jax.ShapeDtypeStruct], item: str = ALL
+    ) -> jax.stages.Lowered:
+        """Return an update as the compiler gets it; nothing is allocated.
 
         Args:
           batch: shapes and dtypes of a batch.
+          item: of `apart`, that is updated.
         """
+        own = train_state.part(self.state_shapes, item) if item else self.state_shapes
         with jax.set_mesh(self.mesh):
-            return self._update.lower(self.state_shapes, self.base_shapes, dict(batch))
+            return self._updates[item].lower(own, self.base_shapes, dict(batch), None)
 
     @property
     def is_adapted(self) -> bool:
@@ -281,7 +303,7 @@ class _Programs:
     abstract: train_state.TrainState
     shardings: train_state.TrainState
     create: Callable
-    update: Callable
+    updates: Mapping[str, Callable]  # by item, or of `ALL`
     norms: Callable
 
 
@@ -295,6 +317,7 @@ def _programs(
     num_micro: int,
     weight: str,
     scale: float | None,
+    apart: tuple[str, ...],
 ) -> _Programs:
     """Return what trainers of the same settings share; loss and optimizer by identity.
 
@@ -310,30 +333,47 @@ def _programs(
     def loss_on(base: Params) -> train_state.LossFn:
         return lambda params, batch: loss_fn(lora.lay_all(base, params, scale), batch)
 
-    def step(state: train_state.TrainState, base: Params, batch: train_state.Batch):
-        return train_state.update(
-            state,
-            batch,
-            optimizer,
-            loss_on(base),
-            num_micro=num_micro,
-            weight=weight,
-            chooses=not sharding.is_on_cpu(mesh),
+    def update(name: str) -> Callable:
+        """Return the program of an item's update, or of the update of `ALL`."""
+        where, own = shardings, optimizer
+        if name:
+            where = train_state.part(shardings, name)
+            own = train_state.optimizer_of(optimizer, abstract, name)
+
+        def step(
+            state: train_state.TrainState,
+            base: Params,
+            batch: train_state.Batch,
+            before: dict[str, jax.Array] | None,
+        ) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
+            return train_state.update(
+                state,
+                batch,
+                own,
+                loss_on(base),
+                num_micro=num_micro,
+                weight=weight,
+                chooses=not sharding.is_on_cpu(mesh),
+                before=before,
+                is_last=name in (ALL, *apart[-1:]),
+            )
+
+        # What a profile shows.
+        step.__name__ = "_and_".join(("update", *([name] if name else specs)))
+        return jax.jit(
+            step,
+            in_shardings=(where, None, sharding.batch_sharding(mesh), None),
+            out_shardings=(where, sharding.replicated(mesh)),
+            donate_argnums=0,
+            compiler_options=sharding.compiler_options(mesh),
         )
 
-    step.__name__ = "_and_".join(("update", *specs))  # what a profile shows
     create = jax.jit(
         lambda params: train_state.create(params, optimizer),
         out_shardings=shardings,
         donate_argnums=0,
     )
-    update = jax.jit(
-        step,
-        in_shardings=(shardings, None, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, sharding.replicated(mesh)),
-        donate_argnums=0,
-        compiler_options=sharding.compiler_options(mesh),
-    )
+    updates = {name: update(name) for name in apart or (ALL,)}
 
     def norms_by_layer(params: Params, base: Params, batch: train_state.Batch):
         grads, _ = train_state.accumulate(
@@ -345,7 +385,7 @@ def _programs(
         }
 
     norms = jax.jit(norms_by_layer, out_shardings=sharding.replicated(mesh))
-    return _Programs(abstract, shardings, create, update, norms)
+    return _Programs(abstract, shardings, create, updates, norms)
 
 
 def drop_moments(folder: str | os.PathLike[str]) -> None:

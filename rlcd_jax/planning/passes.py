@@ -8,7 +8,7 @@ makes on its way is an estimate (`models.footprint`, `decode.plan`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from rlcd_jax.job import trainer
 from rlcd_jax.models import footprint
 from rlcd_jax.planning import messages, sizes
 from rlcd_jax.scoring import reading
-from rlcd_jax.training import packing
+from rlcd_jax.training import packing, train_state
 
 Setting = sizes.Setting
 Bytes = Mapping[str, int]  # on a device, by the names of SIZES
@@ -112,8 +112,10 @@ def update(
     forward: float,
     updates: int,
     beside: Bytes | None = None,
+    item: str = trainer.ALL,
+    unread: Iterable[str] = (),
 ) -> Program:
-    """Return the update of a training stage.
+    """Return the update of a training stage, or of one of its models.
 
     Args:
       setting: of the plan.
@@ -121,22 +123,26 @@ def update(
       program: its trainer.
       forward: operations of all its forward passes.
       updates: how many there are.
-      beside: what else is held meanwhile.
+      beside: what else is held meanwhile; the state of other items is not meant.
+      item: which of the models that are updated apart.
+      unread: arrays of a batch that are for the others.
     """
     cfg, mesh = setting.cfg, setting.job.mesh
     batch = sizes.update_batch(setting.job, stage)
     num_rows, num_micro = batch["tokens"].shape[0], program.num_micro
-    state = program.state_shapes
+    whole = program.state_shapes
+    state = train_state.part(whole, item) if item else whole
     parameters = sharding.device_bytes(state.params)
     adapted = setting.job.lora is not None
-    base = _base_read(program)
+    is_scalar = all("trunk" in own for own in state.params.values())
+    base = _base_read(program, is_scalar)
     held = sharding.device_bytes((state.opt_state, state.updates))
     rows = sizes.batch_bytes(
-        setting, batch, unread=program.weight if num_micro == 1 else ""
+        setting, batch, unread=(*unread, *[program.weight] * (num_micro == 1))
     )
     rows_at_once = num_rows // num_micro // setting.ways
     length = batch["tokens"].shape[-1]
-    wanted = batch["states"].shape[-1] if "states" in batch else 0
+    wanted = 0 if is_scalar or "states" not in batch else batch["states"].shape[-1]
     flops, repeated = footprint.training_flops(cfg, forward, adapted=adapted)
     models = len(state.params)
     messages_once = messages.of_training(
@@ -151,10 +157,15 @@ def update(
     if adapted:
         weights = models * base * mesh.shape["fsdp"]
     beside = {"frozen": sizes.base_bytes(setting), **(beside or {})}
+    moments = sharding.device_bytes((whole.opt_state, whole.updates))
+    others = {
+        "parameters": sharding.device_bytes(whole.params) - parameters,
+        "moments": moments - held,
+    }
     given = {"parameters": parameters, "moments": held, "other": rows}
     return Program(
-        "update",
-        {**beside, "frozen": beside["frozen"] - base},
+        f"update {item}".strip(),
+        {**beside, **others, "frozen": beside["frozen"] - base},
         given=given | ({"frozen": base} if adapted else {}),
         made={
             "gradients": parameters * (1 if num_micro == 1 else 2),
@@ -173,7 +184,7 @@ def update(
         traffic=updates * (3 * num_micro * weights + 7 * parameters),
         moved=messages_once * updates,
         runs=updates,
-        lower=lambda: program.lower(batch),
+        lower=lambda: program.lower(batch, item),
     )
 
 
@@ -183,13 +194,13 @@ def quantize(setting: Setting) -> Iterator[Program]:
         yield Program("quantize", {"frozen": sizes.quantizing_bytes(setting)})
 
 
-def _base_read(program: trainer.Trainer) -> int:
+def _base_read(program: trainer.Trainer, is_scalar: bool) -> int:
     """Return the bytes of the base that an update reads: no output table for scalars.
 
     A compiler leaves out what is not read.
     """
     read = dict(program.base_shapes)
-    if all("trunk" in own for own in program.state_shapes.params.values()):
+    if is_scalar:
         read.pop("unembed", None)
     return sharding.device_bytes(read)
 

@@ -18,7 +18,7 @@ from rlcd_jax import records, sharding, stages
 from rlcd_jax.checks import rules
 from rlcd_jax.datasets import closed_questions
 from rlcd_jax.decode import programs as engine_programs
-from rlcd_jax.job import batching, roles, supervised
+from rlcd_jax.job import batching, roles, supervised, trainer
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.pairs import grid
@@ -239,11 +239,11 @@ def train(setting: Setting, name: str) -> list[Program]:
     if rules.pairs_a_row(job.config, name) > 1:
         texts = job.config.pairs.samples
     tokens = updates * section.batch_size * texts * length
-    trainer = stage.load().make_trainer(job, updates)
+    learner = stage.load().make_trainer(job, updates)
     learn = passes.update(
         setting,
         name,
-        trainer,
+        learner,
         forward=footprint.forward_flops(
             setting.cfg,
             tokens,
@@ -252,7 +252,7 @@ def train(setting: Setting, name: str) -> list[Program]:
         ),
         updates=updates,
     )
-    return [*passes.quantize(setting), passes.start(setting, trainer), learn]
+    return [*passes.quantize(setting), passes.start(setting, learner), learn]
 
 
 def num_updates(setting: Setting, name: str) -> int:
@@ -280,7 +280,7 @@ def num_updates(setting: Setting, name: str) -> int:
 
 def state_sizes(learn: Program) -> dict[str, int]:
     """Return what is held of a training's state between its updates."""
-    return {name: learn.given[name] for name in ("parameters", "moments")}
+    return {name: learn.sizes[name] for name in ("parameters", "moments")}
 
 
 def policy(setting: Setting) -> list[Program]:
@@ -290,7 +290,6 @@ def policy(setting: Setting) -> list[Program]:
     updates = learning.last_step(section) * learning.updates_per_step(section)
     length = section.prompt_tokens + section.reply_tokens
     replies, dev = counts.policy_replies(job.config)
-    valued = learning.VALUE in learning.trained(section)
     rows = updates * reply_rows.rows_of_update(section)
     tokens, logit_tokens = rows * length, rows * section.reply_tokens
     keys = footprint.keys_computed(cfg, length)
@@ -317,25 +316,39 @@ def policy(setting: Setting) -> list[Program]:
     parks = frozen_files.parks(job, on_cpu=setting.chip.platform == "cpu")
     held = {"frozen": copies * (not parks), "other": drawn.memory.tables}
     step = {**held, "other": held["other"] + sizes.rollout_bytes(job)}
-    trainer = learning.make_trainer(job)
-    learn = passes.update(
-        setting,
-        "policy",
-        trainer,
-        forward=footprint.forward_flops(cfg, tokens, keys, logit_tokens=logit_tokens)
-        + valued * footprint.forward_flops(cfg, tokens, keys, logit_tokens=0),
-        updates=updates,
-        beside=step,
-    )
-    between = {**step, **state_sizes(learn)}
+    learner = learning.make_trainer(job)
+    forward = {
+        learning.POLICY: footprint.forward_flops(
+            cfg, tokens, keys, logit_tokens=logit_tokens
+        )
+    }
+    if learning.VALUE in learning.trained(section):
+        forward[learning.VALUE] = footprint.forward_flops(
+            cfg, tokens, keys, logit_tokens=0
+        )
+    own = learning.OWN_ARRAYS
+    learn = [
+        passes.update(
+            setting,
+            "policy",
+            learner,
+            forward=forward.get(name, sum(forward.values())),
+            updates=updates,
+            beside=step,
+            item=name,
+            unread=[x for other in own if name and other != name for x in own[other]],
+        )
+        for name in learner.apart or (trainer.ALL,)
+    ]
+    between = {**step, **state_sizes(learn[0])}
     return [
         *_reads_frozen(setting, held),
         *passes.quantize(setting),
-        dataclasses.replace(passes.start(setting, trainer), beside=held),
+        dataclasses.replace(passes.start(setting, learner), beside=held),
         *drawing.merge(setting, drawn, between),
         *drawing.generate(setting, drawn, between),
-        *roll_out(setting, trainer.model_shapes, frozen, between),
-        learn,
+        *roll_out(setting, learner.model_shapes, frozen, between),
+        *learn,
     ]
 
 

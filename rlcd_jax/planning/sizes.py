@@ -8,7 +8,7 @@ so these figures are exact; what a program makes on its way is estimated elsewhe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -177,12 +177,15 @@ def _rollout(job: setup.Job, rows: int) -> rollout.Rollout:
 
 
 def batch_bytes(
-    setting: Setting, batch: Mapping[str, jax.ShapeDtypeStruct], *, unread: str
+    setting: Setting,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    unread: Collection[str],
 ) -> int:
-    """Return the bytes of a batch on a device, without the array `unread`.
+    """Return the bytes of a batch on a device, without the arrays `unread`.
 
-    An update that takes its batch whole never reads the array of weights, and the
-    compiler leaves it out.
+    An update that takes its batch whole never reads the array of weights, nor what is
+    for another model, and the compiler leaves them out.
     """
-    read = {name: leaf for name, leaf in batch.items() if name != unread}
+    read = {name: leaf for name, leaf in batch.items() if name not in unread}
     return sharding.device_bytes(read, sharding.batch_sharding(setting.job.mesh))

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import processes
 from rlcd_jax.job import (
+    nonfinite,
     rates,
     roles,
     setup,
@@ -31,6 +32,11 @@ from rlcd_jax.training import losses, packing, train_state
 
 Params = Any
 POLICY, VALUE = "policy", "value"  # names of the parameters
+# Arrays of a minibatch that one of them alone reads.
+OWN_ARRAYS = {
+    POLICY: ("logprobs", "advantages", "ref_logprobs"),
+    VALUE: ("values", "returns"),
+}
 
 
 def trained(section: ConfigDict) -> tuple[str, ...]:
@@ -78,7 +84,19 @@ def make_trainer(job: setup.Job) -> trainer.Trainer:
         num_micro=reply_rows.rows_of_update(section) // reply_rows.rows_at_once(job),
         weight="weighs",
         base=trained_form.base_of(job),
+        apart=names if is_apart(section) else (),
     )
+
+
+def is_apart(section: ConfigDict) -> bool:
+    """Return whether policy and value model are updated one after the other.
+
+    That halves gradients and what passes keep, and changes no number. But not where
+    one norm clips both, nor where the run goes on from an update that is left out,
+    which is left out of both.
+    """
+    goes_on = section.nonfinite == nonfinite.SKIP
+    return len(trained(section)) > 1 and not section.joint_clip and not goes_on
 
 
 def updates_per_step(section: ConfigDict) -> int:
@@ -205,7 +223,6 @@ def ppo_loss(job: setup.Job) -> train_state.LossFn:
             clip=float(section.clip),
             statistics=section.statistics,
             per_sequence=section.per_sequence,
-            valued=VALUE in trained(section),
             value_clip=float(section.value_clip),
             value_coef=float(section.value_coef),
             kl=section.kl_estimator if section.kl_in == kl_penalty.LOSS else "",
@@ -223,7 +240,6 @@ class LossTerms:
       clip: half-width of the trusted interval of the ratio.
       statistics: what a mean over tokens runs over.
       per_sequence: replies weigh alike, not tokens.
-      valued: whether there is a value model.
       value_clip: how far a value may move from the old one.
       value_coef: weight of the value loss.
       kl: estimator of the KL that is a term of the loss; "": none is.
@@ -235,7 +251,6 @@ class LossTerms:
     clip: float
     statistics: str
     per_sequence: bool
-    valued: bool
     value_clip: float
     value_coef: float
     kl: str
@@ -246,9 +261,12 @@ class LossTerms:
 @functools.lru_cache(maxsize=trainer.KEPT)
 def _loss(how: Reading, terms: LossTerms) -> train_state.LossFn:
     def read(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        logprobs, _ = response_logprobs(params[POLICY], how, batch)
-        valued = terms.valued
-        return logprobs, response_values(params[VALUE], how, batch) if valued else None
+        logprobs = values = None
+        if POLICY in params:
+            logprobs, _ = response_logprobs(params[POLICY], how, batch)
+        if VALUE in params:
+            values = response_values(params[VALUE], how, batch)
+        return logprobs, values
 
     return total_loss(read, terms)
 
@@ -260,42 +278,52 @@ def total_loss(
     """Return the loss of a minibatch: the sum of its terms.
 
     Args:
-      read: from parameters and batch to log-probabilities and values, [B, R]; values
-        are None without a value model.
+      read: from parameters and batch to log-probabilities and values, [B, R]; None of
+        a model that is not among the parameters.
       terms: of the loss.
     """
 
-    def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
-        mask = batch["response_mask"]
-        logprobs, values = read(params, batch)
-        total, metrics = losses.ppo_policy(
+    def of_policy(logprobs: jax.Array, batch: Mapping[str, jax.Array]):
+        loss, metrics = losses.ppo_policy(
             logprobs,
             batch["logprobs"],
             batch["advantages"],
-            mask,
+            batch["response_mask"],
             clip=terms.clip,
             statistics=terms.statistics,
             per_sequence=terms.per_sequence,
         )
+        if not terms.kl:
+            return loss, metrics
+        penalty, more = kl_penalty.kl_loss(
+            logprobs,
+            batch["ref_logprobs"],
+            batch["response_mask"],
+            estimator=terms.kl,
+            per_sequence=terms.per_sequence,
+        )
+        return loss + terms.kl_coef * penalty, metrics | more
+
+    def of_values(values: jax.Array, batch: Mapping[str, jax.Array]):
+        loss, metrics = losses.ppo_value(
+            values,
+            batch["values"],
+            batch["returns"],
+            batch["response_mask"],
+            clip=terms.value_clip,
+            statistics=terms.statistics,
+        )
+        return terms.value_coef * loss, metrics
+
+    def loss_fn(params: Mapping[str, Params], batch: Mapping[str, jax.Array]):
+        logprobs, values = read(params, batch)
+        total, metrics = jnp.zeros((), jnp.float32), {}
+        if logprobs is not None:
+            loss, more = of_policy(logprobs, batch)
+            total, metrics = total + loss, metrics | more
         if values is not None:
-            loss, more = losses.ppo_value(
-                values,
-                batch["values"],
-                batch["returns"],
-                mask,
-                clip=terms.value_clip,
-                statistics=terms.statistics,
-            )
-            total, metrics = total + terms.value_coef * loss, metrics | more
-        if terms.kl:
-            loss, more = kl_penalty.kl_loss(
-                logprobs,
-                batch["ref_logprobs"],
-                mask,
-                estimator=terms.kl,
-                per_sequence=terms.per_sequence,
-            )
-            total, metrics = total + terms.kl_coef * loss, metrics | more
+            loss, more = of_values(values, batch)
+            total, metrics = total + loss, metrics | more
         return terms.share * total, {**metrics, "loss/total": total}
 
     return loss_fn

@@ -21,6 +21,7 @@ Params = Any
 Batch = Mapping[str, jax.Array]
 # (parameters, batch) -> (loss, metrics); every value a float32 scalar.
 LossFn = Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+GRADIENT, ADDED = "optimizer/grad_norm", "optimizer/update_norm"
 SKIPPED = "optimizer/skipped"  # metric: 1 where an update was left out, else 0
 
 
@@ -42,6 +43,54 @@ def create(params: Params, optimizer: optax.GradientTransformation) -> TrainStat
     )
 
 
+def part(state: TrainState, name: str) -> TrainState:
+    """Return what of a state, or of what is like it, is of one model.
+
+    Its optimizer is a partition by the names of the parameters (`optax.partition`).
+    """
+    own = {name: state.params[name]}
+    return TrainState(own, state.opt_state.inner_states[name], state.updates)
+
+
+def with_part(state: TrainState, name: str, own: TrainState) -> TrainState:
+    """Return a state with that of one model in the place of what `part` gave."""
+    moments = {**state.opt_state.inner_states, name: own.opt_state}
+    return TrainState(
+        {**state.params, **own.params},
+        state.opt_state._replace(inner_states=moments),
+        own.updates,
+    )
+
+
+def optimizer_of(
+    optimizer: optax.GradientTransformation, whole: TrainState, name: str
+) -> optax.GradientTransformation:
+    """Return what of a partitioned optimizer is for one model, on states as `part`'s.
+
+    It sees the others as scalars, and what it does to them nobody reads: a partition
+    needs their names.
+
+    Args:
+      optimizer: a partition by the names of the parameters.
+      whole: the state of all, or its shapes.
+      name: of the model.
+    """
+
+    def update(grads: Params, moments: Any, params: Params) -> tuple[Params, Any]:
+        others, inner = jax.tree.map(
+            lambda leaf: jnp.zeros((), leaf.dtype),
+            ({**whole.params, name: {}}, {**whole.opt_state.inner_states, name: ()}),
+        )
+        updates, new = optimizer.update(
+            {**others, **grads},
+            whole.opt_state._replace(inner_states={**inner, name: moments}),
+            {**others, **params},
+        )
+        return {name: updates[name]}, new.inner_states[name]
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
 def update(
     state: TrainState,
     batch: Batch,
@@ -51,6 +100,8 @@ def update(
     num_micro: int,
     weight: str,
     chooses: bool = False,
+    before: Mapping[str, jax.Array] | None = None,
+    is_last: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Make one optimizer update from one batch, a part at a time.
 
@@ -64,21 +115,31 @@ def update(
         has True, which makes the sum over parts the mean over the whole batch.
       chooses: how an update is left out: False: of two programs one is run, as CPUs do
         it in less memory; True: every number is chosen, as accelerators do.
+      before: metrics of the models that this batch has updated already, where each is
+        updated for itself; if one of them was left out, this one is too.
+      is_last: whether this is the last of them, with which the update is counted.
 
     Returns:
       The state after, and the metrics, weighted likewise, with `optimizer/grad_norm`,
       `optimizer/update_norm` and `SKIPPED`. Where a metric of the loss or the gradient
-      is not finite the state is that before.
+      is not finite the state is that before. With `before` a metric of several models
+      is their sum, and a norm that of all together.
     """
     grads, metrics = accumulate(
         state.params, batch, loss_fn, num_micro=num_micro, weight=weight
     )
-    metrics = {**metrics, "optimizer/grad_norm": optax.tree.norm(grads)}
+    metrics = {**metrics, GRADIENT: optax.tree.norm(grads)}
     # Of a finite gradient, whose squares have a finite sum, the update is finite.
     fine = jnp.all(jnp.stack([jnp.isfinite(one) for one in metrics.values()]))
+    if before is not None:
+        fine &= before[SKIPPED] == 0.0
     apply = _apply_and_choose if chooses else _apply_if
-    new, added = apply(optimizer, fine, state, grads)
-    metrics["optimizer/update_norm"] = jnp.where(fine, optax.tree.norm(added), 0.0)
+    counted = state.updates + is_last
+    new, added = apply(optimizer, fine, state, grads, counted)
+    metrics[ADDED] = jnp.where(fine, optax.tree.norm(added), 0.0)
+    for name, value in (before or {}).items():
+        add = jnp.hypot if name in (GRADIENT, ADDED) else jnp.add
+        metrics[name] = add(value, metrics[name]) if name in metrics else value
     return new, {**metrics, SKIPPED: 1.0 - fine.astype(jnp.float32)}
 
 
@@ -87,6 +148,7 @@ def _apply_if(
     fine: jax.Array,
     state: TrainState,
     grads: Params,
+    counted: jax.Array,
 ) -> tuple[TrainState, Params]:
     """Return the state after an update that is `fine`, and what was added.
 
@@ -96,7 +158,9 @@ def _apply_if(
     need arrays of its own, as large as the parameters.
     """
     return jax.lax.cond(
-        fine, lambda: _apply(optimizer, state, grads), lambda: (state, grads)
+        fine,
+        lambda: _apply(optimizer, state, grads, counted),
+        lambda: (state, grads),
     )
 
 
@@ -105,6 +169,7 @@ def _apply_and_choose(
     fine: jax.Array,
     state: TrainState,
     grads: Params,
+    counted: jax.Array,
 ) -> tuple[TrainState, Params]:
     """Return what `_apply_if` does, chosen number by number.
 
@@ -112,20 +177,23 @@ def _apply_and_choose(
     XLA for GPUs copies parameters and moments once more, a twelfth of what an update of
     1.1B reads and writes.
     """
-    new, added = _apply(optimizer, state, grads)
+    new, added = _apply(optimizer, state, grads, counted)
     chosen = jax.tree.map(lambda one, old: jnp.where(fine, one, old), new, state)
     return chosen, added
 
 
 def _apply(
-    optimizer: optax.GradientTransformation, state: TrainState, grads: Params
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    grads: Params,
+    counted: jax.Array,
 ) -> tuple[TrainState, Params]:
     """Return the state after one update, and what was added to the parameters."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     new = TrainState(
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        updates=state.updates + 1,
+        updates=counted,
     )
     return new, updates
 
