@@ -36,6 +36,7 @@ def _long(config: ConfigDict) -> None:
 
 def _full(config: ConfigDict) -> None:
     """Set what a 135M model needs to show an effect: an hour or two on two cores."""
+    config.model.unroll = False  # for few updates: a GPU compiles them in a sixth
     config.engine.slots_per_device = 64
     config.engine.prompt_buckets = (32, 64)
     config.pairs.samples_per_prompt = 6
