@@ -33,10 +33,10 @@ def paper(topology="h100:1"):
 def test_update_arguments_are_the_compilers(stage, fields):
     own = {"lora__rank": 2, "model__dtype": "bfloat16", **fields}
     setting = test_plan.on_mesh(runs.tiny_config(**test_plan.MESH, **own))
-    planned = test_plan.named(plan.plan_stage(setting, stage), "update")
-    measured = compiled.measure(planned, setting.job.mesh)
-    assert not measured.problem
-    assert planned.arguments == measured.arguments
+    for planned in test_plan.updates(plan.plan_stage(setting, stage)):
+        measured = compiled.measure(planned, setting.job.mesh)
+        assert not measured.problem
+        assert planned.arguments == measured.arguments
 
 
 def test_llama_7b_parameters_moments_and_base_by_hand():
@@ -45,7 +45,7 @@ def test_llama_7b_parameters_moments_and_base_by_hand():
     assert held["parameters"] == 4 * (PAIRS + HEAD)
     assert held["moments"] == 8 * (PAIRS + HEAD) + 3 * 4
     assert held["frozen"] == BASE
-    held = test_plan.program(made, "policy", "update").sizes
+    held = test_plan.program(made, "policy", "update policy").sizes
     assert held["parameters"] == 4 * (2 * PAIRS + HEAD)
     # Reference, policy and value model are the base; the preference model has its own
     # adapters and head on it.

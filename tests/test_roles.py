@@ -430,7 +430,7 @@ def test_a_plan_of_a_larger_preference_model_has_it_beside_the_policy():
         (named,) = (row for row in made.stages if row.name == stage)
         return {one.name: one for one in named.programs}[name]
 
-    for name in ("update", "decode"):
+    for name in ("update policy", "decode"):
         small, large = (program(made, "policy", name) for made in (one, both))
         assert large.sizes["parameters"] == small.sizes["parameters"]
         assert large.sizes["frozen"] > 2.5 * small.sizes["frozen"]
