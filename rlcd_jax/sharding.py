@@ -232,6 +232,19 @@ def constrain(array: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, partition_spec(axes))
 
 
+def shape_of_device(
+    shape: tuple[int, ...], axes: Sequence[str | None]
+) -> tuple[int, ...]:
+    """Return what one device of the ambient mesh has of an array, by its logical axes.
+
+    Without an ambient mesh it has all.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return shape
+    return NamedSharding(mesh, partition_spec(axes)).shard_shape(shape)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, partition_spec(("batch",)))

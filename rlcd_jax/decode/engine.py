@@ -182,8 +182,8 @@ class Engine:
         compile nothing.
         """
         self._params = None  # two versions at once would not fit where one just does
-        self._widen()
         self._begin_short()
+        self._widen()
         self._settle(params["embed"])
         with self._ambient():
             if not isinstance(params["layers"], dict):
@@ -216,9 +216,9 @@ class Engine:
 
     def unload(self) -> None:
         """Let weights and cache go until the next `load`: others need the room."""
-        self._widen()
         self._params = self._cache = None
         self._begin_short()
+        self._widen()
 
     def warm_up(self, features: programs.Features | None = None) -> None:
         """Compile every program that jobs with these features can need.

@@ -26,7 +26,6 @@ from rlcd_jax.training import packing, train_state
 Params = Any
 KEPT = 8  # losses, optimizers and updates of different settings that a process keeps
 PACKED = 2**27  # bytes of a checkpoint's item, at least, that are packed at once
-ALL = ""  # in the place of an item's name
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
 USEFUL = "rate/useful_tokens"  # metric: of the tokens of all rows, those of a text
 
@@ -99,12 +98,12 @@ class Trainer:
             rows = processes.place(dict(batch), self._rows)
             metrics: dict[str, jax.Array] | None = None
             for name, program in self._updates.items():
-                own = train_state.part(state, name) if name else state
+                own = train_state.part(state, name)
                 if metrics and sharding.is_on_cpu(self.mesh):
                     # Or the next would be compiled beside what this one holds.
                     jax.block_until_ready(metrics)
                 own, metrics = program(own, self._frozen, rows, metrics)
-                state = train_state.with_part(state, name, own) if name else own
+                state = train_state.with_part(state, name, own)
         return state, {
             **(metrics or {}),
             USEFUL: packing.useful_share(batch["segments"]),
@@ -161,7 +160,7 @@ class Trainer:
             return self._create.lower(self.state_shapes.params)
 
     def lower(
-        self, batch: Mapping[str, jax.ShapeDtypeStruct], item: str = ALL
+        self, batch: Mapping[str, jax.ShapeDtypeStruct], item: str = train_state.ALL
     ) -> jax.stages.Lowered:
         """Return an update as the compiler gets it; nothing is allocated.
 
@@ -169,7 +168,7 @@ class Trainer:
           batch: shapes and dtypes of a batch.
           item: of `apart`, that is updated.
         """
-        own = train_state.part(self.state_shapes, item) if item else self.state_shapes
+        own = train_state.part(self.state_shapes, item)
         with jax.set_mesh(self.mesh):
             return self._updates[item].lower(own, self.base_shapes, dict(batch), None)
 
@@ -303,7 +302,7 @@ class _Programs:
     abstract: train_state.TrainState
     shardings: train_state.TrainState
     create: Callable
-    updates: Mapping[str, Callable]  # by item, or of `ALL`
+    updates: Mapping[str, Callable]  # by item, or of all
     norms: Callable
 
 
@@ -333,12 +332,12 @@ def _programs(
     def loss_on(base: Params) -> train_state.LossFn:
         return lambda params, batch: loss_fn(lora.lay_all(base, params, scale), batch)
 
+    names = apart or (train_state.ALL,)
+
     def update(name: str) -> Callable:
-        """Return the program of an item's update, or of the update of `ALL`."""
-        where, own = shardings, optimizer
-        if name:
-            where = train_state.part(shardings, name)
-            own = train_state.optimizer_of(optimizer, abstract, name)
+        """Return the program of an item's update, or of the update of all."""
+        where = train_state.part(shardings, name)
+        own = train_state.optimizer_of(optimizer, abstract, name)
 
         def step(
             state: train_state.TrainState,
@@ -355,11 +354,11 @@ def _programs(
                 weight=weight,
                 chooses=not sharding.is_on_cpu(mesh),
                 before=before,
-                is_last=name in (ALL, *apart[-1:]),
+                is_last=name == names[-1],
             )
 
         # What a profile shows.
-        step.__name__ = "_and_".join(("update", *([name] if name else specs)))
+        step.__name__ = "_and_".join(("update", *where.params))
         return jax.jit(
             step,
             in_shardings=(where, None, sharding.batch_sharding(mesh), None),
@@ -373,7 +372,7 @@ def _programs(
         out_shardings=shardings,
         donate_argnums=0,
     )
-    updates = {name: update(name) for name in apart or (ALL,)}
+    updates = {name: update(name) for name in names}
 
     def norms_by_layer(params: Params, base: Params, batch: train_state.Batch):
         grads, _ = train_state.accumulate(

@@ -36,7 +36,7 @@ def fits(rows: tuple[int, ...], weight: tuple[int, ...]) -> bool:
       weight: of the matrix, which each device has whole, [O, I].
     """
     out, into = weight
-    count = math.prod(_shape_of_a_device(rows)[:-1])
+    count = math.prod(sharding.shape_of_device(rows, _axes(len(rows)))[:-1])
     return (
         pallas_triton.find() is not None
         and ROWS // 2 < count <= ROWS
@@ -46,15 +46,9 @@ def fits(rows: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     )
 
 
-def _shape_of_a_device(rows: tuple[int, ...]) -> tuple[int, ...]:
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return rows
-    return jax.sharding.NamedSharding(mesh, _spec(len(rows))).shard_shape(rows)
-
-
-def _spec(axes: int) -> jax.sharding.PartitionSpec:
-    return sharding.partition_spec(("slots", *(None,) * (axes - 1)))
+def _axes(count: int) -> tuple[str | None, ...]:
+    """Return the logical axes of rows that have so many."""
+    return ("slots", *(None,) * (count - 1))
 
 
 def product(rows: jax.Array, weight: jax.Array) -> jax.Array:
@@ -71,7 +65,7 @@ def product(rows: jax.Array, weight: jax.Array) -> jax.Array:
     rows = rows.astype(weight.dtype)
     one = _product
     if jax.sharding.get_abstract_mesh().size > 1:
-        spec = _spec(rows.ndim)
+        spec = sharding.partition_spec(_axes(rows.ndim))
         one = jax.shard_map(
             _product,
             in_specs=(spec, sharding.partition_spec((None, None))),

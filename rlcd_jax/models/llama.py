@@ -65,10 +65,10 @@ class LlamaConfig:
     "xla" texts of more than twice `attention_block` tokens are read in blocks of so
     many at most, which changes no value (0: never); `cut_as_bits` cuts a layer in
     bfloat16 out of the stack as integers: XLA for CPUs cuts no bfloat16 and would bring
-    the whole stack to float32; `tensor_ways` is among how many
-    devices heads are split, which moves them and changes no value; `split_decode` says
-    that fsdp splits the decode form's weights: then activations go to them, which are
-    small beside them, and partial sums come back.
+    the whole stack to float32; `tensor_ways` is among how many devices heads are split,
+    which moves them and changes no value; `split_decode` says that fsdp splits the
+    decode form's weights: then activations go to them, which are small beside them, and
+    partial sums come back.
     """
 
     vocab_size: int
@@ -430,9 +430,8 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
         return _block(layer, cfg, x, angles, attend), None
 
     stacked = isinstance(layers, dict)
-    if (
-        stacked and cfg.cut_as_bits
-    ):  # within what remat makes again, or it would be kept
+    if stacked and cfg.cut_as_bits:
+        # Within what remat makes again: outside it would be kept.
         step, layers = _cut_as_bits(step, layers)
     # Passes of a loop are loops of their own, so nothing undoes the checkpoint; the
     # barriers that it has elsewhere would make a compiler gather float32 weights.

@@ -36,7 +36,7 @@ def fits(cache: tuple[int, ...], queries: tuple[int, ...]) -> bool:
       cache: shape of the keys on all devices, [M, S, K, H].
       queries: of the queries, [M, T, N, H].
     """
-    slots, entries, kv_heads, width = _shape_of_a_device(cache)
+    slots, entries, kv_heads, width = sharding.shape_of_device(cache, CACHE)
     return (
         pallas_triton.find() is not None
         and queries[1] == 1
@@ -46,14 +46,6 @@ def fits(cache: tuple[int, ...], queries: tuple[int, ...]) -> bool:
         and slots * kv_heads >= FEWEST
         and slots * entries * kv_heads * width < MOST
     )
-
-
-def _shape_of_a_device(cache: tuple[int, ...]) -> tuple[int, ...]:
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return cache
-    spec = sharding.partition_spec(CACHE)
-    return jax.sharding.NamedSharding(mesh, spec).shard_shape(cache)
 
 
 def attend(

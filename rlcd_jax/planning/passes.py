@@ -112,7 +112,7 @@ def update(
     forward: float,
     updates: int,
     beside: Bytes | None = None,
-    item: str = trainer.ALL,
+    item: str = train_state.ALL,
     unread: Iterable[str] = (),
 ) -> Program:
     """Return the update of a training stage, or of one of its models.
@@ -131,7 +131,7 @@ def update(
     batch = sizes.update_batch(setting.job, stage)
     num_rows, num_micro = batch["tokens"].shape[0], program.num_micro
     whole = program.state_shapes
-    state = train_state.part(whole, item) if item else whole
+    state = train_state.part(whole, item)
     parameters = sharding.device_bytes(state.params)
     adapted = setting.job.lora is not None
     is_scalar = all("trunk" in own for own in state.params.values())

@@ -18,7 +18,7 @@ from rlcd_jax import records, sharding, stages
 from rlcd_jax.checks import rules
 from rlcd_jax.datasets import closed_questions
 from rlcd_jax.decode import programs as engine_programs
-from rlcd_jax.job import batching, roles, supervised, trainer
+from rlcd_jax.job import batching, roles, supervised
 from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.pairs import grid
@@ -27,6 +27,7 @@ from rlcd_jax.ppo import acting, frozen_files, learning, reply_reading, reply_ro
 from rlcd_jax.preference import best_of
 from rlcd_jax.scoring import divergence, likelihoods, regression, rewards
 from rlcd_jax.stages import evaluate_policy
+from rlcd_jax.training import train_state
 
 Program = passes.Program
 Setting = sizes.Setting
@@ -326,7 +327,6 @@ def policy(setting: Setting) -> list[Program]:
         forward[learning.VALUE] = footprint.forward_flops(
             cfg, tokens, keys, logit_tokens=0
         )
-    own = learning.OWN_ARRAYS
     learn = [
         passes.update(
             setting,
@@ -336,9 +336,9 @@ def policy(setting: Setting) -> list[Program]:
             updates=updates,
             beside=step,
             item=name,
-            unread=[x for other in own if name and other != name for x in own[other]],
+            unread=learning.unread(name),
         )
-        for name in learner.apart or (trainer.ALL,)
+        for name in learner.apart or (train_state.ALL,)
     ]
     between = {**step, **state_sizes(learn[0])}
     return [

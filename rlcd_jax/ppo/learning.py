@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ from rlcd_jax.training import losses, packing, train_state
 Params = Any
 POLICY, VALUE = "policy", "value"  # names of the parameters
 # Arrays of a minibatch that one of them alone reads.
-OWN_ARRAYS = {
+_OWN_ARRAYS = {
     POLICY: ("logprobs", "advantages", "ref_logprobs"),
     VALUE: ("values", "returns"),
 }
@@ -97,6 +98,12 @@ def is_apart(section: ConfigDict) -> bool:
     """
     goes_on = section.nonfinite == nonfinite.SKIP
     return len(trained(section)) > 1 and not section.joint_clip and not goes_on
+
+
+def unread(name: str) -> tuple[str, ...]:
+    """Return the arrays of a minibatch that the update of one model does not read."""
+    others = [own for other, own in _OWN_ARRAYS.items() if other != name]
+    return tuple(itertools.chain(*others)) if name in _OWN_ARRAYS else ()
 
 
 def updates_per_step(section: ConfigDict) -> int:

@@ -22,6 +22,7 @@ Batch = Mapping[str, jax.Array]
 # (parameters, batch) -> (loss, metrics); every value a float32 scalar.
 LossFn = Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 GRADIENT, ADDED = "optimizer/grad_norm", "optimizer/update_norm"
+ALL = ""  # in the place of a model's name
 SKIPPED = "optimizer/skipped"  # metric: 1 where an update was left out, else 0
 
 
@@ -44,16 +45,21 @@ def create(params: Params, optimizer: optax.GradientTransformation) -> TrainStat
 
 
 def part(state: TrainState, name: str) -> TrainState:
-    """Return what of a state, or of what is like it, is of one model.
+    """Return what of a state, or of what is like it, is of one model, or of `ALL`.
 
-    Its optimizer is a partition by the names of the parameters (`optax.partition`).
+    Of one: the optimizer is a partition by the names of the parameters
+    (`optax.partition`).
     """
+    if name == ALL:
+        return state
     own = {name: state.params[name]}
     return TrainState(own, state.opt_state.inner_states[name], state.updates)
 
 
 def with_part(state: TrainState, name: str, own: TrainState) -> TrainState:
-    """Return a state with that of one model in the place of what `part` gave."""
+    """Return a state with `own` in the place of what `part` gave."""
+    if name == ALL:
+        return own
     moments = {**state.opt_state.inner_states, name: own.opt_state}
     return TrainState(
         {**state.params, **own.params},
@@ -65,16 +71,18 @@ def with_part(state: TrainState, name: str, own: TrainState) -> TrainState:
 def optimizer_of(
     optimizer: optax.GradientTransformation, whole: TrainState, name: str
 ) -> optax.GradientTransformation:
-    """Return what of a partitioned optimizer is for one model, on states as `part`'s.
+    """Return the optimizer of what `part` gives.
 
-    It sees the others as scalars, and what it does to them nobody reads: a partition
-    needs their names.
+    That of one model sees the others as scalars, and what it does to them nobody
+    reads: a partition needs their names.
 
     Args:
-      optimizer: a partition by the names of the parameters.
+      optimizer: of all; a partition by the names of the parameters, but for `ALL`.
       whole: the state of all, or its shapes.
-      name: of the model.
+      name: of the model, or `ALL`.
     """
+    if name == ALL:
+        return optimizer
 
     def update(grads: Params, moments: Any, params: Params) -> tuple[Params, Any]:
         others, inner = jax.tree.map(
