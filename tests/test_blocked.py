@@ -1,4 +1,7 @@
-"""Attention in blocks is attention: values, gradients, caches, and no T x T array."""
+"""Attention in blocks is attention: values, gradients, caches, and no T x T array.
+
+So is that of rows of short texts, whose tokens look no farther than a text is long.
+"""
 
 import dataclasses
 
@@ -55,23 +58,28 @@ def seen_by_hand(mask):
 def oracle(arrays, mask):
     """Return attention in float64, a loop over rows and heads; none seen: zero."""
     q, k, v = arrays
-    seen, out = seen_by_hand(mask), np.zeros((BATCH, LENGTH, HEADS, WIDTH))
-    for b, t, n in np.ndindex(BATCH, LENGTH, HEADS):
+    seen, out = seen_by_hand(mask), np.zeros(q.shape)
+    for b, t, n in np.ndindex(q.shape[:3]):
         keys = np.flatnonzero(seen[b, t])
         if len(keys):
             head = n // (HEADS // KV_HEADS)
             scores = k[b, keys, head] @ q[b, t, n] / np.sqrt(WIDTH)
             weights = np.exp(scores - scores.max())
             out[b, t, n] = weights @ v[b, keys, head] / weights.sum()
-    return out.reshape(BATCH, LENGTH, -1)
+    return out.reshape(*q.shape[:2], -1)
 
 
-def run(block, arrays, mask, weights, dtype="float32"):
+def run(block, arrays, mask, weights, dtype="float32", reach=0):
     """Return attention and the gradients of its weighted sum."""
 
     def total(arrays):
         out = attention.causal_attention(
-            *arrays, jnp.asarray(mask), kernel="xla", block=block, dtype=dtype
+            *arrays,
+            jnp.asarray(mask),
+            kernel="xla",
+            block=block,
+            dtype=dtype,
+            reach=reach,
         )
         return jnp.sum(out * weights), out
 
@@ -115,6 +123,69 @@ def test_rounding_of_operands_is_of_the_same_size_in_blocks(given):
         errors[block] = [np.sqrt(np.mean((a - b) ** 2)) for a, b in pairs]
     assert min(errors[0]) > 0
     assert all(a < 1.5 * b for a, b in zip(errors[4], errors[0], strict=True))
+
+
+def rows_of_texts(length, longest):
+    """Return rows full of texts of at most so many tokens, some as long as allowed."""
+    rng, rows = np.random.default_rng(3), np.zeros((2, length), np.int32)
+    for row in rows:
+        at, number = 0, 1
+        while at + longest < length:
+            size = longest if number % 2 else int(rng.integers(1, longest + 1))
+            row[at : at + size] = number
+            if number % 3 == 0:  # padding that sees the text
+                row[at + size // 2 : at + size] = -number
+            at, number = at + size, number + 1
+    return rows
+
+
+# Longest text, tokens of a block: in windows of 8 and 16 queries; in blocks of 5 and 7.
+REACHES = {"eights": (13, 20), "sixteens": (60, 60), "blocks": (13, 5), "two": (9, 7)}
+
+
+@pytest.mark.parametrize(("reach", "block"), REACHES.values(), ids=REACHES)
+def test_texts_in_wide_rows_see_themselves_alone_however_wide(reach, block):
+    length = 150
+    found = blocked.windows(length, block, reach)
+    assert (found is None) == (block < 20)
+    rng, mask = np.random.default_rng(0), rows_of_texts(length, reach)
+    arrays = [rng.standard_normal((2, length, n, WIDTH)) for n in (4, 2, 2)]
+    sees = seen_by_hand(mask).any(axis=-1)[..., None]
+    weights = np.where(sees, rng.standard_normal((2, length, 4 * WIDTH)), 0.0)
+    out, grads = run(block, arrays, mask, weights, reach=reach)
+    assert np.all(np.isfinite(out))
+    exact = oracle(arrays, mask)
+    np.testing.assert_allclose(np.where(sees, out, 0), exact, rtol=0, atol=1e-5)
+    _, wanted = run(0, arrays, mask, weights)
+    for one, other in zip(grads, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+    # A smaller reach leaves keys out that texts have.
+    short, _ = run(block, arrays, mask, weights, reach=reach // 3)
+    assert np.abs(np.where(sees, short, 0) - exact).max() > 1e-3
+
+
+def test_a_row_of_one_text_is_read_whole_whatever_the_reach(given):
+    arrays, weights = given
+    whole, wanted = run(0, arrays, MASKS["left padded"], weights)
+    out, grads = run(5, arrays, MASKS["left padded"], weights, reach=3)
+    sees = MASKS["left padded"]
+    np.testing.assert_allclose(out[sees], whole[sees], rtol=0, atol=1e-5)
+    assert all(np.all(np.isfinite(x)) for x in (*grads, *wanted))
+
+
+def test_what_wide_rows_cost_by_hand():
+    at = blocked.windows(1008, 128, 80)
+    assert (at.size, at.before, at.keys) == (16, 5, 96)  # 79 tokens before, by sixteens
+    assert blocked.windows(1008, 128, 88).keys == 112
+    assert blocked.windows(96, 128, 80) is None  # no fewer keys than the row has
+    assert blocked.windows(1008, 128, 300) is None  # too many at once
+    assert blocked.windows(1008, 0, 80) is blocked.windows(1008, 128, 0) is None
+    assert blocked.keys_computed(1008, 128, 80) == 96
+    assert blocked.blocks_before(2048, 256, 0) == 7
+    assert blocked.blocks_before(2048, 256, 257) == 1
+    assert blocked.blocks_before(2048, 256, 258) == 2
+    assert blocked.keys_computed(2048, 256, 258) == 336
+    assert blocked.keys_computed(2048, 256, 700) == 256 * (1 + 2 + 3 + 5 * 4) / 8
 
 
 def test_blocks_of_a_text_by_hand():

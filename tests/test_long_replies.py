@@ -44,9 +44,9 @@ def long_run(tmp_path_factory):
     workdir, read = tmp_path_factory.mktemp("long") / "run", set()
     plain = blocked.causal_attention
 
-    def noted(q, *more, most, dtype):
+    def noted(q, *more, most, **how):
         read.add((q.shape[1], blocked.block_tokens(q.shape[1], most)))
-        return plain(q, *more, most=most, dtype=dtype)
+        return plain(q, *more, most=most, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocked, "causal_attention", noted)

@@ -31,7 +31,7 @@ FIND = jax.jit(packed.find)
 def rows_of(texts, width=WIDTH):
     """Return the numbers of rows; of each text its length and unseen tokens."""
     packer = packing.Packer(
-        width, 1, 1, pad_id=0, wanted=0, most=packed.most_texts(width)
+        width, 1, 1, pad_id=0, wanted=0, width=width, most=packed.most_texts
     )
     examples = [[packing.Text([1] * own, unseen=more)] for own, more in texts]
     places = packer.place(examples)
@@ -127,7 +127,9 @@ def test_a_model_reads_rows_as_with_masked_scores(remat):
     )
     params = llama.init_params(cfg, jax.random.key(0))
     rng = np.random.default_rng(0)
-    packer = packing.Packer(WIDTH, 1, 1, pad_id=0, wanted=30, most=4)
+    packer = packing.Packer(
+        WIDTH, 1, 1, pad_id=0, wanted=30, width=WIDTH, most=packed.most_texts
+    )
     examples = [
         [packing.Text(rng.integers(5, 999, own), range(1, min(own, 31)), more)]
         for own, more in TEXTS

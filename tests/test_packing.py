@@ -1,5 +1,6 @@
 """Packed rows: every text whole and once, loss and gradient those of padded rows."""
 
+import dataclasses
 import functools
 
 import hypothesis
@@ -41,9 +42,11 @@ def text_of(length, rng, wanted=0):
     st.sampled_from([1, 2]),
     st.sampled_from([1, 2, 4]),
     st.sampled_from([1, 2, 8]),
+    st.sampled_from([0, 1, 3]),
+    st.sampled_from([0, 48]),
 )
 def test_every_text_lies_whole_in_a_row_and_its_states_are_found(
-    lengths, texts, parts, ways
+    lengths, texts, parts, ways, rows, width
 ):
     rng = np.random.default_rng(0)
     num = len(lengths) // (texts * parts) * parts
@@ -56,11 +59,17 @@ def test_every_text_lies_whole_in_a_row_and_its_states_are_found(
         ]
         for i in range(num)
     ]
-    packer = packing.Packer(48, parts, ways, pad_id=0, wanted=wanted)
+    packer = packing.Packer(
+        40, parts, ways, pad_id=0, wanted=wanted, rows=rows * ways, width=width
+    )
     places = packer.place(examples)
     out = packer.fill(examples, places, places.size)
     assert sorted(places.order.tolist()) == list(range(num))
     assert places.size.rows % ways == 0
+    wide = places.size.width
+    usual = packing.usual_rows(num // parts * texts, 40, ways)
+    assert wide == width if width else places.size.rows == (rows * ways or usual)
+    assert out["tokens"].shape == (parts * places.size.rows, wide)
     total = sum(text.length for one in examples for text in one)
     assert (out["segments"] > 0).sum() == total  # nothing twice, nothing on another
     assert packing.useful_share(out["segments"]) == total / out["tokens"].size
@@ -72,26 +81,98 @@ def test_every_text_lies_whole_in_a_row_and_its_states_are_found(
                 here = np.flatnonzero(segments == place * texts + k + 1)
                 assert tuple(tokens[here]) == text.ids
                 assert (np.diff(here) == 1).all()
-                assert here[0] // 48 == here[-1] // 48
+                assert here[0] // wide == here[-1] // wide
                 if not wanted:
                     assert out["ends"][place, k] == here[-1]
                     continue
                 counted = out["counted"][place]
-                rows, states = np.divmod(out["at"][place], places.size.states)
-                found = rows * 48 + out["states"][part::parts][rows, states]
+                row, states = np.divmod(out["at"][place], places.size.states)
+                found = row * wide + out["states"][part::parts][row, states]
                 expected = here[list(text.wanted)] - 1
                 np.testing.assert_array_equal(found[counted], expected)
 
 
-def test_a_text_over_the_width_is_refused():
-    packer = packing.Packer(8, 1, 1, pad_id=0, wanted=0)
-    with pytest.raises(ValueError, match="a text has 9 tokens and a row 8"):
-        packer.place([[packing.Text(range(9))]])
+@pytest.mark.parametrize("width", [0, 64])
+def test_a_text_over_the_longest_is_refused_however_wide_the_row(width):
+    """Attention looks no farther back than the longest text is long."""
+    packer = packing.Packer(8, 1, 1, pad_id=0, wanted=0, width=width)
+    packer.place([[packing.Text(range(5), unseen=3)]])
+    with pytest.raises(ValueError, match="a text has 9 tokens and at most 8"):
+        packer.place([[packing.Text(range(6), unseen=3)]])
+
+
+@hypothesis.given(
+    st.lists(st.integers(1, 40), min_size=6, max_size=30),
+    st.integers(1, 4),
+    st.sampled_from([None, 3]),
+)
+def test_rows_are_no_wider_than_their_texts_need(lengths, rows, most):
+    """One step less, and some text would find no room."""
+    limit = None if most is None else lambda width: most + width // 40
+    packer = packing.Packer(40, 1, 1, pad_id=0, wanted=0, rows=rows, step=1, most=limit)
+    places = packer.place([[packing.Text(range(n))] for n in lengths])
+    width = places.size.width
+    assert places.size.rows == rows and places.rows.max() < rows
+    least = max(*lengths, -(-sum(lengths) // rows))
+    assert width >= least
+    if width > least:
+        room = None if limit is None else limit(width - 1)
+        found, _ = packing._best_fit(lengths, width - 1, room)
+        assert found.max() >= rows
+    if limit is not None:
+        assert np.bincount(places.rows.ravel()).max() <= limit(width)
+
+
+@hypothesis.given(
+    st.lists(st.integers(1, 30), min_size=16, max_size=16),
+    st.sampled_from([0, 1, 50]),
+)
+def test_the_number_of_rows_is_that_of_the_least_work(lengths, dear):
+    """Of equal ones the largest, whose rows are the narrowest."""
+    batch = [[packing.Text(range(n))] for n in lengths]
+
+    def work(width):
+        return 1.0 + (width > dear > 1)
+
+    packer = packing.Packer(
+        30, 1, 1, pad_id=0, wanted=0, step=1, work=work if dear else None
+    )
+    chosen = packer.choose_rows([batch])
+    works = {}
+    for rows in range(packing.usual_rows(16, 30, 1), 17):
+        width = dataclasses.replace(packer, rows=rows).place(batch).size.width
+        works[rows] = rows * width * (work(width) if dear else 1)
+        if width <= max(lengths):
+            break
+    least = min(works.values())
+    assert chosen == max(rows for rows, own in works.items() if own == least)
+
+
+def test_widths_of_steps_that_are_not_known_yet_by_hand():
+    packer = packing.Packer(492, 1, 1, pad_id=0, wanted=0)
+
+    def width(needed, texts, rows):
+        return packer.stepped(packing.Size(rows, needed, 8), texts).width
+
+    # 256 texts in 64 rows, 1,968 tokens at the widest: a 32nd of it, in sixteens.
+    assert [width(n, 256, 64) for n in (700, 720, 768, 769)] == [720, 720, 768, 816]
+    assert [width(n, 16, 4) for n in (480, 496, 720)] == [480, 720, 720]  # an eighth
+    assert width(1952, 256, 64) == 1968  # the last is no wider than it may have to be
+    assert width(480, 4, 4) == 496 and width(2000, 256, 64) == 2000
+
+
+@pytest.mark.parametrize(
+    ("texts", "longest", "ways", "rows"),
+    [(32, 512, 1, 8), (32, 512, 8, 8), (32, 80, 1, 2), (256, 492, 8, 64)]
+    + [(2, 3000, 1, 2), (2, 3000, 8, 8), (1, 16, 1, 1), (5, 16, 1, 2)],
+)
+def test_usual_rows_by_hand(texts, longest, ways, rows):
+    assert packing.usual_rows(texts, longest, ways) == rows
 
 
 @hypothesis.given(st.lists(st.integers(1, 30), min_size=1, max_size=300))
-def test_chosen_rows_hold_what_is_needed_at_the_least_price(needed):
-    chosen = packing.choose_rows(needed)
+def test_chosen_widths_hold_what_is_needed_at_the_least_price(needed):
+    chosen = packing.choose_widths(needed)
     assert all(size >= need for size, need in zip(chosen, needed, strict=True))
     kinds = sorted(set(needed))
     price = packing.PROGRAM_UPDATES * np.mean(needed)
@@ -109,6 +190,7 @@ PAPER = {
     "distill": (1, 128, 1, 512, 900),
     "distill on eight": (1, 128, 8, 512, 900),
     "preference": (2, 16, 1, 512, 2500),
+    "preference on eight": (2, 16, 8, 512, 2500),
     "policy": (1, 256, 1, 492, 160),
     "policy on eight": (1, 256, 8, 492, 160),
 }
@@ -123,24 +205,27 @@ def test_nine_tenths_of_the_papers_lengths_are_useful(stage):
     quantiles = np.minimum([4, 16, 45, 86, 150, 273, 360], longest - 140)
     if "policy" in stage:
         quantiles = np.minimum(quantiles, 192)  # policy.prompt_tokens
-    width = packing.row_width(longest)
-    packer = packing.Packer(width, 1, ways, pad_id=0, wanted=0)
-    needed, tokens = [], 0
+    packer = packing.Packer(longest, 1, ways, pad_id=0, wanted=0)
+    batches, tokens = [], 0
     for _ in range(updates):
         prompts = np.interp(
             rng.random(batch), [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], quantiles
         )
         lengths = prompts.astype(int)[:, None] + rng.integers(40, 141, (batch, texts))
         tokens += lengths.sum()
-        examples = [[packing.Text(range(n)) for n in one] for one in lengths]
-        size = packer.place(examples).size
-        if "policy" in stage:  # each step is sized when it is drawn
-            size = packer.stepped(size, batch)
-        needed.append(size.rows)
-    rows = needed if "policy" in stage else packing.choose_rows(needed)
-    assert len(set(rows)) <= 8  # programs
-    assert tokens / (sum(rows) * width) >= 0.9
-    assert tokens / (len(needed) * batch * texts * longest) < 0.5  # as padded rows
+        batches.append([[packing.Text(range(n)) for n in one] for one in lengths])
+    if "policy" in stage:  # each step is sized when it is drawn
+        sizes = [packer.stepped(packer.place(one).size, batch) for one in batches]
+        rows, widths = sizes[0].rows, [size.width for size in sizes]
+        assert {size.rows for size in sizes} == {rows}
+    else:
+        rows = packer.choose_rows(batches[: packed_batches.TRIED])
+        packer = dataclasses.replace(packer, rows=rows)
+        needed = [packer.place(one).size.width for one in batches]
+        widths = packing.choose_widths(needed)
+    assert len(set(widths)) <= 8  # programs
+    assert tokens / (rows * sum(widths)) >= 0.9
+    assert tokens / (updates * batch * texts * longest) < 0.5  # as padded rows
 
 
 def test_positions_and_sight_of_texts_in_a_row():

@@ -284,6 +284,6 @@ def test_a_table_of_two_processes_is_that_of_one(tmp_path):
         Job(tmp_path, TABLE, tmp_path / str(count), count).done()
     for name in ("table_methods.md", "table_methods.json"):
         ours, theirs = (
-            (tmp_path / count / "tables" / name).read_bytes() for count in "12"
+            (tmp_path / count / "tables" / name).read_text() for count in "12"
         )
-        assert ours == theirs
+        assert same_but_for_rounding(ours, theirs)  # gradients are summed otherwise

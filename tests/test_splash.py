@@ -35,7 +35,7 @@ def rows_of_texts(length=LENGTH):
     return rows
 
 
-def run(mask, shape, kv_heads, *, kernel, dtype="float32", mesh=None):
+def run(mask, shape, kv_heads, *, kernel, dtype="float32", mesh=None, reach=0):
     """Return results where tokens count, and the gradients of queries, keys, values."""
     rng = np.random.default_rng(0)
     heads_of, width = shape
@@ -46,7 +46,7 @@ def run(mask, shape, kv_heads, *, kernel, dtype="float32", mesh=None):
 
     def total(arrays, mask):
         out = attention.causal_attention(
-            *arrays, mask, kernel=kernel, block=0, dtype=dtype
+            *arrays, mask, kernel=kernel, block=0, dtype=dtype, reach=reach
         )
         return jnp.sum(out * weights), out
 
@@ -100,6 +100,19 @@ def test_rows_of_several_blocks_are_read_as_one():
 def test_blocks_are_whole_and_of_one_size(length, block, padded):
     assert (splash.block_tokens(length), splash.padded(length)) == (block, padded)
     assert splash.keys_computed(length) == (padded + block) / 2
+
+
+def test_blocks_farther_away_than_a_text_is_long_are_left_out():
+    length, longest = 700, 129
+    numbers = np.zeros((2, length), np.int32)
+    for text, start in enumerate(range(0, length - longest, longest), start=1):
+        numbers[0, start : start + longest] = text
+        numbers[1, start + 20 : start + longest - text] = text
+    assert splash.block_tokens(length) == 384
+    agree(numbers, (2, 64), 1, reach=longest)
+    assert splash.keys_computed(2048, 129) == 512 * (1 + 2 + 2 + 2) / 4
+    assert splash.keys_computed(2048, 514) == 512 * (1 + 2 + 3 + 3) / 4
+    assert splash.keys_computed(2048, 2048) == splash.keys_computed(2048)
 
 
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 4, 1), (2, 1, 4)])

@@ -7,6 +7,7 @@ every batch is chosen before the first, so that what goes on computes what went 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -15,15 +16,16 @@ import numpy as np
 
 from rlcd_jax import sharding
 from rlcd_jax.job import batching, curriculum, setup
-from rlcd_jax.models import packed
+from rlcd_jax.models import footprint, llama, packed
 from rlcd_jax.training import packing
 
 Row = Any
+TRIED = 32  # batches by which the number of rows is chosen
 SHUFFLED, CERTAIN = ORDERS = "shuffled", "certain_first"
 
 
 def make_packer(
-    job: setup.Job, *, longest: int, parts: int, wanted: int = 0
+    job: setup.Job, *, longest: int, parts: int, wanted: int = 0, width: int = 0
 ) -> packing.Packer:
     """Return how the batches of a stage are packed.
 
@@ -32,17 +34,26 @@ def make_packer(
       longest: text, in tokens.
       parts: in which a batch is taken.
       wanted: states of a text that are read, at most; 0: none.
+      width: of all rows; 0: as the texts of each batch need it.
     """
-    width = packing.row_width(longest)
-    most = packed.most_texts(width) if job.cfg.attention == "cudnn" else None
     return packing.Packer(
-        width=width,
+        longest=longest,
         parts=parts,
         ways=sharding.batch_ways(job.mesh),
         pad_id=job.text_tokenizer.pad_id,
         wanted=wanted,
-        most=most,
+        width=width,
+        most=packed.most_texts if job.cfg.attention == "cudnn" else None,
+        work=functools.partial(
+            _token_flops, dataclasses.replace(job.cfg, reach=longest)
+        ),
     )
+
+
+def _token_flops(cfg: llama.LlamaConfig, width: int) -> float:
+    """Return the operations of a token in a row, without logits."""
+    keys = footprint.keys_computed(cfg, width)
+    return footprint.forward_flops(cfg, 1, keys, logit_tokens=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,22 +137,27 @@ class Batches:
                 batching.batch_indices(len(rows), seed, batch_size, index)
                 for index in range(total)
             ]
+        rows_of_part = collate.packer.choose_rows(
+            [self._examples(index) for index in range(min(total, TRIED))]
+        )
+        packer = dataclasses.replace(collate.packer, rows=rows_of_part)
+        self._collate = dataclasses.replace(collate, packer=packer)
         self._places, self._tokens = [], 0
         for index in range(total):
-            examples = [collate.texts(row) for row in self.rows(index)]
-            self._places.append(collate.packer.place(examples))
+            examples = self._examples(index)
+            self._places.append(packer.place(examples))
             self._tokens += sum(text.length for one in examples for text in one)
         needed = [places.size for places in self._places]
         states = max(size.states for size in needed)
         self.sizes = [
-            packing.Size(number, states)
-            for number in packing.choose_rows([size.rows for size in needed])
+            packing.Size(rows_of_part, width, min(states, width))
+            for width in packing.choose_widths([size.width for size in needed])
         ]
 
     def useful_share(self) -> float:
         """Return how many of the tokens of all batches are of a text, in [0, 1]."""
-        packer, rows = self._collate.packer, sum(size.rows for size in self.sizes)
-        return self._tokens / (packer.parts * packer.width * rows)
+        tokens = sum(size.rows * size.width for size in self.sizes)
+        return self._tokens / (self._collate.packer.parts * tokens)
 
     def shares(self, index: int) -> dict[str, float]:
         """Return the share of each method's rows in a batch; {} without ramps."""
@@ -169,9 +185,12 @@ class Batches:
         """Return the examples of a batch: shuffled anew each epoch, without gaps."""
         return [self._rows[place] for place in self._chosen[index]]
 
+    def _examples(self, index: int) -> list[Sequence[packing.Text]]:
+        return [self._collate.texts(row) for row in self.rows(index)]
+
     def texts(self, index: int) -> list[packing.Text]:
         """Return the texts of a batch, all examples' one after the other."""
-        return [text for row in self.rows(index) for text in self._collate.texts(row)]
+        return [text for one in self._examples(index) for text in one]
 
     def prepare(self, index: int) -> None:
         """Have the arrays of a batch ready for `arrays`; beyond the last there is none.

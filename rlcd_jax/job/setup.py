@@ -57,16 +57,29 @@ class Job:
         model = self.config.model
         return roles.spec_of(model, role) == roles.spec_of(model, self.role)
 
-    @property
-    def trained_cfg(self) -> llama.LlamaConfig:
-        """Numbers of the model where it is trained, and of what is read to train it.
+    def longest_text(self, section: str) -> int:
+        """Return the tokens that a text of a training stage may have.
+
+        Args:
+          section: of the stage: "policy", or one with `lengths`.
+        """
+        if section == "policy":
+            return self.config.policy.prompt_tokens + self.config.policy.reply_tokens
+        return self.config[section].lengths[-1]
+
+    def trained_cfg(self, section: str) -> llama.LlamaConfig:
+        """Numbers of the model where rows of a stage's texts are read to train it.
 
         On one GPU each layer of a whole model is compiled by itself; over several, or
         under adapters, XLA would gather or cast the weights of many layers at once.
+
+        Args:
+          section: of the stage, as in `longest_text`.
         """
         alone = self.backend.platform == "gpu" and self.mesh.size == 1
         unroll = self.config.model.unroll and alone and self.lora is None
-        return dataclasses.replace(self.cfg, unroll=unroll)
+        reach = self.longest_text(section)
+        return dataclasses.replace(self.cfg, unroll=unroll, reach=reach)
 
     @property
     def chunk_tokens(self) -> int:

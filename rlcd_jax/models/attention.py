@@ -62,6 +62,7 @@ def causal_attention(
     kernel: str,
     block: int,
     dtype: str,
+    reach: int = 0,
 ) -> jax.Array:
     """Attend to earlier tokens of the same row that count.
 
@@ -75,19 +76,24 @@ def causal_attention(
       block: of "xla": tokens of a block at most, by which long texts are read, with
         the same result (see `models.blocked`); 0: never.
       dtype: of the products' operands.
+      reach: tokens that a text of a row of several has at most; 0: as many as a row.
 
     Returns:
       [B, T, N * H] float32. Rows of a token that does not count are finite.
     """
     if isinstance(mask, packed.Texts):
         return packed.causal_attention(q, k, v, mask, dtype)
+    if mask.dtype == jnp.bool_:
+        reach = 0
     if kernel == "splash":
-        return splash.causal_attention(q, k, v, mask, dtype)
+        return splash.causal_attention(q, k, v, mask, dtype, reach)
     batch, length = mask.shape
+    if kernel == "xla" and (found := blocked.windows(length, block, reach)):
+        texts = (_grouped(q, k.shape[2]), k, v, *_texts(mask))
+        return blocked.in_windows(*texts, found=found, dtype=dtype)
     if kernel == "xla" and blocked.num_blocks(length, block) > 1:
-        q = _grouped(q, k.shape[2])
-        texts = (q, k, v, *_texts(mask))
-        return blocked.causal_attention(*texts, most=block, dtype=dtype)
+        texts = (_grouped(q, k.shape[2]), k, v, *_texts(mask))
+        return blocked.causal_attention(*texts, most=block, reach=reach, dtype=dtype)
     seen = jnp.tril(jnp.ones((length, length), bool)) & _counts(mask)  # [B, T, S]
     if kernel == "cudnn":
         # A query that sees no key would be 0/0 in the kernel: it sees itself.

@@ -175,10 +175,11 @@ def _all_bytes(cfg: llama.LlamaConfig, one: Pass, layer: int) -> int:
 def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
     """Return the bytes of one layer's arrays at its worst moment.
 
-    Scores [B, N, T, T] exist where the kernel is "xla" and a text is one block: of a
-    longer one there are those of a block of queries and one of keys, and no more is
-    kept for the backward pass than its sums. The other kernels never store any; splash
-    reads and writes arrays of its own.
+    Scores [B, N, T, T] exist where the kernel is "xla" and a text is one block, or
+    those of the keys within reach of a short one in a wide row: of a longer one there
+    are those of a block of queries and one of keys, and no more is kept for the
+    backward pass than its sums. The other kernels never store any; splash reads and
+    writes arrays of its own.
     """
     query, key, mlp = _heads(cfg, one.tensor_ways)
     token = FLOAT * one.rows * one.length
@@ -190,7 +191,9 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
         return int(most + kept * bool(one.models))
     scores = 0.0
     if cfg.attention == "xla":
-        scores = FLOAT * one.rows * query / cfg.head_dim * one.length**2
+        keys = keys_computed(cfg, one.length)
+        scores = FLOAT * one.rows * query / cfg.head_dim * one.length * keys
+        kept += _window_bytes(cfg, one, key)
     if _reads_on_tpu(one):  # softmax is in place; rows of scores fill whole tiles
         scores *= -(-one.length // TPU_LANES) * TPU_LANES / one.length
         heads_of = token / 2 * (query + 2 * key)
@@ -198,6 +201,15 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
     if not one.models:
         return int(max(1.4 * scores + token * (query + 2 * key), 2 * token * mlp))
     return int(kept + scores + max(2 * scores + token * query, 2 * token * mlp))
+
+
+def _window_bytes(cfg: llama.LlamaConfig, one: Pass, key: float) -> float:
+    """Return the bytes of keys and values as they stand beside blocks of queries."""
+    found = blocked.windows(one.length, cfg.attention_block, cfg.reach)
+    if found is None:
+        return 0.0
+    copies = one.rows * one.length * (found.before + 1)
+    return copies * 2 * key * jnp.dtype(cfg.dtype).itemsize
 
 
 def _splash_bytes(cfg: llama.LlamaConfig, one: Pass, query: float, key: float) -> float:
@@ -219,6 +231,8 @@ def _splash_bytes(cfg: llama.LlamaConfig, one: Pass, query: float, key: float) -
 
 
 def _in_blocks(cfg: llama.LlamaConfig, length: int) -> bool:
+    if blocked.windows(length, cfg.attention_block, cfg.reach) is not None:
+        return False
     blocks = blocked.num_blocks(length, cfg.attention_block)
     return cfg.attention == "xla" and blocks > 1
 
@@ -245,12 +259,12 @@ def keys_computed(cfg: llama.LlamaConfig, length: int) -> float:
     """Return the keys that each token of whole texts is multiplied with, in the mean.
 
     All T, masked ones too, but in blocks, of which those above the diagonal are left
-    out; splash has such of its own.
+    out, and in rows of several texts what is farther away than `cfg.reach`.
     """
     if cfg.attention == "splash":
-        return splash.keys_computed(length)
-    if _in_blocks(cfg, length):
-        return blocked.keys_computed(length, cfg.attention_block)
+        return splash.keys_computed(length, cfg.reach)
+    if cfg.attention == "xla":
+        return blocked.keys_computed(length, cfg.attention_block, cfg.reach)
     return length
 
 

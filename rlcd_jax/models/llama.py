@@ -63,7 +63,9 @@ class LlamaConfig:
     longer, and spares the copies to and from the arrays that a loop keeps; `attention`
     is the kernel ("cudnn" needs an NVIDIA GPU, "splash" a TPU, and both bfloat16); with
     "xla" texts of more than twice `attention_block` tokens are read in blocks of so
-    many at most, which changes no value (0: never); `cut_as_bits` cuts a layer in
+    many at most, which changes no value (0: never); `reach` is how many tokens a text
+    has at most in rows of several (0: as many as a row), so that with "xla" and
+    "splash" only so many before each token are looked at; `cut_as_bits` cuts a layer in
     bfloat16 out of the stack as integers: XLA for CPUs cuts no bfloat16 and would bring
     the whole stack to float32; `tensor_ways` is among how many devices heads are split,
     which moves them and changes no value; `split_decode` says that fsdp splits the
@@ -89,6 +91,7 @@ class LlamaConfig:
     unroll: bool = False
     attention: str = "xla"
     attention_block: int = 256
+    reach: int = 0
     cut_as_bits: bool = False
     tensor_ways: int = 1
     split_decode: bool = False
@@ -134,6 +137,11 @@ class LlamaConfig:
             raise ValueError(
                 f"LlamaConfig.attention_block={self.attention_block}; accepted: 0 or "
                 "more tokens, 0 for whole texts"
+            )
+        if self.reach < 0:
+            raise ValueError(
+                f"LlamaConfig.reach={self.reach}; accepted: 0 or more tokens, 0 for "
+                "texts as long as a row"
             )
         for line in only_narrow(self.dtype, self.attention, self.results):
             raise ValueError(f"LlamaConfig.{line}")
@@ -424,6 +432,7 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
                 mask,
                 kernel=cfg.attention,
                 block=cfg.attention_block,
+                reach=cfg.reach,
                 dtype=cfg.dtype,
             )
 

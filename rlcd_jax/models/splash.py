@@ -1,15 +1,17 @@
 """JAX's splash attention for TPUs over rows of several texts: no scores are stored.
 
 The kernel goes over blocks of queries and keys in the chip's own memory, and leaves out
-blocks above the diagonal, forwards and backwards. It is told the number of the text
-that each token is of. JAX's partitioner does not know how to split it: on a mesh each
-device calls it for its own rows and heads.
+blocks above the diagonal, forwards and backwards, and those that are farther away than
+a text is long. It is told the number of the text that each token is of. JAX's
+partitioner does not know how to split it: on a mesh each device calls it for its own
+rows and heads.
 
 Letters as in `models.attention`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -37,13 +39,26 @@ def padded(length: int) -> int:
     return -(-length // size) * size
 
 
-def keys_computed(length: int) -> float:
-    """Return the keys that a token is multiplied with, in the mean over a row."""
-    return (padded(length) + block_tokens(length)) / 2
+def keys_computed(length: int, reach: int = 0) -> float:
+    """Return the keys that a token is multiplied with, in the mean over a row.
+
+    Args:
+      length: of the row.
+      reach: tokens of a text at most; 0: as many as the row.
+    """
+    size = block_tokens(length)
+    blocks = padded(length) // size
+    before = -(-(reach - 1) // size) if reach else blocks
+    return size * sum(min(own, before) + 1 for own in range(blocks)) / blocks
 
 
 def causal_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, dtype: str
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    dtype: str,
+    reach: int = 0,
 ) -> jax.Array:
     """Attend to earlier tokens of the same text that are seen.
 
@@ -55,6 +70,7 @@ def causal_attention(
         a text sees one of its tokens at least, such as itself.
       dtype: of the products' operands, "bfloat16": the kernel asks TPUs for no more
         than they give by themselves, which of float32 is less than all of it.
+      reach: tokens of a text at most; 0: as many as a row.
 
     Returns:
       [B, T, N * H] float32; zero where a token is of no text.
@@ -62,12 +78,12 @@ def causal_attention(
     q = q / math.sqrt(q.shape[-1])
     arrays = *(x.astype(dtype) for x in (q, k, v)), mask.astype(jnp.int32)
     mesh = jax.sharding.get_abstract_mesh()
-    attend = _attend
+    attend = functools.partial(_attend, reach)
     if mesh.size > 1:
         heads = sharding.partition_spec(("batch", "length", "heads", None))
         numbers = sharding.partition_spec(("batch", "length"))
         attend = jax.shard_map(
-            _attend,
+            attend,
             in_specs=(heads, heads, heads, numbers),
             out_specs=heads,
             check_vma=False,
@@ -79,7 +95,9 @@ def causal_attention(
     return out.reshape(*out.shape[:2], -1).astype(jnp.float32)
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, numbers: jax.Array) -> jax.Array:
+def _attend(
+    reach: int, q: jax.Array, k: jax.Array, v: jax.Array, numbers: jax.Array
+) -> jax.Array:
     """Return what the queries of one device see, [B, T, N, H] in their dtype."""
     from jax.experimental.pallas.ops.tpu import splash_attention
 
@@ -93,11 +111,11 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, numbers: jax.Array) -> jax
     texts = splash_attention.SegmentIds(
         q=jnp.abs(numbers), kv=jnp.where(numbers > 0, numbers, UNSEEN)
     )
-    out = jax.vmap(_kernel(length, heads))(q, k, v, texts)
+    out = jax.vmap(_kernel(length, heads, reach))(q, k, v, texts)
     return jnp.swapaxes(out, 1, 2)[:, :length]
 
 
-def _kernel(length: int, heads: int) -> Callable[..., jax.Array]:
+def _kernel(length: int, heads: int, reach: int) -> Callable[..., jax.Array]:
     """Return the kernel of a row: (q [N, T, H], k, v [K, T, H], texts) -> [N, T, H].
 
     JAX's kernels for TPUs take a tenth of the time in which a command starts, so that
@@ -107,6 +125,8 @@ def _kernel(length: int, heads: int) -> Callable[..., jax.Array]:
 
     size = block_tokens(length)
     one = kernels.CausalMask((padded(length), padded(length)))
+    if 0 < reach < length:
+        one = kernels.LocalMask(one.shape, window_size=(reach - 1, 0), offset=0)
     return kernels.make_splash_mha(
         kernels.MultiHeadMask([one] * heads),
         block_sizes=kernels.BlockSizes(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from rlcd_jax import sharding
 from rlcd_jax.job import trainer
-from rlcd_jax.models import footprint
+from rlcd_jax.models import footprint, llama
 from rlcd_jax.planning import messages, sizes
 from rlcd_jax.scoring import reading
 from rlcd_jax.training import packing, train_state
@@ -127,7 +127,7 @@ def update(
       item: which of the models that are updated apart.
       unread: arrays of a batch that are for the others.
     """
-    cfg, mesh = setting.cfg, setting.job.mesh
+    cfg, mesh = setting.job.trained_cfg(stage), setting.job.mesh
     batch = sizes.update_batch(setting.job, stage)
     num_rows, num_micro = batch["tokens"].shape[0], program.num_micro
     whole = program.state_shapes
@@ -171,6 +171,7 @@ def update(
             "gradients": parameters * (1 if num_micro == 1 else 2),
             **working(
                 setting,
+                cfg,
                 rows_at_once,
                 length,
                 models=models,
@@ -207,6 +208,7 @@ def _base_read(program: trainer.Trainer, is_scalar: bool) -> int:
 
 def working(
     setting: Setting,
+    cfg: llama.LlamaConfig,
     rows: int,
     length: int,
     *,
@@ -215,7 +217,7 @@ def working(
     cast: bool = True,
     before: int = 0,
 ) -> Bytes:
-    """Return what a pass makes on its way; arguments as `footprint.Pass`'s."""
+    """Return what a pass of a model makes on its way; others as `footprint.Pass`'s."""
     one = footprint.Pass(
         rows=rows,
         length=length,
@@ -229,7 +231,6 @@ def working(
         adapted=setting.job.lora is not None,
         quantized=sizes.is_quantized(setting),
     )
-    cfg = setting.job.trained_cfg if models else setting.cfg
     return footprint.working_bytes(cfg, one)
 
 
@@ -257,6 +258,8 @@ def read(
     own: str = "frozen",
     num_texts: float,
     logit_length: int = 0,
+    at_once: int = 0,
+    reach: int = 0,
 ) -> Program:
     """Return a program that only reads texts: scores, rewards, log-probabilities.
 
@@ -270,10 +273,13 @@ def read(
       held: what is on the device meanwhile, those models too.
       own: under which name of `held` they are.
       num_texts: texts in all.
-      logit_length: tokens of a text whose logits are made.
+      logit_length: tokens of a row whose logits are made.
+      at_once: texts of all rows; 0: one a row.
+      reach: tokens of a text, where a row has several; 0: as many as a row.
     """
-    cfg, mesh = setting.cfg, setting.job.mesh
+    cfg, mesh = dataclasses.replace(setting.cfg, reach=reach), setting.job.mesh
     rows, length = jax.tree.leaves(texts)[0].shape
+    all_rows = num_texts / at_once * rows if at_once else num_texts
     weights = sharding.device_bytes(models)
     where = sharding.batch_sharding(mesh)
     batch = sum(
@@ -287,6 +293,7 @@ def read(
         scores = logits(setting, rows, logit_length, len(models))
     made = working(
         setting,
+        cfg,
         -(-rows // setting.ways),
         length,
         models=0,
@@ -294,7 +301,7 @@ def read(
         cast=own == "parameters" and setting.job.lora is None,
         before=len(models) - 1,
     )
-    runs = -(-num_texts // rows)
+    runs = -(-all_rows // rows)
     moved = messages.of_reading(
         cfg, mesh, tokens=-(-rows // setting.ways) * length, models=len(models)
     )
@@ -311,9 +318,9 @@ def read(
         flops=len(models)
         * footprint.forward_flops(
             cfg,
-            num_texts * length,
+            all_rows * length,
             footprint.keys_computed(cfg, length),
-            logit_tokens=num_texts * logit_length,
+            logit_tokens=all_rows * logit_length,
         ),
         traffic=runs * weights * mesh.shape["fsdp"],
         moved=moved * runs,

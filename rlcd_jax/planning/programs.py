@@ -235,7 +235,7 @@ def train(setting: Setting, name: str) -> list[Program]:
     """
     stage = stages.STAGES[name]
     job, section = setting.job, setting.job.config[stage.section]
-    updates, length = num_updates(setting, name), section.lengths[-1]
+    updates, length = num_updates(setting, name), job.longest_text(stage.section)
     texts = stage.texts
     if rules.pairs_a_row(job.config, name) > 1:
         texts = job.config.pairs.samples
@@ -289,7 +289,7 @@ def policy(setting: Setting) -> list[Program]:
     job, section, cfg = setting.job, setting.job.config.policy, setting.cfg
     rewarder = setting.of(roles.PREFERENCE)
     updates = learning.last_step(section) * learning.updates_per_step(section)
-    length = section.prompt_tokens + section.reply_tokens
+    length = job.longest_text("policy")
     replies, dev = counts.policy_replies(job.config)
     rows = updates * reply_rows.rows_of_update(section)
     tokens, logit_tokens = rows * length, rows * section.reply_tokens
@@ -399,6 +399,7 @@ def roll_out(
         )
         for name in reply_rows.READ
     )
+    states = rows[reply_rows.READ.index("states")]
     models = {learning.POLICY: trained[learning.POLICY], **frozen}
     if learning.VALUE in trained:
         models["values"] = trained[learning.VALUE]
@@ -414,7 +415,9 @@ def roll_out(
             held=beside(name),
             own="frozen" if name in frozen else "parameters",
             num_texts=replies + dev * (name != "values"),
-            logit_length=section.reply_tokens * (name != "values"),
+            logit_length=states.shape[1] * (name != "values"),
+            at_once=reply_rows.rows_at_once(job),
+            reach=job.longest_text("policy"),
         )
     rewarder = setting.of(roles.PREFERENCE)
     length = acting.reward_length(job, rewarder.job)

@@ -172,7 +172,7 @@ class Reading:
 def reading(job: setup.Job) -> Reading:
     """Return how the rollout and the update of a job read replies."""
     temperature = float(job.config.policy.temperature)
-    return Reading(job.trained_cfg, job.chunk_tokens, temperature)
+    return Reading(job.trained_cfg("policy"), job.chunk_tokens, temperature)
 
 
 def response_logprobs(

@@ -99,7 +99,8 @@ def update_batches(
     batches = [[[texts[index]] for index in order] for order in orders]
     places = [packer.place(batch) for batch in batches]
     size = packing.Size(
-        rows=max(one.size.rows for one in places),
+        rows=places[0].size.rows,
+        width=max(one.size.width for one in places),
         states=max(one.size.states for one in places),
     )
     size = packer.stepped(size, at_once)
@@ -109,10 +110,9 @@ def update_batches(
 
 
 def _packer(job: setup.Job, parts: int) -> packing.Packer:
-    section = job.config.policy
     return packed_batches.make_packer(
         job,
-        longest=section.prompt_tokens + section.reply_tokens,
+        longest=job.longest_text("policy"),
         parts=parts,
-        wanted=section.reply_tokens,
+        wanted=job.config.policy.reply_tokens,
     )

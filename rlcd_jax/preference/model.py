@@ -32,7 +32,7 @@ def preference_loss(job: setup.Job):
     """Return the loss of a batch, by the config, as a function of the parameters."""
     section = job.config.preference
     width, band = float(section.tie_width), float(section.tie_band)
-    return _loss(job.trained_cfg, section.loss, width, band)
+    return _loss(job.trained_cfg("preference"), section.loss, width, band)
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)

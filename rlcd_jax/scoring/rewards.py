@@ -55,12 +55,13 @@ def reward_scorer(
         if not texts:
             return np.zeros((0,), np.float32)
         longest = batching.lengths_up_to(max(map(len, texts)), lengths[-1:])[-1]
-        packer = packed_batches.make_packer(job, longest=longest, parts=1)
+        width = packing.row_width(longest)
+        packer = packed_batches.make_packer(job, longest=longest, parts=1, width=width)
         examples = [[packing.Text(ids)] for ids in texts]
         places, ends = packer.place(examples), [0]
         while (left := places.size.rows - ends[-1]) > 0:
-            ends.append(ends[-1] + rows_at(packer.width, left))
-        rows = packer.fill(examples, places, packing.Size(ends[-1], 0))
+            ends.append(ends[-1] + rows_at(width, left))
+        rows = packer.fill(examples, places, packing.Size(ends[-1], width, 0))
         with jax.set_mesh(job.mesh):
             scalars = [
                 processes.fetch(run(params, *reading.placed(job, *part)))

@@ -174,7 +174,7 @@ def collate(job: setup.Job) -> packed_batches.Collate:
     section = job.config.distill
     packer = packed_batches.make_packer(
         job,
-        longest=section.lengths[-1],
+        longest=job.longest_text("distill"),
         parts=supervised.micro_batches(job, "distill"),
         wanted=section.lengths[-1],
     )
@@ -211,7 +211,8 @@ def _wanted(row: Example) -> np.ndarray:
 
 def distill_loss(job: setup.Job):
     """Return the next-token loss of a batch as a function of the parameters."""
-    return _loss(job.trained_cfg, job.chunk_tokens, job.config.distill.per_sequence)
+    cfg = job.trained_cfg("distill")
+    return _loss(cfg, job.chunk_tokens, job.config.distill.per_sequence)
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)

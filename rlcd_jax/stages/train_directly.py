@@ -219,7 +219,7 @@ def collate(job: setup.Job) -> packed_batches.Collate:
     Those of `packing.Packer.fill` for two texts, "prob_2" [B], "reference" [B, 2] and
     "weighs" [B].
     """
-    longest = job.config.direct.lengths[-1]
+    longest = job.longest_text(STAGE)
     packer = packed_batches.make_packer(
         job,
         longest=longest,
@@ -263,7 +263,7 @@ def direct_loss(job: setup.Job):
     """Return the loss of a batch of pairs as a function of the parameters."""
     section = job.config.direct
     numbers = section.loss, float(section.beta), section.per_token
-    return _loss(job.trained_cfg, job.chunk_tokens, *numbers)
+    return _loss(job.trained_cfg(STAGE), job.chunk_tokens, *numbers)
 
 
 @functools.lru_cache(maxsize=trainer.KEPT)

@@ -172,7 +172,7 @@ def collate(job: setup.Job) -> packed_batches.Collate:
     section = job.config.preference
     packer = packed_batches.make_packer(
         job,
-        longest=section.lengths[-1],
+        longest=job.longest_text("preference"),
         parts=supervised.micro_batches(job, "preference"),
     )
     if _ranks(job):

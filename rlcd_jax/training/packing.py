@@ -4,6 +4,9 @@ A batch stays the same set of examples, and its loss and gradient stay what they
 only where the tokens lie changes. A row holds several texts, each in one piece and
 with a number of its own (`segments`), so that it sees itself alone, from position 0.
 
+A stage has one number of rows, and each batch rows as wide as its texts need: a width
+rises by few tokens and a number of rows by whole rows, which for few texts is much.
+
 Letters: B examples of K texts each, M parts of a batch, N rows of a part, W tokens of
 a row, C states of a row whose next token is wanted, R wanted of a text at most.
 Example i of the arrays and row i of the rows belong to part i % M, as
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +26,9 @@ import numpy as np
 
 SHORT = 256  # tokens; rows of shorter texts are half as long again
 STEP = 16  # tokens by which widths rise
+WIDEST = 2048  # tokens of a row, about, where nothing chose their number
+FEWEST = 2  # rows: of one alone XLA for CPUs takes a tenth longer for its gradients
 PARTS_OF_WIDTH = 8  # C is a multiple of this part of W
-SIZES = 32  # numbers of rows that a part may have, about
 PROGRAM_UPDATES = 20  # updates that one more compiled program is worth
 
 
@@ -50,9 +55,10 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How many rows a part has, and how many states of a row are read."""
+    """How many rows a part has, how wide they are, how many states of one are read."""
 
     rows: int
+    width: int
     states: int
 
 
@@ -78,55 +84,117 @@ class Packer:
     """How the batches of a stage are packed.
 
     Attributes:
-      width: W, as `row_width` gives it.
+      longest: text that there may be, in tokens; no token sees another farther away.
       parts: M.
       ways: devices among which the rows of a part are split.
       pad_id: stands where no token is.
       wanted: R, of every batch; 0: no states are read.
-      most: texts of a row; None: as many as it has room for.
+      rows: N, a multiple of `ways`; 0: `usual_rows` of the texts that a batch has.
+      width: W, of rows as many as a batch needs; 0: as its texts need it for N rows.
+      step: tokens by which widths rise.
+      most: (W) -> texts of a row; None: as many as it has room for.
+      work: (W) -> operations of a token in a row, to compare widths by; None: as many
+        in every row.
     """
 
-    width: int
+    longest: int
     parts: int
     ways: int
     pad_id: int
     wanted: int
-    most: int | None = None
+    rows: int = 0
+    width: int = 0
+    step: int = STEP
+    most: Callable[[int], int] | None = None
+    work: Callable[[int], float] | None = None
+
+    def choose_rows(self, batches: Sequence[Sequence[Sequence[Text]]]) -> int:
+        """Return N with which batches take the least work, of equal ones the largest.
+
+        From the usual number on, in steps of an eighth, up to rows no wider than the
+        longest text.
+
+        Args:
+          batches: the examples of each.
+        """
+        longest = max(text.length for one in batches for e in one for text in e)
+        texts = len(batches[0]) // self.parts * len(batches[0][0])
+        rows = usual_rows(texts, self.longest, self.ways)
+        best, least = rows, math.inf
+        while True:
+            tried = dataclasses.replace(self, rows=rows)
+            widths = [tried.place(one).size.width for one in batches]
+            work = sum(
+                rows * width * (self.work(width) if self.work else 1)
+                for width in widths
+            )
+            if work <= least:
+                best, least = rows, work
+            if max(widths) <= _rounded_up(longest, self.step):
+                return best
+            rows = _rounded_up(rows + max(1, rows // 8), self.ways)
 
     def place(self, examples: Sequence[Sequence[Text]]) -> Places:
         """Return where the texts lie: the longest first, each where it fits best.
 
         Raises:
-          ValueError: a text is longer than a row.
+          ValueError: a text is longer than there may be.
         """
         lengths = np.array([[text.length for text in one] for one in examples])
-        if lengths.max() > self.width:
+        if lengths.max() > self.longest:
             raise ValueError(
-                f"a text has {lengths.max()} tokens and a row {self.width}; leave it "
-                "out, shorten it, or allow a longer one"
+                f"a text has {lengths.max()} tokens and at most {self.longest} are "
+                "accepted; leave it out, shorten it, or allow a longer one"
             )
         wanted = np.array([[len(text.wanted) for text in one] for one in examples])
         order = _dealt(lengths.sum(axis=1), self.parts)
+        own = [lengths[order[part :: self.parts]] for part in range(self.parts)]
+        width, found = self._fit([part.ravel().tolist() for part in own])
         rows, starts = np.zeros_like(lengths), np.zeros_like(lengths)
-        needed, states = 0, min(self.wanted, 1)  # a program reads one, if any
-        for part in range(self.parts):
+        states = min(self.wanted, 1)  # a program reads one, if any
+        for part, (row, start) in enumerate(found):
             mine = slice(part, None, self.parts)
-            own = lengths[order[mine]]
-            row, start = _best_fit(own.ravel().tolist(), self.width, self.most)
-            rows[mine], starts[mine] = row.reshape(own.shape), start.reshape(own.shape)
-            needed = max(needed, int(row.max()) + 1)
+            rows[mine] = row.reshape(own[part].shape)
+            starts[mine] = start.reshape(own[part].shape)
             counts = np.bincount(row, weights=wanted[order[mine]].ravel())
             states = max(states, int(counts.max()))
-        step = -(-self.width // PARTS_OF_WIDTH)
+        step = -(-width // PARTS_OF_WIDTH)
         return Places(
             order,
             rows,
             starts,
             Size(
-                rows=_rounded_up(needed, self.ways),
-                states=min(_rounded_up(states, step), self.width),
+                rows=self._rows(own[0].size)
+                or _rounded_up(_most_rows(found), self.ways),
+                width=width,
+                states=min(_rounded_up(states, step), width),
             ),
         )
+
+    def _rows(self, texts: int) -> int:
+        """Return N for parts of so many texts; 0: as many as are needed."""
+        if self.width:
+            return 0
+        return self.rows or usual_rows(texts, self.longest, self.ways)
+
+    def _fit(
+        self, parts: Sequence[Sequence[int]]
+    ) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]]:
+        """Return the width of rows, and row and start of each text of each part.
+
+        Args:
+          parts: lengths of the texts of each.
+        """
+        rows, width = self._rows(len(parts[0])), self.width
+        if rows:
+            fullest = max(max(*part, -(-sum(part) // rows)) for part in parts)
+            width = _rounded_up(max(1, fullest), self.step)
+        while True:
+            most = self.most(width) if self.most else None
+            found = [_best_fit(part, width, most) for part in parts]
+            if not rows or _most_rows(found) <= rows:
+                return width, found
+            width += self.step
 
     def fill(
         self, examples: Sequence[Sequence[Text]], places: Places, size: Size
@@ -148,8 +216,8 @@ class Packer:
         """
         total = self.parts * size.rows
         out = {
-            "tokens": np.full((total, self.width), self.pad_id, np.int32),
-            "segments": np.zeros((total, self.width), np.int32),
+            "tokens": np.full((total, size.width), self.pad_id, np.int32),
+            "segments": np.zeros((total, size.width), np.int32),
         }
         if not self.wanted:
             out["ends"] = np.zeros(places.rows.shape, np.int32)
@@ -168,7 +236,7 @@ class Packer:
                 out["segments"][line, start:end] = number
                 out["segments"][line, end : end + text.unseen] = -number
                 if not self.wanted:
-                    out["ends"][place, k] = row * self.width + end - 1
+                    out["ends"][place, k] = row * size.width + end - 1
                     continue
                 first, num = filled[line], len(text.wanted)
                 filled[line] += num
@@ -183,12 +251,30 @@ class Packer:
     def stepped(self, size: Size, texts: int) -> Size:
         """Return the next size of a few, where later batches are not known yet.
 
+        The more texts, the nearer to their mean what they take together is: so widths
+        rise by a part of the widest that falls with the root of their number.
+
         Args:
           size: that is needed.
-          texts: of a part: as many rows as it can take.
+          texts: of a part.
         """
-        step = self.ways * max(1, texts // (SIZES * self.ways))
-        return dataclasses.replace(size, rows=_rounded_up(size.rows, step))
+        widest = -(-texts // size.rows) * self.longest
+        step = int(widest / (2 * math.sqrt(texts))) // self.step * self.step
+        width = _rounded_up(size.width, max(step, self.step))
+        width = min(width, _rounded_up(widest, self.step))  # the last is no wider
+        return dataclasses.replace(size, width=max(width, size.width))
+
+
+def usual_rows(texts: int, longest: int, ways: int) -> int:
+    """Return N for texts of which nothing is known: few rows, `WIDEST` at the widest.
+
+    Args:
+      texts: of a part.
+      longest: of them, in tokens.
+      ways: as `Packer`'s.
+    """
+    in_a_row = max(1, WIDEST // longest)
+    return _rounded_up(max(-(-texts // in_a_row), min(texts, FEWEST)), ways)
 
 
 def useful_share(segments: np.ndarray) -> float:
@@ -197,7 +283,7 @@ def useful_share(segments: np.ndarray) -> float:
 
 
 def row_width(longest: int) -> int:
-    """Return W for texts of at most `longest` tokens.
+    """Return W for texts of at most `longest` tokens, in as many rows as are needed.
 
     The longest text, for most texts are far shorter; where all are short, room for a
     second one beside it: attention over so few tokens costs little.
@@ -205,17 +291,17 @@ def row_width(longest: int) -> int:
     return longest if longest >= SHORT else _rounded_up(longest * 3 // 2, STEP)
 
 
-def choose_rows(needed: Sequence[int]) -> list[int]:
-    """Return how many rows the part of each batch of a training gets.
+def choose_widths(needed: Sequence[int]) -> list[int]:
+    """Return how wide the rows of each batch of a training are.
 
-    Every number is compiled once, so few numbers are better than the smallest for
-    each: rows in all, with `PROGRAM_UPDATES` mean batches a number, are fewest.
+    Every width is compiled once, so few widths are better than the smallest for each:
+    tokens in all, with `PROGRAM_UPDATES` mean batches a width, are fewest.
 
     Args:
       needed: by each batch.
 
     Returns:
-      For each batch a number that is as large or larger.
+      For each batch a width that is as large or larger.
     """
     kinds, counts = np.unique(np.asarray(needed), return_counts=True)
     price = PROGRAM_UPDATES * float(np.mean(needed))
@@ -269,6 +355,11 @@ def _best_fit(
         if taken[row] != most:
             bisect.insort(free, (room - lengths[index], row))
     return rows, starts
+
+
+def _most_rows(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> int:
+    """Return the rows that the fullest part takes, as `_best_fit` gives each."""
+    return max(int(rows.max()) + 1 for rows, _ in found)
 
 
 def _dealt(totals: np.ndarray, parts: int) -> np.ndarray:

@@ -34,6 +34,7 @@ OF_THE_RUN = (
     "unroll",
     "attention",
     "attention_block",
+    "reach",
     "cut_as_bits",
     "tensor_ways",
     "split_decode",
