@@ -154,11 +154,14 @@ def test_widths_of_steps_that_are_not_known_yet_by_hand():
     def width(needed, texts, rows):
         return packer.stepped(packing.Size(rows, needed, 8), texts).width
 
-    # 256 texts in 64 rows, 1,968 tokens at the widest: a 32nd of it, in sixteens.
-    assert [width(n, 256, 64) for n in (700, 720, 768, 769)] == [720, 720, 768, 816]
-    assert [width(n, 16, 4) for n in (480, 496, 720)] == [480, 720, 720]  # an eighth
-    assert width(1952, 256, 64) == 1968  # the last is no wider than it may have to be
+    assert packer.stepped(packing.Size(4, 500, 130), 16) == packing.Size(4, 512, 192)
+    assert packer.stepped(packing.Size(4, 500, 490), 16).states == 512
+    # 256 texts in 64 rows, 1,968 tokens at the widest: a 32nd of it at most is 32.
+    assert [width(n, 256, 64) for n in (700, 704, 768, 769)] == [704, 704, 768, 800]
+    assert [width(n, 16, 4) for n in (480, 512, 520)] == [512, 512, 640]  # an eighth
+    assert width(1953, 256, 64) == 1968  # the last is no wider than it may have to be
     assert width(480, 4, 4) == 496 and width(2000, 256, 64) == 2000
+    assert width(17, 400, 4) == 1024 and width(1, 1, 1) == 128
 
 
 @pytest.mark.parametrize(

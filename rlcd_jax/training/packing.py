@@ -28,7 +28,7 @@ SHORT = 256  # tokens; rows of shorter texts are half as long again
 STEP = 16  # tokens by which widths rise
 WIDEST = 2048  # tokens of a row, about, where nothing chose their number
 FEWEST = 2  # rows: of one alone XLA for CPUs takes a tenth longer for its gradients
-PARTS_OF_WIDTH = 8  # C is a multiple of this part of W
+PARTS_OF_WIDTH = 8  # C of few sizes is a multiple of this part of W
 PROGRAM_UPDATES = 20  # updates that one more compiled program is worth
 
 
@@ -158,18 +158,9 @@ class Packer:
             starts[mine] = start.reshape(own[part].shape)
             counts = np.bincount(row, weights=wanted[order[mine]].ravel())
             states = max(states, int(counts.max()))
-        step = -(-width // PARTS_OF_WIDTH)
-        return Places(
-            order,
-            rows,
-            starts,
-            Size(
-                rows=self._rows(own[0].size)
-                or _rounded_up(_most_rows(found), self.ways),
-                width=width,
-                states=min(_rounded_up(states, step), width),
-            ),
-        )
+        needed = _rounded_up(_most_rows(found), self.ways)
+        size = Size(self._rows(own[0].size) or needed, width, states)
+        return Places(order, rows, starts, size)
 
     def _rows(self, texts: int) -> int:
         """Return N for parts of so many texts; 0: as many as are needed."""
@@ -249,7 +240,7 @@ class Packer:
         return out
 
     def stepped(self, size: Size, texts: int) -> Size:
-        """Return the next size of a few, where later batches are not known yet.
+        """Return the next size of few, where later batches are not known yet.
 
         The more texts, the nearer to their mean what they take together is: so widths
         rise by a part of the widest that falls with the root of their number.
@@ -259,10 +250,13 @@ class Packer:
           texts: of a part.
         """
         widest = -(-texts // size.rows) * self.longest
-        step = int(widest / (2 * math.sqrt(texts))) // self.step * self.step
-        width = _rounded_up(size.width, max(step, self.step))
+        steps = int(widest / (2 * math.sqrt(texts))) // self.step
+        step = self.step << max(steps.bit_length() - 1, 0)  # twice and twice again
+        width = _rounded_up(size.width, step)
         width = min(width, _rounded_up(widest, self.step))  # the last is no wider
-        return dataclasses.replace(size, width=max(width, size.width))
+        width = max(width, size.width)
+        states = _rounded_up(size.states, -(-width // PARTS_OF_WIDTH))
+        return Size(size.rows, width, min(states, width))
 
 
 def usual_rows(texts: int, longest: int, ways: int) -> int:
