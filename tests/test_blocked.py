@@ -140,14 +140,20 @@ def rows_of_texts(length, longest):
 
 
 # Longest text, tokens of a block: in windows of 8 and 16 queries; in blocks of 5 and 7.
-REACHES = {"eights": (13, 20), "sixteens": (60, 60), "blocks": (13, 5), "two": (9, 7)}
+REACHES = {
+    "eights": (13, 20),
+    "sixteens": (60, 60),
+    "never in blocks": (60, 0),
+    "blocks": (13, 5),
+    "two": (9, 7),
+}
 
 
 @pytest.mark.parametrize(("reach", "block"), REACHES.values(), ids=REACHES)
 def test_texts_in_wide_rows_see_themselves_alone_however_wide(reach, block):
     length = 150
     found = blocked.windows(length, block, reach)
-    assert (found is None) == (block < 20)
+    assert (found is None) == (block in (5, 7))
     rng, mask = np.random.default_rng(0), rows_of_texts(length, reach)
     arrays = [rng.standard_normal((2, length, n, WIDTH)) for n in (4, 2, 2)]
     sees = seen_by_hand(mask).any(axis=-1)[..., None]
@@ -179,7 +185,8 @@ def test_what_wide_rows_cost_by_hand():
     assert blocked.windows(1008, 128, 88).keys == 112
     assert blocked.windows(96, 128, 80) is None  # no fewer keys than the row has
     assert blocked.windows(1008, 128, 300) is None  # too many at once
-    assert blocked.windows(1008, 0, 80) is blocked.windows(1008, 128, 0) is None
+    assert blocked.windows(1968, 0, 492).keys == 616  # but for those of no blocks
+    assert blocked.windows(1008, 128, 0) is None
     assert blocked.keys_computed(1008, 128, 80) == 96
     assert blocked.blocks_before(2048, 256, 0) == 7
     assert blocked.blocks_before(2048, 256, 257) == 1

@@ -92,6 +92,11 @@ def test_every_text_lies_whole_in_a_row_and_its_states_are_found(
                 np.testing.assert_array_equal(found[counted], expected)
 
 
+def test_rows_that_have_no_room_for_a_text_are_refused():
+    with pytest.raises(ValueError, match="rows of 63 tokens for texts of up to 64"):
+        packing.Packer(64, 1, 1, pad_id=0, wanted=0, width=63)
+
+
 @pytest.mark.parametrize("width", [0, 64])
 def test_a_text_over_the_longest_is_refused_however_wide_the_row(width):
     """Attention looks no farther back than the longest text is long."""
@@ -109,23 +114,23 @@ def test_a_text_over_the_longest_is_refused_however_wide_the_row(width):
 def test_rows_are_no_wider_than_their_texts_need(lengths, rows, most):
     """One step less, and some text would find no room."""
     limit = None if most is None else lambda width: most + width // 40
-    packer = packing.Packer(40, 1, 1, pad_id=0, wanted=0, rows=rows, step=1, most=limit)
+    packer = packing.Packer(40, 1, 1, pad_id=0, wanted=0, rows=rows, most=limit)
     places = packer.place([[packing.Text(range(n))] for n in lengths])
     width = places.size.width
     assert places.size.rows == rows and places.rows.max() < rows
     least = max(*lengths, -(-sum(lengths) // rows))
-    assert width >= least
-    if width > least:
-        room = None if limit is None else limit(width - 1)
-        found, _ = packing._best_fit(lengths, width - 1, room)
+    assert width >= least and width % packing.STEP == 0
+    if (less := width - packing.STEP) >= least:
+        room = None if limit is None else limit(less)
+        found, _ = packing._best_fit(lengths, less, room)
         assert found.max() >= rows
     if limit is not None:
         assert np.bincount(places.rows.ravel()).max() <= limit(width)
 
 
 @hypothesis.given(
-    st.lists(st.integers(1, 30), min_size=16, max_size=16),
-    st.sampled_from([0, 1, 50]),
+    st.lists(st.integers(1, 300), min_size=16, max_size=16),
+    st.sampled_from([0, 1, 500]),
 )
 def test_the_number_of_rows_is_that_of_the_least_work(lengths, dear):
     """Of equal ones the largest, whose rows are the narrowest."""
@@ -134,15 +139,13 @@ def test_the_number_of_rows_is_that_of_the_least_work(lengths, dear):
     def work(width):
         return 1.0 + (width > dear > 1)
 
-    packer = packing.Packer(
-        30, 1, 1, pad_id=0, wanted=0, step=1, work=work if dear else None
-    )
+    packer = packing.Packer(300, 1, 1, pad_id=0, wanted=0, work=work if dear else None)
     chosen = packer.choose_rows([batch])
     works = {}
-    for rows in range(packing.usual_rows(16, 30, 1), 17):
+    for rows in range(packing.usual_rows(16, 300, 1), 17):
         width = dataclasses.replace(packer, rows=rows).place(batch).size.width
         works[rows] = rows * width * (work(width) if dear else 1)
-        if width <= max(lengths):
+        if width <= -(-max(lengths) // packing.STEP) * packing.STEP:
             break
     least = min(works.values())
     assert chosen == max(rows for rows, own in works.items() if own == least)

@@ -73,14 +73,16 @@ def windows(length: int, most: int, reach: int) -> Windows | None:
 
     Args:
       length: T, of a row.
-      most: tokens of a block at most of what is read in blocks; 0: nothing is.
+      most: tokens of a block at most of what is read in blocks, which a text is that
+        has too many keys; 0: nothing is.
       reach: tokens of a text at most; 0: T.
     """
-    if not most or not reach:
+    if not reach:
         return None
     size = -(-max(reach - 1, 1) // (PARTS * SMALLEST)) * SMALLEST
     found = Windows(size, -(-(reach - 1) // size))
-    return found if found.keys < min(length, WHOLE * most + 1) else None
+    fits = not most or found.keys <= WHOLE * most
+    return found if fits and found.keys < length else None
 
 
 def blocks_before(length: int, most: int, reach: int) -> int:

@@ -87,6 +87,8 @@ def working_bytes(cfg: llama.LlamaConfig, one: Pass) -> dict[str, int]:
         moment -= stream // 2
     weights = _layer_weights(cfg, one)
     table = _table_weights(cfg, one) * bool(one.logits)
+    if one.cast and one.fsdp_ways > 1 and not one.models and one.platform == "gpu":
+        weights += table  # brought to the compute dtype and gathered before the layers
     if moment + weights >= kept + stream + one.logits + table:
         return {"activations": moment, "logits": 0, "other": weights}
     return {"activations": kept + stream, "logits": one.logits, "other": table}
@@ -119,7 +121,7 @@ def _layer_weights(cfg: llama.LlamaConfig, one: Pass) -> int:
         return int(2 * layer * one.cast + largest * one.quantized + stack)
     if one.models:  # gathered, and the gradient of a layer before it is scattered
         return int((4 if cfg.remat == "full" else 3) * max(layer, table) + stack)
-    return int(1.25 * max(layer, table) + stack)
+    return int(max(2.25 * layer, 1.25 * table) + stack)
 
 
 def _reads_on_tpu(one: Pass) -> bool:
@@ -199,7 +201,12 @@ def layer_bytes(cfg: llama.LlamaConfig, one: Pass) -> int:
         heads_of = token / 2 * (query + 2 * key)
         return int(max(scores + heads_of, 2 * token * mlp))
     if not one.models:
-        return int(max(1.4 * scores + token * (query + 2 * key), 2 * token * mlp))
+        # Heads before and after they are turned; gate and up, or in the compute dtype
+        # what is made of them too.
+        narrow = cfg.results == "bfloat16"
+        heads_of = token * (query + 2 * key) * (1.5 if narrow else 1)
+        wide = token * mlp * (1.5 if narrow else 2)
+        return int(max(1.4 * scores + heads_of, wide))
     return int(kept + scores + max(2 * scores + token * query, 2 * token * mlp))
 
 

@@ -91,7 +91,6 @@ class Packer:
       wanted: R, of every batch; 0: no states are read.
       rows: N, a multiple of `ways`; 0: `usual_rows` of the texts that a batch has.
       width: W, of rows as many as a batch needs; 0: as its texts need it for N rows.
-      step: tokens by which widths rise.
       most: (W) -> texts of a row; None: as many as it has room for.
       work: (W) -> operations of a token in a row, to compare widths by; None: as many
         in every row.
@@ -104,9 +103,15 @@ class Packer:
     wanted: int
     rows: int = 0
     width: int = 0
-    step: int = STEP
     most: Callable[[int], int] | None = None
     work: Callable[[int], float] | None = None
+
+    def __post_init__(self) -> None:
+        if 0 < self.width < self.longest:
+            raise ValueError(
+                f"rows of {self.width} tokens for texts of up to {self.longest}; "
+                "accepted: rows as wide as those or wider"
+            )
 
     def choose_rows(self, batches: Sequence[Sequence[Sequence[Text]]]) -> int:
         """Return N with which batches take the least work, of equal ones the largest.
@@ -130,7 +135,7 @@ class Packer:
             )
             if work <= least:
                 best, least = rows, work
-            if max(widths) <= _rounded_up(longest, self.step):
+            if max(widths) <= _rounded_up(longest, STEP):
                 return best
             rows = _rounded_up(rows + max(1, rows // 8), self.ways)
 
@@ -179,13 +184,13 @@ class Packer:
         rows, width = self._rows(len(parts[0])), self.width
         if rows:
             fullest = max(max(*part, -(-sum(part) // rows)) for part in parts)
-            width = _rounded_up(max(1, fullest), self.step)
+            width = _rounded_up(max(1, fullest), STEP)
         while True:
             most = self.most(width) if self.most else None
             found = [_best_fit(part, width, most) for part in parts]
             if not rows or _most_rows(found) <= rows:
                 return width, found
-            width += self.step
+            width += STEP
 
     def fill(
         self, examples: Sequence[Sequence[Text]], places: Places, size: Size
@@ -250,10 +255,10 @@ class Packer:
           texts: of a part.
         """
         widest = -(-texts // size.rows) * self.longest
-        steps = int(widest / (2 * math.sqrt(texts))) // self.step
-        step = self.step << max(steps.bit_length() - 1, 0)  # twice and twice again
+        steps = int(widest / (2 * math.sqrt(texts))) // STEP
+        step = STEP << max(steps.bit_length() - 1, 0)  # twice and twice again
         width = _rounded_up(size.width, step)
-        width = min(width, _rounded_up(widest, self.step))  # the last is no wider
+        width = min(width, _rounded_up(widest, STEP))  # the last is no wider
         width = max(width, size.width)
         states = _rounded_up(size.states, -(-width // PARTS_OF_WIDTH))
         return Size(size.rows, width, min(states, width))
