@@ -687,7 +687,8 @@ def _judge(place: pathlib.Path, trouble: object) -> str:
     """Return why a question got no answer."""
     with judged.serving() as server, mock.patch.dict(os.environ, NO_PROXY="127.0.0.1"):
         server.script = [trouble] * 2
-        api, _ = judged.make_api(server, place, max_tries=2)
+        patience = judged.IMPATIENT if trouble in judged.SLOW else {}
+        api, _ = judged.make_api(server, place, max_tries=2, **patience)
         return told(api.ask_all, ["hello"]) or "; ".join(api.failures)
 
 

@@ -84,6 +84,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+SLOW = ("slow", "drip", "trickle")  # what such a server does
+IMPATIENT = {"timeout_seconds": 0.3}  # less than it takes for any of these
+
+
 @contextlib.contextmanager
 def serving() -> Iterator[http.server.ThreadingHTTPServer]:
     """Serve on this machine; tests read ``seen`` and set ``script`` and ``answer``."""
@@ -111,7 +115,7 @@ def make_api(server, tmp_path, **changes):
         "price_output": 30.0,
         "max_cost": 1.0,
         "max_tokens": 50,
-        "timeout_seconds": 0.3,
+        "timeout_seconds": 60.0,  # a busy machine is no slow judge
         "max_tries": 3,
         "concurrency": 1,
         **changes,

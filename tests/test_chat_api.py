@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from judged import QUESTION, completion, make_api, samples
+from judged import IMPATIENT, QUESTION, SLOW, completion, make_api, samples
 
 from rlcd_jax import record_files
 from rlcd_jax.judging import api_judge, budget, chat_api
@@ -20,7 +20,8 @@ from rlcd_jax.judging import api_judge, budget, chat_api
 )  # fmt: skip
 def test_chat_api_tries_again_after_trouble(server, tmp_path, trouble):
     server.script = [trouble]
-    api, pauses = make_api(server, tmp_path)
+    patience = IMPATIENT if trouble in SLOW else {}
+    api, pauses = make_api(server, tmp_path, **patience)
     assert api.ask_all(["hello"]) == ["(A)"]
     assert len(server.seen) == 2 and pauses == [1.0] and api.failures == []
 
@@ -252,7 +253,7 @@ def test_chat_apis_share_a_budget(server, tmp_path):
 
 
 def test_chat_api_counts_what_may_have_been_paid(server, tmp_path):
-    api, _ = make_api(server, tmp_path)
+    api, _ = make_api(server, tmp_path, **IMPATIENT)
     bound = api.estimate(["hello"]).cost
     server.script = ["slow", b"garbage", 500]
     assert api.ask_all(["hello"]) == [None]

@@ -305,6 +305,7 @@ def test_grouped_queries_equal_repeated_keys():
         ("dtype", "float16", "dtype='float16'; accepted: bfloat16, float32"),
         ("remat", "some", "remat='some'; accepted: none, dots, full"),
         ("attention_block", -1, "attention_block=-1; accepted: 0 or more"),
+        ("reach", -1, "reach=-1; accepted: 0 or more"),
         ("attention", "flash", "attention='flash'; accepted: xla, cudnn, splash"),
         ("attention", "cudnn", "needs dtype='bfloat16', got 'float32'"),
         ("attention", "splash", "attention='splash' needs dtype='bfloat16'"),
