@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcd_jax.models import blocked, packed, products, splash
+from rlcd_jax.models import blocked, packed, splash
 
 
 def rope_frequencies(
@@ -88,11 +88,11 @@ def causal_attention(
     if kernel == "splash":
         return splash.causal_attention(q, k, v, mask, dtype, reach)
     batch, length = mask.shape
-    if kernel == "xla" and (found := blocked.windows(length, block, reach)):
+    found = blocked.windows(length, block, reach)
+    if kernel == "xla" and (found or blocked.num_blocks(length, block) > 1):
         texts = (_grouped(q, k.shape[2]), k, v, *_texts(mask))
-        return blocked.in_windows(*texts, found=found, dtype=dtype)
-    if kernel == "xla" and blocked.num_blocks(length, block) > 1:
-        texts = (_grouped(q, k.shape[2]), k, v, *_texts(mask))
+        if found:
+            return blocked.in_windows(*texts, found=found, dtype=dtype)
         return blocked.causal_attention(*texts, most=block, reach=reach, dtype=dtype)
     seen = jnp.tril(jnp.ones((length, length), bool)) & _counts(mask)  # [B, T, S]
     if kernel == "cudnn":
@@ -104,10 +104,7 @@ def causal_attention(
             implementation="cudnn",
         )
         return out.reshape(batch, length, -1).astype(jnp.float32)
-    q = _grouped(q, k.shape[2])
-    scores = products.contract("btkgh,bskh->bkgts", q, k, dtype)
-    probs = _softmax(scores, seen[:, None, None])
-    out = products.contract("bkgts,bskh->btkgh", probs, v, dtype)
+    out = blocked.at_once(_grouped(q, k.shape[2]), k, v, seen, dtype)
     return out.reshape(batch, length, -1)
 
 
@@ -142,7 +139,3 @@ def _grouped(q: jax.Array, kv_heads: int) -> jax.Array:
     batch, length, heads, width = q.shape
     q = q.reshape(batch, length, kv_heads, heads // kv_heads, width)
     return q / math.sqrt(width)
-
-
-def _softmax(scores: jax.Array, seen: jax.Array) -> jax.Array:
-    return jax.nn.softmax(jnp.where(seen, scores, blocked.NEGATIVE), axis=-1)

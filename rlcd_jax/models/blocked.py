@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -87,10 +88,24 @@ def windows(length: int, most: int, reach: int) -> Windows | None:
 
 def blocks_before(length: int, most: int, reach: int) -> int:
     """Return P of the blocks of a long text, or of a row of texts; as of `windows`."""
-    blocks = num_blocks(length, most)
-    if not reach:
-        return blocks - 1
-    return min(blocks - 1, -(-(reach - 1) // block_tokens(length, most)))
+    return _before(num_blocks(length, most), block_tokens(length, most), reach)
+
+
+def _before(blocks: int, size: int, reach: int) -> int:
+    """Return P of Z blocks of C tokens; `reach` as of `windows`."""
+    return min(blocks - 1, -(-(reach - 1) // size)) if reach else blocks - 1
+
+
+def mean_keys(blocks: int, size: int, reach: int) -> float:
+    """Return the keys that a token is multiplied with, in the mean over blocks.
+
+    Args:
+      blocks: Z, of a row.
+      size: C.
+      reach: tokens of a text at most; 0: of a row.
+    """
+    before = _before(blocks, size, reach)
+    return size * sum(min(own, before) + 1 for own in range(blocks)) / blocks
 
 
 def keys_computed(length: int, most: int, reach: int = 0) -> float:
@@ -101,9 +116,7 @@ def keys_computed(length: int, most: int, reach: int = 0) -> float:
     """
     if (found := windows(length, most, reach)) is not None:
         return found.keys
-    blocks, before = num_blocks(length, most), blocks_before(length, most, reach)
-    seen = sum(min(own, before) + 1 for own in range(blocks))
-    return block_tokens(length, most) * seen / blocks
+    return mean_keys(num_blocks(length, most), block_tokens(length, most), reach)
 
 
 def split(x: jax.Array, most: int) -> jax.Array:
@@ -114,11 +127,37 @@ def split(x: jax.Array, most: int) -> jax.Array:
       most: as of `num_blocks`.
     """
     length = x.shape[1]
-    size, blocks = block_tokens(length, most), num_blocks(length, most)
+    return jnp.moveaxis(_parted(x, block_tokens(length, most)), 1, 0)
+
+
+def _parted(x: jax.Array, size: int) -> jax.Array:
+    """Return [B, T, ...] as [B, Z, C, ...], the last block filled up with zeros."""
+    batch, length = x.shape[:2]
+    blocks = -(-length // size)
     fill = [(0, 0)] * x.ndim
     fill[1] = (0, blocks * size - length)
-    x = jnp.pad(x, fill).reshape(x.shape[0], blocks, size, *x.shape[2:])
-    return jnp.moveaxis(x, 1, 0)
+    return jnp.pad(x, fill).reshape(batch, blocks, size, *x.shape[2:])
+
+
+def at_once(
+    q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, dtype: str
+) -> jax.Array:
+    """Attend with the scores of all queries and keys at once.
+
+    Args:
+      q: [B, T, K, G, H], scaled.
+      k: [B, S, K, H].
+      v: [B, S, K, H].
+      seen: [B, T, S] bool, which keys a query sees.
+      dtype: of the products' operands.
+
+    Returns:
+      [B, T, K, G, H] float32; finite where a query sees no key.
+    """
+    scores = products.contract("btkgh,bskh->bkgts", q, k, dtype)
+    scores = jnp.where(seen[:, None, None], scores, NEGATIVE)
+    probs = jax.nn.softmax(scores, axis=-1)
+    return products.contract("bkgts,bskh->btkgh", probs, v, dtype)
 
 
 def in_windows(
@@ -147,30 +186,22 @@ def in_windows(
     """
     batch, length = sees.shape
     size, before = found.size, found.before
-    blocks = -(-length // size)
-
-    def parted(x: jax.Array) -> jax.Array:  # [B, Z, C, ...]
-        fill = [(0, 0), (0, blocks * size - length)] + [(0, 0)] * (x.ndim - 2)
-        return jnp.pad(x, fill).reshape(batch, blocks, size, *x.shape[2:])
 
     def beside(x: jax.Array) -> jax.Array:  # [B * Z, P * C + C, ...]
-        x = parted(x)
+        x = _parted(x, size)
         earlier = [
-            jnp.pad(x, [(0, 0), (by, 0)] + [(0, 0)] * (x.ndim - 2))[:, :blocks]
+            jnp.pad(x, [(0, 0), (by, 0)] + [(0, 0)] * (x.ndim - 2))[:, : x.shape[1]]
             for by in range(before, -1, -1)
         ]
         return jnp.concatenate(earlier, axis=2).reshape(-1, found.keys, *x.shape[3:])
 
     k, v = (beside(x.astype(products.operands(dtype))) for x in (k, v))
-    sees, known = parted(sees).reshape(-1, size, 1), beside(texts)[:, None]
+    sees, known = _parted(sees, size).reshape(-1, size, 1), beside(texts)[:, None]
     steps = before * size + jnp.arange(size)[:, None]
     seen = (sees == known) & (known > 0) & (jnp.arange(found.keys) <= steps)
-    q = parted(q).reshape(-1, size, *q.shape[2:])
-    scores = products.contract("btkgh,bskh->bkgts", q, k, dtype)
-    scores = jnp.where(seen[:, None, None], scores, NEGATIVE)
-    probs = jax.nn.softmax(scores, axis=-1)
-    out = products.contract("bkgts,bskh->btkgh", probs, v, dtype)
-    return out.reshape(batch, blocks * size, -1)[:, :length]
+    q = _parted(q, size).reshape(-1, size, *q.shape[2:])
+    out = at_once(q, k, v, seen, dtype).reshape(batch, -1, math.prod(q.shape[2:]))
+    return out[:, :length]
 
 
 def causal_attention(

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcd_jax import sharding
-from rlcd_jax.models import products
+from rlcd_jax.models import blocked, products
 
 LANES = 128  # of a TPU's vector: blocks are whole multiples of it
 LARGEST = 512  # block of tokens: scores of one, float32, are a MiB of the chip's memory
@@ -47,9 +47,7 @@ def keys_computed(length: int, reach: int = 0) -> float:
       reach: tokens of a text at most; 0: as many as the row.
     """
     size = block_tokens(length)
-    blocks = padded(length) // size
-    before = -(-(reach - 1) // size) if reach else blocks
-    return size * sum(min(own, before) + 1 for own in range(blocks)) / blocks
+    return blocked.mean_keys(padded(length) // size, size, reach)
 
 
 def causal_attention(

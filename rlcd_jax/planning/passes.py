@@ -279,7 +279,8 @@ def read(
     """
     cfg, mesh = dataclasses.replace(setting.cfg, reach=reach), setting.job.mesh
     rows, length = jax.tree.leaves(texts)[0].shape
-    all_rows = num_texts / at_once * rows if at_once else num_texts
+    at_once = at_once or rows
+    all_rows = num_texts * rows / at_once
     weights = sharding.device_bytes(models)
     where = sharding.batch_sharding(mesh)
     batch = sum(
@@ -301,7 +302,7 @@ def read(
         cast=own == "parameters" and setting.job.lora is None,
         before=len(models) - 1,
     )
-    runs = -(-all_rows // rows)
+    runs = -(-num_texts // at_once)
     moved = messages.of_reading(
         cfg, mesh, tokens=-(-rows // setting.ways) * length, models=len(models)
     )

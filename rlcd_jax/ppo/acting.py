@@ -61,9 +61,8 @@ def reward_length(job: setup.Job, rewarder: setup.Job) -> int:
       rewarder: with the preference model's, whose tokens they are; where it has another
         tokenizer, about.
     """
-    section = job.config.policy
     share = lengths.tokens_for_one(job, rewarder)
-    length = math.ceil(share * (section.prompt_tokens + section.reply_tokens))
+    length = math.ceil(share * job.longest_text("policy"))
     return -(-(length + lengths.mark_tokens(rewarder)) // 16) * 16
 
 

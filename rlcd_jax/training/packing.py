@@ -154,7 +154,7 @@ class Packer:
         wanted = np.array([[len(text.wanted) for text in one] for one in examples])
         order = _dealt(lengths.sum(axis=1), self.parts)
         own = [lengths[order[part :: self.parts]] for part in range(self.parts)]
-        width, found = self._fit([part.ravel().tolist() for part in own])
+        num_rows, width, found = self._fit([part.ravel().tolist() for part in own])
         rows, starts = np.zeros_like(lengths), np.zeros_like(lengths)
         states = min(self.wanted, 1)  # a program reads one, if any
         for part, (row, start) in enumerate(found):
@@ -163,34 +163,35 @@ class Packer:
             starts[mine] = start.reshape(own[part].shape)
             counts = np.bincount(row, weights=wanted[order[mine]].ravel())
             states = max(states, int(counts.max()))
-        needed = _rounded_up(_most_rows(found), self.ways)
-        size = Size(self._rows(own[0].size) or needed, width, states)
-        return Places(order, rows, starts, size)
-
-    def _rows(self, texts: int) -> int:
-        """Return N for parts of so many texts; 0: as many as are needed."""
-        if self.width:
-            return 0
-        return self.rows or usual_rows(texts, self.longest, self.ways)
+        return Places(order, rows, starts, Size(num_rows, width, states))
 
     def _fit(
         self, parts: Sequence[Sequence[int]]
-    ) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]]:
-        """Return the width of rows, and row and start of each text of each part.
+    ) -> tuple[int, int, list[tuple[np.ndarray, np.ndarray]]]:
+        """Return N, W, and row and start of each text of each part.
 
         Args:
           parts: lengths of the texts of each.
         """
-        rows, width = self._rows(len(parts[0])), self.width
-        if rows:
-            fullest = max(max(*part, -(-sum(part) // rows)) for part in parts)
-            width = _rounded_up(max(1, fullest), STEP)
+        if self.width:
+            needed, found = self._lay(parts, self.width)
+            return _rounded_up(needed, self.ways), self.width, found
+        rows = self.rows or usual_rows(len(parts[0]), self.longest, self.ways)
+        fullest = max(max(*part, -(-sum(part) // rows)) for part in parts)
+        width = _rounded_up(max(1, fullest), STEP)
         while True:
-            most = self.most(width) if self.most else None
-            found = [_best_fit(part, width, most) for part in parts]
-            if not rows or _most_rows(found) <= rows:
-                return width, found
+            needed, found = self._lay(parts, width)
+            if needed <= rows:
+                return rows, width, found
             width += STEP
+
+    def _lay(
+        self, parts: Sequence[Sequence[int]], width: int
+    ) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]]:
+        """Return the rows that the fullest part takes, and each as `_best_fit` does."""
+        most = self.most(width) if self.most else None
+        found = [_best_fit(part, width, most) for part in parts]
+        return max(int(rows.max()) + 1 for rows, _ in found), found
 
     def fill(
         self, examples: Sequence[Sequence[Text]], places: Places, size: Size
@@ -354,11 +355,6 @@ def _best_fit(
         if taken[row] != most:
             bisect.insort(free, (room - lengths[index], row))
     return rows, starts
-
-
-def _most_rows(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> int:
-    """Return the rows that the fullest part takes, as `_best_fit` gives each."""
-    return max(int(rows.max()) + 1 for rows, _ in found)
 
 
 def _dealt(totals: np.ndarray, parts: int) -> np.ndarray:
