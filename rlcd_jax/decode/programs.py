@@ -161,7 +161,7 @@ def decode(
     carry = (moving, state)
     (moving, state), emitted = jax.lax.scan(one, carry, None, length=num_steps)
     if cfg.attention != "cudnn":
-        places = jnp.where(ran, begun, cache.k[0].shape[2])
+        places = jnp.where(ran, begun, cached.entries(cache, cfg.attention))
         return cached.merge(cache, moving[0], places), state, emitted
     return moving, state, emitted
 

@@ -44,6 +44,35 @@ def rope_angles(
     return jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
 
 
+def stored_angles(
+    positions: jax.Array, frequencies: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Return `rope_angles` for layers that are no loop, computed once for all of them.
+
+    A compiler would otherwise compute a sine anew for every head of every layer. A
+    barrier keeps those of GPUs and TPUs from it; XLA for CPUs drops barriers before it
+    decides that, but stores what comes out of a loop: one of two passes.
+    """
+
+    def in_halves(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        flat = positions.reshape(-1)
+        halves = jnp.pad(flat, (0, flat.size % 2)).reshape(2, 1, -1)
+        passes = jax.lax.map(lambda half: rope_angles(half, frequencies), halves)
+        width = len(frequencies)
+        return tuple(
+            x.reshape(-1, 1, width)[: flat.size].reshape(*positions.shape, 1, width)
+            for x in passes
+        )
+
+    return jax.lax.platform_dependent(
+        positions,
+        cpu=in_halves,
+        default=lambda positions: jax.lax.optimization_barrier(
+            rope_angles(positions, frequencies)
+        ),
+    )
+
+
 def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Turn each pair (i, i + H/2) of x [B, T, heads, H] by its position's angle."""
     cos, sin = angles

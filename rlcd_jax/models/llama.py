@@ -294,6 +294,19 @@ def _project_heads(
 
 def _mlp(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
     """Return `down(silu(gate(x)) * up(x))`, [B, T, D] float32."""
+    pair = [layer.get(name) for name in ("gate_up", "down")]
+    plain = all(isinstance(weight, jax.Array) for weight in pair)
+    if plain and cfg.tensor_ways == 1 and products.are_few(x):
+        gate_up, down = (weight.reshape(-1, weight.shape[-1]) for weight in pair)
+        return jax.lax.platform_dependent(
+            x,
+            cpu=lambda x: products.gated(x, gate_up, down, cfg.products),
+            default=functools.partial(_mlp_by_rows, layer, cfg),
+        )
+    return _mlp_by_rows(layer, cfg, x)
+
+
+def _mlp_by_rows(layer: Params, cfg: LlamaConfig, x: jax.Array) -> jax.Array:
     if "gate_up" in layer and cfg.tensor_ways > 1:
         # Not as one matrix: its halves are split over tensor each for itself, and a
         # compiler would send the weights round to lay one after the other.
@@ -411,10 +424,11 @@ def hidden_states(
     embed = sharding.constrain(params["embed"], ("vocab", cfg.depth_axis))
     x = embed[tokens].astype(cfg.dtype).astype(jnp.float32)  # alike in both forms
     x = sharding.constrain(x, cfg.stream)
-    angles = attention.rope_angles(positions, _frequencies(cfg))
     if cache is None:
+        angles = attention.rope_angles(positions, _frequencies(cfg))
         x = _run_layers(params["layers"], cfg, x, angles, mask)
     else:
+        angles = attention.stored_angles(positions, _frequencies(cfg))
         where = (positions, mask)
         x, cache = _run_cached(params["layers"], cfg, x, angles, where, cache)
     return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
@@ -500,8 +514,6 @@ def _run_cached(layers, cfg, x, angles, where, cache):
             "hidden_states with a cache needs the weights in decode form; "
             "got stacked layers: call llama.decode_form(params, cfg) first"
         )
-    # Otherwise XLA computes a sine anew for every head of every layer.
-    angles = jax.lax.optimization_barrier(angles)
     new = []
     for index, layer in enumerate(layers):
 

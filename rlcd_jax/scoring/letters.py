@@ -237,7 +237,7 @@ def _behind_programs(
 def _read_on(cfg, weights, past, tokens, sizes, letters) -> jax.Array:
     """Return logits [B, 2] of right-padded tokens [B, T] behind a cache of one row."""
     rows, width = tokens.shape
-    shared = past.k[0].shape[2]
+    shared = cached.entries(past, cfg.attention)
     past = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), past)
     window = llama.init_cache(cfg, rows, width)
     steps = jnp.arange(width)[None]
