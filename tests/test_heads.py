@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rlcd_jax.models import heads, llama, presets
+from rlcd_jax.training import packing
 
 CFG = dataclasses.replace(presets.get_preset("tiny"), dtype="float32", remat="none")
 CLOSE = {"rtol": 0, "atol": 2e-5}  # float32 log-probabilities of size 5
@@ -114,40 +115,37 @@ def test_text_logprobs_are_of_each_token_given_those_before(params, texts):
         np.testing.assert_array_equal(np.asarray(found)[row, outside], 0.0)
 
 
-def test_policy_divergence_is_zero_at_equality(params, texts):
-    tokens, mask = texts
-    away = heads.policy_divergence(
-        params,
-        params,
-        CFG,
-        tokens,
-        jnp.asarray(mask),
-        jnp.asarray(mask),
-        chunk_tokens=9,
+@pytest.fixture(scope="module")
+def rows(texts):
+    """Return the three texts in two rows, read from their fourth token on."""
+    packer = packing.Packer(
+        longest=11, parts=1, ways=1, pad_id=0, wanted=8, rows=2, width=20
     )
+    examples = [
+        [packing.Text(ids[mask].tolist(), wanted=range(3, mask.sum()))]
+        for ids, mask in zip(*texts, strict=True)
+    ]
+    places = packer.place(examples)
+    return packer.fill(examples, places, dataclasses.replace(places.size, states=13))
+
+
+def test_policy_divergence_is_zero_at_equality(params, rows):
+    away = heads.policy_divergence(params, params, CFG, rows, chunk_tokens=9)
+    assert away.shape == (2, 13)
     np.testing.assert_array_equal(away, 0.0)
 
 
-def test_policy_divergence_equals_a_dense_oracle(params, texts):
+def test_policy_divergence_equals_a_dense_oracle(params, texts, rows):
     tokens, mask = texts
     policy = llama.init_params(CFG, jax.random.key(5))
-    counted = mask & (np.arange(11) >= 6)
-    away = heads.policy_divergence(
-        policy,
-        params,
-        CFG,
-        tokens,
-        jnp.asarray(mask),
-        jnp.asarray(counted),
-        chunk_tokens=9,
-    )
+    away = heads.policy_divergence(policy, params, CFG, rows, chunk_tokens=9)
     ours, theirs = (dense_logprobs(p, tokens, mask) for p in (policy, params))
     kl = (np.exp(ours) * (ours - theirs)).sum(-1)  # of the state after each token
-    want = [
-        sum(kl[row, t - 1] for t in np.flatnonzero(counted[row])) for row in (0, 1, 2)
-    ]
-    np.testing.assert_allclose(away, want, rtol=1e-4)
-    assert (np.asarray(away) > 0).all()
+    away = np.asarray(packing.unpack(away, rows["at"]))
+    for row, (own, counted) in enumerate(zip(away, rows["counted"], strict=True)):
+        inside = np.flatnonzero(mask[row])
+        np.testing.assert_allclose(own[counted], kl[row, inside[2:-1]], rtol=1e-4)
+        assert (own[counted] > 0).all()
 
 
 @pytest.mark.parametrize(("length", "chunk"), [(1, 1), (7, 4), (8, 8), (5, 100)])

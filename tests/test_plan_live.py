@@ -96,7 +96,7 @@ def watching(ledger: Ledger) -> Iterator[None]:
         method(engine.Engine, "dispatch", "decode"),
         made(letters, "letters_program", lambda _: asked[ledger.stage]),
         made(rewards, "reward_program", lambda _: scored[ledger.stage]),
-        made(divergence, "divergence_program", lambda _: "divergence"),
+        made(divergence, "divergence_program", lambda *_: "divergence"),
         made(reply_reading, "rows_program", lambda _, function: readings[function]),
     ):
         yield

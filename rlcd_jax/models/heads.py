@@ -174,40 +174,39 @@ def policy_divergence(
     policy: Params,
     reference: Params,
     cfg: llama.LlamaConfig,
-    tokens: jax.Array,
-    mask: jax.Array,
-    counted: jax.Array,
+    rows: Mapping[str, jax.Array],
     *,
     chunk_tokens: int,
 ) -> jax.Array:
-    """Return the KL of a policy from its reference along given texts.
+    """Return the KL of a policy from its reference at each state that is read.
 
-    Sum over the counted tokens t of
     `KL(policy(. | tokens[:t]) || reference(. | tokens[:t]))`, over the whole
-    vocabulary, not only the token that stands there.
+    vocabulary, not only the token that stands at t.
 
     Args:
       policy: LLaMA weights in training form.
       reference: weights of the same shapes.
       cfg: their numbers.
-      tokens: [B, T] int32.
-      mask: [B, T] bool, True where a token is part of the text.
-      counted: [B, T] bool, the tokens before which the two are compared.
+      rows: as in `state_logprobs`.
       chunk_tokens: how many tokens' logits exist at once, about.
 
     Returns:
-      [B] float32, nats a text.
+      [N, C] float32 nats.
     """
-    positions = positions_of(mask)
+    segments, places = rows["segments"], rows["states"]
+    positions = positions_of(segments)
     states = []
     for params in (policy, reference):
         # One model after the other, for both at once would take the room of both; the
         # states are cast now, as the products with the table would do it.
         params, states = jax.lax.optimization_barrier((params, states))
-        hidden, _ = llama.hidden_states(params, cfg, tokens, positions, mask)
-        states.append(chunked(hidden[:, :-1].astype(cfg.dtype), chunk_tokens))
+        hidden, _ = llama.hidden_states(
+            params, cfg, rows["tokens"], positions, segments
+        )
+        read = jnp.take_along_axis(hidden, places[..., None], axis=1)
+        states.append(chunked(read.astype(cfg.dtype), chunk_tokens))
     models, states = jax.lax.optimization_barrier(((policy, reference), states))
-    both = [output_table.copies(one, cfg, len(tokens)) for one in models]
+    both = [output_table.copies(one, cfg, len(places)) for one in models]
 
     def step(carry: None, chunk: list[jax.Array]) -> tuple[None, jax.Array]:
         ours, theirs = (
@@ -217,9 +216,7 @@ def policy_divergence(
         return carry, jnp.sum(jnp.exp(ours) * (ours - theirs), axis=-1)
 
     _, out = jax.lax.scan(step, None, states)
-    divergence = unchunked(out, tokens.shape[1] - 1)
-    seen = counted[:, 1:] & mask[:, :-1]
-    return jnp.sum(jnp.where(seen, divergence, 0.0), axis=1)
+    return unchunked(out, places.shape[1])
 
 
 def chunked(x: jax.Array, chunk_tokens: int) -> jax.Array:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import engine, jitted, programs
@@ -41,6 +42,26 @@ class Built:
     memory: decode_plan.Memory
     works: tuple[EngineProgram, ...]
     decode_form: Callable
+
+
+def request_features(
+    section: ConfigDict, *, forbid: bool, contrast: bool = False
+) -> programs.Features:
+    """Return what the requests of a stage ask of the decode program.
+
+    Args:
+      section: of the config, with `top_k` and `top_p` if its replies have them.
+      forbid: whether some strings may not be drawn.
+      contrast: whether a request has two prompts whose logits are mixed.
+    """
+    top_k, top_p = section.get("top_k", 0), section.get("top_p", 1.0)
+    truncate = top_k > 0 or top_p < 1
+    return programs.Features(
+        truncate=truncate,
+        few=truncate and 0 < top_k <= programs.FEW,
+        forbid=forbid,
+        contrast=contrast and section.alpha != 1.0,
+    )
 
 
 @functools.cache  # a search asks for the same engine again and again

@@ -12,21 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from rlcd_jax import records, sharding, stages
 from rlcd_jax.checks import rules
-from rlcd_jax.datasets import closed_questions
 from rlcd_jax.decode import programs as engine_programs
 from rlcd_jax.job import batching, roles, supervised
-from rlcd_jax.judging import judges
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.pairs import grid
-from rlcd_jax.planning import counts, drawing, passes, questions, sizes
+from rlcd_jax.planning import counts, drawing, evaluation, passes, questions, sizes
 from rlcd_jax.ppo import acting, frozen_files, learning, reply_reading, reply_rows
-from rlcd_jax.preference import best_of
-from rlcd_jax.scoring import divergence, likelihoods, regression, rewards
-from rlcd_jax.stages import evaluate_policy
+from rlcd_jax.scoring import likelihoods, rewards
 from rlcd_jax.training import train_state
 
 Program = passes.Program
@@ -46,7 +41,7 @@ def simulate(setting: Setting) -> list[Program]:
         ),
         prompt_tokens=section.prompt_tokens,
         reply_tokens=section.reply_tokens,
-        features=request_features(
+        features=drawing.request_features(
             section,
             forbid=True,
             contrast=any(cell.sampling in records.CONTRASTING for cell in cells),
@@ -155,26 +150,6 @@ def _reads(setting: Setting, scored: bool) -> Iterator[Program]:
             "parameters": sizes.model_bytes(scorer, specs, frozen=False) * whole,
             "frozen": sizes.model_bytes(scorer, specs, frozen=True),
         },
-    )
-
-
-def request_features(
-    section: ConfigDict, *, forbid: bool, contrast: bool = False
-) -> engine_programs.Features:
-    """Return what the requests of a stage ask of the decode program.
-
-    Args:
-      section: of the config, with `top_k` and `top_p` if its replies have them.
-      forbid: whether some strings may not be drawn.
-      contrast: whether a request has two prompts whose logits are mixed.
-    """
-    top_k, top_p = section.get("top_k", 0), section.get("top_p", 1.0)
-    truncate = top_k > 0 or top_p < 1
-    return engine_programs.Features(
-        truncate=truncate,
-        few=truncate and 0 < top_k <= engine_programs.FEW,
-        forbid=forbid,
-        contrast=contrast and section.alpha != 1.0,
     )
 
 
@@ -309,7 +284,7 @@ def policy(setting: Setting) -> list[Program]:
         num_replies=replies + dev,
         prompt_tokens=section.prompt_tokens,
         reply_tokens=section.reply_tokens,
-        features=request_features(section, forbid=False),
+        features=drawing.request_features(section, forbid=False),
         most=acting.most_requests(section),
     )
     # Copies may be parked but for the one that is read, and weights and cache go
@@ -432,157 +407,13 @@ def roll_out(
     )
 
 
-def evaluate(setting: Setting) -> list[Program]:
-    """Return the programs of evaluation: drawing, divergence, judging.
-
-    Held-out prompts are taken to be as long as `pairs.prompt_tokens`.
-    """
-    config, section = setting.job.config, setting.job.config.evaluate
-    specs = llama.param_specs(setting.cfg)
-    model = sizes.model_shapes(setting, specs, frozen=True)
-    # With adapters all systems share the base, and nobody needs a copy of them.
-    shared = setting.job.lora is not None
-    policy = sizes.read_shapes(setting, "policy") if shared else model
-    copy = sharding.device_bytes(model)
-    master = sizes.model_bytes(setting, specs, frozen=False) * (not shared)
-    own = sizes.read_bytes(setting, "policy") if shared else master
-    best = best_of.NAME in section.systems
-    systems = len(section.systems) + len(section.checkpoints) - best  # with weights
-    replies = setting.test_prompts * section.samples_per_prompt
-    drawn = drawing.plan_drawing(
-        setting,
-        num_replies=(systems + best * section.best_of) * replies,
-        prompt_tokens=config.pairs.prompt_tokens,
-        reply_tokens=section.reply_tokens,
-        features=request_features(section, forbid=False),
-        most=evaluate_policy.most_requests(section, replies),
-    )
-    # The last system is let go before the next is read.
-    held = {"parameters": master + own * (systems > 1), "frozen": copy}
-    held["other"] = drawn.memory.tables
-    programs = [*passes.quantize(setting), *drawing.merge(setting, drawn, held)]
-    programs += drawing.generate(setting, drawn, held)
-    if best:
-        alone = {**held, "parameters": master}
-        programs += _best_of(setting, alone, section.best_of * replies)
-    if systems > 1:
-        # Beside what the engine has of the last.
-        programs.insert(0, Program("read a system", {**held, **drawn.held}))
-        text = config.pairs.prompt_tokens + section.reply_tokens
-        length = batching.rising_lengths(text)[-1]
-        rows = passes.rows_at(setting, length, replies)
-        copies = copy if shared else 2 * copy
-        both = {"parameters": master + own, "frozen": copies, **drawn.held}
-        programs.append(
-            passes.read(
-                setting,
-                "divergence",
-                divergence.divergence_program(setting.job),
-                (policy, model),
-                passes.token_shapes(rows, length, "mask", "counted"),
-                held=both,
-                num_texts=(systems - 1) * replies,
-                logit_length=length,
-            )
-        )
-    if section.regression:
-        one = {"parameters": master + own * (systems > 1)}
-        programs += _regression(setting, one, copy, systems)
-    chosen, _ = evaluate_policy.usable_judges(setting.job)
-    if any(judges.JUDGES[name].reads == judges.LETTERS for name in chosen):
-        task, orders = setting.job.task, 1 + section.both_orders
-        asked = list(judges.questions(task, section.questions).values())
-        judge = setting.of(roles.JUDGE)
-        read, kept = sizes.model_bytes, llama.param_specs(judge.cfg)
-        if not setting.job.is_model_of(roles.JUDGE):  # it comes in the base's place
-            master = read(judge, kept, frozen=False) * (not shared)
-            copy = read(judge, kept, frozen=True) + sizes.base_bytes(setting)
-        judged = questions.ask(
-            judge,
-            "judge",
-            {
-                "parameters": master,
-                "frozen": copy + questions.shared_bytes(judge, asked),
-            },
-            num_texts=len(asked)
-            * (orders * replies * (systems + best) * (systems + best - 1) // 2),
-            length=questions.longest(judge, asked, section.reply_tokens),
-        )
-        programs.append(judged)
-    return programs
-
-
-def _regression(
-    setting: Setting, held: passes.Bytes, copy: int, systems: int
-) -> Iterator[Program]:
-    """Yield the reading of closed questions and of human texts by every system.
-
-    Args:
-      setting: of the plan.
-      held: what is on the device meanwhile, without the frozen model.
-      copy: bytes of that.
-      systems: that read.
-    """
-    most = setting.job.config.evaluate.regression
-    choices = sum(
-        len(question.choices)
-        for own in closed_questions.load(most).values()
-        for question in own
-    )
-    for name, num, length in (
-        ("closed questions", choices, regression.CHOICE_TOKENS),
-        ("human texts", most, regression.TEXT_TOKENS),
-    ):
-        rows = passes.rows_at(setting, length, num)
-        yield passes.read(
-            setting,
-            name,
-            likelihoods.ids_program(setting.job),
-            (sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=True),),
-            passes.token_shapes(rows, length, "mask", "counted"),
-            held=held | {"frozen": copy},
-            num_texts=systems * num,
-            logit_length=length,
-        )
-
-
-def _best_of(setting: Setting, held: passes.Bytes, texts: int) -> Iterator[Program]:
-    """Yield the reading and the scoring of the preference model that ranks replies.
-
-    Args:
-      setting: of the plan.
-      held: what is on the device meanwhile; the engine has let go of its own.
-      texts: that are ranked.
-    """
-    own = setting.job.is_model_of(roles.PREFERENCE)
-    setting = setting.of(roles.PREFERENCE)
-    whole = sizes.trained_shapes(setting, "preference")
-    kept = sizes.read_bytes(setting, "preference")
-    kept += 0 if own else sizes.base_bytes(setting)
-    master = sharding.device_bytes(whole) * (setting.job.lora is None)
-    frozen = held["frozen"] + kept
-    yield Program(
-        "read a scorer",
-        {**held, "parameters": held["parameters"] + master, "frozen": frozen},
-    )
-    yield passes.read(
-        setting,
-        "best of n",
-        rewards.reward_program(setting.job),
-        (sizes.read_shapes(setting, "preference"),),
-        passes.row_shapes(setting, setting.job.config.preference.lengths[-1], texts),
-        held={**held, "frozen": frozen},
-        num_texts=texts,
-    )
-
-
 # Those of stages that train on texts are `train`'s, and these of some of them more.
 PROGRAMS: dict[str, Callable[[Setting], list[Program]]] = {
     "simulate": simulate,
     "preference": preference,
     "direct": direct,
     "policy": policy,
-    "evaluate": evaluate,
+    "evaluate": evaluation.programs,
 }
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlcd_jax import sharding
-from rlcd_jax.job import batching, setup
+from rlcd_jax.job import setup
 from rlcd_jax.models import heads, llama
-from rlcd_jax.scoring import reading
+from rlcd_jax.scoring import packed_texts, reading
+from rlcd_jax.training import packing
 
 Params = Any
 Ids = Sequence[int]
@@ -28,52 +31,57 @@ def divergence_scorer(
     the vocabulary, so without the noise of a log-ratio of sampled tokens.
     """
     base = reading.frozen(job, base)
-    run = divergence_program(job)
 
     def measure(
         policy: Params, rows: Sequence[Ids], starts: Sequence[int]
     ) -> np.ndarray:
         policy = reading.frozen(job, policy)
-
-        def one(tokens: np.ndarray, mask: np.ndarray, starts: np.ndarray):
-            # Rows stand at the right end, so their tokens are counted from mask.
-            counted = mask & (np.cumsum(mask, axis=1) > starts[:, None])
-            return run(policy, base, *reading.placed(job, tokens, mask, counted))
-
+        texts = [text(row, start) for row, start in zip(rows, starts, strict=True)]
+        run = divergence_program(job, packed_texts.longest_of(texts))
         with jax.set_mesh(job.mesh):
-            return batching.map_rows(
-                one,
-                rows,
-                np.asarray(starts, np.int32),
-                rows_at=reading.rows_at(job),
-                lengths=batching.rising_lengths(max(map(len, rows), default=1)),
-                pad_id=job.text_tokenizer.pad_id,
-                what="KL of replies",
+            return packed_texts.map_texts(
+                job, functools.partial(run, policy, base), texts, "KL of replies"
             )
 
     return measure
 
 
-def divergence_program(job: setup.Job) -> Callable[..., jax.Array]:
-    """Return the compiled (policy, base, tokens, mask, counted) -> nats [B].
+def text(row: Ids, start: int) -> packing.Text:
+    """Return a text of which the tokens from `start` on are compared.
 
-    The last three are [B, T]; both models are frozen ones.
+    Nothing is before the first token of all, so that is not.
     """
-    return _program(job.cfg, job.mesh, job.chunk_tokens)
+    return packing.Text(row, wanted=range(max(start, 1), len(row)))
+
+
+def divergence_program(job: setup.Job, longest: int) -> Callable[..., jax.Array]:
+    """Return the compiled (policy, base, *rows) -> nats [B].
+
+    The rows are the arrays `packed_texts.READ`; both models are frozen ones.
+
+    Args:
+      job: of the stage.
+      longest: text, in tokens.
+    """
+    cfg = dataclasses.replace(job.cfg, reach=longest)
+    return _program(cfg, job.mesh, job.chunk_tokens)
 
 
 @functools.lru_cache(maxsize=reading.KEPT)
 def _program(
     cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh, chunk_tokens: int
 ) -> Callable:
-    def program(policy, base, tokens, mask, counted):
-        return heads.policy_divergence(
-            policy, base, cfg, tokens, mask, counted, chunk_tokens=chunk_tokens
+    def program(policy, base, *rows):
+        rows = dict(zip(packed_texts.READ, rows, strict=True))
+        away = heads.policy_divergence(
+            policy, base, cfg, rows, chunk_tokens=chunk_tokens
         )
+        away = packing.unpack(away, rows["at"])
+        return jnp.sum(jnp.where(rows["counted"], away, 0.0), axis=1)
 
     return jax.jit(
         program,
-        in_shardings=(None, None, *reading.batch_of(mesh, 3)),
+        in_shardings=(None, None, *reading.batch_of(mesh, len(packed_texts.READ))),
         out_shardings=sharding.replicated(mesh),
         compiler_options=sharding.compiler_options(mesh),
     )
