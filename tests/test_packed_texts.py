@@ -75,8 +75,8 @@ def test_no_text_is_no_number(job):
 
 
 def test_rows_are_few_where_texts_are_long(job):
-    limit = reading.rows_at(job)(4096, 16)
-    assert limit < 16
-    texts = [packing.Text(range(4000), wanted=range(3990, 4000))] * 16
+    limit = reading.rows_at(job)(4096, 64)
+    assert limit < reading.rows_at(job)(64, 64)
+    texts = [packing.Text(range(4000), wanted=range(3990, 4000))] * 64
     sizes = [len(which) for which, _ in packed_texts.parts(job, texts)]
-    assert max(sizes) <= limit and sum(sizes) >= 16
+    assert max(sizes) <= limit and sum(sizes) >= 64

@@ -234,13 +234,16 @@ def working(
     return footprint.working_bytes(cfg, one)
 
 
-def logits(setting: Setting, rows: int, length: int, arrays: int) -> int:
+def logits(
+    setting: Setting, rows: int, length: int, arrays: int, *, trained: bool = True
+) -> int:
     """Return the bytes of the logits of `rows` texts on all devices at once."""
+    job = setting.job
     return footprint.logits_bytes(
         setting.cfg,
         rows,
         length,
-        chunk_tokens=setting.job.chunk_tokens,
+        chunk_tokens=job.chunk_tokens if trained else job.read_chunk_tokens,
         batch_ways=setting.ways,
         tensor_ways=setting.tensor,
         arrays=arrays,
@@ -291,7 +294,7 @@ def read(
     scores = 0
     if logit_length:
         # One array a model: what is read off them is fused into what reduces them.
-        scores = logits(setting, rows, logit_length, len(models))
+        scores = logits(setting, rows, logit_length, len(models), trained=False)
     made = working(
         setting,
         cfg,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,9 @@ def rows_program(job: setup.Job, reading_of: Callable) -> Callable[..., Any]:
     The rows are the arrays `reply_rows.READ` of a part. They lie in parts on the
     devices, results whole on each.
     """
-    return _rows_program(learning.reading(job), job.mesh, reading_of)
+    how = learning.reading(job)
+    how = dataclasses.replace(how, chunk_tokens=job.read_chunk_tokens)
+    return _rows_program(how, job.mesh, reading_of)
 
 
 @functools.lru_cache(maxsize=reading.KEPT)

@@ -64,7 +64,7 @@ def divergence_program(job: setup.Job, longest: int) -> Callable[..., jax.Array]
       longest: text, in tokens.
     """
     cfg = dataclasses.replace(job.cfg, reach=longest)
-    return _program(cfg, job.mesh, job.chunk_tokens)
+    return _program(cfg, job.mesh, job.read_chunk_tokens)
 
 
 @functools.lru_cache(maxsize=reading.KEPT)

@@ -86,7 +86,7 @@ def ids_scorer(
 
 def ids_program(job: setup.Job) -> Callable[..., jax.Array]:
     """Return the compiled (params, tokens, mask, counted), [B, T] each, -> nats [B]."""
-    return _program(job.cfg, job.mesh, job.chunk_tokens)
+    return _program(job.cfg, job.mesh, job.read_chunk_tokens)
 
 
 @functools.lru_cache(maxsize=reading.KEPT)
