@@ -86,7 +86,6 @@ def _quick(config: ConfigDict) -> None:
     """Set a few minutes on two cores: the whole job, small effects."""
     _full(config)
     config.prompts.limit = 160
-    config.engine.slots_per_device = 32
     config.engine.prompt_buckets = (32,)  # few programs: compiling counts here
     config.engine.live_buckets = (128,)
     config.pairs.samples_per_prompt = 2
