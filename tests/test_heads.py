@@ -154,6 +154,23 @@ def test_chunked_and_back_is_the_identity(length, chunk):
     np.testing.assert_array_equal(heads.unchunked(heads.chunked(x, chunk), length), x)
 
 
+@pytest.mark.parametrize(
+    ("batch", "length", "chunk", "width"),
+    [
+        (2, 320, 512, 160),  # two, not 256 and 64 that are filled up to 256
+        (2, 560, 512, 192),  # three of 187, in steps of 8
+        (2, 300, 2048, 300),
+        (16, 100, 32, 2),
+        (16, 100, 8, 1),
+        (1, 1000, 341, 336),
+    ],
+)
+def test_chunks_are_even(batch, length, chunk, width):
+    assert heads.chunk_width(batch, length, chunk) == width
+    shape = heads.chunked(jnp.zeros((batch, length)), chunk).shape
+    assert shape == (-(-length // width), batch, width)
+
+
 def test_positions_count_from_the_first_token_of_the_text():
     mask = jnp.array([[False, False, True, True], [True, True, False, False]])
     want = [[0, 0, 0, 1], [0, 1, 1, 1]]

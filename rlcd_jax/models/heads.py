@@ -16,6 +16,7 @@ from jax import ad_checkpoint
 from rlcd_jax.models import llama, output_table, table
 
 Params = Any
+CHUNK_STEP = 8  # positions: products of odd sizes are slow on accelerators
 NORM = "norm"  # log-sum-exp of scores: by it rematerialisation knows to keep that
 
 
@@ -229,8 +230,13 @@ def chunked(x: jax.Array, chunk_tokens: int) -> jax.Array:
 
 
 def chunk_width(batch: int, length: int, chunk_tokens: int) -> int:
-    """Return the positions of one chunk of [B, T], W of `chunked`."""
-    return max(1, min(length, chunk_tokens // batch))
+    """Return the positions of one chunk of [B, T], W of `chunked`.
+
+    As many in each chunk, in steps of `CHUNK_STEP`: what fills the last is computed.
+    """
+    most = max(1, min(length, chunk_tokens // batch))
+    even = -(-length // max(1, -(-length // most)))
+    return min(most, -(-even // CHUNK_STEP) * CHUNK_STEP)
 
 
 def unchunked(x: jax.Array, length: int) -> jax.Array:
