@@ -20,7 +20,7 @@ import jax
 # of attention and values take four times as long.
 _ARENA_MAX, _PLACES = -8, 2
 _MMAP_THRESHOLD, _OWN_MAPPING = -3, 2**25  # the largest that glibc takes
-_TRIM_THRESHOLD, _KEPT = -1, 2**28
+_TRIM_THRESHOLD, _KEPT = -1, 2**27
 
 
 def keep_little() -> bool:
