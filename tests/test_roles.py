@@ -405,7 +405,8 @@ def test_a_plan_has_the_sizes_of_each_role():
 
     for stage in ("preference", "policy", "evaluate"):
         assert held(one, stage) == held(both, stage)
-    assert held(both, "simulate")["load"] > 4 * held(one, "simulate")["load"]
+    # Weights and a cache, which grows by less than they do.
+    assert held(both, "simulate")["load"] > 3.5 * held(one, "simulate")["load"]
     assert (
         "llama-30b (generator; 32.5B parameters), llama-7b (preference, policy, "
         in (tables.render(tables.Report(both), "text"))

@@ -180,8 +180,8 @@ def test_a_prefill_is_that_of_masked_scores():
     there = np.arange(16) < length[:, None]
     ours, truth = run(attention="splash"), run()
     assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, truth)
-    keys = [[np.moveaxis(k, 2, 1)[there] for k in one.k] for one in (ours, truth)]
-    values = [[np.moveaxis(v, 3, 1)[there] for v in one.v] for one in (ours, truth)]
+    keys = [[np.moveaxis(k, 3, 1)[there] for k in one.k] for one in (ours, truth)]
+    values = [[np.moveaxis(v, 2, 1)[there] for v in one.v] for one in (ours, truth)]
     close(*keys)
     close(*values)
 

@@ -41,12 +41,8 @@ def parts(
     packer = packed_batches.make_packer(
         job, longest=longest, parts=count, wanted=max(1, -(-most // STEP)) * STEP
     )
-    examples = [[text] for text in (*texts, *spare)]
-    places = packer.place(examples)
-    filled = packer.fill(examples, places, packer.stepped(places.size, at_once))
-    for part in range(count):
-        mine = slice(part, None, count)
-        yield places.order[mine], {name: filled[name][mine] for name in READ}
+    for which, rows in packer.by_part((*texts, *spare)):
+        yield which, {name: rows[name] for name in READ}
 
 
 def map_texts(
