@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
+import runs
 
 from rlcd_jax.job import setup
 from rlcd_jax.models import llama
 from rlcd_jax.scoring import divergence, packed_texts, reading
 from rlcd_jax.training import packing
-from tests import runs
 
 
 @pytest.fixture(scope="module", params=[1, 2])

@@ -384,7 +384,9 @@ def paper_plan(**fields):
     module = importlib.import_module("configs.rlcd")
     config = module.get_config("task=harmless,model=llama-7b,size=quick")
     with config.unlocked():
-        config.update_from_flattened_dict({"mesh.fsdp": 8, **fields})
+        # Slots few enough that weights, not the cache, are what an engine holds.
+        own = {"mesh.fsdp": 8, "engine.slots_per_device": 32}
+        config.update_from_flattened_dict(own | fields)
     chosen = chips.parse_topology("h100:8")
     return plan.make_plan(config, chosen), plan.make_setting(config, chosen)
 
@@ -405,8 +407,7 @@ def test_a_plan_has_the_sizes_of_each_role():
 
     for stage in ("preference", "policy", "evaluate"):
         assert held(one, stage) == held(both, stage)
-    # Weights and a cache, which grows by less than they do.
-    assert held(both, "simulate")["load"] > 3.5 * held(one, "simulate")["load"]
+    assert held(both, "simulate")["load"] > 4 * held(one, "simulate")["load"]
     assert (
         "llama-30b (generator; 32.5B parameters), llama-7b (preference, policy, "
         in (tables.render(tables.Report(both), "text"))

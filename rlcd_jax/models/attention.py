@@ -60,7 +60,7 @@ def stored_angles(
         passes = jax.lax.map(lambda half: rope_angles(half, frequencies), halves)
         width = len(frequencies)
         return tuple(
-            x.reshape(-1, 1, width)[: flat.size].reshape(*positions.shape, 1, width)
+            x.reshape(-1, width)[: flat.size].reshape(*positions.shape, 1, width)
             for x in passes
         )
 
