@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import padded
 import pytest
 from jax.extend import core as jax_core
 
@@ -16,7 +17,6 @@ from rlcd_jax.models import (
     blocked,
     cached,
     footprint,
-    heads,
     llama,
     presets,
 )
@@ -225,7 +225,7 @@ def test_a_long_text_has_no_array_of_all_scores_whatever_is_made_again(remat):
         cfg = dataclasses.replace(CFG, attention_block=block, remat=remat)
 
         def loss(params, cfg=cfg):
-            return heads.text_logprobs(params, cfg, tokens, mask, chunk_tokens=9).sum()
+            return padded.text_logprobs(params, cfg, tokens, mask, chunk_tokens=9).sum()
 
         made = jax.make_jaxpr(jax.value_and_grad(loss))(params)
         largest[block] = max(shape.count(length) for shape in arrays_of(made.jaxpr))

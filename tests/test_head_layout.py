@@ -6,10 +6,11 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import padded
 import pytest
 from hypothesis import strategies as st
 
-from rlcd_jax.models import head_layout, heads, llama, presets
+from rlcd_jax.models import head_layout, llama, presets
 
 TINY = dataclasses.replace(
     presets.get_preset("tiny"), dtype="float32", num_layers=1, head_dim=8
@@ -61,7 +62,7 @@ def test_layout_changes_no_value(num_heads, kv_heads, ways):
     mask = np.arange(6) >= np.array([[0], [2]])
 
     def loss(params, cfg):
-        return heads.text_logprobs(params, cfg, tokens, mask, chunk_tokens=64).sum()
+        return padded.text_logprobs(params, cfg, tokens, mask, chunk_tokens=64).sum()
 
     run = jax.jit(jax.value_and_grad(loss), static_argnums=1)
     jax.tree.map(

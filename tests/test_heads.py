@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import padded
 import pytest
 
 from rlcd_jax.models import heads, llama, presets
@@ -104,7 +105,7 @@ def test_token_logprobs_chunks_have_the_same_gradient(params, texts):
 
 def test_text_logprobs_are_of_each_token_given_those_before(params, texts):
     tokens, mask = texts
-    found = heads.text_logprobs(params, CFG, tokens, jnp.asarray(mask), chunk_tokens=7)
+    found = padded.text_logprobs(params, CFG, tokens, jnp.asarray(mask), chunk_tokens=7)
     dense = dense_logprobs(params, tokens, mask)
     for row in range(3):
         inside = np.flatnonzero(mask[row])

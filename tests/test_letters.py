@@ -1,7 +1,9 @@
 """Tests of rlcd_jax.scoring.letters: scoring texts with and without a beginning."""
 
 import hypothesis
+import jax.numpy as jnp
 import numpy as np
+import padded
 import pytest
 import runs
 import tokenizer_families as families
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from rlcd_jax import tasks
 from rlcd_jax.job import setup
+from rlcd_jax.models import heads, llama
 from rlcd_jax.pairs import few_shots, scoring_prompt
 from rlcd_jax.scoring import letters
 from rlcd_jax.text import tokenizer as tk
@@ -44,6 +47,23 @@ def test_a_beginning_read_once_gives_the_same_logits(job, monkeypatch):
     assert np.ptp(whole, axis=0).min() > 1e-3  # the rest of a text matters
     one = scores(job, texts[1:2], monkeypatch, shared=64)  # all but its last token
     np.testing.assert_allclose(one, whole[1:2], atol=2e-5)
+
+
+@pytest.mark.parametrize("shared", [64, 10_000])
+def test_texts_side_by_side_have_the_logits_of_each_alone(job, monkeypatch, shared):
+    """Those of the whole vocabulary, from the forward of one text."""
+    params, sizes = job.load_base(), [3, 90, 0, 41, 7, 12, 60, 1] * 5
+    texts = [BEGINNING + "y" * n + " The answer is: (" for n in sizes]
+    found = scores(job, texts, monkeypatch, shared=shared)
+    asked = letters.letter_ids(job.text_tokenizer, texts[0], "continuation")
+    tokens, mask = padded.pad_left(
+        [job.text_tokenizer.encode(text) for text in texts[:8]], 320, 0
+    )
+    hidden, _ = llama.hidden_states(
+        params, job.cfg, tokens, heads.positions_of(jnp.asarray(mask)), mask
+    )
+    alone = llama.logits(params, job.cfg, hidden[:, -1])[:, np.array(asked)]
+    np.testing.assert_allclose(found, np.tile(alone, (5, 1)), atol=2e-5)
 
 
 @hypothesis.given(

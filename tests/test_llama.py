@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import padded
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
@@ -122,7 +123,7 @@ def test_remat_does_not_change_gradients():
         params = llama.init_params(cfg, jax.random.key(0))
 
         def loss(params, cfg=cfg):
-            return heads.text_logprobs(params, cfg, tokens, mask, chunk_tokens=5).sum()
+            return padded.text_logprobs(params, cfg, tokens, mask, chunk_tokens=5).sum()
 
         found[remat] = jax.jit(jax.value_and_grad(loss))(params)
     for remat in ("dots", "full"):
@@ -163,7 +164,9 @@ def test_layers_one_by_one_are_those_of_a_loop(remat):
         params = llama.init_params(cfg, jax.random.key(0))
 
         def loss(params, cfg=cfg):
-            return heads.text_logprobs(params, cfg, tokens, mask, chunk_tokens=99).sum()
+            return padded.text_logprobs(
+                params, cfg, tokens, mask, chunk_tokens=99
+            ).sum()
 
         program = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
         found[unroll] = program(params)

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import mesh_world
 import numpy as np
+import padded
 import pytest
 
 from rlcd_jax import sharding
-from rlcd_jax.job import batching, packed_batches
+from rlcd_jax.job import packed_batches
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import kl_penalty, learning, reply_rows
 from rlcd_jax.preference import model, pair_ids
@@ -262,9 +263,9 @@ def pairs():
 
 def padded_distill(params, job, per_sequence):
     examples = distill_examples()
-    tokens, mask = batching.pad_left([one.ids for one in examples], 24, 0)
-    targets, _ = batching.pad_left([one.is_reply for one in examples], 24, 0)
-    logprobs = heads.text_logprobs(
+    tokens, mask = padded.pad_left([one.ids for one in examples], 24, 0)
+    targets, _ = padded.pad_left([one.is_reply for one in examples], 24, 0)
+    logprobs = padded.text_logprobs(
         params["policy"], job.cfg, tokens, mask, chunk_tokens=job.chunk_tokens
     )
     return losses.next_token(logprobs, targets.astype(bool), per_sequence=per_sequence)
@@ -272,8 +273,8 @@ def padded_distill(params, job, per_sequence):
 
 def padded_direct(params, job, reference):
     ids = [ids for pair in pairs() for ids in (pair.ids_1, pair.ids_2)]
-    tokens, mask = batching.pad_left(ids, 24, 0)
-    logprobs = heads.text_logprobs(
+    tokens, mask = padded.pad_left(ids, 24, 0)
+    logprobs = padded.text_logprobs(
         params["policy"], job.cfg, tokens, mask, chunk_tokens=job.chunk_tokens
     )
     counted = np.arange(24) >= np.array([24 - len(one) + 1 for one in ids])[:, None]
@@ -284,7 +285,7 @@ def padded_direct(params, job, reference):
 
 def padded_preference(params, job):
     ids = [ids for pair in pairs() for ids in (pair.ids_1, pair.ids_2)]
-    tokens, mask = batching.pad_left(ids, 24, 0)
+    tokens, mask = padded.pad_left(ids, 24, 0)
     scalars = heads.scalar_per_token(params["preference"], job.cfg, tokens, mask)
     both = scalars[:, -1].reshape(-1, 2)
     return preferences.bradley_terry(
@@ -498,7 +499,7 @@ def test_the_rewards_of_packed_texts_are_those_of_each_alone(mesh):
     rng = np.random.default_rng(4)
     texts = [tuple(rng.integers(1, 250, n).tolist()) for n in [24, 3, 9, 1, 17, 24] * 9]
     found = rewards.reward_scorer(job, (24,))(params, texts)
-    tokens, mask = batching.pad_left(texts, 24, 0)
+    tokens, mask = padded.pad_left(texts, 24, 0)
     every = jax.jit(
         lambda *given: heads.scalar_per_token(given[0], job.cfg, *given[1:])
     )

@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
+import padded
 import runs
 
 from rlcd_jax.job import setup
-from rlcd_jax.models import heads
 from rlcd_jax.scoring import reading
 
 
@@ -20,7 +20,7 @@ def test_frozen_leaves_every_value_equal():
     tokens = np.arange(16, dtype=np.int32).reshape(2, 8)
     mask = jnp.ones((2, 8), bool)
     one, other = (
-        heads.text_logprobs(p, job.cfg, tokens, mask, chunk_tokens=64)
+        padded.text_logprobs(p, job.cfg, tokens, mask, chunk_tokens=64)
         for p in (base, copy)
     )
     np.testing.assert_array_equal(one, other)

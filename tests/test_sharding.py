@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import padded
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -154,7 +155,7 @@ def test_forward_on_a_mesh_equals_one_device(mesh):
     mask = jnp.ones((4, 8), bool)
 
     def run(params, tokens):
-        return heads.text_logprobs(params, cfg, tokens, mask, chunk_tokens=16)
+        return padded.text_logprobs(params, cfg, tokens, mask, chunk_tokens=16)
 
     plain = run(params, tokens)
     placed = jax.device_put(

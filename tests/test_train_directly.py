@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import padded
 import pytest
 import runs
 
 from rlcd_jax import leaving, metrics, record_files, records
 from rlcd_jax.job import setup, supervised
-from rlcd_jax.models import heads
 from rlcd_jax.preference import data, pair_ids
 from rlcd_jax.stages import train_directly
 
@@ -73,7 +73,7 @@ def test_a_run_ends_with_a_row_of_the_table(direct_run):
 def log_prob(job, params, ids, start):
     """Return log P of the tokens from a start on, a whole text at once, by numpy."""
     tokens = jnp.array([ids])
-    logprobs = heads.text_logprobs(
+    logprobs = padded.text_logprobs(
         params, job.cfg, tokens, jnp.ones_like(tokens, bool), chunk_tokens=64
     )
     return float(np.asarray(logprobs, np.float64)[0, start:].sum())

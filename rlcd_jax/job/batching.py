@@ -1,16 +1,12 @@
-"""Which rows make a batch, and how rows of many lengths fit programs of few shapes."""
+"""Which rows make a batch, and the few lengths that programs are made for."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import grain
-import numpy as np
 
-from rlcd_jax import processes, progress_bar, seeds
-
-Ids = Sequence[int]
+from rlcd_jax import seeds
 
 
 def batch_indices(num: int, seed: int, batch_size: int, index: int) -> list[int]:
@@ -48,43 +44,6 @@ def ranked_batches(
     return [order[n * batch_size : (n + 1) * batch_size] for n in range(total)]
 
 
-def pad_left(
-    rows: Sequence[Ids], length: int, pad_id: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens [B, T] int32 and mask [B, T] bool, each row at the right end.
-
-    Raises:
-      ValueError: a row is longer; it is not for padding to say what is cut.
-    """
-    tokens = np.full((len(rows), length), pad_id, np.int32)
-    mask = np.zeros((len(rows), length), bool)
-    for index, row in enumerate(rows):
-        if len(row) > length:
-            raise ValueError(
-                f"row {index} has {len(row)} tokens and the width is {length}; leave "
-                "it out, shorten its text, or allow a longer width"
-            )
-        if len(row):
-            tokens[index, -len(row) :] = row
-            mask[index, -len(row) :] = True
-    return tokens, mask
-
-
-def fitting_length(longest: int, lengths: Sequence[int]) -> int:
-    """Return the first of rising lengths that holds `longest`.
-
-    Raises:
-      ValueError: none does.
-    """
-    for length in lengths:
-        if length >= longest:
-            return length
-    raise ValueError(
-        f"a row has {longest} tokens and the widths are {tuple(lengths)}; leave it "
-        "out, shorten its text, or allow a longer width"
-    )
-
-
 def lengths_up_to(longest: int, lengths: Sequence[int]) -> tuple[int, ...]:
     """Return rising lengths with further ones behind, until one holds `longest`.
 
@@ -96,84 +55,16 @@ def lengths_up_to(longest: int, lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(out)
 
 
-def rising_lengths(longest: int, smallest: int = 64) -> tuple[int, ...]:
+def rising_lengths(longest: int) -> tuple[int, ...]:
     """Return lengths 64, 96, 128, 192, … up to the first that holds `longest`.
 
-    Each is a third or a half above the one before: few programs, and little padding.
+    Each is a third or a half above the one before: few programs for texts of all sizes.
 
     Args:
-      longest: of the rows, in tokens.
-      smallest: the first length, even.
+      longest: of the texts, in tokens.
     """
-    lengths = [smallest]
+    lengths = [64]
     while lengths[-1] < longest:
-        power = smallest << len(lengths) // 2
+        power = 64 << len(lengths) // 2
         lengths.append(power if len(lengths) % 2 == 0 else power * 3 // 2)
     return tuple(lengths)
-
-
-def map_rows(
-    program: Callable[..., np.ndarray],
-    rows: Sequence[Ids],
-    *extras: np.ndarray,
-    rows_at: Callable[[int, int], int],
-    lengths: Sequence[int],
-    pad_id: int,
-    what: str = "",
-) -> np.ndarray:
-    """Run a program over all rows, alike lengths together, and keep their order.
-
-    Args:
-      program: (tokens [B, T] int32, mask [B, T] bool, *extras [B, …]) -> [B, …],
-        left-padded rows.
-      rows: token ids, of the last length at most.
-      *extras: arrays [len(rows), …] of numbers that go with the rows.
-      rows_at: (T, rows that are left) -> B; the last batch is filled with copies of
-        its last row.
-      lengths: rising, the values that T may take: each is compiled once.
-      pad_id: fills the rest.
-      what: what is done, for a progress bar; "": none is shown.
-
-    Returns:
-      [len(rows), …], row i of the result for row i.
-    """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    pieces, start = [], 0
-    with contextlib.ExitStack() as stack:
-        bar = progress_bar.Progress(what, len(rows), unit="texts") if what else None
-        if bar:
-            stack.enter_context(bar)
-        while start < len(order):
-            chosen, length = _next_batch(rows, order[start:], rows_at, lengths)
-            spare = rows_at(length, len(chosen)) - len(chosen)
-            filled = chosen + chosen[-1:] * spare
-            tokens, mask = pad_left([rows[i] for i in filled], length, pad_id)
-            beside = [extra[np.array(filled)] for extra in extras]
-            out = processes.fetch(program(tokens, mask, *beside))
-            pieces.append(out[: len(chosen)])
-            start += len(chosen)
-            if bar:
-                bar.advance(len(chosen))
-    if not pieces:
-        return np.zeros((0,), np.float32)
-    result = np.concatenate(pieces)
-    return result[np.argsort(order, kind="stable")]
-
-
-def _next_batch(
-    rows: Sequence[Ids],
-    order: Sequence[int],
-    rows_at: Callable[[int, int], int],
-    lengths: Sequence[int],
-) -> tuple[list[int], int]:
-    """Return the first of `order` that go together, and their length.
-
-    Rows rise in length, so a batch may need a length at which fewer are taken.
-    """
-    num = rows_at(fitting_length(len(rows[order[0]]), lengths), len(order))
-    while True:
-        chosen = list(order[:num])
-        length = fitting_length(len(rows[chosen[-1]]), lengths)
-        if len(chosen) <= rows_at(length, len(order)):
-            return chosen, length
-        num = rows_at(length, len(order))

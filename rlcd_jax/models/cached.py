@@ -50,12 +50,15 @@ class Draft:
       window: keys [M, K, H, W], values [M, K, W, H] a layer.
       start: [M] int32, position of the window's first entry.
       filled: [] int32, entries of the window that are already there.
+      texts: [M, W] int32, the number of the text that an entry of the window is of;
+        each sees its own there, and the past; None: there is one in each slot.
     """
 
     past: Cache | None
     window: Cache
     start: jax.Array
     filled: jax.Array
+    texts: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -160,9 +163,17 @@ def _put_by_choice(buffer, new, slots, axis: int) -> jax.Array:
     return jax.lax.bitcast_convert_type(out, buffer.dtype)
 
 
-def draft(past: Cache | None, window: Cache, start: jax.Array) -> Draft:
-    """Return a draft with an empty window; arguments as the fields of `Draft`."""
-    return Draft(past, window, start, jnp.zeros((), jnp.int32))
+def draft(
+    past: Cache | None,
+    window: Cache,
+    start: jax.Array,
+    texts: jax.Array | None = None,
+) -> Draft:
+    """Return a draft with an empty window; arguments as the fields of `Draft`.
+
+    A window of several texts is filled at once.
+    """
+    return Draft(past, window, start, jnp.zeros((), jnp.int32), texts)
 
 
 def attend(
@@ -182,7 +193,8 @@ def attend(
       cache: of all layers.
       layer: which one.
       qkv: queries [M, T, N, H], keys and values [M, T, K, H], float32.
-      positions: [M, T] int32; for a draft, `start + filled + t`.
+      positions: [M, T] int32; for a draft, `start + filled + t`, of several texts in
+        its window those that each has.
       mask: [M, T] bool; a token that does not count is not written to a Cache; in
         rows where nothing is yet such tokens stand last.
       kernel: one of `llama.ATTENTION`; "splash" is for whole texts, `Fresh`, and
@@ -239,6 +251,8 @@ def _attend_draft(cache: Draft, layer: int, qkv, block: int, dtype: str):
     keys, values = _write(keys, new_k, at, 3), _write(values, new_v, at, 2)
     queries = jnp.arange(q.shape[1])[:, None]
     seen = (jnp.arange(keys.shape[3]) <= at + queries)[None]  # [1, T, W]
+    if cache.texts is not None:
+        seen &= cache.texts[:, :, None] == cache.texts[:, None]
     parts = [(keys, values, seen)]
     if cache.past is not None:
         past_k, past_v = cache.past.k[layer], cache.past.v[layer]

@@ -101,39 +101,6 @@ def _logprob_backward(saved, cotangents: tuple[jax.Array, jax.Array]):
 _logprob.defvjp(_logprob_forward, _logprob_backward)
 
 
-def text_logprobs(
-    params: Params,
-    cfg: llama.LlamaConfig,
-    tokens: jax.Array,
-    mask: jax.Array,
-    *,
-    chunk_tokens: int,
-) -> jax.Array:
-    """Return the log-probability of each token of a text given those before it.
-
-    Args:
-      params: LLaMA weights in training form.
-      cfg: model numbers.
-      tokens: [B, T] int32, padded on either side.
-      mask: [B, T] bool, True where a token is part of the text.
-      chunk_tokens: see `token_logprobs`.
-
-    Returns:
-      [B, T] float32 nats; entry 0 and entries outside the text are 0.
-    """
-    hidden, _ = llama.hidden_states(params, cfg, tokens, positions_of(mask), mask)
-    logprobs, _ = token_logprobs(
-        params,
-        cfg,
-        hidden[:, :-1],
-        tokens[:, 1:],
-        chunk_tokens=chunk_tokens,
-        temperature=1.0,
-    )
-    counted = mask[:, 1:] & mask[:, :-1]
-    return jnp.pad(jnp.where(counted, logprobs, 0.0), ((0, 0), (1, 0)))
-
-
 def state_logprobs(
     params: Params,
     cfg: llama.LlamaConfig,

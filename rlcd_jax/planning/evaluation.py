@@ -146,16 +146,17 @@ def _regression(
         ("closed questions", choices, regression.CHOICE_TOKENS),
         ("human texts", most, regression.TEXT_TOKENS),
     ):
-        rows = passes.rows_at(setting, length, num)
+        longest = batching.rising_lengths(length)[-1]
+        texts = passes.row_shapes(setting, longest, num, states=True)
         yield passes.read(
             setting,
             name,
             likelihoods.ids_program(setting.job),
             (sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=True),),
-            passes.token_shapes(rows, length, "mask", "counted"),
+            texts,
             held=held | {"frozen": copy},
             num_texts=systems * num,
-            logit_length=length,
+            logit_length=texts[0].shape[1],
         )
 
 

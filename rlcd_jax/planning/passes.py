@@ -333,20 +333,8 @@ def read(
     )
 
 
-def token_shapes(rows: int, length: int, *more: Any) -> tuple[Any, ...]:
-    """Return the shapes of tokens [B, T] and of bool arrays as large, `more` of them.
-
-    Args:
-      rows: B.
-      length: T.
-      *more: "mask" or "counted" for each bool array.
-    """
-    masks = tuple(jax.ShapeDtypeStruct((rows, length), jnp.bool_) for _ in more)
-    return (jax.ShapeDtypeStruct((rows, length), jnp.int32), *masks)
-
-
 def row_shapes(
-    setting: Setting, longest: int, texts: int
+    setting: Setting, longest: int, texts: int, *, states: bool = False
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Return the shapes of tokens and segments [N, W] of texts up to `longest`.
 
@@ -354,10 +342,11 @@ def row_shapes(
       setting: of the plan.
       longest: in tokens.
       texts: that are read one after the other, each of which may need a row.
+      states: whether those of states [N, C] are wanted too, as many as there are.
     """
     width = packing.row_width(longest)
     one = jax.ShapeDtypeStruct((rows_at(setting, width, texts), width), jnp.int32)
-    return one, one
+    return (one, one, one) if states else (one, one)
 
 
 def rows_at(setting: Setting, length: int, texts: int) -> int:

@@ -184,16 +184,16 @@ def direct(setting: Setting) -> list[Program]:
     def read(
         name: str, who: Shapes, held: passes.Bytes, pairs: int, looks: int = 1
     ) -> Program:
-        rows = passes.rows_at(setting, length, 2 * pairs)
+        texts = passes.row_shapes(setting, length, 2 * pairs, states=True)
         return passes.read(
             setting,
             name,
             likelihoods.ids_program(job),
             (who,),
-            passes.token_shapes(rows, length, "mask", "counted"),
+            texts,
             held=held | copy,
             num_texts=2 * pairs * looks,
-            logit_length=length,
+            logit_length=texts[0].shape[1],
         )
 
     looks = -(-num_updates(setting, "direct") // section.eval_every)

@@ -38,14 +38,13 @@ def ask(
       length: of a question, in tokens.
     """
     specs = llama.param_specs(setting.cfg)
-    rows = passes.rows_at(setting, length, math.ceil(num_texts))
     return passes.read(
         setting,
         name,
         letters.letters_program(setting.job),
         (sizes.model_shapes(setting, specs, frozen=True),),
         (
-            *passes.token_shapes(rows, length, "mask"),
+            *passes.row_shapes(setting, length, math.ceil(num_texts)),
             jax.ShapeDtypeStruct((len(letters.LETTERS),), jnp.int32),
         ),
         held=held,

@@ -1,7 +1,7 @@
 """Logits of the letters A and B after scoring prompts: how the model labels pairs.
 
-Texts that begin alike, as few-shot prompts do, have their common beginning read once:
-its keys and values stand before every row of every batch.
+Texts lie side by side in rows. Where they begin alike, as few-shot prompts do, their
+common beginning is read once: its keys and values stand before every row.
 
 A letter is read as the tokenizer writes it behind the text. Where that is one token for
 both letters, and it is with the tokenizers of most models, the logits of the two after
@@ -24,16 +24,16 @@ import numpy as np
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import layout, programs
-from rlcd_jax.job import batching, lengths, setup
-from rlcd_jax.models import cached, heads, llama
+from rlcd_jax.job import lengths, setup
+from rlcd_jax.models import cached, heads, llama, products
 from rlcd_jax.pairs import scoring_prompt
-from rlcd_jax.scoring import likelihoods, reading
+from rlcd_jax.scoring import likelihoods, packed_texts, reading
 from rlcd_jax.text import encoding, tokenizer
 
 Params = Any
 Ids = Sequence[int]
-# (left-padded tokens [B, T] int32, mask [B, T], letters [2]) -> logits [B, 2]
-Run = Callable[[np.ndarray, np.ndarray, np.ndarray], jax.Array]
+# (tokens, segments [N, W] int32, letters [2]) -> logits after each token [N, W, 2]
+Run = Callable[[jax.Array, jax.Array, np.ndarray], jax.Array]
 
 LETTERS = ("A", "B")
 SHARED = 64  # tokens; fewer in common are not worth programs of their own
@@ -55,11 +55,7 @@ def letter_scorer(
     Source: the released simulation script for "bare".
     """
     params = reading.frozen(job, params)
-    read = letters_program(job)
-
-    def whole(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray) -> jax.Array:
-        return read(params, *reading.placed(job, tokens, mask), letters)
-
+    whole = functools.partial(letters_program(job), params)
     behind = functools.cache(lambda: _behind(job, params))
 
     def score(texts: Sequence[str]) -> list[tuple[float, float]]:
@@ -78,13 +74,10 @@ def letter_scorer(
             shared = 0
         with jax.set_mesh(job.mesh):
             run = behind()(rows[0][:shared]) if shared else whole
-            rest = [row[shared:] for row in rows]
-            pairs = batching.map_rows(
-                lambda tokens, mask: run(tokens, mask, asked),
-                rest,
-                rows_at=reading.rows_at(job),
-                lengths=batching.rising_lengths(max(map(len, rest))),
-                pad_id=job.text_tokenizer.pad_id,
+            pairs = packed_texts.read_ends(
+                job,
+                lambda tokens, segments: run(tokens, segments, asked),
+                [row[shared:] for row in rows],
                 what="answer letters",
             )
         return [(float(a), float(b)) for a, b in pairs]
@@ -149,20 +142,21 @@ def _by_endings(
 
 
 def letters_program(job: setup.Job) -> Callable[..., jax.Array]:
-    """Return the compiled (params, tokens, mask, letters [2]) -> logits [B, 2].
+    """Return the compiled (params, tokens, segments, letters [2]) -> [N, W, 2].
 
-    Tokens and mask are [B, T]; it reads whole texts.
+    Tokens and segments are [N, W], as `packing.Packer.fill` gives them; the logits of
+    the letters are after each token.
     """
     return _program(job.cfg, job.mesh)
 
 
 @functools.lru_cache(maxsize=reading.KEPT)
 def _program(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Callable:
-    def program(params, tokens, mask, letters):
+    def program(params, tokens, segments, letters):
         hidden, _ = llama.hidden_states(
-            params, cfg, tokens, heads.positions_of(mask), mask
+            params, cfg, tokens, heads.positions_of(segments), segments
         )
-        return llama.logits(params, cfg, hidden[:, -1])[:, letters]
+        return _logits(params, cfg, hidden, letters)
 
     return jax.jit(
         program,
@@ -171,26 +165,21 @@ def _program(cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh) -> Callable:
     )
 
 
-def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
-    """Return a maker of programs that read texts behind a beginning.
+def _logits(params: Params, cfg: llama.LlamaConfig, hidden, letters) -> jax.Array:
+    """Return the logits of the letters [N, W, 2] of states [N, W, D]: no others."""
+    own = llama.output_table(params, cfg)[letters]
+    return products.product(hidden, own, cfg.dtype)
 
-    What it makes takes rows without the beginning. Rows go to the program padded on
-    the right, since entry t of every row stands at the same place.
-    """
+
+def _behind(job: setup.Job, params: Params) -> Callable[[Ids], Run]:
+    """Return a maker of programs that read texts behind a beginning, given without."""
     form, read, run = _behind_programs(job.cfg, job.mesh, job.config.engine.weights)
     weights = form(params)
 
     def make(beginning: Ids) -> Run:
         ways = sharding.batch_ways(job.mesh)
         past = read(weights, np.tile(np.asarray(beginning, np.int32), (ways, 1)))
-
-        def behind(tokens: np.ndarray, mask: np.ndarray, letters: np.ndarray):
-            width, sizes = mask.shape[1], mask.sum(axis=1, dtype=np.int32)
-            order = (np.arange(width) + width - sizes[:, None]) % width
-            moved = np.take_along_axis(tokens, order, axis=1)
-            return run(weights, past, *reading.placed(job, moved, sizes), letters)
-
-        return behind
+        return functools.partial(run, weights, past)
 
     return make
 
@@ -234,20 +223,18 @@ def _behind_programs(
     )
 
 
-def _read_on(cfg, weights, past, tokens, sizes, letters) -> jax.Array:
-    """Return logits [B, 2] of right-padded tokens [B, T] behind a cache of one row."""
+def _read_on(cfg, weights, past, tokens, segments, letters) -> jax.Array:
+    """Return logits [N, W, 2] of rows of texts that are behind a cache of one row."""
     rows, width = tokens.shape
     shared = cached.entries(past, cfg.attention)
     past = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), past)
     window = llama.init_cache(cfg, rows, width)
-    steps = jnp.arange(width)[None]
     hidden, _ = llama.hidden_states(
         weights,
         cfg,
         tokens,
-        jnp.broadcast_to(shared + steps, tokens.shape),
-        steps < sizes[:, None],
-        cache=cached.draft(past, window, jnp.full(rows, shared, jnp.int32)),
+        shared + heads.positions_of(segments),
+        segments > 0,
+        cache=cached.draft(past, window, jnp.full(rows, shared, jnp.int32), segments),
     )
-    last = jnp.take_along_axis(hidden, (sizes - 1)[:, None, None], axis=1)
-    return llama.logits(weights, cfg, last[:, 0])[:, letters]
+    return _logits(weights, cfg, hidden, letters)

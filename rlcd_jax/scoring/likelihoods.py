@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlcd_jax import sharding
-from rlcd_jax.job import batching, lengths, setup
+from rlcd_jax.job import lengths, setup
 from rlcd_jax.models import heads, llama
-from rlcd_jax.scoring import reading
+from rlcd_jax.scoring import packed_texts, reading
 from rlcd_jax.text import encoding
+from rlcd_jax.training import packing
 
 Params = Any
 
@@ -44,18 +44,17 @@ def reply_scorer(
 
 
 def ids_scorer(
-    job: setup.Job, smallest: int = 64, *, per_token: bool = False
+    job: setup.Job, *, per_token: bool = False
 ) -> Callable[[Params, Sequence[Sequence[int]], Sequence[int]], np.ndarray]:
     """Return a function from ids to log-probabilities of their last tokens.
 
     `score(params, rows, counts)` gives [B] float32, nats: of each row the sum over its
     last `counts[b]` tokens, each after all before it; or their mean, which does not
-    fall with a reply's length (0 where nothing is counted). The parameters are as
-    `reading.frozen` gives them.
+    fall with a reply's length (0 where nothing is counted). Nothing is before the first
+    token of all, so that is not. The parameters are as `reading.frozen` gives them.
 
     Args:
       job: of the stage.
-      smallest: width of a batch, in tokens: less where most rows are shorter.
       per_token: the mean, nats a token.
     """
     run = ids_program(job)
@@ -63,29 +62,27 @@ def ids_scorer(
     def score(
         params: Params, rows: Sequence[Sequence[int]], counts: Sequence[int]
     ) -> np.ndarray:
-        def one(tokens: np.ndarray, mask: np.ndarray, num: np.ndarray) -> np.ndarray:
-            from_right = np.arange(tokens.shape[1])[::-1]
-            counted = mask & (from_right < num[:, None])
-            return run(params, *reading.placed(job, tokens, mask, counted))
-
-        longest, tokens = max(map(len, rows), default=1), np.asarray(counts, np.int32)
+        if not rows:
+            return np.zeros((0,), np.float32)
+        texts = [text(row, num) for row, num in zip(rows, counts, strict=True)]
         with jax.set_mesh(job.mesh):
-            sums = batching.map_rows(
-                one,
-                rows,
-                tokens,
-                rows_at=reading.rows_at(job),
-                lengths=batching.rising_lengths(longest, smallest),
-                pad_id=job.text_tokenizer.pad_id,
-                what="likelihoods",
-            )
-        return sums / np.maximum(tokens, 1) if per_token else sums
+            read = functools.partial(run, params)
+            sums = packed_texts.read_states(job, read, texts, what="likelihoods")
+        return sums / np.maximum(np.asarray(counts), 1) if per_token else sums
 
     return score
 
 
+def text(row: Sequence[int], count: int) -> packing.Text:
+    """Return a text of whose last tokens the log-probabilities are read."""
+    return packing.Text(row, wanted=range(max(1, len(row) - count), len(row)))
+
+
 def ids_program(job: setup.Job) -> Callable[..., jax.Array]:
-    """Return the compiled (params, tokens, mask, counted), [B, T] each, -> nats [B]."""
+    """Return the compiled (params, tokens, segments, states) -> nats [N, C].
+
+    Tokens and segments are [N, W], states [N, C], as `packing.Packer.fill` gives them.
+    """
     return _program(job.cfg, job.mesh, job.read_chunk_tokens)
 
 
@@ -93,11 +90,9 @@ def ids_program(job: setup.Job) -> Callable[..., jax.Array]:
 def _program(
     cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh, chunk_tokens: int
 ) -> Callable:
-    def program(params, tokens, mask, counted):
-        logprobs = heads.text_logprobs(
-            params, cfg, tokens, mask, chunk_tokens=chunk_tokens
-        )
-        return jnp.sum(jnp.where(counted, logprobs, 0.0), axis=1)
+    def program(params, tokens, segments, states):
+        rows = {"tokens": tokens, "segments": segments, "states": states}
+        return heads.state_logprobs(params, cfg, rows, chunk_tokens=chunk_tokens)[0]
 
     return jax.jit(
         program,

@@ -19,7 +19,6 @@ from rlcd_jax.text import encoding
 from rlcd_jax.weights import scalar
 
 Params = Any
-SHORTEST = 16  # tokens to which questions are filled up: they are short
 LONGEST = 1024  # tokens of a text with what is given of it
 CHOICE_TOKENS, TEXT_TOKENS = 48, 256  # about, with what is given: for plans
 
@@ -141,11 +140,14 @@ def read(
       system: its name.
       params: of a language model, training form.
     """
-    score = likelihoods.ids_scorer(job, SHORTEST)
-    rows = [*suite.choices, *suite.texts.values()]
-    params = reading.frozen(job, params)
-    nats = score(params, [ids for ids, _ in rows], [num for _, num in rows])
-    of_choices, of_texts = np.split(nats.astype(float), [len(suite.choices)])
+    score, params = likelihoods.ids_scorer(job), reading.frozen(job, params)
+
+    def nats(rows: Sequence[tuple[list[int], int]]) -> np.ndarray:
+        found = score(params, [ids for ids, _ in rows], [num for _, num in rows])
+        return found.astype(float)
+
+    # Choices are short: in rows for texts each would look at all of a long row.
+    of_choices, of_texts = nats(suite.choices), nats([*suite.texts.values()])
     made, start = [], 0
     for name, question in suite.questions.items():
         own = of_choices[start : start + len(question.choices)]

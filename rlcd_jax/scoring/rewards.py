@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlcd_jax import processes, sharding
-from rlcd_jax.job import batching, packed_batches, setup
+from rlcd_jax import sharding
+from rlcd_jax.job import batching, setup
 from rlcd_jax.models import heads, llama
-from rlcd_jax.scoring import reading
-from rlcd_jax.training import packing
+from rlcd_jax.scoring import packed_texts, reading
 
 Params = Any
 Ids = Sequence[int]
@@ -49,28 +48,14 @@ def reward_scorer(
       lengths: rising; the last is the longest text that the rows are made for, and
         texts beyond it make wider ones.
     """
-    run, rows_at = reward_program(job), reading.rows_at(job)
+    run = reward_program(job)
 
     def score(params: Params, texts: Sequence[Ids]) -> np.ndarray:
         if not texts:
             return np.zeros((0,), np.float32)
         longest = batching.lengths_up_to(max(map(len, texts)), lengths[-1:])[-1]
-        width = packing.row_width(longest)
-        packer = packed_batches.make_packer(job, longest=longest, parts=1, width=width)
-        examples = [[packing.Text(ids)] for ids in texts]
-        places, ends = packer.place(examples), [0]
-        while (left := places.size.rows - ends[-1]) > 0:
-            ends.append(ends[-1] + rows_at(width, left))
-        rows = packer.fill(examples, places, packing.Size(ends[-1], width, 0))
         with jax.set_mesh(job.mesh):
-            scalars = [
-                processes.fetch(run(params, *reading.placed(job, *part)))
-                for part in zip(
-                    np.split(rows["tokens"], ends[1:-1]),
-                    np.split(rows["segments"], ends[1:-1]),
-                    strict=True,
-                )
-            ]
-        return np.concatenate(scalars).reshape(-1)[rows["ends"][:, 0]]
+            read = functools.partial(run, params)
+            return packed_texts.read_ends(job, read, texts, longest=longest)
 
     return score

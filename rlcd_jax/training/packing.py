@@ -277,8 +277,7 @@ class Packer:
         width = _rounded_up(size.width, step)
         width = min(width, _rounded_up(widest, STEP))  # the last is no wider
         width = max(width, size.width)
-        states = _rounded_up(size.states, -(-width // PARTS_OF_WIDTH))
-        return Size(size.rows, width, min(states, width))
+        return Size(size.rows, width, stepped_states(size.states, width))
 
 
 def usual_rows(texts: int, longest: int, ways: int) -> int:
@@ -291,6 +290,11 @@ def usual_rows(texts: int, longest: int, ways: int) -> int:
     """
     in_a_row = max(1, WIDEST // longest)
     return _rounded_up(max(-(-texts // in_a_row), min(texts, FEWEST)), ways)
+
+
+def stepped_states(needed: int, width: int) -> int:
+    """Return the next C of few for rows of W = `width`, of which some are needed."""
+    return min(_rounded_up(needed, -(-width // PARTS_OF_WIDTH)), width)
 
 
 def useful_share(segments: np.ndarray) -> float:

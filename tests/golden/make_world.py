@@ -13,9 +13,9 @@ import pathlib
 import jax
 import numpy as np
 import optax
+import padded
 
-from rlcd_jax.job import batching
-from rlcd_jax.models import heads, llama, presets
+from rlcd_jax.models import llama, presets
 from rlcd_jax.text import byte_tokenizer
 from rlcd_jax.weights import hf
 
@@ -45,7 +45,7 @@ def language_model() -> llama.Params:
     @jax.jit
     def step(params, state, tokens, mask):
         def loss(params):
-            logprobs = heads.text_logprobs(
+            logprobs = padded.text_logprobs(
                 params, CFG, tokens, mask, chunk_tokens=10_000
             )
             return -logprobs.sum() / mask.sum()
@@ -56,7 +56,7 @@ def language_model() -> llama.Params:
 
     for _ in range(400):
         rows = [text_tokenizer.encode(text_of(rng)) for _ in range(32)]
-        params, state = step(params, state, *batching.pad_left(rows, 72, 256))
+        params, state = step(params, state, *padded.pad_left(rows, 72, 256))
     return params
 
 
