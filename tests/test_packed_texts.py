@@ -37,28 +37,6 @@ def drawn(count: int, seed: int = 0, most: int = 40) -> list[packing.Text]:
     return out
 
 
-@pytest.mark.parametrize("count", [1, 3, 15, 16, 17, 40])
-def test_each_text_is_in_one_part(job, count):
-    texts, seen = drawn(count), []
-    sizes = set()
-    for which, rows in packed_texts.parts(job, texts):
-        sizes.add(tuple(rows[name].shape for name in packed_texts.READ))
-        for place, number in enumerate(which):
-            counted = rows["counted"][place]
-            if number >= count:
-                assert not counted.any()
-                continue
-            seen.append(number)
-            flat = rows["at"][place][counted]
-            row, state = np.divmod(flat, rows["states"].shape[1])
-            after = rows["states"][row, state] + 1
-            text = texts[number]
-            want = [text.ids[at] for at in text.wanted]
-            np.testing.assert_array_equal(rows["tokens"][row, after], want)
-    assert sorted(seen) == list(range(count))
-    assert len(sizes) == 1
-
-
 def test_a_text_has_the_divergence_that_it_has_alone(job):
     policy, base = (llama.init_params(job.cfg, jax.random.key(n)) for n in (1, 2))
     measure = divergence.divergence_scorer(job, base)
@@ -75,14 +53,22 @@ def test_a_text_has_the_divergence_that_it_has_alone(job):
 
 
 def test_no_text_is_no_number(job):
-    assert packed_texts.map_texts(job, pytest.fail, [], "KL").shape == (0,)
+    base = llama.init_params(job.cfg, jax.random.key(2))
+    assert divergence.divergence_scorer(job, base)(base, [], []).shape == (0,)
 
 
 def test_rows_are_few_where_texts_are_long(job):
-    limit = reading.rows_at(job)(4096, 64)
+    limit, sizes = reading.rows_at(job)(4096, 64), []
     assert limit < reading.rows_at(job)(64, 64)
+
+    def program(tokens, segments, states):
+        sizes.append(len(tokens))
+        return jnp.ones(states.shape)
+
     texts = [packing.Text(range(4000), wanted=range(3990, 4000))] * 64
-    sizes = [len(which) for which, _ in packed_texts.parts(job, texts)]
+    with jax.set_mesh(job.mesh):
+        found = packed_texts.read_states(job, program, texts)
+    np.testing.assert_array_equal(found, 10)
     assert max(sizes) <= limit and sum(sizes) >= 64
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from rlcd_jax import sharding
 from rlcd_jax.datasets import closed_questions
-from rlcd_jax.job import roles
+from rlcd_jax.job import batching, roles
 from rlcd_jax.judging import judges
 from rlcd_jax.models import llama
 from rlcd_jax.planning import drawing, passes, questions, sizes
@@ -17,7 +15,6 @@ from rlcd_jax.preference import best_of
 from rlcd_jax.scoring import (
     divergence,
     likelihoods,
-    packed_texts,
     regression,
     rewards,
 )
@@ -106,22 +103,18 @@ def _divergence(
     """
     job, section = setting.job, setting.job.config.evaluate
     replies = setting.test_prompts * section.samples_per_prompt
-    prompt = job.config.pairs.prompt_tokens
-    text = divergence.text((0,) * (prompt + section.reply_tokens), prompt)
-    longest = packed_texts.longest_of([text])
-    alike = [text] * min(replies, passes.rows_at(setting, longest, replies))
-    _, rows = next(packed_texts.parts(job, alike))
+    text = job.config.pairs.prompt_tokens + section.reply_tokens
+    longest = batching.rising_lengths(text)[-1]
+    rows = passes.row_shapes(setting, longest, replies, states=True)
     return passes.read(
         setting,
         "divergence",
-        divergence.divergence_program(job, longest),
+        divergence.divergence_program(job),
         models,
-        tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in rows.values()),
+        rows,
         held=held,
         num_texts=systems * replies,
-        logit_length=rows["states"].shape[1],
-        at_once=len(rows["at"]),
-        reach=longest,
+        logit_length=rows[0].shape[1],
     )
 
 

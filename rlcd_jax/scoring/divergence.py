@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlcd_jax import sharding
@@ -37,11 +35,11 @@ def divergence_scorer(
     ) -> np.ndarray:
         policy = reading.frozen(job, policy)
         texts = [text(row, start) for row, start in zip(rows, starts, strict=True)]
-        run = divergence_program(job, packed_texts.longest_of(texts))
+        if not texts:
+            return np.zeros((0,), np.float32)
         with jax.set_mesh(job.mesh):
-            return packed_texts.map_texts(
-                job, functools.partial(run, policy, base), texts, "KL of replies"
-            )
+            read = functools.partial(divergence_program(job), policy, base)
+            return packed_texts.read_states(job, read, texts, what="KL of replies")
 
     return measure
 
@@ -54,34 +52,28 @@ def text(row: Ids, start: int) -> packing.Text:
     return packing.Text(row, wanted=range(max(start, 1), len(row)))
 
 
-def divergence_program(job: setup.Job, longest: int) -> Callable[..., jax.Array]:
-    """Return the compiled (policy, base, *rows) -> nats [B].
+def divergence_program(job: setup.Job) -> Callable[..., jax.Array]:
+    """Return the compiled (policy, base, tokens, segments, states) -> nats [N, C].
 
-    The rows are the arrays `packed_texts.READ`; both models are frozen ones.
-
-    Args:
-      job: of the stage.
-      longest: text, in tokens.
+    Tokens and segments are [N, W], states [N, C], as `packing.Packer.fill` gives them;
+    both models are frozen ones.
     """
-    cfg = dataclasses.replace(job.cfg, reach=longest)
-    return _program(cfg, job.mesh, job.read_chunk_tokens)
+    return _program(job.cfg, job.mesh, job.read_chunk_tokens)
 
 
 @functools.lru_cache(maxsize=reading.KEPT)
 def _program(
     cfg: llama.LlamaConfig, mesh: jax.sharding.Mesh, chunk_tokens: int
 ) -> Callable:
-    def program(policy, base, *rows):
-        rows = dict(zip(packed_texts.READ, rows, strict=True))
-        away = heads.policy_divergence(
+    def program(policy, base, tokens, segments, states):
+        rows = {"tokens": tokens, "segments": segments, "states": states}
+        return heads.policy_divergence(
             policy, base, cfg, rows, chunk_tokens=chunk_tokens
         )
-        away = packing.unpack(away, rows["at"])
-        return jnp.sum(jnp.where(rows["counted"], away, 0.0), axis=1)
 
     return jax.jit(
         program,
-        in_shardings=(None, None, *reading.batch_of(mesh, len(packed_texts.READ))),
+        in_shardings=(None, None, *reading.batch_of(mesh, 3)),
         out_shardings=sharding.replicated(mesh),
         compiler_options=sharding.compiler_options(mesh),
     )
