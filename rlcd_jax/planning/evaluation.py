@@ -7,7 +7,7 @@ from typing import Any
 
 from rlcd_jax import sharding
 from rlcd_jax.datasets import closed_questions
-from rlcd_jax.job import batching, roles
+from rlcd_jax.job import roles
 from rlcd_jax.judging import judges
 from rlcd_jax.models import llama
 from rlcd_jax.planning import drawing, passes, questions, sizes
@@ -15,6 +15,7 @@ from rlcd_jax.preference import best_of
 from rlcd_jax.scoring import (
     divergence,
     likelihoods,
+    packed_texts,
     regression,
     rewards,
 )
@@ -104,7 +105,7 @@ def _divergence(
     job, section = setting.job, setting.job.config.evaluate
     replies = setting.test_prompts * section.samples_per_prompt
     text = job.config.pairs.prompt_tokens + section.reply_tokens
-    longest = batching.rising_lengths(text)[-1]
+    longest = packed_texts.made_for(text)
     rows = passes.row_shapes(setting, longest, replies, states=True)
     return passes.read(
         setting,
@@ -139,7 +140,7 @@ def _regression(
         ("closed questions", choices, regression.CHOICE_TOKENS),
         ("human texts", most, regression.TEXT_TOKENS),
     ):
-        longest = batching.rising_lengths(length)[-1]
+        longest = packed_texts.made_for(length)
         texts = passes.row_shapes(setting, longest, num, states=True)
         yield passes.read(
             setting,

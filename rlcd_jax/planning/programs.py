@@ -16,12 +16,12 @@ import jax
 from rlcd_jax import records, sharding, stages
 from rlcd_jax.checks import rules
 from rlcd_jax.decode import programs as engine_programs
-from rlcd_jax.job import batching, roles, supervised
+from rlcd_jax.job import roles, supervised
 from rlcd_jax.models import footprint, llama
 from rlcd_jax.pairs import grid
 from rlcd_jax.planning import counts, drawing, evaluation, passes, questions, sizes
 from rlcd_jax.ppo import acting, frozen_files, learning, reply_reading, reply_rows
-from rlcd_jax.scoring import likelihoods, rewards
+from rlcd_jax.scoring import likelihoods, packed_texts, rewards
 from rlcd_jax.training import train_state
 
 Program = passes.Program
@@ -179,7 +179,7 @@ def direct(setting: Setting) -> list[Program]:
     model = sizes.model_shapes(setting, llama.param_specs(setting.cfg), frozen=True)
     copy = {"frozen": sharding.device_bytes(model)}
     start, update = train(setting, "direct")
-    length = batching.rising_lengths(section.lengths[-1])[-1]
+    length = packed_texts.made_for(section.lengths[-1])
 
     def read(
         name: str, who: Shapes, held: passes.Bytes, pairs: int, looks: int = 1

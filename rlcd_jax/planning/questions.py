@@ -11,11 +11,11 @@ import jax.numpy as jnp
 
 from rlcd_jax import sharding
 from rlcd_jax.decode import layout
-from rlcd_jax.job import batching, roles, setup
+from rlcd_jax.job import roles, setup
 from rlcd_jax.models import llama
 from rlcd_jax.pairs import few_shots, scoring_prompt
 from rlcd_jax.planning import passes, sizes
-from rlcd_jax.scoring import letters
+from rlcd_jax.scoring import letters, packed_texts
 
 ENGLISH_BYTES = 4  # of a token, about
 
@@ -72,7 +72,7 @@ def longest(
     own = max(len(text.encode()) for text in words) // bytes_a_token(setting)
     prompt_tokens = setting.job.config.pairs.prompt_tokens
     own += before
-    return batching.rising_lengths(prompt_tokens + 2 * reply_tokens + own)[-1]
+    return packed_texts.made_for(prompt_tokens + 2 * reply_tokens + own)
 
 
 def shots_tokens(setting: sizes.Setting) -> int:

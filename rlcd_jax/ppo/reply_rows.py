@@ -71,9 +71,15 @@ def read_parts(
       job: of the stage.
       texts: as many as some whole parts have.
     """
-    packer = _packer(job, len(texts) // rows_at_once(job))
-    for which, rows in packer.by_part(texts):
-        yield which, {name: rows[name] for name in READ}
+    at_once = rows_at_once(job)
+    parts = len(texts) // at_once
+    packer = _packer(job, parts)
+    examples = [[one] for one in texts]
+    places = packer.place(examples)
+    filled = packer.fill(examples, places, packer.stepped(places.size, at_once))
+    for part in range(parts):
+        mine = slice(part, None, parts)
+        yield places.order[mine], {name: filled[name][mine] for name in READ}
 
 
 def update_batches(

@@ -35,8 +35,6 @@ def divergence_scorer(
     ) -> np.ndarray:
         policy = reading.frozen(job, policy)
         texts = [text(row, start) for row, start in zip(rows, starts, strict=True)]
-        if not texts:
-            return np.zeros((0,), np.float32)
         with jax.set_mesh(job.mesh):
             read = functools.partial(divergence_program(job), policy, base)
             return packed_texts.read_states(job, read, texts, what="KL of replies")

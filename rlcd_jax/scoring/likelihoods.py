@@ -62,8 +62,6 @@ def ids_scorer(
     def score(
         params: Params, rows: Sequence[Sequence[int]], counts: Sequence[int]
     ) -> np.ndarray:
-        if not rows:
-            return np.zeros((0,), np.float32)
         texts = [text(row, num) for row, num in zip(rows, counts, strict=True)]
         with jax.set_mesh(job.mesh):
             read = functools.partial(run, params)

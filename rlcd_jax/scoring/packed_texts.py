@@ -19,9 +19,9 @@ from rlcd_jax.training import packing
 Ids = Sequence[int]
 
 
-def longest_of(texts: Sequence[packing.Text]) -> int:
-    """Return the tokens that a text may have in programs that read these."""
-    return batching.rising_lengths(max((text.length for text in texts), default=1))[-1]
+def made_for(longest: int) -> int:
+    """Return the tokens that a text may have in rows for texts of up to `longest`."""
+    return batching.rising_lengths(longest)[-1]
 
 
 def read_ends(
@@ -38,7 +38,8 @@ def read_ends(
       job: of the stage, whose mesh is set.
       program: (tokens, segments [N, W], on the devices) -> [N, W, …].
       texts: one at least, as ids.
-      longest: text that rows are made for, in tokens; 0: `longest_of` these.
+      longest: text that rows are made for, in tokens; 0: as `made_for` says
+        of these.
       what: what is done, for a progress bar; "": none is shown.
 
     Returns:
@@ -67,12 +68,14 @@ def read_states(
     Args:
       job: of the stage, whose mesh is set.
       program: (tokens, segments [N, W], states [N, C], on the devices) -> [N, C].
-      texts: one at least.
+      texts: any number.
       what: what is done, for a progress bar; "": none is shown.
 
     Returns:
-      [len(texts)]; 0 of a text without a state.
+      [len(texts)] float32; 0 of a text without a state.
     """
+    if not texts:
+        return np.zeros((0,), np.float32)
     rows, out = _read(
         job, program, texts, ("tokens", "segments", "states"), longest=0, what=what
     )
@@ -89,7 +92,7 @@ def _read(
     what: str,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the rows of texts, `reading.rows_at` at once, and a program's results."""
-    longest = longest or longest_of(texts)
+    longest = longest or made_for(max(text.length for text in texts))
     width, rows_at = packing.row_width(longest), reading.rows_at(job)
     most = max(len(text.wanted) for text in texts)
     wanted = max(1, most) if "states" in names else 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -244,22 +244,6 @@ class Packer:
         if self.wanted and places.rows.shape[1] == 1:
             out |= {name: out[name][:, 0] for name in ("at", "counted")}
         return out
-
-    def by_part(
-        self, texts: Sequence[Text]
-    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """Yield which of single texts each part has, [B / M], and its rows.
-
-        Args:
-          texts: a multiple of M; the arrays are those of `fill`, of one size in all.
-        """
-        examples = [[text] for text in texts]
-        places = self.place(examples)
-        size = self.stepped(places.size, len(texts) // self.parts)
-        filled = self.fill(examples, places, size)
-        for part in range(self.parts):
-            mine = slice(part, None, self.parts)
-            yield places.order[mine], {name: x[mine] for name, x in filled.items()}
 
     def stepped(self, size: Size, texts: int) -> Size:
         """Return the next size of few, where later batches are not known yet.
