@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from rlcd_jax import sharding
 from rlcd_jax.decode import jitted, layout, programs
 from rlcd_jax.job import kernels
-from rlcd_jax.models import llama, table
+from rlcd_jax.models import llama, siblings, table
 from rlcd_jax.planning import chips, compiled, gpu_targets
 
 ROWS = 8
@@ -44,8 +44,14 @@ def loss(cfg, params, tokens, numbers):
     return jnp.sum(llama.hidden_states(params, cfg, tokens, tokens, numbers)[0])
 
 
+def loss_alike(cfg, params, tokens, texts, sources, places):
+    """Return a scalar of all states of rows whose texts share their beginnings."""
+    alike = siblings.find(texts, sources, places)
+    return jnp.sum(llama.hidden_states(params, cfg, tokens, tokens, alike)[0])
+
+
 def lower(topology: chips.Topology, length: int) -> dict[str, jax.stages.Lowered]:
-    """Return a reading, its gradient, a prefill and decode steps, of `length` tokens."""
+    """Return a reading, gradients, a prefill and decode steps, of `length` tokens."""
     mesh = sharding.make_mesh(2, 2, 2, devices=compiled.find_devices(topology))
     backend = gpu_targets.backend(topology.chip)
     cfg = kernels.configured(CFG, attention="auto", results="auto", backend=backend)
@@ -53,8 +59,13 @@ def lower(topology: chips.Topology, length: int) -> dict[str, jax.stages.Lowered
     params = jitted.placed(
         table.abstract_params(specs), sharding.param_shardings(specs, mesh)
     )
-    tokens = jax.ShapeDtypeStruct((ROWS, length), jnp.int32)
-    rows = jitted.placed(tokens, sharding.batch_sharding(mesh))
+
+    def of_shape(*shape: int) -> jax.ShapeDtypeStruct:
+        one = jax.ShapeDtypeStruct(shape, jnp.int32)
+        return jitted.placed(one, sharding.batch_sharding(mesh))
+
+    rows, fewer = of_shape(ROWS, length), length * 2 // 3
+    shared = (of_shape(ROWS, fewer), rows, rows, of_shape(ROWS, fewer, 2))
     made = jitted.make(cfg, mesh, weights="whole", num_slots=SLOTS, num_steps=1)
     sizes = layout.sizes(
         SLOTS,
@@ -75,11 +86,12 @@ def lower(topology: chips.Topology, length: int) -> dict[str, jax.stages.Lowered
         string_states=1,
     )
     drawn = {one.name: one.lower for one in works}
-    read = functools.partial(loss, cfg)
+    read, alike = functools.partial(loss, cfg), functools.partial(loss_alike, cfg)
     with jax.set_mesh(mesh):
         return {
             "reading": jax.jit(read).lower(params, rows, rows),
             "gradient": jax.jit(jax.grad(read)).lower(params, rows, rows),
+            "gradient of siblings": jax.jit(jax.grad(alike)).lower(params, *shared),
             "prefill": drawn[f"prefill {length}"](),
             "decode": drawn["decode"](),
         }

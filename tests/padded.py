@@ -68,3 +68,10 @@ def text_logprobs(
     )
     counted = mask[:, 1:] & mask[:, :-1]
     return jnp.pad(jnp.where(counted, logprobs, 0.0), ((0, 0), (1, 0)))
+
+
+def laid_out(batch):
+    """Return the tokens of packed rows as "segments" numbers them, each text whole."""
+    if "sources" not in batch:
+        return batch["tokens"]
+    return np.take_along_axis(batch["tokens"], batch["sources"], axis=1)

@@ -15,6 +15,7 @@ import family_oracle
 import family_run
 import numpy as np
 import numpy_llama
+import padded
 import pytest
 import runs
 
@@ -86,16 +87,15 @@ def updates_of(seen, key: str):
 def texts_of(batch, count: int = 1) -> list[tuple[tuple[int, ...], ...]]:
     """Return the ids of each example's texts, `count` of them, from packed rows."""
     numbers = range(1, int(batch["segments"].max()) + 1)
-    ids = [
-        tuple(map(int, batch["tokens"][batch["segments"] == number]))
-        for number in numbers
-    ]
+    tokens = padded.laid_out(batch)
+    ids = [tuple(map(int, tokens[batch["segments"] == number])) for number in numbers]
     return [tuple(ids[i : i + count]) for i in range(0, len(ids), count)]
 
 
 def read_tokens(batch, place: int) -> tuple[int, ...]:
     """Return the tokens whose log-probabilities an example counts, of a whole batch."""
-    following = np.take_along_axis(batch["tokens"], batch["states"] + 1, axis=1)
+    after = batch.get("nexts", batch["states"] + 1)
+    following = np.take_along_axis(batch["tokens"], after, axis=1)
     at = batch["at"][place][batch["counted"][place]]
     return tuple(map(int, following.reshape(-1)[at]))
 

@@ -9,7 +9,7 @@ import padded
 import pytest
 
 from rlcd_jax.models import heads, llama, presets
-from rlcd_jax.training import packing
+from rlcd_jax.training import packing, row_arrays
 
 CFG = dataclasses.replace(presets.get_preset("tiny"), dtype="float32", remat="none")
 CLOSE = {"rtol": 0, "atol": 2e-5}  # float32 log-probabilities of size 5
@@ -127,7 +127,9 @@ def rows(texts):
         for ids, mask in zip(*texts, strict=True)
     ]
     places = packer.place(examples)
-    return packer.fill(examples, places, dataclasses.replace(places.size, states=13))
+    return row_arrays.fill(
+        packer, examples, places, dataclasses.replace(places.size, states=13)
+    )
 
 
 def test_policy_divergence_is_zero_at_equality(params, rows):
@@ -142,7 +144,7 @@ def test_policy_divergence_equals_a_dense_oracle(params, texts, rows):
     away = heads.policy_divergence(policy, params, CFG, rows, chunk_tokens=9)
     ours, theirs = (dense_logprobs(p, tokens, mask) for p in (policy, params))
     kl = (np.exp(ours) * (ours - theirs)).sum(-1)  # of the state after each token
-    away = np.asarray(packing.unpack(away, rows["at"]))
+    away = np.asarray(row_arrays.unpack(away, rows["at"]))
     for row, (own, counted) in enumerate(zip(away, rows["counted"], strict=True)):
         inside = np.flatnonzero(mask[row])
         np.testing.assert_allclose(own[counted], kl[row, inside[2:-1]], rtol=1e-4)

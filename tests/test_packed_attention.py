@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rlcd_jax.decode import programs
 from rlcd_jax.models import attention, cached, heads, llama, packed, presets
-from rlcd_jax.training import packing
+from rlcd_jax.training import packing, row_arrays
 
 WIDTH = 96
 CLOSE = 2e-2  # of the largest entry: operands have eight bits
@@ -35,7 +35,7 @@ def rows_of(texts, width=WIDTH):
     )
     examples = [[packing.Text([1] * own, unseen=more)] for own, more in texts]
     places = packer.place(examples)
-    return packer.fill(examples, places, places.size)["segments"]
+    return row_arrays.fill(packer, examples, places, places.size)["segments"]
 
 
 @given(
@@ -135,7 +135,7 @@ def test_a_model_reads_rows_as_with_masked_scores(remat):
         for own, more in TEXTS
     ]
     places = packer.place(examples)
-    rows = packer.fill(examples, places, places.size)
+    rows = row_arrays.fill(packer, examples, places, places.size)
     rows = {name: jnp.asarray(value) for name, value in rows.items()}
 
     def run(**numbers):
@@ -143,7 +143,7 @@ def test_a_model_reads_rows_as_with_masked_scores(remat):
 
         def loss(params):
             found, _ = heads.state_logprobs(params, how, rows, chunk_tokens=256)
-            own = packing.unpack(found, rows["at"])
+            own = row_arrays.unpack(found, rows["at"])
             return jnp.sum(jnp.where(rows["counted"], own, 0.0)), own
 
         grads, found = jax.jit(jax.grad(loss, has_aux=True))(params)

@@ -19,7 +19,7 @@ from rlcd_jax.ppo import kl_penalty, learning, reply_rows
 from rlcd_jax.preference import model, pair_ids
 from rlcd_jax.scoring import rewards
 from rlcd_jax.stages import distill_context, train_directly, train_preference
-from rlcd_jax.training import losses, packing, preferences, train_state
+from rlcd_jax.training import losses, packing, preferences, row_arrays, train_state
 
 MESHES = {"one": (1, 1, 1, 1), "eight": (1, 2, 2, 2)}
 LOSSES = {
@@ -64,7 +64,7 @@ def test_every_text_lies_whole_in_a_row_and_its_states_are_found(
         40, parts, ways, pad_id=0, wanted=wanted, rows=rows * ways, width=width
     )
     places = packer.place(examples)
-    out = packer.fill(examples, places, places.size)
+    out = row_arrays.fill(packer, examples, places, places.size)
     assert sorted(places.order.tolist()) == list(range(num))
     assert places.size.rows % ways == 0
     wide = places.size.width
@@ -73,7 +73,7 @@ def test_every_text_lies_whole_in_a_row_and_its_states_are_found(
     assert out["tokens"].shape == (parts * places.size.rows, wide)
     total = sum(text.length for one in examples for text in one)
     assert (out["segments"] > 0).sum() == total  # nothing twice, nothing on another
-    assert packing.useful_share(out["segments"]) == total / out["tokens"].size
+    assert row_arrays.useful_share(out) == total / out["tokens"].size
     for part in range(parts):
         tokens = out["tokens"][part::parts].ravel()
         segments = out["segments"][part::parts].ravel()
@@ -141,7 +141,7 @@ def test_the_number_of_rows_is_that_of_the_least_work(lengths, dear):
         return 1.0 + (width > dear > 1)
 
     packer = packing.Packer(300, 1, 1, pad_id=0, wanted=0, work=work if dear else None)
-    chosen = packer.choose_rows([batch])
+    chosen = packer.choose([batch]).rows
     works = {}
     for rows in range(packing.usual_rows(16, 300, 1), 17):
         width = dataclasses.replace(packer, rows=rows).place(batch).size.width
@@ -218,21 +218,33 @@ def test_nine_tenths_of_the_papers_lengths_are_useful(stage):
         prompts = np.interp(
             rng.random(batch), [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], quantiles
         )
-        lengths = prompts.astype(int)[:, None] + rng.integers(40, 141, (batch, texts))
-        tokens += lengths.sum()
-        batches.append([[packing.Text(range(n)) for n in one] for one in lengths])
+        replies = rng.integers(40, 141, (batch, texts))
+        tokens += (prompts.astype(int)[:, None] + replies).sum()
+        batches.append(
+            [
+                [
+                    packing.Text((*range(prompt), *[-k - 1] * n))
+                    for k, n in enumerate(own)
+                ]
+                for prompt, own in zip(prompts.astype(int), replies, strict=True)
+            ]
+        )
     if "policy" in stage:  # each step is sized when it is drawn
         sizes = [packer.stepped(packer.place(one).size, batch) for one in batches]
         rows, widths = sizes[0].rows, [size.width for size in sizes]
         assert {size.rows for size in sizes} == {rows}
     else:
-        rows = packer.choose_rows(batches[: packed_batches.TRIED])
-        packer = dataclasses.replace(packer, rows=rows)
+        packer = packer.choose(batches[: packed_batches.TRIED])
+        rows = packer.rows
         needed = [packer.place(one).size.width for one in batches]
         widths = packing.choose_widths(needed)
     assert len(set(widths)) <= 8  # programs
-    assert tokens / (rows * sum(widths)) >= 0.9
     assert tokens / (updates * batch * texts * longest) < 0.5  # as padded rows
+    assert packer.shares == (32 if texts == 2 else 0)
+    read = sum(packer.tokens_read(example) for one in batches for example in one)
+    assert read / (rows * sum(widths)) >= 0.9
+    if texts == 2:  # what is computed, of all tokens of the texts
+        assert rows * sum(widths) <= (0.77 if ways == 1 else 0.79) * tokens
 
 
 def test_positions_and_sight_of_texts_in_a_row():
@@ -255,10 +267,26 @@ def distill_examples():
 
 
 def pairs():
+    """Return eight pairs, of which some have a beginning in common and some have none.
+
+    One reply is the beginning of the other.
+    """
     ids = ragged()
+    made = [(one, other) for one, other in zip(ids, ids[::-1], strict=True)]
+    for index in (0, 2, 5, 6):
+        prompt, (one, other) = ids[index], made[index]
+        made[index] = (prompt[:8] + one)[:24], (prompt[:8] + other)[:24]
+    made[3] = ids[4][:-1], ids[4]
     return [
-        pair_ids.TokenPair(*texts) for texts in zip(ids, ids[::-1], LABELS, strict=True)
+        pair_ids.TokenPair(*texts, label)
+        for texts, label in zip(made, LABELS, strict=True)
     ]
+
+
+def sharing(collate, shares):
+    """Return how examples become arrays that share beginnings of two tokens, or none."""
+    packer = dataclasses.replace(collate.packer, shares=2 * shares)
+    return dataclasses.replace(collate, packer=packer)
 
 
 def padded_distill(params, job, per_sequence):
@@ -341,14 +369,18 @@ def test_packed_distillation_equals_padded(mesh, micro, per_sequence):
     assert_step_is_that_of(lambda p: padded_distill(p, job, per_sequence), params, ours)
 
 
-@pytest.mark.parametrize(("mesh", "micro"), [("one", 4), ("eight", 0)])
-def test_packed_preference_equals_padded(mesh, micro):
+SHARED = [("one", 4, False), ("eight", 0, False), ("one", 4, True), ("eight", 0, True)]
+
+
+@pytest.mark.parametrize(("mesh", "micro", "shares"), SHARED)
+def test_packed_preference_equals_padded(mesh, micro, shares):
     job = mesh_world.make_job(MESHES[mesh], "plain")
     with job.config.unlocked():
         job.config.preference.micro_batch = micro
     scalar = mesh_world._params(job, heads.scalar_specs(job.cfg), 1)
     params = {"preference": scalar}
-    batch = train_preference.collate(job)(pairs())
+    batch = sharing(train_preference.collate(job), shares)(pairs())
+    assert ("sources" in batch) == shares
     ours = gradient(
         job,
         model.preference_loss(job),
@@ -360,8 +392,8 @@ def test_packed_preference_equals_padded(mesh, micro):
     assert_step_is_that_of(lambda p: padded_preference(p, job), params, ours)
 
 
-@pytest.mark.parametrize(("mesh", "micro"), [("one", 4), ("eight", 0)])
-def test_packed_pairs_of_a_policy_equal_padded(mesh, micro):
+@pytest.mark.parametrize(("mesh", "micro", "shares"), SHARED)
+def test_packed_pairs_of_a_policy_equal_padded(mesh, micro, shares):
     job = mesh_world.make_job(MESHES[mesh], "plain")
     with job.config.unlocked():
         job.config.direct.micro_batch = micro
@@ -371,7 +403,8 @@ def test_packed_pairs_of_a_policy_equal_padded(mesh, micro):
         train_directly.ReadPair(pair, (float(one), float(two)))
         for pair, (one, two) in zip(pairs(), reference, strict=True)
     ]
-    batch = train_directly.collate(job)(rows)
+    batch = sharing(train_directly.collate(job), shares)(rows)
+    assert ("sources" in batch) == shares
     ours = gradient(
         job,
         train_directly.direct_loss(job),

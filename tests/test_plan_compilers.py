@@ -56,12 +56,14 @@ HAVE = {
     "v5e:2x4": {
         "reading": ["fwd"],
         "gradient": ["dkv", "dq", "fwd"],
+        "gradient of siblings": ["dkv", "dq", "fwd"],
         "prefill": ["fwd"],
         "decode": [],
     },
     "h100:8": {
         "reading": ["fmhaSoftmax"],
         "gradient": ["fmhaSoftmax", "fmhaSoftmaxBackward"],
+        "gradient of siblings": ["fmhaSoftmax", "fmhaSoftmaxBackward"],
         "prefill": ["fmhaSoftmax"],
         "decode": ["one_query"],
     },

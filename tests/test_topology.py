@@ -9,6 +9,7 @@ import contextlib
 
 import jax
 import numpy as np
+import padded
 import pytest
 import runs
 
@@ -51,7 +52,7 @@ def run_on(workdir, stage, meshes, monkeypatch):
     update = trainer.Trainer.update
 
     def noted(self, state, batch):
-        tokens = np.where(batch["segments"] > 0, batch["tokens"], 0)
+        tokens = np.where(batch["segments"] > 0, padded.laid_out(batch), 0)
         # Of a batch as a set of texts: where they lie depends on the devices.
         batches.append((int((batch["segments"] > 0).sum()), int(tokens.sum())))
         return update(self, state, batch)

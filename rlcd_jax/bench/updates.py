@@ -36,11 +36,16 @@ def train(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any
 
 
 def preference(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str, Any]:
-    """Return the figures of training the preference model on pairs."""
+    """Return the figures of training the preference model on pairs of a prompt each."""
     count = settings.repeats * job.config.preference.batch_size
     texts = _texts(settings, job, "preference", 2 * count)
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    rows = [pair_ids.TokenPair(tuple(a), tuple(b), prob_2=1.0) for a, b in pairs]
+    rows = [
+        pair_ids.TokenPair(
+            tuple(a), (*a[: settings.prompt], *b[settings.prompt :]), prob_2=1.0
+        )
+        for a, b in pairs
+    ]
     return _measure(settings, job, "preference", train_preference, rows)
 
 
@@ -119,7 +124,11 @@ def _measure(
     flat = [[text for one in batch for text in one] for batch in texts]
     tokens = [sum(len(text.ids) for text in batch) for batch in flat]
     adapted = job.lora is not None
-    flops = [rates.update_flops(job.cfg, batch, adapted=adapted) for batch in flat]
+    shared = [batches.shared(index) for index in range(settings.repeats)]
+    flops = [
+        rates.update_flops(job.cfg, batch, adapted=adapted, shared=own)
+        for batch, own in zip(flat, shared, strict=True)
+    ]
     own = times[ratios.OURS]
     made = [flop / seconds for flop, seconds in zip(flops, own, strict=True)]
     speeds = [count / seconds for count, seconds in zip(tokens, own, strict=True)]
@@ -133,6 +142,7 @@ def _measure(
         "parts": parts,
         "tokens_an_update": statistics.mean(tokens),
         "useful_share": batches.useful_share(),
+        "shared_share": batches.shared_share(),
         "seconds_an_update": statistics.median(own),
         "first_updates_seconds": compile_seconds,
         "tokens_per_second": statistics.median(speeds),

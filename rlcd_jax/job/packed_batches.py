@@ -17,7 +17,7 @@ import numpy as np
 from rlcd_jax import sharding
 from rlcd_jax.job import batching, curriculum, setup
 from rlcd_jax.models import footprint, llama, packed
-from rlcd_jax.training import packing
+from rlcd_jax.training import packing, row_arrays
 
 Row = Any
 TRIED = 32  # batches by which the number of rows is chosen
@@ -78,7 +78,7 @@ class Collate:
     def fill(
         self, rows: Sequence[Row], places: packing.Places, size: packing.Size
     ) -> dict[str, np.ndarray]:
-        """Return the arrays of a batch: see `packing.Packer.fill`.
+        """Return the arrays of a batch: see `row_arrays.fill`.
 
         Args:
           rows: the examples.
@@ -88,7 +88,7 @@ class Collate:
         examples = [self.texts(row) for row in rows]
         ordered = [rows[index] for index in places.order]
         return {
-            **self.packer.fill(examples, places, size),
+            **row_arrays.fill(self.packer, examples, places, size),
             **self.numbers(ordered),
         }
 
@@ -137,27 +137,39 @@ class Batches:
                 batching.batch_indices(len(rows), seed, batch_size, index)
                 for index in range(total)
             ]
-        rows_of_part = collate.packer.choose_rows(
+        packer = collate.packer.choose(
             [self._examples(index) for index in range(min(total, TRIED))]
         )
-        packer = dataclasses.replace(collate.packer, rows=rows_of_part)
         self._collate = dataclasses.replace(collate, packer=packer)
-        self._places, self._tokens = [], 0
+        self._places, self._read, self._tokens = [], 0, 0
         for index in range(total):
             examples = self._examples(index)
             self._places.append(packer.place(examples))
-            self._tokens += sum(text.length for one in examples for text in one)
+            for example in examples:
+                self._read += packer.tokens_read(example)
+                self._tokens += sum(text.length for text in example)
         needed = [places.size for places in self._places]
         states = max(size.states for size in needed)
+        widths = packing.choose_widths([size.width for size in needed])
+        whole: dict[int, int] = {}  # by width
+        for size, width in zip(needed, widths, strict=True):
+            whole[width] = max(size.whole, whole.get(width, 0))
         self.sizes = [
-            packing.Size(rows_of_part, width, min(states, width))
-            for width in packing.choose_widths([size.width for size in needed])
+            packing.Size(packer.rows, width, min(states, width), whole[width])
+            for width in widths
         ]
 
     def useful_share(self) -> float:
         """Return how many of the tokens of all batches are of a text, in [0, 1]."""
         tokens = sum(size.rows * size.width for size in self.sizes)
-        return self._tokens / (self._collate.packer.parts * tokens)
+        return self._read / (self._collate.packer.parts * tokens)
+
+    def shared_share(self) -> float:
+        """Return how many of the tokens of all texts need not be read, in [0, 1].
+
+        They are of a beginning that has been read in another text of their example.
+        """
+        return 1 - self._read / self._tokens
 
     def shares(self, index: int) -> dict[str, float]:
         """Return the share of each method's rows in a batch; {} without ramps."""
@@ -191,6 +203,16 @@ class Batches:
     def texts(self, index: int) -> list[packing.Text]:
         """Return the texts of a batch, all examples' one after the other."""
         return [text for one in self._examples(index) for text in one]
+
+    def shared(self, index: int) -> list[int]:
+        """Return the tokens of each beginning of a batch that is not read again."""
+        packer = self._collate.packer
+        found = [
+            packer.shared_by(example)
+            for example in self._examples(index)
+            for _ in range(sum(text.length > 0 for text in example) - 1)
+        ]
+        return [tokens for tokens in found if tokens]
 
     def prepare(self, index: int) -> None:
         """Have the arrays of a batch ready for `arrays`; beyond the last there is none.

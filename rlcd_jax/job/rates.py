@@ -13,22 +13,32 @@ UPDATE = "update"  # the phase of an update: from its batch to its metrics
 
 
 def update_flops(
-    cfg: llama.LlamaConfig, texts: Sequence[packing.Text], *, adapted: bool
+    cfg: llama.LlamaConfig,
+    texts: Sequence[packing.Text],
+    *,
+    adapted: bool,
+    shared: Sequence[int] = (),
 ) -> float:
     """Return the model's operations of an update on texts, each by itself.
 
-    Padding, and what remat computes again, are no work of the model.
+    Padding, and what remat computes again, are no work of the model; nor is a beginning
+    that has been read in another text.
 
     Args:
       cfg: model numbers.
       texts: as the model reads them.
       adapted: whether adapters alone are trained.
+      shared: tokens of each beginning that is not read again.
     """
     forward = sum(
         footprint.forward_flops(
             cfg, len(text.ids), len(text.ids), logit_tokens=len(text.wanted)
         )
         for text in texts
+    )
+    forward -= sum(
+        footprint.forward_flops(cfg, tokens, tokens, logit_tokens=0)
+        for tokens in shared
     )
     return footprint.training_flops(cfg, forward, adapted=adapted)[0]
 

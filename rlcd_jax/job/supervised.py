@@ -212,7 +212,7 @@ def fit(
 
     Returns:
       The last state, and the held-out metrics of the last parameters with the share of
-      useful tokens in all batches.
+      useful tokens in all batches, and of those that were not read again, if any.
     """
     section = config[lesson.stage]
     batches = make_batches(config, lesson.stage, lesson.rows, lesson.collate)
@@ -241,6 +241,7 @@ def fit(
     return state, {
         **held_out,
         trainer.USEFUL: batches.useful_share(),
+        **({trainer.SHARED: share} if (share := batches.shared_share()) else {}),
         **batches.as_summary(),
         "skipped_updates": nonfinite.count(rows),
         **phases.added(rows),
@@ -352,10 +353,13 @@ def _speed(
 ) -> dict[str, float]:
     """Return what a step took, by phase, and how fast its update was."""
     taken, texts = phases.take(), batches.texts(step - 1)
+    shared = batches.shared(step - 1)
     return taken | rates.of_updates(
         taken,
-        tokens=sum(len(text.ids) for text in texts),
-        flops=rates.update_flops(lesson.cfg, texts, adapted=program.is_adapted),
+        tokens=sum(len(text.ids) for text in texts) - sum(shared),
+        flops=rates.update_flops(
+            lesson.cfg, texts, adapted=program.is_adapted, shared=shared
+        ),
     )
 
 

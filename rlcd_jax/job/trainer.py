@@ -21,13 +21,14 @@ from absl import logging
 from rlcd_jax import checkpoint, phases, processes, retention, sharding, tree
 from rlcd_jax.job import trained_form
 from rlcd_jax.models import lora, table
-from rlcd_jax.training import packing, train_state
+from rlcd_jax.training import row_arrays, train_state
 
 Params = Any
 KEPT = 8  # losses, optimizers and updates of different settings that a process keeps
 PACKED = 2**27  # bytes of a checkpoint's item, at least, that are packed at once
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
 USEFUL = "rate/useful_tokens"  # metric: of the tokens of all rows, those of a text
+SHARED = "rate/shared_tokens"  # metric: of the tokens of texts, those not read again
 
 
 class Trainer:
@@ -106,7 +107,8 @@ class Trainer:
                 state = train_state.with_part(state, name, own)
         return state, {
             **(metrics or {}),
-            USEFUL: packing.useful_share(batch["segments"]),
+            USEFUL: row_arrays.useful_share(batch),
+            **({SHARED: row_arrays.shared_share(batch)} if "places" in batch else {}),
         }
 
     def norms(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import ad_checkpoint
 
-from rlcd_jax.models import llama, output_table, table
+from rlcd_jax.models import llama, output_table, siblings, table
 
 Params = Any
 CHUNK_STEP = 8  # positions: products of odd sizes are slow on accelerators
@@ -115,7 +115,8 @@ def state_logprobs(
     Args:
       params: LLaMA weights in training form.
       cfg: model numbers.
-      rows: "tokens" and "segments" [N, W], "states" [N, C], of `packing.Packer.fill`.
+      rows: "tokens", "segments" and "states", of `row_arrays.fill`; of rows whose
+        texts share their beginnings also what it has of those.
       chunk_tokens: see `token_logprobs`, as what follows.
       temperature: divides the logits.
       with_entropy: whether entropies are wanted too.
@@ -123,15 +124,13 @@ def state_logprobs(
     Returns:
       ([N, C] float32 nats, [N, C] entropies or None).
     """
-    tokens, segments, states = rows["tokens"], rows["segments"], rows["states"]
-    hidden, _ = llama.hidden_states(
-        params, cfg, tokens, positions_of(segments), segments
-    )
+    tokens, states = rows["tokens"], rows["states"]
+    hidden, _ = llama.hidden_states(params, cfg, tokens, *_texts_of(rows))
     return token_logprobs(
         params,
         cfg,
         jnp.take_along_axis(hidden, states[..., None], axis=1),
-        jnp.take_along_axis(tokens, states + 1, axis=1),
+        jnp.take_along_axis(tokens, rows.get("nexts", states + 1), axis=1),
         chunk_tokens=chunk_tokens,
         temperature=temperature,
         with_entropy=with_entropy,
@@ -227,6 +226,17 @@ def positions_of(mask: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
 
 
+def _texts_of(
+    rows: Mapping[str, jax.Array],
+) -> tuple[jax.Array, jax.Array | siblings.Siblings]:
+    """Return positions and mask of packed rows, as `llama.hidden_states` takes them."""
+    positions = positions_of(rows["segments"])
+    if "sources" not in rows:
+        return positions, rows["segments"]
+    alike = siblings.find(rows["segments"], rows["sources"], rows["places"])
+    return alike.by_token(positions), alike
+
+
 def scalar_specs(cfg: llama.LlamaConfig) -> Params:
     """Return the table of a trunk with one scalar output.
 
@@ -291,14 +301,15 @@ def scalar_in_rows(
     Args:
       params: "trunk" and "head".
       cfg: model numbers.
-      rows: "tokens" and "segments" [N, W], "ends" [B, K], of `packing.Packer.fill`.
+      rows: "tokens", "segments" and "ends" [B, K], of `row_arrays.fill`; of rows
+        whose texts share their beginnings also what it has of those.
 
     Returns:
       [B, K] float32.
     """
-    segments, head = rows["segments"], params["head"]
+    head = params["head"]
     hidden, _ = llama.hidden_states(
-        params["trunk"], cfg, rows["tokens"], positions_of(segments), segments
+        params["trunk"], cfg, rows["tokens"], *_texts_of(rows)
     )
     scalars = jnp.sum(hidden * head["weight"].astype(jnp.float32), axis=-1)
     # The bias comes last: where two scalars are subtracted its gradient is then 0 to

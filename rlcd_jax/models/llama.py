@@ -32,6 +32,7 @@ from rlcd_jax.models import (
     head_layout,
     packed,
     products,
+    siblings,
     table,
 )
 
@@ -398,7 +399,7 @@ def hidden_states(
     cfg: LlamaConfig,
     tokens: jax.Array,
     positions: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | siblings.Siblings,
     cache: cached.Cache | cached.Draft | cached.Fresh | None = None,
 ) -> tuple[jax.Array, cached.Cache | cached.Draft | None]:
     """Run the trunk: the one forward of generator, scorer, policy and all others.
@@ -412,7 +413,7 @@ def hidden_states(
         nor are written to the cache. Without a cache also int32: rows of several
         texts, whose tokens have the number of their text, and 0 where none is; a
         negative number sees the text of the positive one and is not seen. The first
-        text begins where its row does.
+        text begins where its row does. Or texts that begin alike, each token once.
       cache: keys and values of the texts so far (see `models.cached`); None for
         whole texts.
 
@@ -435,11 +436,14 @@ def hidden_states(
 
 
 def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
-    mask = attention.prepared(mask, cfg.attention)
+    alike = mask if isinstance(mask, siblings.Siblings) else None
+    mask = attention.prepared(alike.texts if alike else mask, cfg.attention)
 
     def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            return attention.causal_attention(
+            if alike:
+                q, k, v = map(alike.laid_out, (q, k, v))
+            mixed = attention.causal_attention(
                 q,
                 k,
                 v,
@@ -449,6 +453,7 @@ def _run_layers(layers, cfg, x, angles, mask) -> jax.Array:
                 reach=cfg.reach,
                 dtype=cfg.dtype,
             )
+            return alike.by_token(mixed) if alike else mixed
 
         return _block(layer, cfg, x, angles, attend), None
 

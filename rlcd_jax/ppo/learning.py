@@ -29,7 +29,7 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.models import heads, llama
 from rlcd_jax.ppo import credit, kl_penalty, reply_rows, rollout
-from rlcd_jax.training import losses, packing, train_state
+from rlcd_jax.training import losses, packing, row_arrays, train_state
 
 Params = Any
 POLICY, VALUE = "policy", "value"  # names of the parameters
@@ -202,8 +202,8 @@ def response_logprobs(
         with_entropy=with_entropy,
     )
     if entropy is not None:
-        entropy = packing.unpack(entropy, rows["at"])
-    return packing.unpack(logprobs, rows["at"]), entropy
+        entropy = row_arrays.unpack(entropy, rows["at"])
+    return row_arrays.unpack(logprobs, rows["at"]), entropy
 
 
 def response_values(
@@ -215,7 +215,7 @@ def response_values(
     """
     scalars = heads.scalar_per_token(params, how.cfg, rows["tokens"], rows["segments"])
     values = jnp.take_along_axis(scalars, rows["states"], axis=1)
-    return packing.unpack(values, rows["at"])
+    return row_arrays.unpack(values, rows["at"])
 
 
 def ppo_loss(job: setup.Job) -> train_state.LossFn:

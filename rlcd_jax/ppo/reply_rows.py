@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from rlcd_jax import sharding
 from rlcd_jax.job import packed_batches, setup, trainer
-from rlcd_jax.training import packing
+from rlcd_jax.training import packing, row_arrays
 
 Ids = Sequence[int]
 READ = ("tokens", "segments", "states", "at")  # what a program that only reads gets
@@ -76,7 +76,9 @@ def read_parts(
     packer = _packer(job, parts)
     examples = [[one] for one in texts]
     places = packer.place(examples)
-    filled = packer.fill(examples, places, packer.stepped(places.size, at_once))
+    filled = row_arrays.fill(
+        packer, examples, places, packer.stepped(places.size, at_once)
+    )
     for part in range(parts):
         mine = slice(part, None, parts)
         yield places.order[mine], {name: filled[name][mine] for name in READ}
@@ -105,7 +107,7 @@ def update_batches(
     )
     size = packer.stepped(size, at_once)
     for order, batch, place in zip(orders, batches, places, strict=True):
-        filled = packer.fill(batch, place, size)
+        filled = row_arrays.fill(packer, batch, place, size)
         yield order[place.order], {name: filled[name] for name in READ}
 
 

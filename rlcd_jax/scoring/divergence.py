@@ -53,7 +53,7 @@ def text(row: Ids, start: int) -> packing.Text:
 def divergence_program(job: setup.Job) -> Callable[..., jax.Array]:
     """Return the compiled (policy, base, tokens, segments, states) -> nats [N, C].
 
-    Tokens and segments are [N, W], states [N, C], as `packing.Packer.fill` gives them;
+    Tokens and segments are [N, W], states [N, C], as `row_arrays.fill` gives them;
     both models are frozen ones.
     """
     return _program(job.cfg, job.mesh, job.read_chunk_tokens)

@@ -144,7 +144,7 @@ def _by_endings(
 def letters_program(job: setup.Job) -> Callable[..., jax.Array]:
     """Return the compiled (params, tokens, segments, letters [2]) -> [N, W, 2].
 
-    Tokens and segments are [N, W], as `packing.Packer.fill` gives them; the logits of
+    Tokens and segments are [N, W], as `row_arrays.fill` gives them; the logits of
     the letters are after each token.
     """
     return _program(job.cfg, job.mesh)

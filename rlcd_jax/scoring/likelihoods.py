@@ -79,7 +79,7 @@ def text(row: Sequence[int], count: int) -> packing.Text:
 def ids_program(job: setup.Job) -> Callable[..., jax.Array]:
     """Return the compiled (params, tokens, segments, states) -> nats [N, C].
 
-    Tokens and segments are [N, W], states [N, C], as `packing.Packer.fill` gives them.
+    Tokens and segments are [N, W], states [N, C], as `row_arrays.fill` gives them.
     """
     return _program(job.cfg, job.mesh, job.read_chunk_tokens)
 

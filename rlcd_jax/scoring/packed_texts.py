@@ -14,7 +14,7 @@ import numpy as np
 from rlcd_jax import processes, progress_bar
 from rlcd_jax.job import batching, packed_batches, setup
 from rlcd_jax.scoring import reading
-from rlcd_jax.training import packing
+from rlcd_jax.training import packing, row_arrays
 
 Ids = Sequence[int]
 
@@ -104,7 +104,9 @@ def _read(
     while (left := places.size.rows - ends[-1]) > 0:
         ends.append(ends[-1] + rows_at(width, left))
     states = packing.stepped_states(places.size.states, width)
-    rows = packer.fill(examples, places, packing.Size(ends[-1], width, states))
+    rows = row_arrays.fill(
+        packer, examples, places, packing.Size(ends[-1], width, states)
+    )
     parts = [np.split(rows[name], ends[1:-1]) for name in names]
     read, out = np.searchsorted(np.sort(places.rows[:, 0]), ends), []
     with contextlib.ExitStack() as stack:

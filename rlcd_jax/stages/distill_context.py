@@ -30,7 +30,7 @@ from rlcd_jax.job import (
 )
 from rlcd_jax.models import heads, llama
 from rlcd_jax.pairs import length_counts, shortening, training_texts
-from rlcd_jax.training import losses, packing
+from rlcd_jax.training import losses, packing, row_arrays
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
@@ -222,7 +222,7 @@ def _loss(cfg: llama.LlamaConfig, chunk_tokens: int, per_sequence: bool):
             params[ITEM], cfg, batch, chunk_tokens=chunk_tokens
         )
         return losses.next_token(
-            packing.unpack(packed, batch["at"]),
+            row_arrays.unpack(packed, batch["at"]),
             batch["counted"],
             per_sequence=per_sequence,
         )

@@ -33,7 +33,7 @@ from rlcd_jax.models import heads, llama
 from rlcd_jax.pairs import length_counts
 from rlcd_jax.preference import agreement, data, pair_ids
 from rlcd_jax.scoring import likelihoods, reading
-from rlcd_jax.training import masked, packing, preferences
+from rlcd_jax.training import masked, packing, preferences, row_arrays
 
 Params = Any
 ITEM = "policy"  # name of the parameters in a checkpoint: a policy, like PPO's
@@ -216,7 +216,7 @@ def implicit_rewards(
 def collate(job: setup.Job) -> packed_batches.Collate:
     """Return how the pairs of a batch become arrays.
 
-    Those of `packing.Packer.fill` for two texts, "prob_2" [B], "reference" [B, 2] and
+    Those of `row_arrays.fill` for two texts, "prob_2" [B], "reference" [B, 2] and
     "weighs" [B].
     """
     longest = job.longest_text(STAGE)
@@ -274,7 +274,7 @@ def _loss(
         packed, _ = heads.state_logprobs(
             params[ITEM], cfg, batch, chunk_tokens=chunk_tokens
         )
-        tokens = packing.unpack(packed, batch["at"])  # [B, 2, R]
+        tokens = row_arrays.unpack(packed, batch["at"])  # [B, 2, R]
         said = masked.mean if per_token else masked.sum
         replies = said(tokens, batch["counted"], axis=-1)
         ratios = replies - batch["reference"]

@@ -7,21 +7,24 @@ with a number of its own (`segments`), so that it sees itself alone, from positi
 A stage has one number of rows, and each batch rows as wide as its texts need: a width
 rises by few tokens and a number of rows by whole rows, which for few texts is much.
 
+Where it spares work, texts of an example that begin alike, as replies to one prompt do,
+share their beginning: it stands once in their row, what follows of each behind it.
+
 Letters: B examples of K texts each, M parts of a batch, N rows of a part, W tokens of
-a row, C states of a row whose next token is wanted, R wanted of a text at most.
+a row, C states of a row whose next token is wanted, R wanted of a text at most, S
+places of a row in which texts that share beginnings are laid out whole.
 Example i of the arrays and row i of the rows belong to part i % M, as
-`train_state.accumulate` takes them. Host code on lists of ids, except `unpack`.
+`train_state.accumulate` takes them. What the rows hold is `training.row_arrays`.
 """
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 SHORT = 256  # tokens; rows of shorter texts are half as long again
@@ -30,6 +33,9 @@ WIDEST = 2048  # tokens of a row, about, where nothing chose their number
 FEWEST = 2  # rows: of one alone XLA for CPUs takes a tenth longer for its gradients
 PARTS_OF_WIDTH = 8  # C of few sizes is a multiple of this part of W
 PROGRAM_UPDATES = 20  # updates that one more compiled program is worth
+SPARED = 0.1  # of the work, at least, where beginnings are shared: it has a price
+# Of the longest text: a shorter beginning is not shared, for texts apart fill rows better
+SHORTEST_SHARED = 1 / 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +61,19 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How many rows a part has, how wide they are, how many states of one are read."""
+    """How large the arrays of a part are.
+
+    Attributes:
+      rows: N.
+      width: W.
+      states: C.
+      whole: S; 0: no text shares its beginning.
+    """
 
     rows: int
     width: int
     states: int
+    whole: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +84,14 @@ class Places:
       order: [B] which example stands at each place of the arrays.
       rows: [B, K] the row of each text within its part, by place.
       starts: [B, K] where in the row it begins.
+      shared: [B] the tokens with which its texts begin, and that they share; 0: none.
       size: what the fullest part needs.
     """
 
     order: np.ndarray
     rows: np.ndarray
     starts: np.ndarray
+    shared: np.ndarray
     size: Size
 
 
@@ -94,6 +110,7 @@ class Packer:
       most: (W) -> texts of a row; None: as many as it has room for.
       work: (W) -> operations of a token in a row, to compare widths by; None: as many
         in every row.
+      shares: tokens of a beginning that an example's texts share, at least; 0: none.
     """
 
     longest: int
@@ -105,6 +122,7 @@ class Packer:
     width: int = 0
     most: Callable[[int], int] | None = None
     work: Callable[[int], float] | None = None
+    shares: int = 0
 
     def __post_init__(self) -> None:
         if 0 < self.width < self.longest:
@@ -113,19 +131,41 @@ class Packer:
                 "accepted: rows as wide as those or wider"
             )
 
-    def choose_rows(self, batches: Sequence[Sequence[Sequence[Text]]]) -> int:
-        """Return N with which batches take the least work, of equal ones the largest.
+    def choose(self, batches: Sequence[Sequence[Sequence[Text]]]) -> Packer:
+        """Return how batches are packed with the least work: in rows of which number.
 
-        From the usual number on, in steps of an eighth, up to rows no wider than the
-        longest text.
+        Beginnings are shared if that spares `SPARED` of it.
 
         Args:
           batches: the examples of each.
         """
-        longest = max(text.length for one in batches for e in one for text in e)
-        texts = len(batches[0]) // self.parts * len(batches[0][0])
-        rows = usual_rows(texts, self.longest, self.ways)
-        best, least = rows, math.inf
+        apart, work = self._least(batches)
+        if not self.wants_sharing(batches):
+            return apart
+        shortest = max(1, round(self.longest * SHORTEST_SHARED))
+        sharing = dataclasses.replace(self, shares=shortest)
+        together, spared = sharing._least(batches)
+        return together if spared <= (1 - SPARED) * work else apart
+
+    @staticmethod
+    def wants_sharing(batches: Sequence[Sequence[Sequence[Text]]]) -> bool:
+        """Return whether there are several texts an example, and nothing unseen."""
+        examples = [example for one in batches for example in one]
+        return len(examples[0]) > 1 and not any(
+            text.unseen for example in examples for text in example
+        )
+
+    def _least(
+        self, batches: Sequence[Sequence[Sequence[Text]]]
+    ) -> tuple[Packer, float]:
+        """Return the packer of rows with the least work, of equal ones the most rows.
+
+        From the usual number on, in steps of an eighth, up to rows no wider than what
+        has to lie in one piece.
+        """
+        lengths = [[self._pieces(example) for example in one] for one in batches]
+        longest = max(length for one in lengths for own in one for length in own)
+        best, least, rows = self, math.inf, self._first_rows(lengths)
         while True:
             tried = dataclasses.replace(self, rows=rows)
             widths = [tried.place(one).size.width for one in batches]
@@ -134,10 +174,44 @@ class Packer:
                 for width in widths
             )
             if work <= least:
-                best, least = rows, work
+                best, least = tried, work
             if max(widths) <= _rounded_up(longest, STEP):
-                return best
+                return best, least
             rows = _rounded_up(rows + max(1, rows // 8), self.ways)
+
+    def _first_rows(self, lengths: Sequence[Sequence[Sequence[int]]]) -> int:
+        """Return the least N that is tried for pieces of known lengths.
+
+        Texts that share nothing have the usual number. Of an example's texts together
+        all may be as long as accepted, and none is, about: what counts is their mean.
+        """
+        examples = len(lengths[0]) // self.parts
+        texts = examples * len(lengths[0][0])
+        if not self.shares:
+            return usual_rows(texts, self.longest, self.ways)
+        mean = float(np.mean(lengths)) * texts
+        least = max(math.ceil(mean / WIDEST), min(examples, FEWEST))
+        return _rounded_up(least, self.ways)
+
+    def tokens_read(self, example: Sequence[Text]) -> int:
+        """Return the tokens of a row that the texts of an example take."""
+        return sum(self._pieces(example))
+
+    def _pieces(self, example: Sequence[Text]) -> list[int]:
+        """Return the tokens of each piece: every text is one, or the first is all."""
+        lengths = [text.length for text in example]
+        if not (shared := self.shared_by(example)):
+            return lengths
+        texts = sum(length > 0 for length in lengths)
+        whole = sum(lengths) - shared * (texts - 1)
+        return [whole, *[0] * (len(lengths) - 1)]
+
+    def shared_by(self, example: Sequence[Text]) -> int:
+        """Return the tokens of the beginning that an example's texts share; 0: none."""
+        if not self.shares:
+            return 0
+        shared = common_beginning(example)
+        return shared if shared >= self.shares else 0
 
     def place(self, examples: Sequence[Sequence[Text]]) -> Places:
         """Return where the texts lie: the longest first, each where it fits best.
@@ -145,33 +219,56 @@ class Packer:
         Raises:
           ValueError: a text is longer than there may be.
         """
-        lengths = np.array([[text.length for text in one] for one in examples])
-        if lengths.max() > self.longest:
+        texts = np.array([[text.length for text in one] for one in examples])
+        if texts.max() > self.longest:
             raise ValueError(
-                f"a text has {lengths.max()} tokens and at most {self.longest} are "
+                f"a text has {texts.max()} tokens and at most {self.longest} are "
                 "accepted; leave it out, shorten it, or allow a longer one"
             )
+        lengths = np.array([self._pieces(one) for one in examples])
         wanted = np.array([[len(text.wanted) for text in one] for one in examples])
+        shared = np.array([self.shared_by(one) for one in examples])
         order = _dealt(lengths.sum(axis=1), self.parts)
         own = [lengths[order[part :: self.parts]] for part in range(self.parts)]
         num_rows, width, found = self._fit([part.ravel().tolist() for part in own])
         rows, starts = np.zeros_like(lengths), np.zeros_like(lengths)
         states = min(self.wanted, 1)  # a program reads one, if any
+        whole = 0
         for part, (row, start) in enumerate(found):
             mine = slice(part, None, self.parts)
-            rows[mine] = row.reshape(own[part].shape)
-            starts[mine] = start.reshape(own[part].shape)
-            counts = np.bincount(row, weights=wanted[order[mine]].ravel())
-            states = max(states, int(counts.max()))
-        return Places(order, rows, starts, Size(num_rows, width, states))
+            together = shared[order[mine]][:, None] > 0
+            row, start = (x.reshape(own[part].shape) for x in (row, start))
+            rows[mine] = np.where(together, row[:, :1], row)
+            starts[mine] = np.where(together, start[:, :1], start)
+            of_rows = functools.partial(np.bincount, rows[mine].ravel())
+            states = max(states, int(of_rows(wanted[order[mine]].ravel()).max()))
+            if self.shares:
+                whole = max(whole, self._whole(of_rows, texts[order[mine]].ravel()))
+        size = Size(num_rows, width, states, whole)
+        return Places(order, rows, starts, shared[order], size)
+
+    def _whole(
+        self, of_rows: Callable[[np.ndarray], np.ndarray], lengths: np.ndarray
+    ) -> int:
+        """Return S for the texts of a part.
+
+        Args:
+          of_rows: numbers of texts -> their sums by row.
+          lengths: of the texts.
+        """
+        whole = _rounded_up(max(1, int(of_rows(lengths).max())), STEP)
+        texts = int(of_rows(lengths > 0).max())
+        while self.most and self.most(whole) < texts:
+            whole += STEP
+        return whole
 
     def _fit(
         self, parts: Sequence[Sequence[int]]
     ) -> tuple[int, int, list[tuple[np.ndarray, np.ndarray]]]:
-        """Return N, W, and row and start of each text of each part.
+        """Return N, W, and row and start of each piece of each part.
 
         Args:
-          parts: lengths of the texts of each.
+          parts: lengths of the pieces of each.
         """
         if self.width:
             needed, found = self._lay(parts, self.width)
@@ -189,61 +286,10 @@ class Packer:
         self, parts: Sequence[Sequence[int]], width: int
     ) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]]:
         """Return the rows that the fullest part takes, and each as `_best_fit` does."""
-        most = self.most(width) if self.most else None
+        limited = self.most is not None and not self.shares  # which `_whole` sees to
+        most = self.most(width) if limited else None
         found = [_best_fit(part, width, most) for part in parts]
         return max(int(rows.max()) + 1 for rows, _ in found), found
-
-    def fill(
-        self, examples: Sequence[Sequence[Text]], places: Places, size: Size
-    ) -> dict[str, np.ndarray]:
-        """Return the rows of a batch.
-
-        Args:
-          examples: of the batch.
-          places: of `place`.
-          size: as large as `places.size`, or larger.
-
-        Returns:
-          "tokens" and "segments" [M N, W] int32. Where no states are read, "ends"
-          [B, K] int32: the last token of each text as an index of a part's flattened
-          rows. Else "states" [M N, C] int32, the places in a row of those that are
-          read, "at" [B, K, R] int32, those of an example as indices of a part's
-          flattened states, and "counted" [B, K, R] bool, False where "at" is no
-          state; of one text without the axis K.
-        """
-        total = self.parts * size.rows
-        out = {
-            "tokens": np.full((total, size.width), self.pad_id, np.int32),
-            "segments": np.zeros((total, size.width), np.int32),
-        }
-        if not self.wanted:
-            out["ends"] = np.zeros(places.rows.shape, np.int32)
-        else:
-            out["states"] = np.zeros((total, size.states), np.int32)
-            shape = (*places.rows.shape, self.wanted)
-            out["at"] = np.zeros(shape, np.int32)
-            out["counted"] = np.zeros(shape, bool)
-        filled = np.zeros(total, int)  # states of each row
-        for place, example in enumerate(places.order):
-            for k, text in enumerate(examples[example]):
-                row, start = places.rows[place, k], places.starts[place, k]
-                line = row * self.parts + place % self.parts
-                end, number = start + len(text.ids), place * len(examples[0]) + k + 1
-                out["tokens"][line, start:end] = text.ids
-                out["segments"][line, start:end] = number
-                out["segments"][line, end : end + text.unseen] = -number
-                if not self.wanted:
-                    out["ends"][place, k] = row * size.width + end - 1
-                    continue
-                first, num = filled[line], len(text.wanted)
-                filled[line] += num
-                before = start + np.asarray(text.wanted) - 1
-                out["states"][line, first : first + num] = before
-                out["at"][place, k, :num] = row * size.states + first + np.arange(num)
-                out["counted"][place, k, :num] = True
-        if self.wanted and places.rows.shape[1] == 1:
-            out |= {name: out[name][:, 0] for name in ("at", "counted")}
-        return out
 
     def stepped(self, size: Size, texts: int) -> Size:
         """Return the next size of few, where later batches are not known yet.
@@ -281,9 +327,14 @@ def stepped_states(needed: int, width: int) -> int:
     return min(_rounded_up(needed, -(-width // PARTS_OF_WIDTH)), width)
 
 
-def useful_share(segments: np.ndarray) -> float:
-    """Return how many of the tokens of rows [N, W] are of a text, in [0, 1]."""
-    return float(np.mean(segments > 0))
+def common_beginning(example: Sequence[Text]) -> int:
+    """Return with how many tokens all texts of an example begin that are not empty."""
+    texts = [text.ids for text in example if len(text.ids)]
+    shortest = min(map(len, texts), default=0)
+    heads = [list(one[:shortest]) for one in texts]
+    ids = np.array(heads).reshape(len(texts), shortest)
+    differ = np.flatnonzero((ids != ids[:1]).any(axis=0))
+    return int(differ[0]) if differ.size else shortest
 
 
 def row_width(longest: int) -> int:
@@ -319,19 +370,6 @@ def choose_widths(needed: Sequence[int]) -> list[int]:
         )
     chosen = best[-1][1]
     return [chosen[bisect.bisect_left(chosen, one)] for one in needed]
-
-
-def unpack(values: jax.Array, at: jax.Array) -> jax.Array:
-    """Return entries of packed rows by example.
-
-    Args:
-      values: [N, C] or [N, W], a number for each state or token of a part's rows.
-      at: [B / M, …] int32, indices of the flattened rows.
-
-    Returns:
-      An array like `at`.
-    """
-    return jnp.take(values.reshape(-1), at, axis=0)
 
 
 def _best_fit(
