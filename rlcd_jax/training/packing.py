@@ -34,7 +34,7 @@ FEWEST = 2  # rows: of one alone XLA for CPUs takes a tenth longer for its gradi
 PARTS_OF_WIDTH = 8  # C of few sizes is a multiple of this part of W
 PROGRAM_UPDATES = 20  # updates that one more compiled program is worth
 SPARED = 0.1  # of the work, at least, where beginnings are shared: it has a price
-# Of the longest text: a shorter beginning is not shared, for texts apart fill rows better
+# Of the longest text: shorter beginnings are not shared; texts apart fill rows better.
 SHORTEST_SHARED = 1 / 16
 
 
