@@ -140,20 +140,12 @@ class Packer:
           batches: the examples of each.
         """
         apart, work = self._least(batches)
-        if not self.wants_sharing(batches):
+        if not _may_share(batches):
             return apart
         shortest = max(1, round(self.longest * SHORTEST_SHARED))
         sharing = dataclasses.replace(self, shares=shortest)
         together, spared = sharing._least(batches)
         return together if spared <= (1 - SPARED) * work else apart
-
-    @staticmethod
-    def wants_sharing(batches: Sequence[Sequence[Sequence[Text]]]) -> bool:
-        """Return whether there are several texts an example, and nothing unseen."""
-        examples = [example for one in batches for example in one]
-        return len(examples[0]) > 1 and not any(
-            text.unseen for example in examples for text in example
-        )
 
     def _least(
         self, batches: Sequence[Sequence[Sequence[Text]]]
@@ -308,6 +300,14 @@ class Packer:
         width = min(width, _rounded_up(widest, STEP))  # the last is no wider
         width = max(width, size.width)
         return Size(size.rows, width, stepped_states(size.states, width))
+
+
+def _may_share(batches: Sequence[Sequence[Sequence[Text]]]) -> bool:
+    """Return whether there are several texts an example, and nothing unseen."""
+    examples = [example for one in batches for example in one]
+    return len(examples[0]) > 1 and not any(
+        text.unseen for example in examples for text in example
+    )
 
 
 def usual_rows(texts: int, longest: int, ways: int) -> int:
