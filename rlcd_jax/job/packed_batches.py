@@ -145,9 +145,9 @@ class Batches:
         for index in range(total):
             examples = self._examples(index)
             self._places.append(packer.place(examples))
-            for example in examples:
-                self._read += packer.tokens_read(example)
-                self._tokens += sum(text.length for text in example)
+            tokens = sum(text.length for one in examples for text in one)
+            self._tokens += tokens
+            self._read += tokens - sum(self.shared(index))
         needed = [places.size for places in self._places]
         states = max(size.states for size in needed)
         widths = packing.choose_widths([size.width for size in needed])
@@ -206,13 +206,13 @@ class Batches:
 
     def shared(self, index: int) -> list[int]:
         """Return the tokens of each beginning of a batch that is not read again."""
-        packer = self._collate.packer
-        found = [
-            packer.shared_by(example)
-            for example in self._examples(index)
-            for _ in range(sum(text.length > 0 for text in example) - 1)
+        places, examples = self._places[index], self._examples(index)
+        return [
+            int(tokens)
+            for place, tokens in zip(places.order, places.shared, strict=True)
+            if tokens
+            for _ in range(sum(text.length > 0 for text in examples[place]) - 1)
         ]
-        return [tokens for tokens in found if tokens]
 
     def prepare(self, index: int) -> None:
         """Have the arrays of a batch ready for `arrays`; beyond the last there is none.

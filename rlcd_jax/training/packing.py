@@ -155,7 +155,10 @@ class Packer:
         From the usual number on, in steps of an eighth, up to rows no wider than what
         has to lie in one piece.
         """
-        lengths = [[self._pieces(example) for example in one] for one in batches]
+        lengths = [
+            [_pieces(example, self.shared_by(example)) for example in one]
+            for one in batches
+        ]
         longest = max(length for one in lengths for own in one for length in own)
         best, least, rows = self, math.inf, self._first_rows(lengths)
         while True:
@@ -185,19 +188,6 @@ class Packer:
         least = max(math.ceil(mean / WIDEST), min(examples, FEWEST))
         return _rounded_up(least, self.ways)
 
-    def tokens_read(self, example: Sequence[Text]) -> int:
-        """Return the tokens of a row that the texts of an example take."""
-        return sum(self._pieces(example))
-
-    def _pieces(self, example: Sequence[Text]) -> list[int]:
-        """Return the tokens of each piece: every text is one, or the first is all."""
-        lengths = [text.length for text in example]
-        if not (shared := self.shared_by(example)):
-            return lengths
-        texts = sum(length > 0 for length in lengths)
-        whole = sum(lengths) - shared * (texts - 1)
-        return [whole, *[0] * (len(lengths) - 1)]
-
     def shared_by(self, example: Sequence[Text]) -> int:
         """Return the tokens of the beginning that an example's texts share; 0: none."""
         if not self.shares:
@@ -217,9 +207,9 @@ class Packer:
                 f"a text has {texts.max()} tokens and at most {self.longest} are "
                 "accepted; leave it out, shorten it, or allow a longer one"
             )
-        lengths = np.array([self._pieces(one) for one in examples])
         wanted = np.array([[len(text.wanted) for text in one] for one in examples])
         shared = np.array([self.shared_by(one) for one in examples])
+        lengths = np.array(list(map(_pieces, examples, shared)))
         order = _dealt(lengths.sum(axis=1), self.parts)
         own = [lengths[order[part :: self.parts]] for part in range(self.parts)]
         num_rows, width, found = self._fit([part.ravel().tolist() for part in own])
@@ -300,6 +290,20 @@ class Packer:
         width = min(width, _rounded_up(widest, STEP))  # the last is no wider
         width = max(width, size.width)
         return Size(size.rows, width, stepped_states(size.states, width))
+
+
+def _pieces(example: Sequence[Text], shared: int) -> list[int]:
+    """Return the tokens of each piece: every text is one, or the first is all.
+
+    Args:
+      example: its texts.
+      shared: tokens of the beginning that they share; 0: none.
+    """
+    lengths = [text.length for text in example]
+    if not shared:
+        return lengths
+    texts = sum(length > 0 for length in lengths)
+    return [sum(lengths) - shared * (texts - 1), *[0] * (len(lengths) - 1)]
 
 
 def _may_share(batches: Sequence[Sequence[Sequence[Text]]]) -> bool:
