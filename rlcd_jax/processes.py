@@ -7,6 +7,7 @@ hosts through `place`, and come back through `fetch`, nowhere else.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from jax._src import distributed  # its barrier needs no devices; there is no pu
 from jax.experimental import multihost_utils
 
 WRITER = 0
+_QUESTIONS = itertools.count()  # of `agreed`; all processes ask the same
+_ANSWERED = 7 * 86400.0  # seconds; whoever waits in vain is ended by its watchdog
 
 
 def are_many() -> bool:
@@ -60,11 +63,18 @@ def met(name: str, seconds: float) -> bool:
 
 
 def agreed(value: bool) -> bool:
-    """Return the writer's answer to a question that each process asks its own disk.
+    """Return the writer's answer to a question that each process asks for itself.
 
-    All processes must ask it at the same place of the program.
+    All processes must ask it at the same place of the program. No device takes part:
+    what these are at work on is not waited for, and the writer waits for nobody.
     """
-    return bool(by_writer(lambda: bool(value)))
+    if not are_many():
+        return bool(value)
+    name, client = f"agreed/{next(_QUESTIONS)}", distributed.global_state.client
+    if is_writer():
+        client.key_value_set(name, str(int(value)))
+        return bool(value)
+    return client.blocking_key_value_get(name, int(1000 * _ANSWERED)) == "1"
 
 
 def by_writer(action: Callable[[], Any]) -> Any:

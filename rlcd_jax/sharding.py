@@ -262,6 +262,15 @@ def is_on_cpu(mesh: Mesh | jax.sharding.AbstractMesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
+def works_ahead(mesh: Mesh | jax.sharding.AbstractMesh) -> bool:
+    """Say whether a program is given to the devices before the one before is over.
+
+    CPUs are the host too, and have nothing to do meanwhile that another could do; what
+    both programs hold would lie there at once.
+    """
+    return not is_on_cpu(mesh)
+
+
 def compiler_options(mesh: Mesh | jax.sharding.AbstractMesh) -> dict[str, str] | None:
     """Return how a program with large arrays is compiled for a mesh; None: as usual.
 

@@ -189,10 +189,12 @@ def _update(
     program = module.make_trainer(job, batches.total)
     state, _ = _state(program, workdir, stage, start, lambda: module.start_params(job))
     numbers = _between(workdir, stage, start, step, batches.total)
+    steps = supervised.Lessons(
+        config.seed, program, batches, look, lambda *_: None, lambda *_: None
+    )
     for number in numbers:
-        state, _ = supervised.update(
-            config.seed, program, batches, state, number, look, lambda *_: None
-        )
+        state = steps.make(state, number)
+    steps.land(state)
     return numbers[:-1]
 
 

@@ -117,6 +117,11 @@ class Tracer:
             self._stop()
             self.wanted = None
 
+    def turns(self, step: int) -> bool:
+        """Say whether a trace begins or ends with `at`: nothing is under way then."""
+        wanted = self.wanted
+        return wanted is not None and step in (wanted.first, wanted.last + 1)
+
     def at(self, step: int) -> None:
         """Say that a step of a stage that trains begins."""
         if self.wanted is not None and unit_of(self.wanted.stage) == STEPS:

@@ -44,7 +44,7 @@ def update_flops(
 
 
 def of_updates(
-    taken: Mapping[str, float], *, tokens: float, flops: float
+    taken: Mapping[str, float], *, tokens: float, flops: float, ahead: bool = False
 ) -> dict[str, float]:
     """Return the rates of a step's updates as metrics; {} of a step without any.
 
@@ -54,8 +54,12 @@ def of_updates(
       taken: the step's times, as `phases.take` returns them.
       tokens: of the texts that its updates read, each as often as it was read.
       flops: operations of the models in them.
+      ahead: whether the devices had the next update meanwhile, so that what is of no
+        phase is time in which they work too.
     """
     seconds = taken.get(phases.metric(UPDATE), 0.0)
     if not seconds:
         return {}
+    if ahead:
+        seconds += taken.get(phases.metric(phases.OTHER), 0.0)
     return {TOKENS: tokens / seconds, TFLOPS: flops / seconds / 1e12}

@@ -31,6 +31,7 @@ from rlcd_jax import (
 )
 from rlcd_jax.job import (
     curriculum,
+    in_flight,
     nonfinite,
     packed_batches,
     profiling,
@@ -312,21 +313,16 @@ def _train(
             lesson.stage, total, unit="updates", done=start, every_seconds=0
         ) as bar,
     ):
-        phases.begin()
-        for step in range(start + 1, total + 1):
-            profiling.PROCESS.at(step)
-            shown = dict(nonfinite.LEFT_OUT)
-            if step not in made:
-                state, shown = update(
-                    config.seed,
-                    program,
-                    batches,
-                    state,
-                    step,
-                    watch,
-                    functools.partial(_save_before, program, saver, made),
-                )
-            if step % section.eval_every == 0 or step == total:
+
+        def evaluates(step: int) -> bool:
+            return step % section.eval_every == 0 or step == total
+
+        def note(
+            step: int, shown: dict[str, float], state: train_state.TrainState
+        ) -> None:
+            """Write down what is known of a step, and how its model does."""
+            nonlocal held_out
+            if evaluates(step):
                 with phases.phase("evaluate", whole=True):
                     held_out = lesson.evaluate(program.models(state))
                 shown |= held_out
@@ -337,8 +333,30 @@ def _train(
             row = writer.write(step, shown | _speed(lesson, program, batches, step))
             best.note(step, row)
             bar.advance(1, headline.of(row))
+
+        lessons = Lessons(
+            config.seed,
+            program,
+            batches,
+            watch,
+            note,
+            functools.partial(_save_before, program, saver, made),
+        )
+        phases.begin()
+        for step in range(start + 1, total + 1):
+            if profiling.PROCESS.turns(step):
+                lessons.land(state)
+            profiling.PROCESS.at(step)
+            if step in made:
+                lessons.land(state)
+                note(step, dict(nonfinite.LEFT_OUT), state)
+            else:
+                state = lessons.make(state, step)
             leaves = step < total and leaving.asked() and step + 1 not in made
-            if step % every == 0 or step == total or leaves or made.ends(step):
+            saves = step % every == 0 or step == total or leaves or made.ends(step)
+            if saves or evaluates(step):
+                lessons.land(state)
+            if saves:
                 noted = {"stage": lesson.stage} | made.as_meta()
                 program.save(saver, step, state, noted)
             if leaves:
@@ -356,6 +374,7 @@ def _speed(
     shared = batches.shared(step - 1)
     return taken | rates.of_updates(
         taken,
+        ahead=sharding.works_ahead(program.mesh),
         tokens=sum(len(text.ids) for text in texts) - sum(shared),
         flops=rates.update_flops(
             lesson.cfg, texts, adapted=program.is_adapted, shared=shared
@@ -386,43 +405,60 @@ def make_batches(
     )
 
 
-def update(
-    seed: int,
-    program: trainer.Trainer,
-    batches: packed_batches.Batches,
-    state: train_state.TrainState,
-    step: int,
-    watch: nonfinite.Watch | nonfinite.Look,
-    save_before: Callable[[int, train_state.TrainState], int | None],
-) -> tuple[train_state.TrainState, dict[str, float]]:
-    """Return the state after the batch of one step, and what the watch leaves of it.
+class Lessons:
+    """Makes the steps of a supervised stage; each is told of once it is known.
 
     Args:
-      seed: of the run, for a note.
+      seed: of the run, for a note of what is not finite.
       program: the compiled update.
       batches: of the training.
-      state: before; it is used up.
-      step: from 1.
       watch: looks at the metrics.
+      told: gets a step, what the watch leaves of its metrics, and the state after; by
+        then later steps may be under way, but for those behind `land`.
       save_before: saves a state before a step, and returns where it is.
     """
-    with phases.phase(rates.UPDATE):
-        batch = batches.arrays(step - 1)
-        state, out = program.update(state, batch)
-        batches.prepare(step)  # the next one, while the devices work
-        said = trainer.host_metrics(out)
-    shown = watch.finite(
-        said,
-        step,
-        facts={
-            "seed": seed,
-            "rows": batches.numbers(step - 1),
-            "ids": _ids(batches.rows(step - 1)),
-        },
-        norms=functools.partial(program.norms, state, batch),
-        save=functools.partial(save_before, step, state),
-    )
-    return state, shown
+
+    def __init__(
+        self,
+        seed: int,
+        program: trainer.Trainer,
+        batches: packed_batches.Batches,
+        watch: nonfinite.Watch | nonfinite.Look,
+        told: Callable[[int, dict[str, float], train_state.TrainState], None],
+        save_before: Callable[[int, train_state.TrainState], int | None],
+    ) -> None:
+        self._seed, self._program, self._batches = seed, program, batches
+        self._watch, self._told, self._save_before = watch, told, save_before
+        self._updates = in_flight.Updates(program)
+        self.land = self._updates.land
+
+    def make(self, state: train_state.TrainState, step: int) -> train_state.TrainState:
+        """Return the state after the batch of one step; that before is used up.
+
+        Args:
+          state: before.
+          step: from 1.
+        """
+        with phases.phase(rates.UPDATE):
+            batch = self._batches.arrays(step - 1)
+
+        def look(said: dict[str, float], state: train_state.TrainState) -> None:
+            shown = self._watch.finite(
+                said,
+                step,
+                facts={
+                    "seed": self._seed,
+                    "rows": self._batches.numbers(step - 1),
+                    "ids": _ids(self._batches.rows(step - 1)),
+                },
+                norms=functools.partial(self._program.norms, state, batch),
+                save=functools.partial(self._save_before, step, state),
+            )
+            self._told(step, shown, state)
+
+        return self._updates.make(
+            state, batch, look, functools.partial(self._batches.prepare, step)
+        )
 
 
 def _ids(rows: Sequence[Row]) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from absl import logging
 
@@ -87,26 +88,31 @@ class Trainer:
             return self._create(dict(params))
 
     def update(
-        self, state: train_state.TrainState, batch: Mapping[str, Any]
+        self,
+        state: train_state.TrainState,
+        batch: Mapping[str, Any],
+        behind: jax.Array | None = None,
     ) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
         """Return the state after one batch, and metrics; the old state is used up.
 
         Args:
           state: before.
           batch: of `training.packing`, with what the loss reads beside it.
+          behind: `train_state.SKIPPED` of an update that the host has not looked at:
+            if that was left out, so is this one. None: there is none.
         """
         with jax.set_mesh(self.mesh):
             rows = processes.place(dict(batch), self._rows)
-            metrics: dict[str, jax.Array] | None = None
-            for name, program in self._updates.items():
+            metrics = {train_state.SKIPPED: self._made if behind is None else behind}
+            for number, (name, program) in enumerate(self._updates.items()):
                 own = train_state.part(state, name)
-                if metrics and sharding.is_on_cpu(self.mesh):
+                if number and sharding.is_on_cpu(self.mesh):
                     # Or the next would be compiled beside what this one holds.
                     jax.block_until_ready(metrics)
                 own, metrics = program(own, self._frozen, rows, metrics)
                 state = train_state.with_part(state, name, own)
         return state, {
-            **(metrics or {}),
+            **metrics,
             USEFUL: row_arrays.useful_share(batch),
             **({SHARED: row_arrays.shared_share(batch)} if "places" in batch else {}),
         }
@@ -129,6 +135,11 @@ class Trainer:
     def models(self, state: train_state.TrainState) -> Mapping[str, Params]:
         """Return the models of a state, whole; adapters share the base's arrays."""
         return lora.lay_all(self._frozen, state.params, self._scale)
+
+    @functools.cached_property
+    def _made(self) -> jax.Array:
+        """What says, in the place of an update, that none was left out."""
+        return processes.place(np.zeros((), np.float32), sharding.replicated(self.mesh))
 
     @property
     def _frozen(self) -> Params:
@@ -171,8 +182,9 @@ class Trainer:
           item: of `apart`, that is updated.
         """
         own = train_state.part(self.state_shapes, item)
+        before = {train_state.SKIPPED: jax.ShapeDtypeStruct((), np.float32)}
         with jax.set_mesh(self.mesh):
-            return self._updates[item].lower(own, self.base_shapes, dict(batch), None)
+            return self._updates[item].lower(own, self.base_shapes, dict(batch), before)
 
     @property
     def is_adapted(self) -> bool:
@@ -345,7 +357,7 @@ def _programs(
             state: train_state.TrainState,
             base: Params,
             batch: train_state.Batch,
-            before: dict[str, jax.Array] | None,
+            before: dict[str, jax.Array],
         ) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
             return train_state.update(
                 state,

@@ -20,6 +20,7 @@ from rlcd_jax.decode import engine, requests
 from rlcd_jax.job import (
     batching,
     generation,
+    in_flight,
     lengths,
     parked,
     roles,
@@ -352,7 +353,8 @@ class Actor:
     def _read(self, program: Callable, params: Params, parts: Sequence[Part]) -> Any:
         """Return what a program says of all replies, in their order."""
         with phases.phase("read"), jax.set_mesh(self.job.mesh):
-            said = [processes.fetch(program(params, *rows)) for _, rows in parts]
+            made = (program(params, *rows) for _, rows in parts)
+            said = list(in_flight.fetched(self.job.mesh, made))
         back = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
         return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)
 

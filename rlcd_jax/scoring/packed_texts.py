@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from rlcd_jax import processes, progress_bar
-from rlcd_jax.job import batching, packed_batches, setup
+from rlcd_jax import progress_bar
+from rlcd_jax.job import batching, in_flight, packed_batches, setup
 from rlcd_jax.scoring import reading
 from rlcd_jax.training import packing, row_arrays
 
@@ -113,8 +113,11 @@ def _read(
         bar = progress_bar.Progress(what, len(texts), unit="texts") if what else None
         if bar:
             stack.enter_context(bar)
-        for index, part in enumerate(zip(*parts, strict=True)):
-            out.append(processes.fetch(program(*reading.placed(job, *part))))
+        said = (
+            program(*reading.placed(job, *part)) for part in zip(*parts, strict=True)
+        )
+        for index, one in enumerate(in_flight.fetched(job.mesh, said)):
+            out.append(one)
             if bar:
                 bar.advance(int(read[index + 1] - read[index]))
     return rows, np.concatenate(out)

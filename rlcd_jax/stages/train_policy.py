@@ -12,7 +12,9 @@ prompts and, where a checkpoint is chosen by them, `policy/chosen`.
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +34,7 @@ from rlcd_jax import (
 )
 from rlcd_jax.job import (
     freed_memory,
+    in_flight,
     nonfinite,
     profiling,
     rates,
@@ -209,21 +212,36 @@ def improve(
     shown: dict[str, Any] = watch.finite(drawn, step, facts=facts, save=saved)
     if nonfinite.SKIPPED in shown:
         return state, notes, shown
+
+    def look(
+        number: int,
+        minibatch: Mapping[str, Any],
+        said: dict[str, float],
+        state: train_state.TrainState,
+    ) -> None:
+        nonlocal shown
+        update = watch.finite(
+            said,
+            step,
+            facts=facts | {"minibatch": number},
+            norms=functools.partial(learner.norms, state, minibatch),
+            save=saved,
+        )
+        shown = learning.record(shown, update, section)
+
+    updates = in_flight.Updates(learner)
     with phases.phase(rates.UPDATE):
         batches = enumerate(learning.minibatches(frozen, texts, actor.job, step))
-        following = next(batches, None)
-        while following is not None:
-            number, minibatch = following
-            state, out = learner.update(state, minibatch)
-            following = next(batches, None)  # while the devices work
-            update = watch.finite(
-                trainer.host_metrics(out),
-                step,
-                facts=facts | {"minibatch": number},
-                norms=functools.partial(learner.norms, state, minibatch),
-                save=saved,
-            )
-            shown = learning.record(shown, update, section)
+        ready = collections.deque(itertools.islice(batches, 1))
+
+        def prepare() -> None:
+            ready.extend(itertools.islice(batches, 1))
+
+        while ready:
+            number, minibatch = ready.popleft()
+            looked = functools.partial(look, number, minibatch)
+            state = updates.make(state, minibatch, looked, prepare)
+        updates.land(state)
     shown |= rates.of_updates(phases.so_far(), **learning.work(actor.job, texts))
     return state, step_notes.adapt(notes, shown, section), shown
 

@@ -124,7 +124,8 @@ def update(
       chooses: how an update is left out: False: of two programs one is run, as CPUs do
         it in less memory; True: every number is chosen, as accelerators do.
       before: metrics of the models that this batch has updated already, where each is
-        updated for itself; if one of them was left out, this one is too.
+        updated for itself, or `SKIPPED` of an update that nobody has looked at yet; if
+        one of them was left out, this one is too.
       is_last: whether this is the last of them, with which the update is counted.
 
     Returns:
