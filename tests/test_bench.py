@@ -135,6 +135,7 @@ def test_an_update_is_measured_on_texts_that_a_peer_gets_too(
     assert figures["tokens_an_update"] == sum(lengths) and max(lengths) <= 64
     assert all(start == 12 < len(ids) for one in batch for ids, start in one)
     assert 0 < figures["useful_share"] <= 1 and figures["last_loss"] > 0
+    assert figures["seconds_an_update_in_a_row"] > 0
     speed = figures["tokens_per_second"] * figures["seconds_an_update"]
     assert speed == pytest.approx(sum(lengths))
     share = figures["model_tflops"] / figures["product_tflops"]

@@ -6,6 +6,7 @@ are made up: prompts of one length and replies as long as real ones are.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,9 +17,17 @@ import numpy as np
 
 from rlcd_jax.bench import peak_memory, product_rate, ratios, simulate
 from rlcd_jax.bench import settings as settings_lib
-from rlcd_jax.job import packed_batches, rates, setup, supervised, trainer
+from rlcd_jax.job import (
+    in_flight,
+    packed_batches,
+    rates,
+    setup,
+    supervised,
+    trainer,
+)
 from rlcd_jax.preference import pair_ids
 from rlcd_jax.stages import distill_context, train_preference
+from rlcd_jax.training import train_state
 
 FIRST_ID = 5  # below it are ids with a meaning
 
@@ -47,6 +56,32 @@ def preference(settings: settings_lib.BenchSettings, job: setup.Job) -> dict[str
         for a, b in pairs
     ]
     return _measure(settings, job, "preference", train_preference, rows)
+
+
+def _in_a_row(
+    program: trainer.Trainer,
+    batches: packed_batches.Batches,
+    state: train_state.TrainState,
+) -> float:
+    """Return the seconds of an update among others, as a run makes them.
+
+    Args:
+      program: that is compiled for all batches.
+      batches: each makes an update.
+      state: before; it is used up.
+    """
+    updates = in_flight.Updates(program)
+    supervised.wait(state)
+    start = time.perf_counter()
+    for index in range(batches.total):
+        state = updates.make(
+            state,
+            batches.arrays(index),
+            lambda *_: None,
+            functools.partial(batches.prepare, index + 1),
+        )
+    updates.land(state)
+    return (time.perf_counter() - start) / batches.total
 
 
 def _texts(
@@ -121,6 +156,7 @@ def _measure(
         times[ratios.OURS].append(ours(index))
         for name, peer in settings.peers.items():
             times[name].append(peer(batch, parts))
+    in_a_row = _in_a_row(program, batches, state)
     flat = [[text for one in batch for text in one] for batch in texts]
     tokens = [sum(len(text.ids) for text in batch) for batch in flat]
     adapted = job.lora is not None
@@ -144,6 +180,7 @@ def _measure(
         "useful_share": batches.useful_share(),
         "shared_share": batches.shared_share(),
         "seconds_an_update": statistics.median(own),
+        "seconds_an_update_in_a_row": in_a_row,
         "first_updates_seconds": compile_seconds,
         "tokens_per_second": statistics.median(speeds),
         "model_tflops": statistics.median(made) / 1e12,
