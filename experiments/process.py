@@ -52,7 +52,10 @@ def job(
             end=_end,
         ):
             _set_up_jax()
-            with logs.compilations_shown():
+            with (
+                logs.compilations_shown(),
+                freed_memory.compilations_given_back(),
+            ):
                 yield
     except leaving.Left as left:
         sys.stderr.write(f"asked to leave: {left}; the same command goes on\n")

@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from rlcd_jax.job import freed_memory
+from rlcd_jax.job import freed_memory, logs
 
 STATUS = pathlib.Path("/proc/self/status")
 
@@ -82,3 +82,22 @@ def test_programs_that_nobody_needs_any_more_are_let_go():
     freed_memory.forget_programs()
     assert program._cache_size() == 0
     assert program(2) == 3
+
+
+def test_what_compiling_took_is_given_back_before_the_program_runs(monkeypatch):
+    given, program = [], jax.jit(lambda x: x + len(given))
+    monkeypatch.setattr(freed_memory, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(freed_memory, "_LARGE", 0.0)
+    with freed_memory.compilations_given_back():
+        program(1.0)
+        assert given
+        before = len(given)
+        program(2.0)  # there is nothing to compile
+        assert len(given) == before
+        monkeypatch.setattr(freed_memory, "_LARGE", 0.5)
+        jax.monitoring.record_event_duration_secs(logs.COMPILED, 0.4)
+        assert len(given) == before
+        jax.monitoring.record_event_duration_secs(logs.COMPILED, 0.6)
+        assert len(given) == before + 1
+    jax.monitoring.record_event_duration_secs(logs.COMPILED, 0.6)
+    assert len(given) == before + 1

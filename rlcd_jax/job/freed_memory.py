@@ -8,9 +8,11 @@ import contextlib
 import ctypes
 import functools
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
+
+from rlcd_jax.job import logs
 
 # Of glibc's mallopt, and what it is given: from how many places threads take memory (by
 # itself eight a core); from which size on a piece is a mapping of its own, which goes
@@ -21,6 +23,7 @@ import jax
 _ARENA_MAX, _PLACES = -8, 2
 _MMAP_THRESHOLD, _OWN_MAPPING = -3, 2**25  # the largest that glibc takes
 _TRIM_THRESHOLD, _KEPT = -1, 2**27
+_LARGE = 0.5  # seconds that a program takes to compile; looking takes a tenth
 
 
 def keep_little() -> bool:
@@ -51,6 +54,24 @@ def give_back() -> bool:
         return False
     trim(0)
     return True
+
+
+@contextlib.contextmanager
+def compilations_given_back() -> Iterator[None]:
+    """Give back what compiling a large program took, before it runs beside that.
+
+    An update of PPO leaves 0.2 GB so, where both models and a gradient lie already.
+    """
+
+    def look(event: str, seconds: float, **_: object) -> None:
+        if event == logs.COMPILED and seconds >= _LARGE:
+            give_back()
+
+    jax.monitoring.register_event_duration_secs_listener(look)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(look)
 
 
 def forget_programs() -> None:
