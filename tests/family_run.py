@@ -82,9 +82,9 @@ def _watch_draws(real, seen):
 
 
 def _watch_updates(real, seen):
-    def update(self, state, batch):
+    def update(self, state, batch, *behind):
         before = jax.device_get(state.params)
-        state, metrics = real(self, state, batch)
+        state, metrics = real(self, state, batch, *behind)
         seen.updates.append((jax.device_get(dict(batch)), before, metrics))
         return state, metrics
 

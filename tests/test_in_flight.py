@@ -10,6 +10,7 @@ from test_nonfinite import poison, poison_ppo
 
 from rlcd_jax import checkpoint, leaving, sharding
 from rlcd_jax.job import in_flight, nonfinite, profiling, rates
+from rlcd_jax.ppo import acting
 from rlcd_jax.training import train_state
 
 STAGES = {
@@ -110,6 +111,39 @@ def test_results_are_fetched_in_order_one_being_made_meanwhile(monkeypatch, ahea
     a_step_ahead = ["make 0", "make 1", "have 0", "make 2", "have 1", "have 2"]
     assert happened == (a_step_ahead if ahead else in_turns)
     assert list(in_flight.fetched(None, [])) == []
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_results_are_begun_and_waited_for_on_cpus_alone(monkeypatch, ahead):
+    monkeypatch.setattr(sharding, "works_ahead", lambda mesh: ahead)
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", lambda one: waited.append(one) or one)
+    made = (waited.append(f"make {number}") or number for number in (1, 2))
+    assert in_flight.begun(None, made) == [1, 2]
+    in_turns = ["make 1", 1, "make 2", 2]
+    assert waited == (["make 1", "make 2"] if ahead else in_turns)
+
+
+def test_texts_are_encoded_for_the_rewards_while_models_read(
+    finished_run, tmp_path, monkeypatch
+):
+    happened = []
+
+    def noted(name):
+        right = getattr(acting.Actor, name)
+
+        def call(self, *given):
+            happened.append(name)
+            return right(self, *given)
+
+        monkeypatch.setattr(acting.Actor, name, call)
+
+    for name in ("_begin", "_reward_rows", "_end"):
+        noted(name)
+    workdir = runs.copy_run(finished_run, tmp_path / "run", *STAGES["policy"])
+    runs.run(runs.tiny_config(policy__dev_prompts=0), workdir, "policy")
+    step = [*["_begin"] * 3, "_reward_rows", *["_end"] * 3]
+    assert happened and happened == step * (len(happened) // len(step))
 
 
 def trained(workdir, stage):

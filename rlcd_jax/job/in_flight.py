@@ -9,7 +9,7 @@ what a run writes, saves and stops at is as if each had been waited for.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -89,7 +89,18 @@ def _look(flying: _Flying, state: train_state.TrainState) -> bool:
     return bool(said[train_state.SKIPPED])
 
 
-def fetched(mesh: jax.sharding.Mesh, results: Iterable[Any]) -> Iterable[Any]:
+def begun(mesh: jax.sharding.Mesh, results: Iterable[Any]) -> list[Any]:
+    """Return results of programs on the devices; where these work ahead, not awaited.
+
+    Args:
+      mesh: of the programs.
+      results: each is made when it is asked for.
+    """
+    ahead = sharding.works_ahead(mesh)
+    return [one if ahead else jax.block_until_ready(one) for one in results]
+
+
+def fetched(mesh: jax.sharding.Mesh, results: Iterable[Any]) -> Iterator[Any]:
     """Yield results of programs on the host, the next being made meanwhile.
 
     Args:

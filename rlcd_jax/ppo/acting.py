@@ -205,17 +205,23 @@ class Actor:
           metrics.
         """
         section, parts = self.section, self._parts(sampled)
-        logprobs, entropy = self._read(self._logprobs_entropy, params["policy"], parts)
-        ref_logprobs, _ = self._read(self._logprobs, self._reference(), parts)
+        begun = [
+            self._begin(self._logprobs_entropy, params["policy"], parts),
+            self._begin(self._logprobs, self._reference(), parts),
+        ]
+        if self._valued:
+            begun.append(self._begin(self._values, params[learning.VALUE], parts))
+        # Before the readings are fetched: the host encodes texts while devices read.
+        raw = self.all_rewards(sampled)
+        (logprobs, entropy), (ref_logprobs, _), *valued = (
+            self._end(said, parts) for said in begun
+        )
+        values = valued[0] if valued else None
         checked = rollout.engine_check(
             [one.reply.sampled_logprobs for one in sampled],
-            processes.fetch(logprobs),
+            logprobs,
             tolerance=section.engine_tolerance,
         )
-        values = None
-        if self._valued:
-            values = self._read(self._values, params[learning.VALUE], parts)
-        raw = self.all_rewards(sampled)
         notes = notes.measured(raw)
         reward, apart = self._shown(raw, notes)
         earned = reward if apart else notes.gain * reward + notes.bias
@@ -352,9 +358,20 @@ class Actor:
 
     def _read(self, program: Callable, params: Params, parts: Sequence[Part]) -> Any:
         """Return what a program says of all replies, in their order."""
+        return self._end(self._begin(program, params, parts), parts)
+
+    def _begin(
+        self, program: Callable, params: Params, parts: Sequence[Part]
+    ) -> list[Any]:
+        """Return what a program says of each part, which may be under way."""
         with phases.phase("read"), jax.set_mesh(self.job.mesh):
             made = (program(params, *rows) for _, rows in parts)
-            said = list(in_flight.fetched(self.job.mesh, made))
+            return in_flight.begun(self.job.mesh, made)
+
+    def _end(self, begun: Sequence[Any], parts: Sequence[Part]) -> Any:
+        """Return what was said of parts, of all replies in their order."""
+        with phases.phase("read"):
+            said = processes.fetch(list(begun))
         back = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
         return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)
 
