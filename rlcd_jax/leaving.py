@@ -21,7 +21,7 @@ class Left(Exception):
 
 def asked() -> bool:
     """Say whether the run is to leave here; the same on all processes."""
-    return processes.agreed(ASKED.is_set())
+    return processes.agreed("leaves", ASKED.is_set())
 
 
 def leave_if_asked(where: str) -> None:

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 
 WRITER = 0
 _QUESTIONS = itertools.count()  # of `agreed`; all processes ask the same
-_ANSWERED = 7 * 86400.0  # seconds; whoever waits in vain is ended by its watchdog
+_ANSWERED = 7 * 86400.0  # seconds; where a process is lost the others end long before
 
 
 def are_many() -> bool:
@@ -62,15 +62,19 @@ def met(name: str, seconds: float) -> bool:
     return True
 
 
-def agreed(value: bool) -> bool:
+def agreed(what: str, value: bool) -> bool:
     """Return the writer's answer to a question that each process asks for itself.
 
     All processes must ask it at the same place of the program. No device takes part:
     what these are at work on is not waited for, and the writer waits for nobody.
+
+    Args:
+      what: is asked: whoever asks something else waits, and is given no wrong answer.
+      value: the answer of this process.
     """
     if not are_many():
         return bool(value)
-    name, client = f"agreed/{next(_QUESTIONS)}", distributed.global_state.client
+    name, client = f"{what}/{next(_QUESTIONS)}", distributed.global_state.client
     if is_writer():
         client.key_value_set(name, str(int(value)))
         return bool(value)

@@ -189,7 +189,7 @@ def _update(
     program = module.make_trainer(job, batches.total)
     state, _ = _state(program, workdir, stage, start, lambda: module.start_params(job))
     numbers = _between(workdir, stage, start, step, batches.total)
-    steps = supervised.Lessons(
+    steps = supervised.Steps(
         config.seed, program, batches, look, lambda *_: None, lambda *_: None
     )
     for number in numbers:

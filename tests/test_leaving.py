@@ -1,5 +1,7 @@
 """A run that is asked to leave saves, and goes on to the same numbers."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +100,40 @@ def test_place_puts_each_device_its_part_and_fetch_returns_the_whole():
 def test_one_process_is_the_writer_and_waits_for_nobody():
     assert processes.is_writer() and not processes.are_many()
     processes.barrier("nobody else")
-    assert processes.agreed(True) and not processes.agreed(False)
+    assert processes.agreed("one", True) and not processes.agreed("one", False)
     assert processes.by_writer(lambda: {"a": 1}) == {"a": 1}
     with pytest.raises(ValueError, match="as it is"):
         processes.by_writer(lambda: (_ for _ in ()).throw(ValueError("as it is")))
+
+
+class Answers:
+    """What the processes of a job share, as `agreed` uses it."""
+
+    def __init__(self):
+        self.said = {}
+
+    def key_value_set(self, name, value):
+        assert name not in self.said  # each question is asked once
+        self.said[name] = value
+
+    def blocking_key_value_get(self, name, milliseconds):
+        assert milliseconds > 86_400_000
+        return self.said[name]
+
+
+def test_all_follow_the_writer_and_no_other_question_is_answered(monkeypatch):
+    shared = Answers()
+    monkeypatch.setattr(processes, "are_many", lambda: True)
+    monkeypatch.setattr(processes.distributed.global_state, "client", shared)
+
+    def asked(is_writer, *questions):
+        monkeypatch.setattr(processes, "is_writer", lambda: is_writer)
+        monkeypatch.setattr(processes, "_QUESTIONS", itertools.count())
+        return [processes.agreed(*one) for one in questions]
+
+    told = asked(True, ("leaves", False), ("leaves", True), ("is done", False))
+    assert told == [False, True, False]
+    heard = asked(False, ("leaves", True), ("leaves", False), ("is done", True))
+    assert heard == told
+    with pytest.raises(KeyError, match="is done/0"):
+        asked(False, ("is done", True))

@@ -334,7 +334,7 @@ def _train(
             best.note(step, row)
             bar.advance(1, headline.of(row))
 
-        lessons = Lessons(
+        steps = Steps(
             config.seed,
             program,
             batches,
@@ -345,17 +345,17 @@ def _train(
         phases.begin()
         for step in range(start + 1, total + 1):
             if profiling.PROCESS.turns(step):
-                lessons.land(state)
+                steps.land(state)
             profiling.PROCESS.at(step)
             if step in made:
-                lessons.land(state)
+                steps.land(state)
                 note(step, dict(nonfinite.LEFT_OUT), state)
             else:
-                state = lessons.make(state, step)
+                state = steps.make(state, step)
             leaves = step < total and leaving.asked() and step + 1 not in made
             saves = step % every == 0 or step == total or leaves or made.ends(step)
             if saves or evaluates(step):
-                lessons.land(state)
+                steps.land(state)
             if saves:
                 noted = {"stage": lesson.stage} | made.as_meta()
                 program.save(saver, step, state, noted)
@@ -405,7 +405,7 @@ def make_batches(
     )
 
 
-class Lessons:
+class Steps:
     """Makes the steps of a supervised stage; each is told of once it is known.
 
     Args:

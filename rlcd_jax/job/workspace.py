@@ -71,7 +71,7 @@ def finished(config: ConfigDict, workdir: str | pathlib.Path, stage: str) -> boo
         or written is not the same any more.
     """
     folder, part = stage_folder(workdir, stage), stage_config(config, stage)
-    if processes.agreed(done_mark.check_done(folder, part)):
+    if processes.agreed(f"{stage} is done", done_mark.check_done(folder, part)):
         processes.by_writer(lambda: _check_done_contents(config, workdir, stage))
         logging.info("%s: done before, skipped", stage)
         return True

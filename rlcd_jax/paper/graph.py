@@ -153,7 +153,8 @@ def folder(root: str | pathlib.Path, node: Node) -> pathlib.Path:
 
 def is_done(root: str | pathlib.Path, node: Node) -> bool:
     """Say whether a node was made before."""
-    return processes.agreed(done_mark.check_done(folder(root, node), node.identity))
+    done = done_mark.check_done(folder(root, node), node.identity)
+    return processes.agreed(f"{name_of(node)} is done", done)
 
 
 def in_order(

@@ -107,7 +107,7 @@ def judge(node: graph.Node, place: pathlib.Path) -> Mapping[str, Any]:
     flips = {}
     for name, question in node.settings["questions"].items():
         path = place / f"verdicts-{name}.jsonl"
-        if not processes.agreed(path.exists()):
+        if not processes.agreed(f"{name} is judged", path.exists()):
             judged = held_out_replies.judge_locally(
                 node.config, answers, question, node.settings["judge"]
             )
