@@ -51,11 +51,11 @@ def run_on(workdir, stage, meshes, monkeypatch):
     batches = []
     update = trainer.Trainer.update
 
-    def noted(self, state, batch):
+    def noted(self, state, batch, *behind):
         tokens = np.where(batch["segments"] > 0, padded.laid_out(batch), 0)
         # Of a batch as a set of texts: where they lie depends on the devices.
         batches.append((int((batch["segments"] > 0).sum()), int(tokens.sum())))
-        return update(self, state, batch)
+        return update(self, state, batch, *behind)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "update", noted)

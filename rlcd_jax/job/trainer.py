@@ -29,6 +29,8 @@ KEPT = 8  # losses, optimizers and updates of different settings that a process 
 PACKED = 2**27  # bytes of a checkpoint's item, at least, that are packed at once
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
 USEFUL = "rate/useful_tokens"  # metric: of the tokens of all rows, those of a text
+# What an update is told of the one before, as shapes.
+BEHIND = {train_state.SKIPPED: jax.ShapeDtypeStruct((), np.float32)}
 SHARED = "rate/shared_tokens"  # metric: of the tokens of texts, those not read again
 
 
@@ -182,9 +184,8 @@ class Trainer:
           item: of `apart`, that is updated.
         """
         own = train_state.part(self.state_shapes, item)
-        before = {train_state.SKIPPED: jax.ShapeDtypeStruct((), np.float32)}
         with jax.set_mesh(self.mesh):
-            return self._updates[item].lower(own, self.base_shapes, dict(batch), before)
+            return self._updates[item].lower(own, self.base_shapes, dict(batch), BEHIND)
 
     @property
     def is_adapted(self) -> bool:

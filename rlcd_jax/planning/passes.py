@@ -162,7 +162,8 @@ def update(
         "parameters": sharding.device_bytes(whole.params) - parameters,
         "moments": moments - held,
     }
-    given = {"parameters": parameters, "moments": held, "other": rows}
+    behind = sharding.device_bytes(trainer.BEHIND, sharding.replicated(mesh))
+    given = {"parameters": parameters, "moments": held, "other": rows + behind}
     return Program(
         f"update {item}".strip(),
         {**beside, **others, "frozen": beside["frozen"] - base},
