@@ -67,11 +67,8 @@ def compilations_given_back() -> Iterator[None]:
         if event == logs.COMPILED and seconds >= _LARGE:
             give_back()
 
-    jax.monitoring.register_event_duration_secs_listener(look)
-    try:
+    with logs.listening(look):
         yield
-    finally:
-        jax.monitoring.unregister_event_duration_listener(look)
 
 
 def forget_programs() -> None:

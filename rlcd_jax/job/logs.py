@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax.monitoring
 from absl import logging as absl_logging
@@ -78,9 +78,18 @@ def compilations_shown(screen: Screen = SCREEN) -> Iterator[None]:
             if seconds >= LONG:
                 absl_logging.info("compiled a program in %.0f s", seconds)
 
+    with listening(look):
+        try:
+            yield
+        finally:
+            screen.doing = ""
+
+
+@contextlib.contextmanager
+def listening(look: Callable[..., None]) -> Iterator[None]:
+    """Have a function told of what JAX does: (event, its seconds, …)."""
     jax.monitoring.register_event_duration_secs_listener(look)
     try:
         yield
     finally:
-        screen.doing = ""
         jax.monitoring.unregister_event_duration_listener(look)

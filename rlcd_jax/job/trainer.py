@@ -29,9 +29,9 @@ KEPT = 8  # losses, optimizers and updates of different settings that a process 
 PACKED = 2**27  # bytes of a checkpoint's item, at least, that are packed at once
 OPTIMIZER = "optimizer"  # the checkpoint item of the moments
 USEFUL = "rate/useful_tokens"  # metric: of the tokens of all rows, those of a text
+SHARED = "rate/shared_tokens"  # metric: of the tokens of texts, those not read again
 # What an update is told of the one before, as shapes.
 BEHIND = {train_state.SKIPPED: jax.ShapeDtypeStruct((), np.float32)}
-SHARED = "rate/shared_tokens"  # metric: of the tokens of texts, those not read again
 
 
 class Trainer:

@@ -368,10 +368,10 @@ class Actor:
             made = (program(params, *rows) for _, rows in parts)
             return in_flight.begun(self.job.mesh, made)
 
-    def _end(self, begun: Sequence[Any], parts: Sequence[Part]) -> Any:
+    def _end(self, begun: list[Any], parts: Sequence[Part]) -> Any:
         """Return what was said of parts, of all replies in their order."""
         with phases.phase("read"):
-            said = processes.fetch(list(begun))
+            said = processes.fetch(begun)
         back = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
         return jax.tree.map(lambda *pieces: np.concatenate(pieces)[back], *said)
 
